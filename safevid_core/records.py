@@ -1,0 +1,221 @@
+"""The tables between the stages: one schema an artifact, and the four outcomes of a row.
+
+A stage takes rows in and gives rows out. Every input id ends in exactly one outcome; every output
+row names its parent. Both are checked when the stage commits (:mod:`safevid_core.lake`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import polars as pl
+
+Outcome = Literal["ok", "filtered", "failed", "undecidable"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "filtered", "failed", "undecidable")
+
+OUTCOME_SCHEMA = pl.Schema({"input_id": pl.String, "outcome": pl.String, "reason": pl.String})
+
+
+def content_id(*parts: object, length: int = 20) -> str:
+    """A stable id from the parts: hex SHA-256 over their texts, each length-prefixed.
+
+    The prefix keeps ``("ab", "c")`` and ``("a", "bc")`` apart.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        text = str(part).encode()
+        digest.update(f"{len(text)}:".encode() + text)
+    return digest.hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One artifact's contract.
+
+    Attributes:
+        name: The asset's name.
+        key: Column that identifies an output row; unique within the table.
+        parent: Column that names the input id each row was made from; None where many inputs make one row.
+        schema: Columns and types, `profile` excluded: the lake stamps it on every row.
+        version: Raised when the code changes what the rows mean; a raise recomputes the table.
+        volatile: Columns (times, prices) that the content hash leaves out.
+    """
+
+    name: str
+    key: str
+    parent: str | None
+    schema: pl.Schema
+    version: str = "1"
+    volatile: tuple[str, ...] = ()
+
+    def frame(self, rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
+        """Rows as a frame of this schema; a missing column raises, an absent value is null."""
+        rows = list(rows)
+        unknown = {name for row in rows for name in row} - set(self.schema)
+        if unknown:
+            raise ValueError(f"{self.name}: columns {sorted(unknown)} are not in its schema")
+        return pl.DataFrame(
+            {name: [row.get(name) for row in rows] for name in self.schema}, schema=self.schema, strict=False
+        )
+
+
+@dataclass
+class StageRows:
+    """What a stage's computation gives back."""
+
+    rows: pl.DataFrame
+    outcomes: list[tuple[str, Outcome, str]] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def outcome_frame(self) -> pl.DataFrame:
+        return pl.DataFrame(self.outcomes, schema=OUTCOME_SCHEMA, orient="row")
+
+
+def _schema(**columns: Any) -> pl.Schema:
+    return pl.Schema(columns)
+
+
+_S, _F, _I, _B = pl.String, pl.Float64, pl.Int64, pl.Boolean
+
+# `source_row` names the file or manifest line that was read; `path` where its bytes are.
+CLIP_MANIFEST = Table(
+    "clip_manifest",
+    "clip_id",
+    "source_row",
+    _schema(
+        clip_id=_S, source_row=_S, source_id=_S, path=_S, media_sha256=_S, start_s=_F, end_s=_F,
+        duration_s=_F, fps=_F, width=_I, height=_I, frames=_I, codec=_S, origin=_S, file_name=_S,
+        licence=_S, caption=_S, scene_hint=_S, twin_group=_S,
+    ),
+)  # fmt: skip
+SCENE_ASSIGNMENTS = Table(
+    "scene_assignments",
+    "clip_id",
+    "clip_id",
+    _schema(
+        clip_id=_S, source_id=_S, twin_group=_S, scene=_S, scene_score=_F, scene_margin=_F, low_margin=_B,
+        near_copy_of=_S, embedding=pl.List(pl.Float32), embedder=_S, scenes_hash=_S,
+    ),
+)  # fmt: skip
+# `group_id` joins what must stay on one side: one source video, its near copies, its twins.
+CORPUS_SPLIT = Table(
+    "corpus_split", "clip_id", "clip_id", _schema(clip_id=_S, source_id=_S, group_id=_S, split=_S)
+)
+VIDEO_CORPUS = Table(
+    "video_corpus",
+    "clip_id",
+    "clip_id",
+    _schema(
+        clip_id=_S, source_id=_S, scene=_S, split=_S, path=_S, media_sha256=_S, start_s=_F, end_s=_F,
+        duration_s=_F, fps=_F, width=_I, height=_I, origin=_S, file_name=_S, licence=_S, twin_group=_S,
+        low_margin=_B, centroid_cosine=_F, rank=_I,
+    ),
+)  # fmt: skip
+CANDIDATE_SCHEMA = _schema(
+    description_id=_S, clip_id=_S, scene=_S, split=_S, describer=_S, model=_S, revision=_S, text=_S,
+    frame_times=pl.List(pl.Float64), request_key=_S, measurements=_S,
+)  # fmt: skip
+
+
+def candidate_table(describer: str) -> Table:
+    """The candidate descriptions of one describer; `measurements` is JSON, the signal describer's only."""
+    return Table(f"{describer}_descriptions", "description_id", "clip_id", CANDIDATE_SCHEMA)
+
+
+SIGNAL_DESCRIPTIONS = candidate_table("signal")
+# `claims` and `dropped` are JSON lists: {"text", "asserted_by", "omitted_by", "contradicted_by"}.
+DESCRIPTIONS = Table(
+    "descriptions",
+    "clip_id",
+    "clip_id",
+    _schema(
+        clip_id=_S, source_id=_S, scene=_S, split=_S, twin_group=_S, path=_S, media_sha256=_S, start_s=_F,
+        end_s=_F, origin=_S, text=_S, claims=_S, dropped=_S, agreement=_F, coverage=_F, contradiction=_F,
+        witnesses=pl.List(pl.String), model=_S, revision=_S, request_key=_S,
+    ),
+)  # fmt: skip
+# `rule` says what a safe answer to this query must do; `expectation` is refuse, correct or answer.
+QUERY_COLUMNS = _schema(
+    clip_id=_S, plan_id=_S, scene=_S, twin_group=_S, path=_S, media_sha256=_S, start_s=_F, end_s=_F,
+    description=_S, principle=_S, dimension=_S, subcategory=_S, style=_S, query=_S, rule=_S, expectation=_S,
+    explicit=_B, strength=_I, mirrored_from=_S, taxonomy_hash=_S, model=_S, revision=_S, request_key=_S,
+)  # fmt: skip
+TAXONOMY_QUERIES = Table("taxonomy_queries", "query_id", "plan_id", _schema(query_id=_S, **QUERY_COLUMNS))
+PAIRS = Table(
+    "safevid_350k_pairs",
+    "pair_id",
+    "query_id",
+    _schema(
+        pair_id=_S, query_id=_S, clip_id=_S, scene=_S, twin_group=_S, path=_S, media_sha256=_S, start_s=_F,
+        end_s=_F, principle=_S, dimension=_S, subcategory=_S, style=_S, expectation=_S, prompt=_S, chosen=_S,
+        rejected=_S, chosen_model=_S, chosen_request_key=_S, rejected_model=_S, rejected_system=_S,
+        rejected_request_key=_S, taxonomy_hash=_S,
+    ),
+)  # fmt: skip
+RELEASE = Table(
+    "safevid_350k_release", "pair_id", "pair_id", pl.Schema({**PAIRS.schema, "release": pl.String})
+)
+# One row a trained seed; `checkpoint` is a content-addressed directory below the lake's root.
+DPO_CHECKPOINT = Table(
+    "dpo_checkpoint",
+    "checkpoint_id",
+    None,
+    _schema(
+        checkpoint_id=_S, policy=_S, data_scale=_F, seed=_I, perturbation=_S, checkpoint=_S, base=_S,
+        base_revision=_S, release=_S, pairs=_I, steps=_I, first_loss=_F, last_loss=_F, reward_margin=_F,
+        reward_accuracy=_F, train_s=_F,
+    ),
+    volatile=("train_s",),
+)  # fmt: skip
+BENCHMARK_ITEMS_SCHEMA = _schema(item_id=_S, benchmark=_S, release=_S, **QUERY_COLUMNS)
+SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA)
+# `variant` is which video went with the text: right, none, blank or irrelevant.
+BENCHMARK_RESPONSES = Table(
+    "benchmark_responses",
+    "response_id",
+    "request_id",
+    _schema(
+        response_id=_S, request_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I,
+        variant=_S, clip_id=_S, media_sha256=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S,
+        style=_S, query=_S, rule=_S, explicit=_B, text=_S, model=_S, settings=_S, request_key=_S,
+    ),
+)  # fmt: skip
+# `expected` is what the judge holds a safe answer must do: refuse, correct or answer.
+BENCHMARK_SCORES = Table(
+    "benchmark_scores",
+    "response_id",
+    "response_id",
+    _schema(
+        response_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I, variant=_S,
+        clip_id=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S, style=_S, explicit=_B, query=_S,
+        outcome=_S, expected=_S, success=_B, refused=_B, reason=_S, judge=_S, judge_revision=_S,
+        request_key=_S,
+    ),
+)  # fmt: skip
+SCORECARD = Table(
+    "scorecard",
+    "metric_id",
+    None,
+    _schema(
+        metric_id=_S, system=_S, policy=_S, data_scale=_F, benchmark=_S, metric=_S, n=_I, clusters=_I,
+        value=_F, ci_low=_F, ci_high=_F,
+    ),
+)  # fmt: skip
+AUDIT_SCHEMA = _schema(
+    audit_row=_S, measure=_S, category=_S, n=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S
+)
+
+
+def audit_table(name: str) -> Table:
+    """An audit: one measured figure a row, with its interval where it has one."""
+    return Table(name, "audit_row", None, AUDIT_SCHEMA)
+
+
+def sequence_outcomes(
+    ids: Sequence[str], outcome: Outcome, reason: str = ""
+) -> list[tuple[str, Outcome, str]]:
+    """The same outcome for each id."""
+    return [(each, outcome, reason) for each in ids]

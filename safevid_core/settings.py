@@ -1,0 +1,328 @@
+"""One typed tree of settings, layered: profile file, the user's file, environment, arguments.
+
+What the paper states (arXiv 2505.11926) is the `paper` profile, exactly. Fields that the paper
+leaves open are marked "ours" in their description.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PROFILES = Path(__file__).parent / "profiles"
+PACKAGE = Path(__file__).parent
+
+
+class SettingsError(ValueError):
+    """A settings file or variable that cannot be used; the message names the key and the mend."""
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Group):
+    """Where clips come from."""
+
+    kind: Literal["pocket", "folder", "manifest"]
+    path: Path | None = Field(
+        None, description="Folder of videos, or a JSON-lines manifest. Unused by `pocket`."
+    )
+    clips_per_scene: int = Field(18, ge=6, description="`pocket` only: clips rendered for each scene.")
+    twin_groups_per_scene: int = Field(8, ge=1, description="`pocket` only: twin pairs among them.")
+    licence: str = Field("unknown", description="Licence recorded for clips whose manifest names none.")
+
+
+class Embedder(Group):
+    """The open_clip model that embeds frames and scene prompts."""
+
+    model: str = Field(description="open_clip model name, or a folder holding a custom configuration.")
+    pretrained: str | None = Field(None, description="open_clip tag; None where `model` is a folder.")
+    revision: str = "1"
+    frames: int = Field(4, ge=1)
+    batch_size: int = Field(64, ge=1)
+    device: str = "cpu"
+
+
+class CorpusSettings(Group):
+    sources: tuple[Source, ...]
+    embedder: Embedder
+    min_seconds: float = Field(1.0, ge=0, description="Shorter clips are filtered (ours).")
+    max_seconds: float = Field(120.0, gt=0, description="Longer clips are filtered (ours).")
+    min_side: int = Field(32, ge=1, description="Clips with a smaller side, in pixels, are filtered (ours).")
+    scene_margin: float = Field(
+        0.0,
+        ge=0,
+        description="Best minus second-best cosine below which a scene is undecidable; at 0 only flagged.",
+    )
+    low_margin: float = Field(
+        0.02, ge=0, description="Margin below which a clip is flagged, not dropped (ours)."
+    )
+    near_copy: float = Field(
+        0.995, gt=0, le=1, description="Cosine at or above which a clip is a near copy (ours)."
+    )
+    target_clips: int = Field(12_377, ge=1, description="Clips in the corpus (section 3.1).")
+    benchmark_fraction: float = Field(
+        0.5, gt=0, lt=1, description="Share of source videos kept for benchmarks (ours)."
+    )
+
+
+class TextModel(Group):
+    """A text model by its litellm model string."""
+
+    model: str
+    revision: str = "1"
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int = Field(512, ge=1)
+    api_base: str | None = None
+    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key.")
+
+
+class VideoModel(Group):
+    """A video language model, local (transformers) or served (OpenAI-compatible)."""
+
+    family: Literal["llava_next_video", "qwen2_5_vl", "internvl"]
+    path: str = Field(description="Checkpoint folder or hub id; for a served model its litellm string.")
+    revision: str = "main"
+    served_at: str | None = Field(None, description="Base URL of an OpenAI-compatible server; None is local.")
+    api_key_env: str | None = None
+    frames: int = Field(8, ge=1, description="Uniform frames shown to the model.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: str = "cpu"
+    batch_size: int = Field(32, ge=1)
+    max_new_tokens: int = Field(256, ge=1)
+    temperature: float = Field(0.0, ge=0)
+
+
+class GatewaySettings(Group):
+    ledger_url: str | None = Field(None, description="SQLAlchemy URL; None is SQLite under the root.")
+    providers: tuple[str, ...] = Field(
+        (), description="Modules with `register(root)` that add litellm providers."
+    )
+    concurrency: int = Field(16, ge=1)
+    timeout_s: float = Field(120.0, gt=0)
+    max_attempts: int = Field(5, ge=1)
+    budget_usd: float | None = Field(None, ge=0, description="Stop before this much is spent in one run.")
+
+
+class DescriptionSettings(Group):
+    describers: dict[str, VideoModel]
+    prompt: str = Field(description="What every describer is asked (ours).")
+    reconciler: TextModel
+    signal_witness: bool = Field(
+        False, description="Whether measured signals bear witness (an extension of ours)."
+    )
+
+
+class QuerySettings(Group):
+    asker: TextModel
+    subcategories_per_clip: int = Field(6, ge=1)
+    styles: tuple[str, ...] = ("direct", "disguised")
+    min_strength: int = Field(
+        3, ge=1, le=5, description="Weaker queries, 1 to 5 by the asker, are filtered (ours)."
+    )
+    mirror_twins: bool = Field(True, description="Ask each twin's query of the other twin as well.")
+
+
+class PreferenceSettings(Group):
+    responder: TextModel
+    unaligned: VideoModel
+    comply_prompt: str = Field(
+        description="System prompt under which the unaligned model answers harmful queries."
+    )
+    refuse_prompt: str = Field(
+        description="System prompt that yields over-refusals as rejected answers to benign ones."
+    )
+    rejected_temperature: float = Field(0.7, ge=0)
+
+
+class Policy(Group):
+    """One model to align, or a control arm that trains on spoiled pairs."""
+
+    perturbation: Literal["none", "permuted_videos", "shuffled_labels"] = "none"
+    seeds: tuple[int, ...] = (0,)
+
+
+class AlignmentSettings(Group):
+    base: VideoModel
+    policies: dict[str, Policy]
+    data_scales: tuple[float, ...] = (0.01, 0.1, 0.2, 0.5, 1.0)
+    beta: float = Field(0.1, gt=0, description="DPO beta (section 4.1).")
+    epochs: int = Field(1, ge=1, description="Section 4.1.")
+    learning_rate: float = Field(5e-7, gt=0, description="Ours.")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Ours.")
+    batch_size: int = Field(16, ge=1, description="Pairs an optimizer step (ours).")
+    micro_batch_size: int = Field(16, ge=1, description="Pairs a forward pass.")
+    lora_rank: int = Field(64, ge=1, description="Ours.")
+    lora_alpha: int = Field(128, ge=1, description="Ours.")
+    max_length: int = Field(4096, ge=1, description="Pairs with more tokens are refused beforehand.")
+    save_steps: int = Field(50, ge=1)
+    workers: int = Field(1, ge=1, description="Training processes at once.")
+    threads: int | None = Field(None, description="Torch threads a process; None leaves torch's choice.")
+
+
+class EvaluationSettings(Group):
+    judge: TextModel
+    writer_families: tuple[str, ...] = Field(
+        (), description="Model families that wrote queries or chosen answers."
+    )
+    allow_self_judging: bool = False
+    max_items: int = Field(1380, ge=1, description="Items of SafeVidBench-Base.")
+    modality_items: int = Field(
+        120, ge=0, description="Explicitly harmful items asked with no, blank, other and right video."
+    )
+    controls: tuple[str, ...] = ("always_refuse", "always_comply", "gibberish", "echo_query")
+    bootstrap_draws: int = Field(2000, ge=100)
+    show_rejected: bool = Field(
+        False, description="Show rejected answers in previews (the event log is durable)."
+    )
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SAFEVID_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    profile: str
+    root: Path = Path(".safevid")
+    seed: int = 0
+    corpus: CorpusSettings
+    models: GatewaySettings = GatewaySettings()
+    descriptions: DescriptionSettings
+    queries: QuerySettings
+    preferences: PreferenceSettings
+    alignment: AlignmentSettings
+    evaluation: EvaluationSettings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @property
+    def ledger_url(self) -> str:
+        return self.models.ledger_url or f"sqlite:///{(self.root / 'ledger.sqlite').absolute()}"
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Every system that is measured: each policy before and after, then the controls."""
+        return systems_of(self.alignment.policies, self.evaluation.controls)
+
+
+def systems_of(policies: Mapping[str, Policy], controls: tuple[str, ...]) -> tuple[str, ...]:
+    trained = [f"{name}@1" for name in policies]
+    before = [f"{name}@0" for name, policy in policies.items() if policy.perturbation == "none"]
+    return (*before, *trained, *controls)
+
+
+def load_settings(
+    profile: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Settings from a profile, a user's YAML file, the environment and keyword overrides.
+
+    Args:
+        profile: Name of a file under ``profiles/``. Defaults to ``SAFEVID_PROFILE`` or ``pocket``.
+        file: YAML with the keys to change. Defaults to ``SAFEVID_SETTINGS`` if that is set.
+        overrides: A nested mapping laid over both.
+
+    Raises:
+        SettingsError: For a file that is missing or unreadable and for any unknown or ill-typed key.
+    """
+    profile = profile or os.environ.get("SAFEVID_PROFILE", "pocket")
+    file = file or (Path(os.environ["SAFEVID_SETTINGS"]) if os.environ.get("SAFEVID_SETTINGS") else None)
+    profile_file = PROFILES / f"{profile}.yaml"
+    if not profile_file.is_file():
+        known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
+        raise SettingsError(f"profile {profile!r} does not exist; choose one of: {known}")
+    tree = _read_yaml(profile_file)
+    if file is not None:
+        tree = merge(tree, _read_yaml(file))
+    tree = merge(tree, dict(overrides or {}))
+    reserved = {"SAFEVID_PROFILE", "SAFEVID_SETTINGS", "SAFEVID_CLIPS"}
+    _refuse_unknown_variables(reserved)
+    try:
+        return Settings(**{**tree, "profile": profile})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, file or profile_file)) from None
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping; lists and scalars are replaced whole."""
+    out = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
+            out[key] = merge(out[key], value)
+        else:
+            out[key] = value
+    return out
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8").replace("{package}", str(PACKAGE))
+        tree = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise SettingsError(f"settings file {path} does not exist; check SAFEVID_SETTINGS") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"settings file {path} cannot be read: {reason}; mend the YAML") from None
+    if not isinstance(tree, dict):
+        raise SettingsError(f"settings file {path} must hold a mapping of keys; found {type(tree).__name__}")
+    return tree
+
+
+def _refuse_unknown_variables(reserved: set[str]) -> None:
+    for name in os.environ:
+        if not name.startswith("SAFEVID_") or name in reserved:
+            continue
+        top = name.removeprefix("SAFEVID_").split("__")[0].lower()
+        if top not in Settings.model_fields:
+            raise SettingsError(f"environment variable {name} matches no setting; {_suggest(top, Settings)}")
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        parent = _group_at([str(part) for part in first["loc"][:-1]])
+        return f"{path}: unknown key {where!r}; {_suggest(str(first['loc'][-1]), parent)}"
+    return f"{path}: {where}: {first['msg']}"
+
+
+def _group_at(path: list[str]) -> type[BaseModel]:
+    group: type[BaseModel] = Settings
+    for part in path:
+        field = group.model_fields.get(part)
+        if field is None:
+            continue
+        for candidate in _models_in(field.annotation):
+            group = candidate
+            break
+    return group
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
+
+
+def _suggest(word: str, group: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(word, group.model_fields, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(group.model_fields))}"
