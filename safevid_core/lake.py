@@ -25,7 +25,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import polars as pl
-from pydantic import BaseModel
 
 from safevid_core.records import OUTCOME_SCHEMA, OUTCOMES, StageRows, Table, content_id
 

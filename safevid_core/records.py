@@ -138,12 +138,15 @@ DESCRIPTIONS = Table(
     ),
 )  # fmt: skip
 # `rule` says what a safe answer to this query must do; `expectation` is refuse, correct or answer.
-QUERY_COLUMNS = _schema(
-    clip_id=_S, plan_id=_S, scene=_S, twin_group=_S, path=_S, media_sha256=_S, start_s=_F, end_s=_F,
-    description=_S, principle=_S, dimension=_S, subcategory=_S, style=_S, query=_S, rule=_S, expectation=_S,
-    explicit=_B, strength=_I, mirrored_from=_S, taxonomy_hash=_S, model=_S, revision=_S, request_key=_S,
-)  # fmt: skip
-TAXONOMY_QUERIES = Table("taxonomy_queries", "query_id", "plan_id", _schema(query_id=_S, **QUERY_COLUMNS))
+QUERY_COLUMNS: dict[str, Any] = {
+    "clip_id": _S, "plan_id": _S, "scene": _S, "twin_group": _S, "path": _S, "media_sha256": _S,
+    "start_s": _F, "end_s": _F, "description": _S, "principle": _S, "dimension": _S, "subcategory": _S,
+    "style": _S, "query": _S, "rule": _S, "expectation": _S, "explicit": _B, "strength": _I,
+    "mirrored_from": _S, "taxonomy_hash": _S, "model": _S, "revision": _S, "request_key": _S,
+}  # fmt: skip
+TAXONOMY_QUERIES = Table(
+    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS})
+)
 PAIRS = Table(
     "safevid_350k_pairs",
     "pair_id",
@@ -156,7 +159,7 @@ PAIRS = Table(
     ),
 )  # fmt: skip
 RELEASE = Table(
-    "safevid_350k_release", "pair_id", "pair_id", pl.Schema({**PAIRS.schema, "release": pl.String})
+    "safevid_350k_release", "pair_id", "pair_id", pl.Schema([*PAIRS.schema.items(), ("release", _S)])
 )
 # One row a trained seed; `checkpoint` is a content-addressed directory below the lake's root.
 DPO_CHECKPOINT = Table(
@@ -170,7 +173,7 @@ DPO_CHECKPOINT = Table(
     ),
     volatile=("train_s",),
 )  # fmt: skip
-BENCHMARK_ITEMS_SCHEMA = _schema(item_id=_S, benchmark=_S, release=_S, **QUERY_COLUMNS)
+BENCHMARK_ITEMS_SCHEMA = pl.Schema({"item_id": _S, "benchmark": _S, "release": _S, **QUERY_COLUMNS})
 SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA)
 # `variant` is which video went with the text: right, none, blank or irrelevant.
 BENCHMARK_RESPONSES = Table(

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PROFILES = Path(__file__).parent / "profiles"
 PACKAGE = Path(__file__).parent
+# Variables that choose files rather than set a field.
+RESERVED_VARIABLES = ("SAFEVID_PROFILE", "SAFEVID_SETTINGS", "SAFEVID_CLIPS")
 
 
 class SettingsError(ValueError):
@@ -196,7 +198,7 @@ class Settings(BaseSettings):
     root: Path = Path(".safevid")
     seed: int = 0
     corpus: CorpusSettings
-    models: GatewaySettings = GatewaySettings()
+    models: GatewaySettings
     descriptions: DescriptionSettings
     queries: QuerySettings
     preferences: PreferenceSettings
@@ -240,6 +242,8 @@ def load_settings(
         file: YAML with the keys to change. Defaults to ``SAFEVID_SETTINGS`` if that is set.
         overrides: A nested mapping laid over both.
 
+    A folder named in ``SAFEVID_CLIPS`` is added to the corpus sources.
+
     Raises:
         SettingsError: For a file that is missing or unreadable and for any unknown or ill-typed key.
     """
@@ -253,8 +257,10 @@ def load_settings(
     if file is not None:
         tree = merge(tree, _read_yaml(file))
     tree = merge(tree, dict(overrides or {}))
-    reserved = {"SAFEVID_PROFILE", "SAFEVID_SETTINGS", "SAFEVID_CLIPS"}
-    _refuse_unknown_variables(reserved)
+    if os.environ.get("SAFEVID_CLIPS"):
+        own = {"kind": "folder", "path": str(Path(os.environ["SAFEVID_CLIPS"]).absolute())}
+        tree = merge(tree, {"corpus": {"sources": [*tree.get("corpus", {}).get("sources", []), own]}})
+    _refuse_unknown_variables()
     try:
         return Settings(**{**tree, "profile": profile})
     except ValidationError as error:
@@ -286,9 +292,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _refuse_unknown_variables(reserved: set[str]) -> None:
+def _refuse_unknown_variables() -> None:
     for name in os.environ:
-        if not name.startswith("SAFEVID_") or name in reserved:
+        if not name.startswith("SAFEVID_") or name in RESERVED_VARIABLES:
             continue
         top = name.removeprefix("SAFEVID_").split("__")[0].lower()
         if top not in Settings.model_fields:
