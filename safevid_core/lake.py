@@ -37,7 +37,7 @@ class LakeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one committed partition is and what it was made from."""
+    """What one committed partition is, what it was made from, and the seconds its rows took."""
 
     asset: str
     partition: str
@@ -49,6 +49,7 @@ class Manifest:
     files: dict[str, str]
     inputs: dict[str, str]
     info: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
     committed_at: float = 0.0
 
 
@@ -126,7 +127,13 @@ class Lake:
         return found
 
     def commit(
-        self, table: Table, partition: str, stage: StageRows, fingerprint: str, inputs: Mapping[str, str]
+        self,
+        table: Table,
+        partition: str,
+        stage: StageRows,
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        seconds: float = 0.0,
     ) -> Manifest:
         """Write one partition: data under names of their own, then the manifest that points at them."""
         folder = self.folder(table.name, partition)
@@ -151,6 +158,7 @@ class Lake:
             files=files,
             inputs=dict(inputs),
             info=stage.info,
+            seconds=seconds,
             committed_at=time.time(),
         )
         before = self.manifest(table.name, partition)
@@ -200,14 +208,20 @@ def run_stage(
             row's parent did not end `ok`.
     """
     started = time.monotonic()
-    fingerprint = content_id(table.version, lake.profile, *sorted(f"{k}={v}" for k, v in inputs.items()))
+    fingerprint = stage_fingerprint(lake, table, inputs)
     current = lake.manifest(table.name, partition)
     if current is not None and current.fingerprint == fingerprint:
         return StageReport(current, False, time.monotonic() - started)
     stage = compute()
     check_conservation(table, stage, input_ids() if callable(input_ids) else input_ids)
-    manifest = lake.commit(table, partition, stage, fingerprint, inputs)
+    seconds = time.monotonic() - started
+    manifest = lake.commit(table, partition, stage, fingerprint, inputs, seconds)
     return StageReport(manifest, True, time.monotonic() - started)
+
+
+def stage_fingerprint(lake: Lake, table: Table, inputs: Mapping[str, str]) -> str:
+    """What a partition made from these inputs would carry; equal to the committed one: nothing to do."""
+    return content_id(table.version, lake.profile, *sorted(f"{k}={v}" for k, v in inputs.items()))
 
 
 def check_conservation(table: Table, stage: StageRows, input_ids: Sequence[str]) -> None:
@@ -237,6 +251,24 @@ def check_conservation(table: Table, stage: StageRows, input_ids: Sequence[str])
         raise LakeError(
             where + f"{len(orphans)} rows have a parent that did not end ok, the first {min(orphans)}"
         )
+
+
+def audit_partition(lake: Lake, table: Table, partition: str) -> None:
+    """Check a committed partition against its manifest, from the stored files alone.
+
+    Raises:
+        LakeError: If it is missing, was changed since, or does not conserve its rows.
+    """
+    manifest = lake.manifest(table.name, partition)
+    if manifest is None:
+        raise LakeError(f"{table.name}[{partition}]: not committed; materialise it first")
+    rows, outcomes = lake.read(table, partition), lake.outcomes(table.name, partition)
+    if frame_hash(rows.drop(table.volatile)) != manifest.content_hash:
+        raise LakeError(f"{table.name}[{partition}]: rows differ from the manifest's content hash")
+    if outcomes.height != sum(manifest.outcomes.values()):
+        raise LakeError(f"{table.name}[{partition}]: {outcomes.height} outcomes, the manifest counts others")
+    stage = StageRows(rows, [tuple(row) for row in outcomes.iter_rows()])
+    check_conservation(table, stage, outcomes["input_id"].unique().to_list())
 
 
 def frame_hash(frame: pl.DataFrame) -> str:

@@ -1,0 +1,68 @@
+"""Blocking checks: rows conserved, nothing leaked between the splits, every scene covered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from safevid_core.corpus.leakage import leaks
+from safevid_core.lake import Lake, LakeError, audit_partition
+from safevid_core.records import CORPUS_SPLIT, SAFEVIDBENCH_BASE, VIDEO_CORPUS, Table
+
+CONSERVATION = "every_row_is_accounted_for"
+LEAKAGE = "train_and_benchmark_never_meet"
+COVERAGE = "every_scene_is_there"
+
+
+def conserves(asset: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        CONSERVATION,
+        asset=asset,
+        blocking=True,
+        description="Each input id has exactly one outcome, and each stored row a parent that ended ok.",
+    )
+
+
+def conservation(lake: Lake, table: Table, partitions: Sequence[str]) -> dg.AssetCheckResult:
+    """Read the committed partitions back and check them against their manifests."""
+    problems = []
+    for partition in partitions:
+        try:
+            audit_partition(lake, table, partition)
+        except LakeError as error:
+            problems.append(str(error))
+    return dg.AssetCheckResult(
+        check_name=CONSERVATION,
+        asset_key=dg.AssetKey(table.name),
+        passed=not problems,
+        metadata={"partitions": len(partitions), "problems": problems[:20]},
+    )
+
+
+def leakage(lake: Lake) -> dg.AssetCheckResult:
+    """No benchmark clip shares a source video, near copy or twin group with a training clip."""
+    corpus = lake.read(VIDEO_CORPUS).join(
+        lake.read(CORPUS_SPLIT).select("clip_id", "group_id"), on="clip_id", how="left"
+    )
+    used = lake.read(SAFEVIDBENCH_BASE)["clip_id"].implode()
+    train = corpus.filter(pl.col("split") == "train")
+    shared = leaks(train, corpus.filter(pl.col("clip_id").is_in(used)))
+    return dg.AssetCheckResult(
+        check_name=LEAKAGE,
+        asset_key=dg.AssetKey(SAFEVIDBENCH_BASE.name),
+        passed=not shared,
+        metadata={"shared": shared[:20], "train_clips": train.height, "benchmark_clips": used.len()},
+    )
+
+
+def coverage(lake: Lake, release: Table, parts: Table, scenes: Sequence[str]) -> dg.AssetCheckResult:
+    """Every scene's partition is committed, so that no release is silently made from a part."""
+    missing = sorted(set(scenes) - set(lake.partitions(parts.name)))
+    return dg.AssetCheckResult(
+        check_name=COVERAGE,
+        asset_key=dg.AssetKey(release.name),
+        passed=not missing,
+        metadata={"scenes": len(scenes), "missing": missing},
+    )

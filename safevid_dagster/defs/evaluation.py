@@ -1,0 +1,86 @@
+"""SafeVidBench, the answers of every system on it, their verdicts, and the scorecard."""
+
+import dagster as dg
+
+from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
+from safevid_core.evaluation.responses import make_benchmark_responses
+from safevid_core.evaluation.scorecard import make_scorecard
+from safevid_core.evaluation.scores import make_benchmark_scores
+from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, SAFEVIDBENCH_BASE, SCORECARD
+from safevid_dagster.defs.alignment import dpo_checkpoint
+from safevid_dagster.defs.checks import LEAKAGE, conserves, leakage
+from safevid_dagster.defs.descriptions import descriptions
+from safevid_dagster.defs.partitions import MEASUREMENTS
+from safevid_dagster.defs.resources import SafeVid
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"polars"},
+    deps=[descriptions, "corpus_split"],
+    check_specs=[
+        conserves("safevidbench_base"),
+        dg.AssetCheckSpec(LEAKAGE, asset="safevidbench_base", blocking=True),
+    ],
+)
+def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Held-out phrasings over benchmark-split videos, balanced over scenes; an immutable release."""
+    result = safevid.whole(
+        context,
+        SAFEVIDBENCH_BASE,
+        lambda: make_safevidbench_base(safevid.settings, safevid.lake, safevid.gateway),
+    )
+    return result._replace(check_results=[*(result.check_results or []), leakage(safevid.lake)])
+
+
+def system_and_benchmark(key: str) -> str:
+    assert isinstance(key, dg.MultiPartitionKey)
+    return f"{key.keys_by_dimension['system']}|{key.keys_by_dimension['benchmark']}"
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"pytorch"},
+    deps=[dg.AssetDep(dpo_checkpoint, partition_mapping=dg.AllPartitionMapping()), safevidbench_base],
+    partitions_def=MEASUREMENTS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="video_model",
+    check_specs=[conserves("benchmark_responses")],
+)
+def benchmark_responses(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """The answers of a system, before or after alignment, or of a control."""
+
+    def respond(partition: str):
+        system, benchmark = partition.split("|")
+        return make_benchmark_responses(safevid.settings, safevid.lake, system, benchmark, safevid.gateway)
+
+    return safevid.partitions(context, BENCHMARK_RESPONSES, respond, system_and_benchmark)
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"polars"},
+    deps=[benchmark_responses],
+    partitions_def=MEASUREMENTS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    check_specs=[conserves("benchmark_scores")],
+)
+def benchmark_scores(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """One verdict an answer; a judge that cannot or will not judge gives `undecidable`, never a score."""
+
+    def judge(partition: str):
+        system, benchmark = partition.split("|")
+        return make_benchmark_scores(safevid.settings, safevid.lake, system, benchmark, safevid.gateway)
+
+    return safevid.partitions(context, BENCHMARK_SCORES, judge, system_and_benchmark)
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"python"},
+    deps=[benchmark_scores],
+    check_specs=[conserves("scorecard")],
+)
+def scorecard(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Rates with intervals before and after, the controls, and the report as HTML and JSON."""
+    return safevid.whole(context, SCORECARD, lambda: make_scorecard(safevid.settings, safevid.lake))

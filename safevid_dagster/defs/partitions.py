@@ -1,0 +1,22 @@
+"""The partition sets. The 30 scene categories are one set, shared by every asset marked by scene."""
+
+import dagster as dg
+
+from safevid_core.settings import load_settings
+from safevid_core.taxonomy.taxonomy import load_scenes
+
+settings = load_settings()
+
+SCENES = dg.StaticPartitionsDefinition([scene.id for scene in load_scenes().scenes])
+CHECKPOINTS = dg.MultiPartitionsDefinition(
+    {
+        "policy": dg.StaticPartitionsDefinition(list(settings.alignment.policies)),
+        "data_scale": dg.StaticPartitionsDefinition([f"{s:g}" for s in settings.alignment.data_scales]),
+    }
+)
+MEASUREMENTS = dg.MultiPartitionsDefinition(
+    {
+        "benchmark": dg.StaticPartitionsDefinition(["safevidbench_base"]),
+        "system": dg.StaticPartitionsDefinition(list(settings.systems)),
+    }
+)

@@ -1,0 +1,45 @@
+"""Preference pairs by scene, and their immutable release."""
+
+import dagster as dg
+
+from safevid_core.preferences.release import make_release
+from safevid_core.preferences.responses import make_pairs
+from safevid_core.records import PAIRS, RELEASE
+from safevid_dagster.defs.checks import COVERAGE, conserves, coverage
+from safevid_dagster.defs.partitions import SCENES
+from safevid_dagster.defs.queries import taxonomy_queries
+from safevid_dagster.defs.resources import SafeVid
+
+
+@dg.asset(
+    group_name="preferences",
+    kinds={"pytorch"},
+    deps=[taxonomy_queries],
+    partitions_def=SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="video_model",
+    check_specs=[conserves("safevid_350k_pairs")],
+)
+def safevid_350k_pairs(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """A careful answer from the description beside an unsafe one from the unaligned video model."""
+    return safevid.partitions(
+        context,
+        PAIRS,
+        lambda scene: make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway),
+    )
+
+
+@dg.asset(
+    group_name="preferences",
+    kinds={"polars"},
+    deps=[safevid_350k_pairs],
+    check_specs=[
+        conserves("safevid_350k_release"),
+        dg.AssetCheckSpec(COVERAGE, asset="safevid_350k_release", blocking=True),
+    ],
+)
+def safevid_350k_release(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """All scenes' pairs as one release: its id is the hash of its rows; card and export beside it."""
+    result = safevid.whole(context, RELEASE, lambda: make_release(safevid.settings, safevid.lake))
+    covered = coverage(safevid.lake, RELEASE, PAIRS, SCENES.get_partition_keys())
+    return result._replace(check_results=[*(result.check_results or []), covered])

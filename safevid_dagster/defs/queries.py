@@ -1,0 +1,27 @@
+"""Adversarial and benign queries, grounded in the description, from a walk of the safety taxonomy."""
+
+import dagster as dg
+
+from safevid_core.queries.generation import make_taxonomy_queries
+from safevid_core.records import TAXONOMY_QUERIES
+from safevid_dagster.defs.checks import conserves
+from safevid_dagster.defs.descriptions import descriptions
+from safevid_dagster.defs.partitions import SCENES
+from safevid_dagster.defs.resources import SafeVid
+
+
+@dg.asset(
+    group_name="queries",
+    kinds={"polars"},
+    deps=[descriptions],
+    partitions_def=SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    check_specs=[conserves("taxonomy_queries")],
+)
+def taxonomy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Queries on the training clips of a scene; the weak ones are filtered."""
+    return safevid.partitions(
+        context,
+        TAXONOMY_QUERIES,
+        lambda scene: make_taxonomy_queries(safevid.settings, safevid.lake, scene, safevid.gateway),
+    )

@@ -1,0 +1,106 @@
+"""What the UI shows of a stage: counts, cost, a short preview, a small plot. Never whole answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from safevid_core.lake import Lake, StageReport
+from safevid_core.records import OUTCOMES, Table
+
+PREVIEW_ROWS = 20
+FIRST_WORDS = 60  # characters; the event log is durable, so it holds no more of any text
+# Columns worth a look, in this order. Rejected answers are never among them: whoever needs them opens
+# the lake or the scorecard.
+SHOWN = (
+    "scene", "split", "principle", "subcategory", "style", "expectation", "describer", "system", "variant",
+    "metric", "measure", "value", "ci_low", "ci_high", "policy", "seed", "outcome", "success", "text",
+    "query", "chosen", "reason",
+)  # fmt: skip
+FOLDED = ("text", "query", "chosen", "reason")
+
+
+def report_metadata(lake: Lake, table: Table, report: StageReport) -> dict[str, Any]:
+    """Metadata of one partition."""
+    manifest = report.manifest
+    return {
+        "dagster/row_count": manifest.rows,
+        **{outcome: manifest.outcomes[outcome] for outcome in OUTCOMES},
+        "recomputed": report.computed,
+        "seconds": round(report.seconds, 2),
+        "profile": manifest.profile,
+        "content_hash": manifest.content_hash,
+        **_scalars(manifest.info),
+        "preview": dg.MetadataValue.md(preview(lake, table, manifest.partition)),
+        **_curve(manifest.info),
+    }
+
+
+def overview(reports: Mapping[str, StageReport]) -> dict[str, Any]:
+    """What a run over several partitions adds to each of them: the rows of all, as a plot."""
+    rows = {key: report.manifest.rows for key, report in reports.items()}
+    return {"rows_by_partition": dg.MetadataValue.md(plot_bars(rows))} if len(rows) > 1 else {}
+
+
+def preview(lake: Lake, table: Table, partition: str) -> str:
+    """The first rows as a Markdown table: ids, categories, outcome and first words."""
+    rows = lake.scan(table, [partition]).head(PREVIEW_ROWS).collect()
+    columns = [table.key, *(name for name in SHOWN if name in rows.columns and name != table.key)]
+    rows = rows.select(columns)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows.iter_rows(named=True):
+        lines.append("| " + " | ".join(_cell(name, row[name]) for name in columns) + " |")
+    return "\n".join(lines)
+
+
+def plot_bars(values: Mapping[str, float]) -> str:
+    """A horizontal bar chart as an embedded PNG, well under 100 KB."""
+    figure, axes = _figure(height=0.6 + 0.17 * len(values))
+    axes.barh(list(values)[::-1], list(values.values())[::-1], color="#3b6ea5")
+    axes.set_xlabel("rows")
+    return _embed(figure)
+
+
+def plot_curves(curves: Mapping[str, list[float]]) -> str:
+    """Lines over training steps as an embedded PNG."""
+    figure, axes = _figure(height=2.6)
+    for name, values in curves.items():
+        axes.plot(values, label=name, linewidth=1.2)
+    axes.set_xlabel("step")
+    axes.legend(fontsize=7)
+    return _embed(figure)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.tick_params(labelsize=7)
+    return figure, axes
+
+
+def _embed(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return f"![plot](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+
+
+def _scalars(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in info.items() if isinstance(value, str | int | float | bool)}
+
+
+def _curve(info: Mapping[str, Any]) -> dict[str, Any]:
+    curves = info.get("curves")
+    return {"training": dg.MetadataValue.md(plot_curves(curves))} if curves else {}
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = " ".join(str("" if value is None else value).split()).replace("|", "¦")
+    return text[:FIRST_WORDS] + "…" if name in FOLDED and len(text) > FIRST_WORDS else text

@@ -1,0 +1,62 @@
+"""Settings are layered, typed, and say what is wrong in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from safevid_core.settings import PROFILES, SettingsError, load_settings, merge
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_every_profile_loads(profile: str) -> None:
+    assert load_settings(profile).profile == profile
+
+
+def test_layers_are_laid_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 5\nalignment: {beta: 0.2}\n")
+    monkeypatch.setenv("SAFEVID_SEED", "7")
+    settings = load_settings("pocket", file, {"alignment": {"epochs": 2}})
+    assert (settings.seed, settings.alignment.beta, settings.alignment.epochs) == (7, 0.2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("corpus: {scene_margn: 1}", "did you mean 'scene_margin'"),
+        ("sede: 1", "did you mean 'seed'"),
+        ("alignment: {base: {framse: 4}}", "did you mean 'frames'"),
+        ("seed: many", "seed"),
+        ("- a list", "must hold a mapping"),
+        ("a: [1", "mend the YAML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_mend(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=says) as caught:
+        load_settings("pocket", file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEVID_SEEDS", "1")
+    with pytest.raises(SettingsError, match="SAFEVID_SEEDS matches no setting; did you mean 'seed'"):
+        load_settings("pocket")
+
+
+def test_an_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match="pocket"):
+        load_settings("pokket")
+
+
+def test_own_clips_are_added_to_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEVID_CLIPS", str(tmp_path))
+    sources = load_settings("pocket").corpus.sources
+    assert [source.kind for source in sources] == ["pocket", "folder"]
+    assert sources[1].path == tmp_path
+
+
+def test_merging_replaces_lists_and_descends_into_mappings() -> None:
+    assert merge({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}}

@@ -1,0 +1,47 @@
+"""The launcher's own errors are one clear line."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+
+
+def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "safevid_dagster.launch", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_taken_port_is_named_with_the_next_one(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = launch("ui", "--port", str(port), SAFEVID_ROOT=str(tmp_path / "root"))
+    assert done.returncode == 2
+    assert done.stderr == f"safevid: port {port} is taken; try `make ui PORT={port + 1}`\n"
+
+
+def test_an_unwritable_output_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = launch("demo", SAFEVID_ROOT=str(tmp_path / "file" / "root"))
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("corpus: {scene_margn: 0.1}\n")
+    done = launch("demo", SAFEVID_SETTINGS=str(file), SAFEVID_ROOT=str(tmp_path / "root"))
+    assert done.returncode == 2
+    assert "did you mean 'scene_margin'?" in done.stderr
+    assert done.stderr.count("\n") == 1
