@@ -8,7 +8,15 @@ the hazard.
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw
 
 OBJECTS = ("ball", "crate", "kite", "drone", "tyre", "bottle")
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
@@ -36,6 +44,55 @@ EVENTS = {
 }
 HAZARDS = tuple(hazard for hazard, _ in TWIN_EVENTS)
 
+# A scene is a muted tint and a pattern: the row names the pattern, the place in the row the tint.
+_TINTS = ((92, 102, 118), (152, 140, 112), (92, 110, 82), (126, 98, 120), (78, 116, 116), (134, 98, 80))
+_SCENES_BY_PATTERN = {
+    "tiles": ("bathroom", "kitchen", "laboratory", "hospital", "restaurant", "shop"),
+    "planks": ("bedroom", "living_room", "stage", "farm", "harbour", "workshop"),
+    "columns": ("office", "factory", "warehouse", "forest", "garden", "stadium"),
+    "slopes": ("street", "road", "railway", "mountain", "market", "classroom"),
+    "horizon": ("airport", "beach", "river", "desert", "park", "sky"),
+}
+_SCENE_LOOKS = {
+    scene: (pattern, _TINTS[place])
+    for pattern, row in _SCENES_BY_PATTERN.items()
+    for place, scene in enumerate(row)
+}
+SCENES = tuple(sorted(_SCENE_LOOKS))
+
+_OBJECT_RGB = {
+    "red": (225, 20, 25),
+    "green": (10, 165, 45),
+    "blue": (25, 60, 230),
+    "yellow": (250, 220, 10),
+    "white": (250, 250, 250),
+    "purple": (150, 20, 200),
+}
+_CONFETTI_RGB = ((255, 60, 60), (60, 255, 90), (70, 110, 255), (255, 235, 60), (255, 90, 240))
+_INK = (18, 18, 18)
+
+# Lengths are shares of the frame's side. The radius is the object's, the reaches are how far the
+# picture of the object and of its event goes above, below and beside the object's centre.
+_RADIUS = 0.18
+_TRAVEL = 0.44
+_REACH_BESIDE = 0.27
+_MARK_PLACE = {
+    "fire": "above",
+    "glow": "around",
+    "sparks": "around",
+    "confetti": "around",
+    "acid": "below",
+    "water": "below",
+    "hate_sign": "above",
+    "flag": "above",
+    "pirated_film": "above",
+    "clock": "above",
+}
+_REACH = {"above": (0.38, 0.18), "around": (0.28, 0.28), "below": (0.18, 0.35)}
+
+_SUPERSAMPLING = 4
+_CRF = 20
+
 
 @dataclass(frozen=True)
 class ClipTruth:
@@ -50,3 +107,298 @@ class ClipTruth:
     @property
     def hazardous(self) -> bool:
         return self.event in HAZARDS
+
+
+def twin_event(event: str) -> str:
+    """The event that differs from `event` in the hazard only."""
+    return _TWIN_OF[event]
+
+
+_TWIN_OF = {a: b for pair in TWIN_EVENTS for a, b in (pair, pair[::-1])}
+
+
+def split_of_combination(object: str, colour: str, event: str) -> Literal["build", "corpus"]:
+    """The side a combination belongs to: about 60% build the checkpoints, the rest make clips.
+
+    An event and its twin fall on the same side, so a twin pair never straddles the split.
+    """
+    hazard = event if event in HAZARDS else _TWIN_OF[event]
+    digest = hashlib.sha256(f"{object}|{colour}|{hazard}".encode()).digest()
+    return "build" if digest[0] < 0.6 * 256 else "corpus"
+
+
+def render_frames(truth: ClipTruth, seed: int, frames: int = 24, size: int = 96) -> np.ndarray:
+    """Draw a clip: uint8 RGB, `[frames, size, size, 3]`.
+
+    `seed` sets the geometry (start, scale, shade, phase of the pattern) and nothing else: a clip
+    and its twin drawn from one seed differ only where the event is drawn.
+    """
+    rng = np.random.default_rng(seed)
+    shade, phase, scale, tilt = _look(rng)
+    background = Image.fromarray(_background(truth.scene, size, shade, phase))
+    sprite = _sprite(truth, size, scale, tilt)
+    clip = np.empty((frames, size, size, 3), np.uint8)
+    for index, (x, y) in enumerate(_path(truth, rng, frames)):
+        frame = background.copy()
+        corner = (round((x - 0.5) * size), round((y - 0.5) * size))
+        frame.paste(sprite, corner, sprite)
+        clip[index] = np.asarray(frame)
+    return clip
+
+
+def object_centres(truth: ClipTruth, seed: int, frames: int = 24) -> np.ndarray:
+    """Where `render_frames` puts the object's centre: `[frames, 2]`, x and y as shares of the side."""
+    rng = np.random.default_rng(seed)
+    _look(rng)
+    return _path(truth, rng, frames)
+
+
+def write_clip(path: Path | BinaryIO, frames: np.ndarray, fps: int = 12) -> None:
+    """Encode uint8 RGB `[T, H, W, 3]` as H.264 (yuv420p) in mp4; the same frames give the same bytes."""
+    import av
+
+    options = {"crf": str(_CRF), "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
+    target = str(path) if isinstance(path, Path) else path
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _look(rng: np.random.Generator) -> tuple[float, np.ndarray, float, float]:
+    """Shade and phase of the background, scale and tilt of the object; drawn before the path."""
+    shade, phase = rng.uniform(0.93, 1.07), rng.uniform(0.0, 1.0, 2)
+    return shade, phase, rng.uniform(0.93, 1.07), rng.uniform(-0.06, 0.06)
+
+
+def _path(truth: ClipTruth, rng: np.random.Generator, frames: int) -> np.ndarray:
+    # The widest reach of the twin pair bounds both, so that twins move alike.
+    places = {_MARK_PLACE[truth.event], _MARK_PLACE[_TWIN_OF[truth.event]]}
+    above = max(_REACH[place][0] for place in places)
+    below = max(_REACH[place][1] for place in places)
+    low = np.array([_REACH_BESIDE, above])
+    room = np.maximum(1.0 - low - np.array([_REACH_BESIDE, below]), 0.0)
+    start = low + rng.uniform(0.0, 1.0, 2) * room
+    travel = np.zeros(2)
+    if truth.motion != "still":
+        axis = 0 if truth.motion in ("left", "right") else 1
+        travel[axis] = _TRAVEL if truth.motion in ("right", "down") else -_TRAVEL
+        slack = room[axis] - _TRAVEL
+        # Where there is less room than the travel, the picture leaves the frame a little on both ends.
+        first = low[axis] + slack * (rng.uniform() if slack > 0 else 0.5)
+        start[axis] = first if travel[axis] > 0 else first + _TRAVEL
+    steps = np.linspace(0.0, 1.0, frames)[:, None]
+    return start + steps * travel
+
+
+def _background(scene: str, size: int, shade: float, phase: np.ndarray) -> np.ndarray:
+    pattern, tint = _SCENE_LOOKS[scene]
+    across, down = np.meshgrid(np.arange(size) / size, np.arange(size) / size)
+    period = 0.25
+    column = np.floor((across + phase[0] * period) / (period / 2)) % 2
+    row = np.floor((down + phase[1] * period) / (period / 2)) % 2
+    dark = {
+        "tiles": (column + row) % 2,
+        "planks": row,
+        "columns": column,
+        "slopes": np.floor((across + down + phase[0] * period) / (period / 1.5)) % 2,
+        "horizon": (down > 0.45 + 0.1 * phase[1]).astype(float) * 1.2,
+    }[pattern]
+    light = shade * (1.13 - 0.32 * dark)
+    return np.clip(np.array(tint) * light[..., None], 0, 255).astype(np.uint8)
+
+
+def _sprite(truth: ClipTruth, size: int, scale: float, tilt: float) -> Image.Image:
+    """The object and its event, RGBA, as large as the frame, the object's centre in its middle."""
+    side = size * _SUPERSAMPLING
+    canvas = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    pen = _Pen(ImageDraw.Draw(canvas), side / 2, side * _RADIUS * scale, tilt)
+    _EVENT_DRAWERS[truth.event](pen)
+    _OBJECT_DRAWERS[truth.object](pen, _OBJECT_RGB[truth.colour])
+    return canvas.resize((size, size), Image.Resampling.BOX)
+
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Draws in units of the object's radius around its centre; y grows downwards."""
+
+    draw: ImageDraw.ImageDraw
+    centre: float
+    unit: float
+    tilt: float
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        cos, sin = math.cos(self.tilt), math.sin(self.tilt)
+        return (
+            self.centre + self.unit * (cos * x - sin * y),
+            self.centre + self.unit * (sin * x + cos * y),
+        )
+
+    def polygon(self, points: list[tuple[float, float]], fill: Colour, outline: Colour | None = _INK) -> None:
+        corners = [self.at(x, y) for x, y in points]
+        self.draw.polygon(corners, fill=fill)
+        if outline:
+            self.draw.line([*corners, corners[0], corners[1]], fill=outline, width=self._width(0.11))
+
+    def box(
+        self,
+        left: float,
+        top: float,
+        right: float,
+        bottom: float,
+        fill: Colour,
+        outline: Colour | None = _INK,
+    ) -> None:
+        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill, outline)
+
+    def disc(
+        self,
+        x: float,
+        y: float,
+        across: float,
+        down: float | None = None,
+        fill: Colour | None = None,
+        outline: Colour | None = _INK,
+        width: float = 0.11,
+    ) -> None:
+        centre, down = self.at(x, y), across if down is None else down
+        corners = (
+            centre[0] - across * self.unit,
+            centre[1] - down * self.unit,
+            centre[0] + across * self.unit,
+            centre[1] + down * self.unit,
+        )
+        self.draw.ellipse(corners, fill=fill, outline=outline, width=self._width(width) if outline else 0)
+
+    def line(self, points: list[tuple[float, float]], fill: Colour, width: float) -> None:
+        self.draw.line([self.at(x, y) for x, y in points], fill=fill, width=self._width(width))
+
+    def _width(self, share: float) -> int:
+        return max(1, round(share * self.unit))
+
+
+def _ball(pen: _Pen, fill: Colour) -> None:
+    pen.disc(0, 0, 0.95, fill=fill)
+
+
+def _crate(pen: _Pen, fill: Colour) -> None:
+    pen.box(-0.9, -0.9, 0.9, 0.9, fill)
+    pen.line([(-0.85, -0.85), (0.85, 0.85)], _INK, 0.26)
+    pen.line([(-0.85, 0.85), (0.85, -0.85)], _INK, 0.26)
+
+
+def _kite(pen: _Pen, fill: Colour) -> None:
+    pen.polygon([(0, -1.05), (0.95, -0.1), (0, 1.05), (-0.95, -0.1)], fill)
+    pen.line([(0, -1.0), (0, 1.0)], _INK, 0.14)
+    pen.line([(-0.9, -0.1), (0.9, -0.1)], _INK, 0.14)
+
+
+def _drone(pen: _Pen, fill: Colour) -> None:
+    pen.box(-1.0, -0.28, 1.0, 0.28, fill)
+    for x in (-1.0, 1.0):
+        for y in (-0.62, 0.62):
+            pen.disc(x * 0.95, y, 0.42, 0.34, fill=fill)
+
+
+def _tyre(pen: _Pen, fill: Colour) -> None:
+    pen.disc(0, 0, 1.0, fill=fill)
+    pen.disc(0, 0, 0.56, fill=_INK)
+
+
+def _bottle(pen: _Pen, fill: Colour) -> None:
+    pen.polygon([(-0.2, -1.1), (0.2, -1.1), (0.2, -0.5), (-0.2, -0.5)], fill)
+    pen.box(-0.55, -0.45, 0.55, 1.05, fill)
+    pen.box(-0.24, -1.12, 0.24, -0.8, _INK, None)
+    pen.box(-0.55, 0.2, 0.55, 0.5, _INK, None)
+
+
+def _fire(pen: _Pen) -> None:
+    for x, height in ((-0.65, 1.6), (0.65, 1.7), (0.0, 2.1)):
+        waist = -0.55 * height
+        flame = [(x - 0.5, -0.4), (x - 0.38, waist), (x, -height), (x + 0.38, waist), (x + 0.5, -0.4)]
+        pen.polygon(flame, (255, 115, 0), None)
+    pen.polygon([(-0.35, -0.6), (0, -1.65), (0.35, -0.6)], (255, 225, 60), None)
+
+
+def _glow(pen: _Pen) -> None:
+    pen.disc(0, 0, 1.55, fill=None, outline=(255, 246, 205), width=0.36)
+
+
+def _sparks(pen: _Pen) -> None:
+    for step in range(10):
+        angle = 2 * math.pi * (step + 0.25) / 10
+        cos, sin = math.cos(angle), math.sin(angle)
+        pen.line([(cos, sin), (1.6 * cos, 1.6 * sin)], (205, 255, 255), 0.2)
+
+
+def _confetti(pen: _Pen) -> None:
+    for step in range(14):
+        angle, reach = 2.399963 * step, 1.2 + 0.32 * (step % 3) / 2
+        x, y = reach * math.cos(angle), reach * math.sin(angle)
+        pen.box(x - 0.17, y - 0.17, x + 0.17, y + 0.17, _CONFETTI_RGB[step % 5], None)
+
+
+def _acid(pen: _Pen) -> None:
+    pen.box(-0.45, 0.6, -0.15, 1.5, (190, 255, 0), None)
+    pen.box(0.25, 0.6, 0.5, 1.5, (190, 255, 0), None)
+    pen.disc(0, 1.5, 1.15, 0.38, fill=(190, 255, 0), outline=(70, 110, 0))
+
+
+def _water(pen: _Pen) -> None:
+    for x, y in ((-0.65, 1.3), (0.05, 1.55), (0.7, 1.25)):
+        pen.disc(x, y, 0.27, 0.36, fill=(70, 170, 255), outline=(235, 250, 255), width=0.09)
+        pen.polygon([(x - 0.2, y - 0.2), (x, y - 0.62), (x + 0.2, y - 0.2)], (70, 170, 255), None)
+
+
+def _hate_sign(pen: _Pen) -> None:
+    pen.box(-0.65, -2.1, 0.65, -0.85, (8, 8, 8))
+    pen.line([(-0.42, -1.88), (0.42, -1.07)], (255, 255, 255), 0.25)
+    pen.line([(-0.42, -1.07), (0.42, -1.88)], (255, 255, 255), 0.25)
+
+
+def _flag(pen: _Pen) -> None:
+    pen.line([(-0.7, -0.6), (-0.7, -2.1)], (235, 235, 235), 0.16)
+    pen.box(-0.65, -2.1, 0.9, -1.55, (255, 150, 170), None)
+    pen.box(-0.65, -1.55, 0.9, -1.0, (0, 160, 150), None)
+
+
+def _pirated_film(pen: _Pen) -> None:
+    pen.box(-1.25, -2.1, 1.25, -0.9, (40, 30, 45))
+    pen.box(-0.9, -1.75, 0.9, -1.25, (120, 105, 125), None)
+    for step in range(6):
+        x = -1.05 + 0.42 * step
+        for y in (-1.95, -1.06):
+            pen.box(x - 0.1, y - 0.09, x + 0.1, y + 0.09, (255, 255, 255), None)
+
+
+def _clock(pen: _Pen) -> None:
+    pen.disc(0, -1.46, 0.66, fill=(252, 252, 248))
+    pen.line([(0, -1.46), (0, -1.9)], _INK, 0.16)
+    pen.line([(0, -1.46), (0.34, -1.3)], _INK, 0.16)
+
+
+_OBJECT_DRAWERS: dict[str, Callable[[_Pen, Colour], None]] = {
+    "ball": _ball,
+    "crate": _crate,
+    "kite": _kite,
+    "drone": _drone,
+    "tyre": _tyre,
+    "bottle": _bottle,
+}
+_EVENT_DRAWERS: dict[str, Callable[[_Pen], None]] = {
+    "fire": _fire,
+    "glow": _glow,
+    "sparks": _sparks,
+    "confetti": _confetti,
+    "acid": _acid,
+    "water": _water,
+    "hate_sign": _hate_sign,
+    "flag": _flag,
+    "pirated_film": _pirated_film,
+    "clock": _clock,
+}
