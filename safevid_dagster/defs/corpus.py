@@ -6,7 +6,7 @@ from safevid_core.corpus.assignments import make_scene_assignments
 from safevid_core.corpus.manifest import make_clip_manifest
 from safevid_core.corpus.selection import make_video_corpus
 from safevid_core.corpus.split import make_corpus_split
-from safevid_core.pocket.clips import render_pocket_sources
+from safevid_core.pocket.sources import render_pocket_sources
 from safevid_core.records import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.partitions import SCENES

@@ -1,0 +1,77 @@
+"""The code location: cheap to load, and exactly the assets that are promised."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+ASSETS = {
+    "pocket_clips", "clip_manifest", "scene_assignments", "corpus_split", "video_corpus",
+    "llava_next_video_descriptions", "qwen2_5_vl_descriptions", "internvl2_5_descriptions",
+    "signal_descriptions", "descriptions", "taxonomy_queries", "safevid_350k_pairs",
+    "safevid_350k_release", "dpo_checkpoint", "safevidbench_base", "benchmark_responses",
+    "benchmark_scores", "scorecard", "description_fidelity_audit", "detail_loss_audit", "temporal_audit",
+    "taxonomy_drift_audit", "query_robustness_audit",
+}  # fmt: skip
+
+LOAD = """
+import json, sys
+import dagster as dg
+from safevid_dagster.definitions import defs
+repository = defs().get_repository_def()
+graph = repository.asset_graph
+print(json.dumps({
+    "assets": sorted(key.to_user_string() for key in graph.get_all_asset_keys()),
+    "heavy": sorted({"torch", "transformers", "trl", "open_clip", "litellm", "peft"} & set(sys.modules)),
+    "scene_partitions": len(graph.get(dg.AssetKey("descriptions")).partitions_def.get_partition_keys()),
+    "schedules": {s.name: s.default_status.value for s in repository.schedule_defs},
+    "sensors": {s.name: s.default_status.value for s in repository.sensor_defs},
+    "jobs": sorted(repository.job_names),
+    "blocking": sorted(
+        f"{key.asset_key.to_user_string()}:{key.name}"
+        for key in graph.asset_check_keys if graph.get(key).blocking
+    ),
+}))
+"""
+
+
+def load(**environment: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_graph_is_what_the_architecture_says() -> None:
+    found = load()
+    assert set(found["assets"]) == ASSETS
+    assert found["heavy"] == []
+    assert found["scene_partitions"] == 30
+    assert found["schedules"] == {"weekly_refresh": "STOPPED"}
+    assert found["sensors"]["changed_scenes"] == "STOPPED"
+    conserved = {name.split(":")[0] for name in found["blocking"] if name.endswith("accounted_for")}
+    assert conserved == ASSETS - {"pocket_clips"}
+    assert "safevidbench_base:train_and_benchmark_never_meet" in found["blocking"]
+    assert "safevid_350k_release:every_scene_is_there" in found["blocking"]
+
+
+def test_the_paper_profile_has_the_same_assets() -> None:
+    assert set(load(SAFEVID_PROFILE="paper")["assets"]) == ASSETS
+
+
+def test_importing_the_core_is_cheap_and_bare() -> None:
+    source = (
+        "import sys, safevid_core; print([m for m in ('torch', 'dagster', 'polars') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
