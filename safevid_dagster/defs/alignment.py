@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from safevid_core.alignment.dpo import make_dpo_checkpoint
+from safevid_core.alignment.dpo import make_dpo_checkpoints
 from safevid_core.records import DPO_CHECKPOINT
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.partitions import CHECKPOINTS
@@ -16,20 +16,29 @@ def lake_partition(key: str) -> str:
     return f"{key.keys_by_dimension['policy']}@{key.keys_by_dimension['data_scale']}"
 
 
+def split_partition(partition: str) -> tuple[str, float]:
+    """The policy and the data scale of a lake partition."""
+    policy, scale = partition.rsplit("@", 1)
+    return policy, float(scale)
+
+
 @dg.asset(
     group_name="alignment",
     kinds={"pytorch"},
     deps=[safevid_350k_release],
     partitions_def=CHECKPOINTS,
-    backfill_policy=dg.BackfillPolicy.multi_run(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
     pool="training",
     check_specs=[conserves("dpo_checkpoint")],
 )
 def dpo_checkpoint(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """LoRA adapters aligned by DPO (beta 0.1, sigmoid, one epoch, vision tower frozen), one a seed."""
 
-    def train(partition: str):
-        policy, scale = partition.rsplit("@", 1)
-        return make_dpo_checkpoint(safevid.settings, safevid.lake, policy, float(scale))
-
-    return safevid.partitions(context, DPO_CHECKPOINT, train, lake_partition)
+    return safevid.together(
+        context,
+        DPO_CHECKPOINT,
+        lambda partitions: make_dpo_checkpoints(
+            safevid.settings, safevid.lake, [split_partition(name) for name in partitions]
+        ),
+        lake_partition,
+    )

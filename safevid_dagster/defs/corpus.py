@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from safevid_core.corpus.assignments import make_scene_assignments
-from safevid_core.corpus.manifest import make_clip_manifest
+from safevid_core.corpus.clip_manifest import make_clip_manifest
+from safevid_core.corpus.scene_assignments import make_scene_assignments
 from safevid_core.corpus.selection import make_video_corpus
 from safevid_core.corpus.split import make_corpus_split
 from safevid_core.pocket.sources import render_pocket_sources

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -70,20 +70,33 @@ class SafeVid(dg.ConfigurableResource):
             except Exception as error:
                 failures[key] = f"{type(error).__name__}: {error}"
                 context.log.exception("partition %s failed", key)
-                continue
-            metadata = report_metadata(self.lake, table, reports[key])
-            context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=key)
         if failures:
             lines = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
             raise dg.Failure(f"{len(failures)} of {len(context.partition_keys)} partitions failed: {lines}")
         return self._result(context, table, reports)
 
+    def together(
+        self,
+        context: dg.AssetExecutionContext,
+        table: Table,
+        make: Callable[[Sequence[str]], Sequence[StageReport]],
+        name: Callable[[str], str],
+    ) -> dg.MaterializeResult:
+        """Run a stage that shares its workers between the partitions of this run."""
+        reports = make([name(key) for key in context.partition_keys])
+        return self._result(context, table, dict(zip(context.partition_keys, reports, strict=True)))
+
     def _result(
         self, context: dg.AssetExecutionContext, table: Table, reports: Mapping[str, StageReport]
     ) -> dg.MaterializeResult:
-        # Partitions carry their own metadata already.
-        whole = reports.get(WHOLE)
-        metadata = report_metadata(self.lake, table, whole) if whole else overview(reports)
+        if WHOLE in reports:
+            metadata = report_metadata(self.lake, table, reports[WHOLE])
+        else:
+            metadata = overview(reports)
+            for key, report in reports.items():
+                context.add_asset_metadata(
+                    report_metadata(self.lake, table, report), asset_key=context.asset_key, partition_key=key
+                )
         names = [report.manifest.partition for report in reports.values()]
         return dg.MaterializeResult(metadata=metadata, check_results=[conservation(self.lake, table, names)])
 
