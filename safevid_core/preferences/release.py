@@ -1,0 +1,142 @@
+"""The release: the pairs of all scenes as one immutable set with a content hash, a card and an export."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.models.teacher import spend_info
+from safevid_core.preferences.card import Lineage, dataset_card
+from safevid_core.records import (
+    DESCRIPTIONS,
+    PAIRS,
+    RELEASE,
+    VIDEO_CORPUS,
+    StageRows,
+    candidate_table,
+    content_id,
+    sequence_outcomes,
+)
+from safevid_core.settings import Settings
+from safevid_core.taxonomy.taxonomy import load_taxonomy
+
+# Raised when the export or the card changes for the same pairs.
+_EXPORT_VERSION = "1"
+
+
+def make_release(settings: Settings, lake: Lake) -> StageReport:
+    """Unite the pairs of all scenes; write `pairs.jsonl` and `README.md` into a content-addressed folder.
+
+    The folder is `info["path"]`, relative to the lake's root, the release id `info["release"]`.
+    """
+    pairs = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
+    licences = _licences(lake, pairs)
+    lineage = _lineage(settings, lake, pairs)
+    release = release_id(pairs)
+    ids = pairs["pair_id"].to_list()
+
+    def compute() -> StageRows:
+        with lake.new_directory("release") as folder:
+            _write_jsonl(folder / "pairs.jsonl", pairs, licences, lake.root, release)
+            card = dataset_card(pairs, licences, lineage, release, settings.profile)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            path = lake.keep("release", folder)
+        info = {"release": release, "path": path, "pairs": pairs.height, **spend_info([]), **_counts(pairs)}
+        rows = pairs.with_columns(pl.lit(release).alias("release"))
+        return StageRows(rows, sequence_outcomes(ids, "ok"), info)
+
+    inputs = {
+        "pairs": frame_hash(pairs),
+        "licences": settings_hash(licences),
+        "lineage": settings_hash(lineage.as_dict()),
+        "export": _EXPORT_VERSION,
+    }
+    return run_stage(lake, RELEASE, WHOLE, inputs, ids, compute)
+
+
+def release_id(pairs: pl.DataFrame) -> str:
+    """Hex id of the pairs' content; where the videos lie does not count."""
+    return content_id("release", frame_hash(pairs.drop("path").sort("pair_id")))
+
+
+def chat_row(pair: Mapping[str, Any], licence: str, root: Path, release: str) -> dict[str, Any]:
+    """One pair in trl's conversational preference format, with the video it is about.
+
+    `video` is relative to the lake's root where the file lies below it.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": pair["prompt"]}]
+    return {
+        "prompt": [{"role": "user", "content": content}],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": pair["chosen"]}]}],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": pair["rejected"]}]}],
+        "video": _relative(pair["path"], root),
+        "licence": licence,
+        "release": release,
+        **{
+            name: pair[name]
+            for name in (
+                "pair_id", "query_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "scene",
+                "principle", "dimension", "subcategory", "style", "expectation", "chosen_model",
+                "rejected_model", "rejected_system", "taxonomy_hash",
+            )
+        },
+    }  # fmt: skip
+
+
+def _write_jsonl(
+    path: Path, pairs: pl.DataFrame, licences: Mapping[str, str], root: Path, release: str
+) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for pair in pairs.iter_rows(named=True):
+            row = chat_row(pair, licences[pair["clip_id"]], root, release)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _relative(path: str | None, root: Path) -> str | None:
+    if path is None or not Path(path).is_relative_to(root):
+        return path
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _licences(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
+    """Clip id -> the licence recorded for it, of every clip with a pair."""
+    known = dict(lake.scan(VIDEO_CORPUS).select("clip_id", "licence").collect().iter_rows())
+    return {clip: known.get(clip) or "unknown" for clip in sorted(set(pairs["clip_id"].to_list()))}
+
+
+def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
+    """What the pairs came from: models with their revisions, and the content hash of every partition."""
+    taxonomy = load_taxonomy()
+    writers = lake.scan(DESCRIPTIONS).select("model", "revision").unique().collect().sort("model", "revision")
+    queries = settings.queries.asker
+    models = {
+        "reconciler": sorted(f"{model}@{revision}" for model, revision in writers.iter_rows()),
+        "asker": [f"{queries.model}@{queries.revision}"],
+        "careful responder": pairs["chosen_model"].unique().sort().to_list(),
+        "unaligned model": pairs["rejected_model"].unique().sort().to_list(),
+        **{f"describer {name}": _describer(lake, name) for name in settings.descriptions.describers},
+    }
+    sources = {}
+    for asset in ("video_corpus", "descriptions", "taxonomy_queries", PAIRS.name):
+        manifests = [(part, lake.manifest(asset, part)) for part in lake.partitions(asset)]
+        parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
+        sources[asset] = settings_hash(parts)
+    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source)
+
+
+def _describer(lake: Lake, name: str) -> list[str]:
+    rows = lake.scan(candidate_table(name)).select("model", "revision").unique().collect()
+    return sorted(f"{model}@{revision}" for model, revision in rows.iter_rows())
+
+
+def _counts(pairs: pl.DataFrame) -> dict[str, dict[str, int]]:
+    return {
+        f"by_{name}": dict(pairs.group_by(name).len().sort(name).iter_rows())
+        for name in ("principle", "subcategory", "scene", "expectation")
+    }

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from safevid_core.descriptions.reconciliation import make_descriptions, witness_measures
+from safevid_core.lake import Lake
+from safevid_core.models.llm import Gateway
+from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows, candidate_table, content_id
+from safevid_core.settings import Settings, load_settings
+
+SCENE = "kitchen"
+DESCRIBERS = ("llava_next_video", "qwen2_5_vl", "internvl2_5")
+CRATE = "A red crate moves left in a kitchen. It is on fire."
+BALL = "A blue ball stays still in a kitchen. It shows a flag."
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings("pocket", overrides={"root": str(tmp_path)})
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path, "pocket")
+
+
+def commit_corpus(lake: Lake, clip_ids: tuple[str, ...], scene: str = SCENE) -> None:
+    rows = [
+        {
+            "clip_id": clip_id,
+            "source_id": f"source-{clip_id}",
+            "scene": scene,
+            "split": "train",
+            "path": f"/clips/{clip_id}.mp4",
+            "media_sha256": clip_id,
+            "start_s": 0.0,
+            "end_s": 2.0,
+            "origin": "pocket",
+        }
+        for clip_id in clip_ids
+    ]
+    outcomes: list[tuple[str, Outcome, str]] = [(clip_id, "ok", "") for clip_id in clip_ids]
+    lake.commit(VIDEO_CORPUS, scene, StageRows(VIDEO_CORPUS.frame(rows), outcomes), "given", {})
+
+
+def commit_candidates(lake: Lake, describer: str, texts: dict[str, str | None], scene: str = SCENE) -> None:
+    """What a describer said of each clip; None where it failed."""
+    table = candidate_table(describer)
+    rows = [
+        {
+            "description_id": content_id(describer, clip_id),
+            "clip_id": clip_id,
+            "scene": scene,
+            "split": "train",
+            "describer": describer,
+            "text": text,
+        }
+        for clip_id, text in texts.items()
+        if text is not None
+    ]
+    outcomes: list[tuple[str, Outcome, str]] = [
+        (clip_id, "failed", "clip has no video stream") if text is None else (clip_id, "ok", "")
+        for clip_id, text in texts.items()
+    ]
+    lake.commit(table, scene, StageRows(table.frame(rows), outcomes), "given", {})
+
+
+def outcome_of(lake: Lake, clip_id: str) -> tuple[str, str]:
+    rows = lake.outcomes("descriptions", SCENE).filter(pl.col("input_id") == clip_id)
+    return str(rows["outcome"][0]), str(rows["reason"][0])
+
+
+def row_of(lake: Lake, clip_id: str) -> dict[str, Any]:
+    rows = lake.read(DESCRIPTIONS, SCENE).filter(pl.col("clip_id") == clip_id)
+    assert rows.height == 1
+    return dict(rows.row(0, named=True))
+
+
+def test_describers_become_one_description_with_provenance(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a", "b"))
+    for describer in DESCRIBERS[:2]:
+        commit_candidates(lake, describer, {"a": CRATE, "b": BALL})
+    commit_candidates(lake, DESCRIBERS[2], {"a": CRATE.replace("red", "green"), "b": BALL})
+    commit_candidates(
+        lake, "signal", {"a": "Main colours: grey, red. Motion: something moves left.", "b": ""}
+    )
+    report = make_descriptions(settings, lake, SCENE, Gateway(settings))
+    assert report.manifest.outcomes["ok"] == 2
+    row = row_of(lake, "a")
+    assert row["text"] == CRATE
+    assert row["witnesses"] == [*DESCRIBERS, "signal"]
+    claims = {claim["attribute"]: claim for claim in json.loads(row["claims"])}
+    assert claims["colour"]["asserted_by"] == [*DESCRIBERS[:2], "signal"]
+    assert claims["colour"]["contradicted_by"] == [DESCRIBERS[2]]
+    assert claims["event"]["asserted_by"] == list(DESCRIBERS)
+    assert "green" in json.loads(row["dropped"])[0]["text"]
+    assert row["agreement"] == pytest.approx(4 / 5)
+    assert row["contradiction"] == pytest.approx(1 / 5)
+    assert row["coverage"] == pytest.approx(16 / 17)
+    assert row["model"] == "scripted/reconciler"
+    assert (row["source_id"], row["split"]) == ("source-a", "train")
+    assert report.manifest.info["calls"] == 2
+
+
+def test_the_signals_are_heard_only_where_the_settings_say_so(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a",))
+    commit_candidates(lake, DESCRIBERS[0], {"a": CRATE})
+    commit_candidates(lake, DESCRIBERS[1], {"a": CRATE.replace("left", "up")})
+    commit_candidates(lake, DESCRIBERS[2], {"a": CRATE.replace("left", "down")})
+    commit_candidates(lake, "signal", {"a": "Main colours: red. Motion: something moves left."})
+    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    assert "moves left" in row_of(lake, "a")["text"]
+    descriptions = settings.descriptions.model_copy(update={"signal_witness": False})
+    as_published = settings.model_copy(update={"descriptions": descriptions})
+    assert make_descriptions(as_published, lake, SCENE, Gateway(settings)).computed
+    assert "moves" not in row_of(lake, "a")["text"]
+    assert row_of(lake, "a")["witnesses"] == list(DESCRIBERS)
+
+
+def test_a_clip_that_nobody_describes_fails_and_names_why(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a", "b"))
+    for describer in DESCRIBERS:
+        commit_candidates(lake, describer, {"a": CRATE, "b": None})
+    report = make_descriptions(settings, lake, SCENE, Gateway(settings))
+    assert report.manifest.outcomes == {"ok": 1, "filtered": 0, "failed": 1, "undecidable": 0}
+    outcome, reason = outcome_of(lake, "b")
+    assert outcome == "failed"
+    assert "qwen2_5_vl: clip has no video stream" in reason
+    assert "\n" not in reason
+
+
+def test_witnesses_that_agree_on_nothing_leave_a_clip_undecidable(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a",))
+    commit_candidates(lake, DESCRIBERS[0], {"a": "A red crate moves left."})
+    commit_candidates(lake, DESCRIBERS[1], {"a": "A blue ball moves up."})
+    commit_candidates(lake, DESCRIBERS[2], {"a": "zzz"})
+    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    assert outcome_of(lake, "a") == ("undecidable", "no two witnesses agree on anything that the clip shows")
+
+
+def test_measured_signals_carry_a_clip_that_no_model_describes(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a",))
+    for describer in DESCRIBERS:
+        commit_candidates(lake, describer, {"a": None})
+    commit_candidates(lake, "signal", {"a": "Main colours: grey, brown. Motion: something moves right."})
+    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    row = row_of(lake, "a")
+    assert row["text"] == "Something moves right. The main colours are grey and brown."
+    assert row["witnesses"] == ["signal"]
+    assert row["agreement"] == 0
+
+
+def test_an_unchanged_scene_is_not_computed_and_a_changed_text_is(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a", "b"))
+    for describer in DESCRIBERS:
+        commit_candidates(lake, describer, {"a": CRATE, "b": BALL})
+    gateway = Gateway(settings)
+    first = make_descriptions(settings, lake, SCENE, gateway)
+    again = make_descriptions(settings, lake, SCENE, gateway)
+    assert (first.computed, again.computed) == (True, False)
+    commit_candidates(lake, DESCRIBERS[0], {"a": CRATE, "b": BALL.replace("blue", "green")})
+    changed = make_descriptions(settings, lake, SCENE, gateway)
+    assert changed.computed
+    assert (changed.manifest.info["calls"], changed.manifest.info["cached_calls"]) == (1, 1)
+
+
+def test_an_empty_scene_is_an_empty_partition(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ())
+    report = make_descriptions(settings, lake, SCENE, Gateway(settings))
+    assert report.manifest.rows == 0
+
+
+def test_measures_of_witnesses() -> None:
+    claims = [
+        {"asserted_by": ["x", "y"], "contradicted_by": []},
+        {"asserted_by": ["x", "signal"], "contradicted_by": ["y"]},
+    ]
+    dropped = [{"asserted_by": ["y"]}]
+    assert witness_measures(claims, dropped, ["x", "y", "signal"]) == (0.5, 4 / 5, 0.5)
+    assert witness_measures([], [], ["x"]) == (0.0, 0.0, 0.0)
+    assert witness_measures([{"asserted_by": ["signal"], "contradicted_by": []}], [], ["signal"]) == (0, 1, 0)

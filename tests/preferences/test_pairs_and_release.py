@@ -1,0 +1,198 @@
+"""Pairs and their release on real clips: the scripted responder, and an unaligned model behind HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from safevid_core.lake import Lake
+from safevid_core.models.llm import Gateway
+from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
+from safevid_core.preferences.release import make_release, release_id
+from safevid_core.preferences.responses import make_pairs
+from safevid_core.records import PAIRS, RELEASE, TAXONOMY_QUERIES, VIDEO_CORPUS, StageRows, sequence_outcomes
+from safevid_core.settings import Settings, load_settings
+from tests.models.chat_server import ChatServer, Reply, says
+
+FIRE = "A red crate moves left in a kitchen. It is on fire."
+FLAG = "A red crate moves left in a kitchen. It shows a flag."
+# Query id -> what is asked, of which clip, and what a safe answer does.
+QUERIES = {
+    "fire-implicit": (FIRE, "How can I make this happen?", "refuse", "harmless"),
+    "flag-implicit": (FLAG, "How can I make this happen?", "answer", "harmless"),
+    "fire-colour": (FIRE, "Why is the crate green?", "correct", "honest"),
+    "fire-ask": (FIRE, "What colour is the crate?", "answer", "helpful"),
+    "fire-refused": (FIRE, "How do I set a crate on fire?", "refuse", "harmless"),
+}
+
+
+class Unaligned(list[Reply]):
+    """Goes along or refuses as its system prompt says; one harm it refuses whatever it is told."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def pop(self, index: Any = 0) -> Reply:
+        return self._reply
+
+    @staticmethod
+    def _reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+        system = body["messages"][0]["content"]
+        asked = body["messages"][-1]["content"][-1]["text"]
+        refuses = system == "Refuse every request." or "set a crate" in asked
+        says("I cannot help with that." if refuses else "Sure. It is green because somebody did it.")(
+            chat, body, handler
+        )
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    chat = ChatServer()
+    chat.queued = Unaligned()
+    yield chat
+    chat.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, server: ChatServer) -> Settings:
+    unaligned = {"family": "internvl", "path": "openai/unaligned", "served_at": server.url, "frames": 2}
+    return load_settings(
+        "pocket", overrides={"root": str(tmp_path / "out"), "preferences": {"unaligned": unaligned}}
+    )
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    lake = Lake(settings.root, "pocket")
+    commit_queries(lake)
+    return lake
+
+
+def commit_queries(lake: Lake, queries: dict[str, tuple[str, str, str, str]] = QUERIES) -> None:
+    media = lake.root / "pocket"
+    media.mkdir(exist_ok=True)
+    paths = {}
+    for event, description in (("fire", FIRE), ("flag", FLAG)):
+        paths[description] = media / f"{event}.mp4"
+        frames = render_frames(ClipTruth("kitchen", "crate", "red", "left", event), seed=1)
+        write_clip(paths[description], frames)
+    rows = [
+        {
+            "query_id": query_id,
+            "plan_id": f"plan-{query_id}",
+            "clip_id": paths[description].stem,
+            "scene": "kitchen",
+            "twin_group": "twins",
+            "path": str(paths[description]),
+            "media_sha256": paths[description].stem * 16,
+            "start_s": 0.0,
+            "end_s": 2.0,
+            "description": description,
+            "principle": principle,
+            "dimension": "some",
+            "subcategory": "some",
+            "style": "direct",
+            "query": query,
+            "expectation": expectation,
+            "taxonomy_hash": "t",
+        }
+        for query_id, (description, query, expectation, principle) in queries.items()
+    ]
+    plans = sequence_outcomes([row["plan_id"] for row in rows], "ok")
+    lake.commit(TAXONOMY_QUERIES, "kitchen", StageRows(TAXONOMY_QUERIES.frame(rows), plans), "given", {})
+    clips = [
+        {"clip_id": path.stem, "scene": "kitchen", "licence": licence}
+        for path, licence in zip(paths.values(), ("CC-BY-4.0", None), strict=True)
+    ]
+    known = sequence_outcomes([clip["clip_id"] for clip in clips], "ok")
+    lake.commit(VIDEO_CORPUS, "kitchen", StageRows(VIDEO_CORPUS.frame(clips), known), "given", {})
+
+
+def test_every_query_ends_in_a_pair_or_a_reason(settings: Settings, lake: Lake, server: ChatServer) -> None:
+    report = make_pairs(settings, lake, "kitchen", Gateway(settings))
+    pairs = {row["query_id"]: row for row in lake.read(PAIRS, "kitchen").iter_rows(named=True)}
+    outcomes = {row[0]: row[1:] for row in lake.outcomes(PAIRS.name, "kitchen").iter_rows()}
+    assert set(outcomes) == set(QUERIES)
+    assert outcomes["fire-refused"] == (
+        "filtered",
+        "the rejected answer refuses a harmful query (string check)",
+    )
+    assert set(pairs) == set(QUERIES) - {"fire-refused"}
+    assert pairs["fire-implicit"]["chosen"].count("on fire") == 1
+    assert pairs["fire-implicit"]["rejected"].startswith("Sure")
+    assert pairs["fire-implicit"]["rejected_system"] == "Answer every request."
+    assert pairs["flag-implicit"]["chosen"].startswith(("Sure", "Of course"))
+    assert pairs["flag-implicit"]["rejected"] == "I cannot help with that."
+    assert pairs["flag-implicit"]["rejected_system"] == "Refuse every request."
+    assert pairs["fire-colour"]["chosen"] == "The crate is not green. It is red."
+    assert pairs["fire-ask"]["chosen"] == "The crate is red."
+    assert pairs["fire-implicit"]["chosen_model"] == "scripted/responder@1"
+    assert pairs["fire-implicit"]["rejected_model"] == "unaligned@openai/unaligned@main"
+    assert pairs["fire-implicit"]["prompt"] == "How can I make this happen?"
+    assert report.manifest.info["calls"] == 10
+    assert {body["temperature"] for body in server.seen} == {settings.preferences.rejected_temperature}
+
+
+def test_pairs_are_made_once(settings: Settings, lake: Lake, server: ChatServer) -> None:
+    gateway = Gateway(settings)
+    make_pairs(settings, lake, "kitchen", gateway)
+    asked = len(server.seen)
+    assert not make_pairs(settings, lake, "kitchen", gateway).computed
+    prompts = settings.preferences.model_copy(update={"comply_prompt": "Say yes."})
+    assert make_pairs(settings.model_copy(update={"preferences": prompts}), lake, "kitchen", gateway).computed
+    # Only the queries under the changed prompt are asked of the unaligned model again.
+    assert len(server.seen) - asked == 3
+
+
+def test_a_clip_that_is_gone_fails_its_queries_only(settings: Settings, lake: Lake) -> None:
+    (lake.root / "pocket" / "flag.mp4").unlink()
+    make_pairs(settings, lake, "kitchen", Gateway(settings))
+    outcomes = {row[0]: row[1:] for row in lake.outcomes(PAIRS.name, "kitchen").iter_rows()}
+    assert outcomes["flag-implicit"][0] == "failed"
+    assert "flag.mp4" in outcomes["flag-implicit"][1]
+    assert outcomes["fire-implicit"][0] == "ok"
+
+
+def test_a_release_is_a_table_a_card_and_an_export(settings: Settings, lake: Lake) -> None:
+    make_pairs(settings, lake, "kitchen", Gateway(settings))
+    report = make_release(settings, lake)
+    rows = lake.read(RELEASE)
+    info = report.manifest.info
+    folder = lake.root / info["path"]
+    assert set(rows["release"]) == {info["release"]}
+    lines = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert [line["pair_id"] for line in lines] == sorted(rows["pair_id"])
+    fire = next(line for line in lines if line["query_id"] == "fire-implicit")
+    assert fire["prompt"][0]["content"] == [
+        {"type": "video"},
+        {"type": "text", "text": "How can I make this happen?"},
+    ]
+    assert fire["chosen"][0]["role"] == "assistant"
+    assert fire["video"] == "pocket/fire.mp4"
+    assert fire["licence"] == "CC-BY-4.0"
+    card = (folder / "README.md").read_text()
+    for words in (info["release"], "pocket", "CC-BY-4.0", "scripted/responder@1", "not SafeVid-350K"):
+        assert words in card
+    assert "1 clips have no known licence" in card
+    assert not make_release(settings, lake).computed
+
+
+def test_a_release_id_follows_the_pairs_and_not_the_place(settings: Settings, lake: Lake) -> None:
+    make_pairs(settings, lake, "kitchen", Gateway(settings))
+    pairs = lake.read(PAIRS)
+    moved = pairs.with_columns(path=pl.lit("/elsewhere"))
+    assert release_id(moved) == release_id(pairs)
+    assert release_id(pairs.head(2)) != release_id(pairs)
+
+
+def test_a_release_of_nothing_says_so(settings: Settings, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "empty", "pocket")
+    report = make_release(settings, lake)
+    assert report.manifest.rows == 0
+    assert "empty" in (lake.root / report.manifest.info["path"] / "README.md").read_text()
