@@ -27,6 +27,7 @@ REVISION = "1"
 
 _MAX_SIDE = 96
 _CELLS = 16
+_FRAMES_AT_ONCE = 64
 
 _FLASH_CHANGE = 0.10
 _FLASH_DARKER_BELOW = 0.80
@@ -212,11 +213,12 @@ def _linear_table() -> np.ndarray:
 
 
 _LINEAR = _linear_table()
+_AS_FLOAT = np.arange(256, dtype=np.float32)
 
 
 def _luminance_cells(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per cell of a 16 x 16 grid: relative luminance, and the amount of saturated red; each `[T, cells]`."""
-    light = _cell_means(_LINEAR[frames])
+    light = _cell_means(frames, _LINEAR)
     luminance = light @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     others = light[..., 1] + light[..., 2]
     saturated = light[..., 0] >= _RED_SHARE * np.maximum(light[..., 0] + others, 1e-6)
@@ -224,14 +226,21 @@ def _luminance_cells(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return luminance, red
 
 
-def _cell_means(values: np.ndarray) -> np.ndarray:
-    """Means over the grid's cells: `[T, H, W, C]` -> `[T, cells, C]`; small pictures have fewer cells."""
-    count, height, width, channels = values.shape
+def _cell_means(frames: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Means over the grid's cells of what `table` gives for each byte: `[T, H, W, 3]` -> `[T, cells, 3]`.
+
+    Pictures smaller than the grid have a cell for each pixel.
+    """
+    count, height, width = frames.shape[:3]
     rows = np.linspace(0, height, min(_CELLS, height) + 1).astype(int)
     columns = np.linspace(0, width, min(_CELLS, width) + 1).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(values, rows[:-1], axis=1), columns[:-1], axis=2)
-    area = np.diff(rows)[:, None] * np.diff(columns)[None, :]
-    return (sums / area[None, :, :, None]).reshape(count, -1, channels)
+    area = (np.diff(rows)[:, None] * np.diff(columns)[None, :])[None, :, :, None]
+    parts = []
+    for start in range(0, count, _FRAMES_AT_ONCE):
+        values = table[frames[start : start + _FRAMES_AT_ONCE]]
+        sums = np.add.reduceat(np.add.reduceat(values, rows[:-1], axis=1), columns[:-1], axis=2)
+        parts.append((sums / area).astype(np.float32))
+    return np.concatenate(parts).reshape(count, -1, 3)
 
 
 def _flash_rate(cells: np.ndarray, times: np.ndarray, change: float, darker_below: float) -> float:
@@ -300,7 +309,7 @@ def _cuts(frames: np.ndarray, times: np.ndarray) -> list[int]:
     """
     if len(frames) < 2:
         return []
-    coarse = _cell_means(frames.astype(np.float32))
+    coarse = _cell_means(frames, _AS_FLOAT)
     change = np.abs(np.diff(coarse, axis=0)).mean(axis=(1, 2))
     histograms: dict[int, np.ndarray] = {}
 

@@ -1,0 +1,189 @@
+"""Clips and prompts as unit vectors, by any open_clip model; each clip is embedded once for good."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safevid_core.corpus.near_copies import THUMBNAIL_SIDE
+from safevid_core.lake import Lake, directory_hash, write_atomically
+from safevid_core.records import content_id
+from safevid_core.settings import Embedder
+from safevid_core.video.decoding import VideoError, decode_uniform, quoted, resize
+
+_STORE = Path("blobs") / "embeddings"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+# Digits kept of a vector: what is left does not depend on which clips shared its batch.
+_DECIMALS = 5
+
+
+class EmbedderError(RuntimeError):
+    """An embedder that cannot be loaded; the message names the setting and the mend."""
+
+
+@dataclass(frozen=True)
+class ClipVector:
+    """`embedding` is a unit vector float32 `[D]`; `thumbnails` uint8 `[T, 32, 32, 3]` of the same frames."""
+
+    embedding: np.ndarray
+    thumbnails: np.ndarray
+
+
+def embedder_identity(embedder: Embedder) -> str:
+    """What the vectors depend on: the weights (a folder's content, or name and tag) and the frames taken."""
+    folder = Path(embedder.model)
+    weights = directory_hash(folder) if folder.is_dir() else f"{embedder.model}|{embedder.pretrained}"
+    return content_id("embedder", weights, embedder.revision, embedder.frames)
+
+
+class OpenClip:
+    """An open_clip model with its preprocessing and tokenizer, loaded at the first use.
+
+    `embedder.model` is a folder that holds `open_clip_config.json` and weights, or any name open_clip
+    knows, with `pretrained` as its tag.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self._loaded: tuple[Any, Any, Any] | None = None
+
+    def embed_frames(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """uint8 RGB frames `[H, W, 3]` of any sizes -> unit vectors float32 `[N, D]`."""
+        import torch
+        from PIL import Image
+
+        model, preprocess, _ = self._model()
+        vectors = []
+        with torch.inference_mode():
+            for start in range(0, len(frames), self.embedder.batch_size):
+                chunk = frames[start : start + self.embedder.batch_size]
+                batch = torch.stack([preprocess(Image.fromarray(frame)) for frame in chunk])
+                vectors.append(model.encode_image(batch.to(self.embedder.device)).float().cpu().numpy())
+        return _unit(np.concatenate(vectors))
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> unit vectors float32 `[N, D]`."""
+        import torch
+
+        model, _, tokenizer = self._model()
+        with torch.inference_mode():
+            tokens = tokenizer(list(texts)).to(self.embedder.device)
+            return _unit(model.encode_text(tokens).float().cpu().numpy())
+
+    def _model(self) -> tuple[Any, Any, Any]:
+        if self._loaded is None:
+            self._loaded = _load(self.embedder)
+        return self._loaded
+
+
+def clip_vectors(
+    lake: Lake, embedder: Embedder, clips: Iterable[dict[str, Any]]
+) -> tuple[dict[str, ClipVector], dict[str, str], int]:
+    """Vectors of clips, from the lake's store where they are, else computed and stored.
+
+    Args:
+        lake: Vectors are kept below its root by the media's hash, the span and the embedder's identity.
+        embedder: The model's settings.
+        clips: Rows with `clip_id, path, media_sha256, start_s, end_s`.
+
+    Returns:
+        Vectors by clip id, reasons by clip id for clips that cannot be decoded, and how many were computed.
+    """
+    folder = lake.root / _STORE / embedder_identity(embedder)
+    vectors: dict[str, ClipVector] = {}
+    missing: list[tuple[dict[str, Any], Path]] = []
+    for clip in clips:
+        key = content_id(clip["media_sha256"], clip["start_s"], clip["end_s"])
+        file = folder / key[:2] / f"{key}.npz"
+        stored = _read(file)
+        if stored is None:
+            missing.append((clip, file))
+        else:
+            vectors[clip["clip_id"]] = stored
+    failures: dict[str, str] = {}
+    computed = 0
+    for clip, file, vector in _compute(embedder, missing, failures):
+        write_atomically(file, _packed(vector))
+        vectors[clip["clip_id"]] = vector
+        computed += 1
+    return vectors, failures, computed
+
+
+def _compute(
+    embedder: Embedder, missing: list[tuple[dict[str, Any], Path]], failures: dict[str, str]
+) -> Iterator[tuple[dict[str, Any], Path, ClipVector]]:
+    """Decode and embed a batch of clips at a time; clips that do not decode go to `failures`."""
+    model = OpenClip(embedder)
+    clips_at_once = max(1, embedder.batch_size // embedder.frames)
+    for start in range(0, len(missing), clips_at_once):
+        decoded = []
+        for clip, file in missing[start : start + clips_at_once]:
+            try:
+                frames = decode_uniform(clip["path"], embedder.frames, clip["start_s"], clip["end_s"])
+                decoded.append((clip, file, frames.pixels))
+            except VideoError as error:
+                failures[clip["clip_id"]] = str(error)
+        if not decoded:
+            continue
+        by_frame = model.embed_frames([frame for _, _, pixels in decoded for frame in pixels])
+        by_clip = _unit(by_frame.reshape(len(decoded), embedder.frames, -1).mean(axis=1))
+        for (clip, file, pixels), embedding in zip(decoded, np.round(by_clip, _DECIMALS), strict=True):
+            thumbnails = np.stack([resize(frame, (THUMBNAIL_SIDE, THUMBNAIL_SIDE)) for frame in pixels])
+            yield clip, file, ClipVector(embedding, thumbnails)
+
+
+def _load(embedder: Embedder) -> tuple[Any, Any, Any]:
+    import open_clip
+
+    folder = Path(embedder.model)
+    name = f"local-dir:{folder}" if folder.is_dir() else embedder.model
+    _refuse_random_weights(embedder, folder)
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=embedder.pretrained, device=embedder.device
+        )
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:  # open_clip raises many kinds for a name, a tag or a file that is wrong
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EmbedderError(
+            f"corpus.embedder.model {quoted(embedder.model)} (pretrained {embedder.pretrained!r}) cannot be "
+            f"loaded: {reason}; give an open_clip name and tag, or a folder with open_clip_config.json"
+        ) from error
+    return model.eval(), preprocess, tokenizer
+
+
+def _refuse_random_weights(embedder: Embedder, folder: Path) -> None:
+    """open_clip only warns where it finds no weights, and goes on with random ones."""
+    if folder.is_dir():
+        if not any(path.suffix in _WEIGHTS for path in folder.iterdir()):
+            raise EmbedderError(f"corpus.embedder.model {quoted(folder)} holds no weights; copy them there")
+    elif embedder.pretrained is None and ":" not in embedder.model:
+        raise EmbedderError(
+            f"corpus.embedder.model {quoted(embedder.model)} needs a tag of weights; "
+            "set corpus.embedder.pretrained"
+        )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
+def _packed(vector: ClipVector) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, embedding=vector.embedding, thumbnails=vector.thumbnails)
+    return buffer.getvalue()
+
+
+def _read(file: Path) -> ClipVector | None:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return ClipVector(arrays["embedding"], arrays["thumbnails"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

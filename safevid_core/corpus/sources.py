@@ -1,0 +1,207 @@
+"""Where clips come from: a folder of videos, or a manifest of JSON lines.
+
+Every file of a folder and every line of a manifest becomes one candidate, usable or not, so that none
+goes missing without a word. The media stays where it is.
+
+A manifest line holds `file` (relative to the manifest) or `path`, and may hold `source_id`, `start_s`,
+`end_s`, `licence`, `caption`, `scene` and `twin_group`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safevid_core.settings import Settings, Source
+from safevid_core.video.decoding import quoted
+
+POCKET_MANIFEST = Path("pocket") / "clips" / "manifest.jsonl"
+
+_TEXTS = ("source_id", "licence", "caption", "scene", "twin_group")
+_TIMES = ("start_s", "end_s")
+_KEYS = ("file", "path", *_TEXTS, *_TIMES)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One file or manifest line that may become a clip.
+
+    Attributes:
+        source_row: Names the file or the line; unique among all candidates.
+        path: Where the bytes are, absolute; None where the row names none.
+        start_s: Start of the span in the source video, None where none is given.
+        origin: The kind of source: pocket, folder or manifest.
+        problem: Why the row cannot be used, or empty.
+    """
+
+    source_row: str
+    path: Path | None
+    origin: str
+    licence: str
+    source_id: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    caption: str | None = None
+    scene_hint: str | None = None
+    twin_group: str | None = None
+    problem: str = ""
+
+
+@dataclass
+class Expansion:
+    """All candidates, in the order of the sources, and one line for each source that gave trouble."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def expand_sources(settings: Settings) -> Expansion:
+    """Every file and manifest line of every source; a source that cannot be read gives a warning."""
+    found = Expansion()
+    seen: set[tuple[str, Path]] = set()
+    for index, source in enumerate(settings.corpus.sources):
+        path = settings.root / POCKET_MANIFEST if source.kind == "pocket" else source.path
+        if path is None:
+            found.warnings.append(
+                f"corpus.sources[{index}] of kind {source.kind} has no path; set its `path`"
+            )
+            continue
+        place = Path(path).absolute()
+        kind = "folder" if source.kind == "folder" else "manifest"
+        if (kind, place) in seen:
+            found.warnings.append(f"source {quoted(place)} is listed twice; read once")
+            continue
+        seen.add((kind, place))
+        if kind == "folder":
+            _expand_folder(place, source, settings.root.absolute(), found)
+        else:
+            _expand_manifest(place, source, found)
+    return found
+
+
+def _expand_folder(folder: Path, source: Source, root: Path, found: Expansion) -> None:
+    if not folder.is_dir():
+        words = "is a file; give its folder, or kind `manifest`" if folder.exists() else "does not exist"
+        found.warnings.append(f"source folder {quoted(folder)} {words}; no clips come from it")
+        return
+    before = len(found.candidates)
+    for path in _files_below(folder, root, found.warnings):
+        row = f"{folder}::{path.relative_to(folder).as_posix()}"
+        problem = ""
+        if not _is_utf8(row):
+            row = row.encode("utf-8", "backslashreplace").decode()
+            problem = f"{quoted(path)} has a name that is not valid UTF-8; rename it"
+        found.candidates.append(Candidate(row, path, source.kind, source.licence, problem=problem))
+    if len(found.candidates) == before:
+        found.warnings.append(f"source folder {quoted(folder)} holds no files; put videos into it")
+
+
+def _files_below(folder: Path, root: Path, warnings: list[str]) -> Iterator[Path]:
+    """Regular files below a folder in a fixed order; hidden ones and SafeVid's own are passed over."""
+
+    def cannot_list(error: OSError) -> None:
+        warnings.append(f"folder {quoted(error.filename)} cannot be listed: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=cannot_list):
+        here = Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name != root)
+        for name in sorted(files):
+            path = here / name
+            if not name.startswith(".") and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _expand_manifest(manifest: Path, source: Source, found: Expansion) -> None:
+    name = quoted(manifest)
+    try:
+        lines = manifest.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        mend = "render the clips first (`make demo` does)" if source.kind == "pocket" else "check the path"
+        found.warnings.append(f"manifest {name} does not exist; {mend}")
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        found.warnings.append(f"manifest {name} cannot be read: {reason}; mend the file")
+        return
+    unknown: set[str] = set()
+    before = len(found.candidates)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            blank = Candidate(f"{manifest}:{number}", None, source.kind, source.licence)
+            found.candidates.append(_read_line(line, blank, manifest, unknown))
+    if unknown:
+        found.warnings.append(
+            f"manifest {name} has keys that nothing reads: {', '.join(map(repr, sorted(unknown)))}; "
+            f"known: {', '.join(_KEYS)}"
+        )
+    if len(found.candidates) == before:
+        found.warnings.append(f"manifest {name} has no lines; add one for each clip")
+
+
+def _read_line(line: str, blank: Candidate, manifest: Path, unknown: set[str]) -> Candidate:
+    where = f"line {blank.source_row.rpartition(':')[2]} of {quoted(manifest)}"
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return replace(blank, problem=f"{where} is not JSON ({str(error).splitlines()[0]}); mend the line")
+    if not isinstance(row, dict):
+        return replace(blank, problem=f"{where} must be a JSON object; mend the line")
+    unknown |= set(map(str, row)) - set(_KEYS)
+    problem = _problem_of(row)
+    if problem:
+        return replace(blank, problem=f"{where}: {problem}")
+    values: dict[str, Any] = {key: _text(row.get(key)) for key in _TEXTS}
+    times: dict[str, Any] = {key: None if row.get(key) is None else float(row[key]) for key in _TIMES}
+    return replace(
+        blank,
+        path=manifest.parent / str(row.get("file") or row.get("path")),
+        scene_hint=values.pop("scene"),
+        licence=values.pop("licence") or blank.licence,
+        **values,
+        **times,
+    )
+
+
+def _problem_of(row: dict[str, Any]) -> str:
+    media = row.get("file") or row.get("path")
+    if not isinstance(media, str) or not media or "\0" in media:
+        return "`file` or `path` must name a video; add it"
+    for key in ("file", "path", *_TEXTS):
+        value = row.get(key)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            if not _is_utf8(str(value)):
+                return f"`{key}` holds characters that are no Unicode text; mend it"
+        elif value is not None:
+            return f"`{key}` must be text; found {value!r}"
+    for key in _TIMES:
+        value = row.get(key)
+        if value is None:
+            continue
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value < 0
+        ):
+            return f"`{key}` must be seconds, 0 or more; found {value!r}"
+    start, end = row.get("start_s") or 0.0, row.get("end_s")
+    if end is not None and end <= start:
+        return f"the span ends at {end:g} s, not after its start at {start:g} s; mend `end_s`"
+    return ""
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Clip identity, probing, and the one place where video files are opened."""

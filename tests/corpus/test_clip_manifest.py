@@ -1,0 +1,281 @@
+"""Every file and manifest line is accounted for, and a clip is known by its content."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safevid_core.corpus import make_clip_manifest
+from safevid_core.lake import Lake
+from safevid_core.records import CLIP_MANIFEST
+from safevid_core.video.identity import clip_id, clip_id_of_file, file_sha256
+from tests.corpus.conftest import MakeSettings
+from tests.corpus.pictures import moving_picture
+from tests.video.clips_for_tests import counted_frames, write_audio_only, write_video
+
+
+def clip(path: Path, seed: int = 0, **options: Any) -> Path:
+    return write_video(path, moving_picture(seed), **options)
+
+
+def outcomes_by_end(lake: Lake) -> dict[str, tuple[str, str]]:
+    """File's relative name, or `:line` -> outcome and reason."""
+    rows = lake.outcomes("clip_manifest").iter_rows(named=True)
+    return {
+        row["input_id"].rpartition("::")[2] if "::" in row["input_id"] else row["input_id"]: (
+            row["outcome"],
+            row["reason"],
+        )
+        for row in rows
+    }
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines))
+    return path
+
+
+def test_a_folder_accounts_for_every_file(tmp_path: Path, make_settings: MakeSettings, lake: Lake) -> None:
+    folder = tmp_path / "videos"
+    clip(folder / "a.mp4", 1)
+    clip(folder / "deep" / "er" / "b.mkv", 2)
+    clip(folder / "deep" / 'it\'s\n"odd" видео.mp4', 3)
+    clip(folder / "no_suffix.mp4", 4).rename(folder / "no_suffix")
+    write_video(folder / "one.mp4", counted_frames(1))
+    write_video(folder / "tiny.mp4", counted_frames(12)[:, :16, :16])
+    write_audio_only(folder / "song.mp4")
+    shutil.copy(folder / "a.mp4", folder / "same_bytes.mp4")
+    (folder / "text.mp4").write_text("no video at all\n" * 30)
+    (folder / "zero.mov").write_bytes(b"")
+    (folder / "README.md").write_text("# my clips\n")
+    (folder / "sealed.json").write_text("{}")
+    (folder / ".hidden.mp4").write_text("passed over")
+    (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+
+    report = make_clip_manifest(make_settings({"kind": "folder", "path": str(folder)}), lake)
+
+    outcomes = outcomes_by_end(lake)
+    assert {name: outcome for name, (outcome, _) in outcomes.items()} == {
+        "a.mp4": "ok",
+        "deep/er/b.mkv": "ok",
+        'deep/it\'s\n"odd" видео.mp4': "ok",
+        "no_suffix": "ok",
+        "one.mp4": "filtered",
+        "tiny.mp4": "filtered",
+        "song.mp4": "failed",
+        "same_bytes.mp4": "filtered",
+        "text.mp4": "failed",
+        "zero.mov": "failed",
+        "README.md": "filtered",
+        "sealed.json": "filtered",
+        "gone.mp4": "failed",
+    }
+    assert all("\n" not in reason for _, reason in outcomes.values())
+    assert outcomes["README.md"][1].endswith("is not a video")
+    assert "a.mp4" in outcomes["same_bytes.mp4"][1]
+    assert "min_seconds" in outcomes["one.mp4"][1]
+    assert "min_side" in outcomes["tiny.mp4"][1]
+    assert "no video stream" in outcomes["song.mp4"][1]
+    assert report.manifest.info["warnings"] == []
+    rows = lake.read(CLIP_MANIFEST)
+    assert all(Path(path).is_absolute() and Path(path).is_file() for path in rows["path"])
+    for row in rows.iter_rows(named=True):
+        assert row["media_sha256"] == file_sha256(Path(row["path"]))
+        assert row["clip_id"] == clip_id_of_file(row["media_sha256"])
+
+
+def test_a_folder_is_walked_alike_whatever_the_disk_says(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    """Which of two equal files is the first must not depend on the order of the directory."""
+    folder = tmp_path / "videos"
+    for name in ("z/x.mp4", "m.mp4", "a/x.mp4"):
+        clip(folder / name, 1)
+    make_clip_manifest(make_settings({"kind": "folder", "path": str(folder)}), lake)
+    assert [n for n, (o, _) in outcomes_by_end(lake).items() if o == "ok"] == ["m.mp4"]
+
+
+def test_equal_names_in_two_folders_are_two_clips(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    clip(tmp_path / "v" / "x" / "same.mp4", 1)
+    clip(tmp_path / "v" / "y" / "same.mp4", 2)
+    make_clip_manifest(make_settings({"kind": "folder", "path": str(tmp_path / "v")}), lake)
+    rows = lake.read(CLIP_MANIFEST)
+    assert rows["clip_id"].n_unique() == rows.height == 2
+
+
+def test_moving_a_file_does_not_change_its_clip_id(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    settings = make_settings({"kind": "folder", "path": str(tmp_path / "v")})
+    path = clip(tmp_path / "v" / "a.mp4", 1)
+    make_clip_manifest(settings, lake)
+    before = lake.read(CLIP_MANIFEST)["clip_id"].to_list()
+    path.rename(tmp_path / "v" / "renamed.mp4")
+    make_clip_manifest(settings, lake)
+    assert lake.read(CLIP_MANIFEST)["clip_id"].to_list() == before
+
+
+def test_a_manifest_gives_ids_spans_and_provenance(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    write_video(tmp_path / "m" / "media" / "long.mp4", counted_frames(24), fps=12)
+    clip(tmp_path / "m" / "media" / "cut.mp4", 3, fps=12)
+    manifest = write_lines(
+        tmp_path / "m" / "manifest.jsonl",
+        {"file": "media/long.mp4", "source_id": "yt-1", "start_s": 0.5, "end_s": 1.5, "licence": "CC-BY-4.0"},
+        {"file": "media/long.mp4", "source_id": "yt-1", "start_s": 1.5, "end_s": 2.0, "twin_group": "t"},
+        {
+            "path": str(tmp_path / "m" / "media" / "cut.mp4"),
+            "source_id": "yt-1",
+            "start_s": 100,
+            "end_s": 101,
+        },
+        "",
+        {"file": "media/long.mp4", "source_id": "yt-1", "start_s": 0.5, "end_s": 1.5},
+        {"file": "media/long.mp4", "caption": "whole", "scene": "kitchen"},
+    )
+    source = {"kind": "manifest", "path": str(manifest), "licence": "house"}
+    make_clip_manifest(make_settings(source), lake)
+    rows = {row["source_row"].rpartition(":")[2]: row for row in lake.read(CLIP_MANIFEST).to_dicts()}
+    assert set(rows) == {"1", "2", "3", "6"}
+    assert rows["1"]["clip_id"] == clip_id("yt-1", 0.5, 1.5)
+    assert (rows["1"]["start_s"], rows["1"]["end_s"], rows["1"]["frames"]) == (0.5, 1.5, 12)
+    assert (rows["1"]["licence"], rows["2"]["licence"], rows["2"]["twin_group"]) == (
+        "CC-BY-4.0",
+        "house",
+        "t",
+    )
+    assert rows["3"]["clip_id"] == clip_id("yt-1", 100, 101)
+    assert (rows["3"]["start_s"], rows["3"]["end_s"]) == (0.0, 1.0), "the file was cut already"
+    assert rows["6"]["clip_id"] == clip_id_of_file(rows["6"]["media_sha256"])
+    assert (rows["6"]["caption"], rows["6"]["scene_hint"]) == ("whole", "kitchen")
+    assert rows["6"]["source_id"].endswith(rows["6"]["media_sha256"])
+    duplicate = outcomes_by_end(lake)[f"{manifest}:5"]
+    assert duplicate == ("filtered", f"the same clip as {f'{manifest}:1'!r}")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{broken", "is not JSON"),
+        ([1, 2], "JSON object"),
+        ({"source_id": "x"}, "`file` or `path`"),
+        ({"file": 3}, "`file` or `path`"),
+        ({"file": "none.mp4"}, "No such file"),
+        ({"file": "a.mp4", "source_id": ["x"]}, "`source_id` must be text"),
+        ({"file": "a.mp4", "start_s": "0"}, "`start_s` must be seconds"),
+        ({"file": "a.mp4", "start_s": -1}, "`start_s` must be seconds"),
+        ('{"file": "a.mp4", "end_s": NaN}', "`end_s` must be seconds"),
+        ({"file": "a.mp4", "start_s": 2, "end_s": 1}, "mend `end_s`"),
+        ({"file": "a.mp4", "start_s": 50, "end_s": 60}, "mend the span"),
+        ('{"file": "a.mp4", "caption": "\\ud800"}', "no Unicode text"),
+    ],
+)
+def test_a_bad_line_fails_alone_with_one_plain_reason(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake, line: object, words: str
+) -> None:
+    clip(tmp_path / "a.mp4", 1)
+    manifest = write_lines(tmp_path / "manifest.jsonl", line, {"file": "a.mp4"})
+    make_clip_manifest(make_settings({"kind": "manifest", "path": str(manifest)}), lake)
+    outcomes = outcomes_by_end(lake)
+    outcome, reason = outcomes[f"{manifest}:1"]
+    assert outcome == "failed"
+    assert words in reason
+    assert "\n" not in reason
+    assert outcomes[f"{manifest}:2"][0] == "ok"
+
+
+def test_sources_that_give_nothing_warn_and_the_rest_goes_on(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    clip(tmp_path / "good" / "a.mp4", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe\xfd")
+    write_lines(tmp_path / "typo.jsonl", {"file": "good/a.mp4", "twin_grp": "x"})
+    sources = [
+        {"kind": "pocket"},
+        {"kind": "folder"},
+        {"kind": "folder", "path": str(tmp_path / "empty")},
+        {"kind": "folder", "path": str(tmp_path / "missing")},
+        {"kind": "folder", "path": str(tmp_path / "good" / "a.mp4")},
+        {"kind": "manifest", "path": str(tmp_path / "missing.jsonl")},
+        {"kind": "manifest", "path": str(tmp_path / "blank.jsonl")},
+        {"kind": "manifest", "path": str(tmp_path / "latin.jsonl")},
+        {"kind": "manifest", "path": str(tmp_path / "typo.jsonl")},
+        {"kind": "folder", "path": str(tmp_path / "good")},
+        {"kind": "folder", "path": str(tmp_path / "good")},
+    ]
+    report = make_clip_manifest(make_settings(*sources), lake)
+    warnings = report.manifest.info["warnings"]
+    expected = [
+        "render the clips first",
+        "set its `path`",
+        "holds no files",
+        "does not exist",
+        "is a file",
+        "does not exist",
+        "has no lines",
+        "not UTF-8",
+        "'twin_grp'",
+        "listed twice",
+    ]
+    assert len(warnings) == len(expected)
+    for words, warning in zip(expected, warnings, strict=True):
+        assert words in warning
+        assert "\n" not in warning
+    assert report.manifest.outcomes == {"ok": 1, "filtered": 1, "failed": 0, "undecidable": 0}
+
+
+def test_no_source_at_all_gives_an_empty_manifest(make_settings: MakeSettings, lake: Lake) -> None:
+    assert make_clip_manifest(make_settings(), lake).manifest.rows == 0
+
+
+def test_pocket_clips_are_read_from_their_manifest(make_settings: MakeSettings, lake: Lake) -> None:
+    folder = lake.root / "pocket" / "clips"
+    clip(folder / "media" / "c.mp4", 1)
+    write_lines(
+        folder / "manifest.jsonl", {"file": "media/c.mp4", "source_id": "pocket-0-x", "twin_group": None}
+    )
+    make_clip_manifest(make_settings({"kind": "pocket", "licence": "L"}), lake)
+    (row,) = lake.read(CLIP_MANIFEST).to_dicts()
+    assert (row["origin"], row["source_id"], row["licence"]) == ("pocket", "pocket-0-x", "L")
+
+
+def test_only_changed_files_are_read_again(tmp_path: Path, make_settings: MakeSettings, lake: Lake) -> None:
+    folder = tmp_path / "v"
+    for seed in range(4):
+        clip(folder / f"{seed}.mp4", seed)
+    settings = make_settings({"kind": "folder", "path": str(folder)})
+    assert make_clip_manifest(settings, lake).manifest.info["files_read"] == 4
+    assert not make_clip_manifest(settings, lake).computed
+    clip(folder / "new.mp4", 9)
+    again = make_clip_manifest(settings, lake)
+    assert (again.computed, again.manifest.rows, again.manifest.info["files_read"]) == (True, 5, 1)
+    clip(folder / "0.mp4", 11)
+    assert make_clip_manifest(settings, lake).manifest.info["files_read"] == 1
+    os.utime(folder / "1.mp4")
+    touched = make_clip_manifest(settings, lake)
+    assert touched.manifest.info["files_read"] == 1
+    assert touched.manifest.rows == 5
+
+
+def test_a_name_that_is_no_utf8_fails_alone(tmp_path: Path, make_settings: MakeSettings, lake: Lake) -> None:
+    folder = tmp_path / "v"
+    good = clip(folder / "good.mp4", 1)
+    try:
+        shutil.copy(good, os.fsencode(folder) + b"/bad\xff.mp4")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    make_clip_manifest(make_settings({"kind": "folder", "path": str(folder)}), lake)
+    by_outcome = dict(outcomes_by_end(lake).values())
+    assert set(by_outcome) == {"ok", "failed"}
+    assert "rename it" in by_outcome["failed"]
