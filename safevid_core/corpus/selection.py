@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash, stage_fingerprint
 from safevid_core.records import (
     CLIP_MANIFEST,
     CORPUS_SPLIT,
@@ -32,17 +32,38 @@ def make_video_corpus(settings: Settings, lake: Lake, scene: str) -> StageReport
     Raises:
         KeyError: If `scene` is none of the scene categories.
     """
-    scenes = load_scenes()
-    quota = scene_quotas(settings.corpus.target_clips, scenes.ids)[scenes[scene].id]
+    quota = _quota(settings, scene)
     clips = _clips_of(lake, scene)
     return run_stage(
         lake,
         VIDEO_CORPUS,
         scene,
-        {"clips": frame_hash(clips), "quota": settings_hash(quota)},
+        _inputs(clips, quota),
         clips["clip_id"].to_list(),
         lambda: _select(clips, quota),
     )
+
+
+def changed_scenes(settings: Settings, lake: Lake) -> dict[str, str]:
+    """Scenes whose committed corpus is no longer what their clips would give, with the new fingerprint."""
+    changed = {}
+    for scene in load_scenes().ids:
+        fingerprint = stage_fingerprint(
+            lake, VIDEO_CORPUS, _inputs(_clips_of(lake, scene), _quota(settings, scene))
+        )
+        current = lake.manifest(VIDEO_CORPUS.name, scene)
+        if current is None or current.fingerprint != fingerprint:
+            changed[scene] = fingerprint
+    return changed
+
+
+def _quota(settings: Settings, scene: str) -> int:
+    scenes = load_scenes()
+    return scene_quotas(settings.corpus.target_clips, scenes.ids)[scenes[scene].id]
+
+
+def _inputs(clips: pl.DataFrame, quota: int) -> dict[str, str]:
+    return {"clips": frame_hash(clips), "quota": settings_hash(quota)}
 
 
 def scene_quotas(total: int, scenes: Sequence[str]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from safevid_core.corpus import (
     scene_quotas,
 )
 from safevid_core.corpus.embeddings import EmbedderError, OpenClip, clip_vectors, embedder_identity
-from safevid_core.corpus.selection import _choose
+from safevid_core.corpus.selection import _choose, changed_scenes
 from safevid_core.corpus.split import group_ids, side_of
 from safevid_core.lake import Lake
 from safevid_core.records import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS
@@ -123,6 +123,9 @@ def test_adding_one_clip_embeds_one_clip_and_leaves_the_rest_as_it_was(
     assert after.equals(before)
     split_after = dict(lake.read(CORPUS_SPLIT).select("clip_id", "split").iter_rows())
     assert split_before.items() <= split_after.items()
+    changed = changed_scenes(settings, lake)
+    assert "park" in changed
+    assert "road" not in changed
     assert not make_video_corpus(settings, lake, "road").computed
     assert make_video_corpus(settings, lake, "park").computed
 
