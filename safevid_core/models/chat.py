@@ -1,0 +1,116 @@
+"""Questions and answers: what goes in at the gateway's door and what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+from safevid_core.models.ledger import Call
+from safevid_core.records import Outcome
+from safevid_core.settings import TextModel
+
+# Makes the messages to send, and the seconds of the frames in them.
+Render = Callable[[], tuple[list[dict[str, Any]], tuple[float, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a text model.
+
+    Attributes:
+        messages: Chat messages as the provider takes them; part of the request key.
+        media: SHA-256 of each medium that the messages stand for; part of the request key.
+        sample_index: Tells repeated samples of one question apart.
+        render: Makes the messages to send where they are costly (frames), only if the call is made.
+            `messages` and `media` must name everything that it puts in. A `ValueError` from it fails
+            this question alone, with the error's line as the reason.
+    """
+
+    model: TextModel
+    messages: list[dict[str, Any]]
+    media: tuple[str, ...] = ()
+    sample_index: int = 0
+    render: Render | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """What came of one question; `text` is None unless the outcome is `ok`.
+
+    Attributes:
+        cached: True where no call was made for this question in this request.
+        cost_usd: What this process paid for it now; 0 where cached.
+        frame_times: Seconds of the frames that were shown, for questions about a video.
+    """
+
+    request_key: str
+    text: str | None
+    outcome: Outcome
+    reason: str
+    cached: bool
+    cost_usd: float
+    tokens_in: int
+    tokens_out: int
+    frame_times: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """One finished try at a question, before it is stored.
+
+    Attributes:
+        billed: Whether a model answered at all. What it did not answer is not stored.
+        stopped: The budget left no room, so nothing was asked.
+        error: A fault in our own code, raised again where the question came from.
+    """
+
+    position: int
+    call: Call
+    billed: bool = True
+    stopped: bool = False
+    error: BaseException | None = None
+
+
+class Caller(Protocol):
+    """What makes the calls that the ledger has no answer to; see :meth:`Gateway.settle`."""
+
+    portion: int  # questions to hand over at once
+
+    def start(self, positions: Sequence[int]) -> None: ...
+
+    def collect(self) -> list[CallResult]:
+        """Finished results, at least one; called only while some are outstanding."""
+
+    def stop(self) -> None: ...
+
+
+def request_key(request: ChatRequest) -> str:
+    """Hex id of what the provider sees: model, revision, messages, media, sampling, sample index.
+
+    The address of the server and the name of the key's variable are left out: they do not change the
+    answer. Raise `revision` when another model moves in at the same name.
+    """
+    return _key(_model_part(request.model), request.messages, request.media, request.sample_index)
+
+
+def _key(model_part: str, messages: Any, media: Sequence[str], sample_index: int) -> str:
+    body = json.dumps([messages, list(media), sample_index], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{model_part}{body}".encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=256)
+def _model_part(model: TextModel) -> str:
+    return json.dumps(["chat/1", model.model, model.revision, model.temperature, model.max_tokens])
+
+
+def text_of_times(times_s: Sequence[float]) -> str:
+    """Frame times as the ledger keeps them: seconds to the millisecond, comma-separated."""
+    return ",".join(f"{time_s:.3f}" for time_s in times_s)
+
+
+def times_of_text(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(","))) if text else ()

@@ -1,0 +1,151 @@
+"""The families of video language models: what differs between them, and the inputs they are fed.
+
+Training and generation build their inputs here, so a model is aligned on what it will be asked.
+Frames are decoded by :mod:`safevid_core.video.decoding` and handed over as arrays: a processor that
+opened the file itself would choose other frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from safevid_core.video.decoding import Frames
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one family takes a video.
+
+    Attributes:
+        pixels: Name of the model input that holds the frames.
+        rows_a_video: Whether `pixels` has one row a video (else rows of all videos follow each other).
+        feature_key: The key under which cached vision features go into `mm_encoder_outputs`.
+        timed: Whether the frames' times reach the model.
+    """
+
+    name: str
+    pixels: str
+    rows_a_video: bool
+    feature_key: str
+    timed: bool = False
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("llava_next_video", "pixel_values_videos", rows_a_video=True, feature_key="video"),
+        Family("qwen2_5_vl", "pixel_values_videos", rows_a_video=False, feature_key="video", timed=True),
+        # InternVL's video reaches the model as images: `pixel_values`, one row a frame.
+        Family("internvl", "pixel_values", rows_a_video=False, feature_key="image"),
+    )
+}
+
+
+def conversation(prompt: str, *, system: str | None = None, video: bool = True) -> list[dict[str, Any]]:
+    """Chat messages of one question, as `apply_chat_template` takes them; the video comes first."""
+    asked = [{"type": "video"}] if video else []
+    user = {"role": "user", "content": [*asked, {"type": "text", "text": prompt}]}
+    if system is None:
+        return [user]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]
+
+
+def build_inputs(
+    family: str | Family,
+    processor: Any,
+    conversations: Sequence[list[dict[str, Any]]],
+    videos: Sequence[Frames | None],
+) -> dict[str, torch.Tensor]:
+    """The model inputs of a batch of prompts, padded on the left, each ending where the answer begins.
+
+    Args:
+        conversations: Messages from :func:`conversation`, `B` of them.
+        videos: The frames of each conversation, None for one without a video. All or none must have one.
+
+    Returns:
+        `input_ids` and `attention_mask` `[B, S]`, and what the family's processor makes of the videos.
+
+    Raises:
+        ValueError: If only some conversations have a video.
+    """
+    family = FAMILIES[family] if isinstance(family, str) else family
+    shown = [video for video in videos if video is not None]
+    if len(videos) != len(conversations) or len(shown) not in (0, len(conversations)):
+        raise ValueError("a batch must have a video for each conversation, or for none")
+    texts = [prompt_text(processor, messages) for messages in conversations]
+    arguments: dict[str, Any] = {}
+    if shown:
+        arguments = {
+            "videos": [video.pixels for video in shown],
+            "video_metadata": [_metadata(video) for video in shown],
+            "do_sample_frames": False,
+        }
+    inputs = processor(
+        text=texts,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        add_special_tokens=_wants_start(processor, texts),
+        **arguments,
+    )
+    return {name: value for name, value in inputs.items() if name != "token_type_ids"}
+
+
+def prompt_text(processor: Any, messages: list[dict[str, Any]]) -> str:
+    """The chat template's text of a conversation, up to where the answer begins."""
+    special = _special_tokens(processor)
+    safe = [{**message, "content": _without(special, message["content"])} for message in messages]
+    return str(processor.apply_chat_template(safe, add_generation_prompt=True, tokenize=False))
+
+
+def _without(special: Sequence[str], content: Any) -> Any:
+    # A query or a description that spells out a control token must not act as one.
+    if isinstance(content, str):
+        for token in special:
+            if token in content:
+                content = content.replace(token, f"{token[0]} {token[1:]}")
+        return content
+    return [
+        {**part, "text": _without(special, part["text"])} if part.get("type") == "text" else part
+        for part in content
+    ]
+
+
+def _special_tokens(processor: Any) -> list[str]:
+    # Single characters are punctuation that some tokenizer calls special.
+    known = processor.tokenizer.added_tokens_decoder.values()
+    return [token.content for token in known if token.special and len(token.content) > 1]
+
+
+def _wants_start(processor: Any, texts: Sequence[str]) -> bool:
+    """transformers' own rule (`apply_chat_template`): a start token, unless the template wrote it."""
+    start = processor.tokenizer.bos_token
+    return not (start is not None and all(text.startswith(start) for text in texts))
+
+
+def _metadata(video: Frames) -> Any:
+    from transformers.video_utils import VideoMetadata
+
+    frames, height, width, _ = video.pixels.shape
+    rate = frames_a_second(video.times_s)
+    return VideoMetadata(
+        total_num_frames=frames,
+        fps=rate,
+        width=width,
+        height=height,
+        duration=frames / rate,
+        frames_indices=list(range(frames)),
+    )
+
+
+def frames_a_second(times_s: Sequence[float]) -> float:
+    """Frames shown a second of video; 1 where the times do not say."""
+    span = float(np.ptp(times_s)) if len(times_s) > 1 else 0.0
+    return (len(times_s) - 1) / span if span > 0 else 1.0

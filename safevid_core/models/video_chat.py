@@ -1,0 +1,487 @@
+"""Questions to video language models, local or served, behind one protocol and one ledger.
+
+A local checkpoint is known by the hash of its files (and of its adapter's), so the same question to
+the same weights is generated once, whatever the folder is called. An answer does not depend on the
+other questions of its batch: sampling noise comes from the question's own key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, text_of_times
+from safevid_core.models.families import FAMILIES, build_inputs, conversation
+from safevid_core.models.ledger import Call
+from safevid_core.models.llm import Gateway
+from safevid_core.settings import TextModel, VideoModel
+from safevid_core.video.decoding import Frames, VideoError, blank_like, decode_uniform
+from safevid_core.video.identity import file_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+# Raised when the inputs or the way of sampling change what a local model answers.
+_GENERATION = "generation/1"
+# Batches whose questions are sorted by length together; their frames are in memory together.
+_BATCHES_SORTED_TOGETHER = 16
+_JPEG_QUALITY = 90
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be loaded; the message names it and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoQuestion:
+    """One question about a video, or asked without one.
+
+    Attributes:
+        path: The video file. Needed for `right` and `blank`.
+        media_sha256: Of that file; computed where None.
+        start_s: Span of the clip within the file, in seconds.
+        end_s: End of the span. Defaults to the file's end.
+        video: What is shown: the clip, nothing, or grey frames of the clip's count and size.
+        system: A system message. Defaults to none.
+        sample_index: Tells repeated samples of one question apart.
+    """
+
+    prompt: str
+    path: str | None = None
+    media_sha256: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    video: Literal["right", "none", "blank"] = "right"
+    system: str | None = None
+    sample_index: int = 0
+
+
+class VideoChat(Protocol):
+    """A video language model that answers questions."""
+
+    def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
+        """Answers in the order of the questions; a question that cannot be asked ends `failed`."""
+
+
+def open_video_chat(
+    model: VideoModel, gateway: Gateway, *, adapter: Path | None = None, threads: int | None = None
+) -> VideoChat:
+    """The model behind the protocol; a local one is loaded when the first question needs it.
+
+    Args:
+        adapter: Folder of a peft adapter to merge into a local checkpoint.
+        threads: Torch threads to generate with. Defaults to torch's choice.
+
+    Raises:
+        CheckpointError: If a local folder holds no checkpoint, or an adapter is given for a served model.
+    """
+    if model.served_at is None:
+        return LocalVideoChat(model, gateway, adapter=adapter, threads=threads)
+    if adapter is not None:
+        raise CheckpointError(f"{model.path} is served at {model.served_at}; load the adapter in that server")
+    return ServedVideoChat(model, gateway)
+
+
+# ------------------------------------------------------------------------------------- local models
+
+
+def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any]:
+    """A checkpoint in evaluation mode, its adapter merged, and its processor.
+
+    Raises:
+        CheckpointError: If the folder is missing or is no checkpoint of a video language model.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = {} if Path(model.path).is_dir() else {"revision": model.revision}
+    try:
+        processor = AutoProcessor.from_pretrained(model.path, **where)
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            model.path, dtype=getattr(torch, model.dtype), **where
+        )
+    except (OSError, ValueError, KeyError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"checkpoint {model.path} cannot be loaded ({line}); check its path") from None
+    if adapter is not None:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
+    return loaded.to(model.device).eval(), processor
+
+
+def checkpoint_identity(model: VideoModel, adapter: Path | None = None) -> str:
+    """What the weights are: a hash of the checkpoint's files, or the hub id and revision.
+
+    Raises:
+        CheckpointError: If a folder that should hold a checkpoint or an adapter does not.
+    """
+    folder = Path(model.path)
+    if folder.is_dir():
+        identity = _folder_hash(folder)
+    elif folder.is_absolute() or model.path.startswith("."):
+        raise CheckpointError(f"checkpoint folder {model.path} does not exist; mend the model's `path`")
+    else:
+        identity = f"{model.path}@{model.revision}"
+    if adapter is None:
+        return identity
+    if not adapter.is_dir():
+        raise CheckpointError(f"adapter folder {adapter} does not exist")
+    return f"{identity}+{_folder_hash(adapter)}"
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise CheckpointError(f"folder {folder} is empty; it should hold a checkpoint")
+    stamps = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return _hash_of_files(str(folder), stamps)
+
+
+@lru_cache(maxsize=64)
+def _hash_of_files(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in stamps:
+        digest.update(Path(path).relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(bytes.fromhex(file_sha256(Path(path))))
+    return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=65_536)
+def _hash_of_file(path: str, stamp: tuple[int, int]) -> str:
+    return file_sha256(Path(path))
+
+
+def _media_of(question: VideoQuestion) -> str:
+    """SHA-256 of the file that a question shows, empty where it shows none."""
+    if question.video == "none":
+        return ""
+    if question.media_sha256 is not None:
+        return question.media_sha256
+    if question.path is None:
+        raise VideoError("a question about a video names no file; give its path")
+    try:
+        stat = Path(question.path).stat()
+        return _hash_of_file(question.path, (stat.st_mtime_ns, stat.st_size))
+    except OSError as error:
+        raise VideoError(f"video {question.path} cannot be read ({error.strerror}); restore it") from None
+
+
+class LocalVideoChat:
+    """A transformers checkpoint, asked in batches."""
+
+    def __init__(
+        self,
+        model: VideoModel,
+        gateway: Gateway,
+        *,
+        adapter: Path | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.identity = checkpoint_identity(model, adapter)
+        self._gateway = gateway
+        self._adapter = adapter
+        self._threads = threads
+        self._loaded: tuple[Any, Any] | None = None
+
+    def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
+        keys = [self._key(question) for question in questions]
+        return self._gateway.settle(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
+
+    def loaded(self) -> tuple[Any, Any]:
+        """The model and its processor, loaded once."""
+        if self._loaded is None:
+            if self._threads is not None:
+                import torch
+
+                torch.set_num_threads(self._threads)
+            self._loaded = load_local(self.model, self._adapter)
+        return self._loaded
+
+    def _key(self, question: VideoQuestion) -> str:
+        model = self.model
+        try:
+            media = _media_of(question)
+        except VideoError as error:
+            media = f"unreadable:{error}"
+        parts = [
+            _GENERATION, self.identity, model.family, model.dtype, model.max_new_tokens, model.temperature,
+            question.system, question.prompt, *_shown_of(question, model.frames, media),
+            question.sample_index,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
+    """What of a video a question shows, for the request key."""
+    if question.video == "none":
+        return ["none"]
+    return [question.video, media, f"uniform/{frames}", question.start_s, question.end_s]
+
+
+class _LocalCaller:
+    """Generates the answers that the ledger does not have, window by window."""
+
+    def __init__(
+        self, chat: LocalVideoChat, keys: Sequence[str], questions: Sequence[VideoQuestion], asset: str
+    ) -> None:
+        self.portion = _BATCHES_SORTED_TOGETHER * chat.model.batch_size
+        self._chat = chat
+        self._keys = keys
+        self._questions = questions
+        self._asset = asset
+        self._waiting: deque[int] = deque()
+        self._running: Iterator[list[CallResult]] = iter(())
+
+    def start(self, positions: Sequence[int]) -> None:
+        self._waiting.extend(positions)
+
+    def collect(self) -> list[CallResult]:
+        while True:
+            for results in self._running:
+                return results
+            window = [self._waiting.popleft() for _ in range(min(self.portion, len(self._waiting)))]
+            self._running = self._answer_window(window)
+
+    def stop(self) -> None:
+        self._waiting.clear()
+
+    def _answer_window(self, window: list[int]) -> Iterator[list[CallResult]]:
+        frames, unusable = self._decode(window)
+        if unusable:
+            yield [
+                CallResult(position, self._call(position, reason=line), billed=False)
+                for position, line in unusable.items()
+            ]
+        usable = [position for position in window if position not in unusable]
+        for batch in self._batches(usable):
+            yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
+
+    def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, str]]:
+        """The frames of each clip once, and a line for each question whose video is unusable."""
+        frames: dict[Any, Frames | None] = {}
+        broken: dict[Any, str] = {}
+        for position in window:
+            clip = self._clip(position)
+            if clip in frames or clip in broken:
+                continue
+            try:
+                frames[clip] = frames_of(self._questions[position], self._chat.model.frames)
+            except VideoError as error:
+                broken[clip] = str(error).splitlines()[0]
+        return frames, {p: broken[self._clip(p)] for p in window if self._clip(p) in broken}
+
+    def _clip(self, position: int) -> Any:
+        question = self._questions[position]
+        if question.video == "none":
+            return None
+        return (question.video, question.path, question.start_s, question.end_s)
+
+    def _batches(self, positions: list[int]) -> Iterator[list[int]]:
+        """Questions of like length together, those with a video apart from those without."""
+        size = self._chat.model.batch_size
+        for shown in (True, False):
+            some = [p for p in positions if (self._questions[p].video != "none") == shown]
+            some.sort(key=self._length)
+            for start in range(0, len(some), size):
+                yield some[start : start + size]
+
+    def _length(self, position: int) -> tuple[int, str]:
+        question = self._questions[position]
+        return len(question.prompt) + len(question.system or ""), self._keys[position]
+
+    def _answer_batch(self, batch: list[int], videos: list[Frames | None]) -> list[CallResult]:
+        started = time.monotonic()
+        questions = [self._questions[position] for position in batch]
+        prompts = [
+            conversation(question.prompt, system=question.system, video=question.video != "none")
+            for question in questions
+        ]
+        keys = [self._keys[position] for position in batch]
+        answers = generate(self._chat.model, *self._chat.loaded(), prompts, videos, keys)
+        seconds = (time.monotonic() - started) / len(batch)
+        return [
+            CallResult(position, self._answered(position, answer, video, seconds))
+            for position, answer, video in zip(batch, answers, videos, strict=True)
+        ]
+
+    def _answered(self, position: int, answer: Generated, video: Frames | None, seconds: float) -> Call:
+        known: dict[str, Any] = {
+            "outcome": "ok" if answer.text else "failed",
+            "reason": "" if answer.text else f"empty answer (finish reason {answer.finish_reason})",
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "frame_times": text_of_times(video.times_s) if video is not None else "",
+            "tokens_in": answer.tokens_in,
+            "tokens_out": answer.tokens_out,
+        }
+        return self._call(position, latency_s=seconds, attempts=1, **known)
+
+    def _call(self, position: int, **known: Any) -> Call:
+        model = Path(self._chat.model.path).name
+        return Call(self._keys[position], model, self._chat.identity, self._asset, **known)
+
+
+def frames_of(question: VideoQuestion, n: int) -> Frames | None:
+    """The `n` frames that a question shows; None where it shows none.
+
+    Raises:
+        VideoError: If the file cannot be decoded.
+    """
+    if question.video == "none":
+        return None
+    if question.path is None:
+        raise VideoError("a question about a video names no file; give its path")
+    frames = decode_uniform(question.path, n, question.start_s, question.end_s)
+    if question.video == "right":
+        return frames
+    return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One generated answer; `finish_reason` is `stop`, or `length` where the limit cut it."""
+
+    text: str
+    finish_reason: str
+    tokens_in: int
+    tokens_out: int
+
+
+def generate(
+    model: VideoModel,
+    loaded: Any,
+    processor: Any,
+    conversations: Sequence[list[dict[str, Any]]],
+    videos: Sequence[Frames | None],
+    keys: Sequence[str],
+) -> list[Generated]:
+    """One batch of answers, greedy at temperature 0, else sampled with noise drawn from each key."""
+    import torch
+
+    inputs = build_inputs(FAMILIES[model.family], processor, conversations, videos)
+    inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
+    noise = [_gumbel_noise(model.temperature, keys, loaded.device)] if model.temperature > 0 else []
+    with torch.inference_mode():
+        out = loaded.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=model.max_new_tokens,
+            logits_processor=noise,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+    answers = out[:, inputs["input_ids"].shape[1] :].tolist()
+    given = inputs["attention_mask"].sum(1).tolist()
+    return [_read_ids(processor, loaded, ids, int(n)) for ids, n in zip(answers, given, strict=True)]
+
+
+def _placed(value: Any, model: VideoModel, loaded: Any) -> Any:
+    if not hasattr(value, "to"):
+        return value
+    return value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
+
+
+def _read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Generated:
+    ends = loaded.generation_config.eos_token_id
+    stops = set(ends) if isinstance(ends, list) else {ends}
+    end = next((place for place, token in enumerate(ids) if token in stops), None)
+    said = ids if end is None else ids[:end]
+    text = processor.tokenizer.decode(said, skip_special_tokens=True).strip()
+    return Generated(text, "length" if end is None else "stop", given, len(said) + (end is not None))
+
+
+def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:
+    """Sampling as an argmax: logits over the temperature plus Gumbel noise has the softmax's law.
+
+    Each row draws from a generator of its own, seeded by its key, so that a sampled answer does not
+    depend on which questions share its batch.
+    """
+    import torch
+    from transformers import LogitsProcessor
+
+    generators = [torch.Generator(device=device).manual_seed(int(key[:15], 16)) for key in keys]
+
+    class GumbelNoise(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            uniform = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
+            for row, generator in zip(uniform, generators, strict=True):
+                row.uniform_(generator=generator)
+            return scores.float() / temperature - torch.log(-torch.log(uniform.clamp_min(1e-20)))
+
+    return GumbelNoise()
+
+
+# ------------------------------------------------------------------------------------ served models
+
+
+class ServedVideoChat:
+    """A model behind an OpenAI-compatible server; frames go as JPEG images before the text."""
+
+    def __init__(self, model: VideoModel, gateway: Gateway) -> None:
+        self.model = model
+        self.identity = f"{model.path}@{model.revision}"
+        self._gateway = gateway
+        self._text_model = TextModel(
+            model=model.path,
+            revision=model.revision,
+            temperature=model.temperature,
+            max_tokens=model.max_new_tokens,
+            api_base=model.served_at,
+            api_key_env=model.api_key_env,
+        )
+
+    def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
+        return self._gateway.ask_many([self._request(question) for question in questions], asset=asset)
+
+    def _request(self, question: VideoQuestion) -> ChatRequest:
+        try:
+            media = _media_of(question)
+        except VideoError as error:
+            media = f"unreadable:{error}"
+        shown = _shown_of(question, self.model.frames, media)
+        return ChatRequest(
+            self._text_model,
+            _messages(question, [{"type": "frames", "frames": shown, "jpeg": _JPEG_QUALITY}]),
+            media=(media,) if media else (),
+            sample_index=question.sample_index,
+            render=lambda: self._render(question),
+        )
+
+    def _render(self, question: VideoQuestion) -> tuple[list[dict[str, Any]], tuple[float, ...]]:
+        frames = frames_of(question, self.model.frames)
+        if frames is None:
+            return _messages(question, []), ()
+        images = [
+            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_jpeg(pixels)}"}}
+            for pixels in frames.pixels
+        ]
+        return _messages(question, images), tuple(frames.times_s)
+
+
+def _messages(question: VideoQuestion, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    content = [*shown, {"type": "text", "text": question.prompt}]
+    system = [{"role": "system", "content": question.system}] if question.system is not None else []
+    return [*system, {"role": "user", "content": content}]
+
+
+def _jpeg(pixels: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode()

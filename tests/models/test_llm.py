@@ -1,0 +1,368 @@
+"""The gateway against a real HTTP server: what is paid, what is kept, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from safevid_core.models.llm import (
+    PROVIDER_REFUSAL,
+    BudgetExceeded,
+    ChatRequest,
+    Gateway,
+    GatewayError,
+    ask_structured,
+    request_key,
+)
+from safevid_core.settings import Settings, TextModel
+from tests.models.chat_server import ChatServer, cuts, drips, fails, says
+
+PLANTED = "sk-planted-0123456789abcdef"
+
+
+def ask(model: TextModel, *texts: str, **more: Any) -> list[ChatRequest]:
+    return [ChatRequest(model, [{"role": "user", "content": text}], **more) for text in texts]
+
+
+def test_a_question_is_paid_for_once(server: ChatServer, gateway: Gateway, text_model: TextModel) -> None:
+    first = gateway.ask_many(ask(text_model, "a", "b", "a"), asset="x")
+    assert [answer.text for answer in first] == ["echo: a", "echo: b", "echo: a"]
+    assert [answer.cached for answer in first] == [False, False, True]
+    again = gateway.ask_many(ask(text_model, "b", "a"), asset="y")
+    assert [answer.text for answer in again] == ["echo: b", "echo: a"]
+    assert all(answer.cached for answer in again)
+    assert server.paid == {"a": 1, "b": 1}
+    assert (gateway.spend("x").calls, gateway.spend("x").cached) == (2, 1)
+    assert (gateway.spend("y").calls, gateway.spend("y").cached) == (0, 2)
+    assert gateway.spend().tokens_in == 22
+
+
+def test_a_new_process_reads_what_an_old_one_paid(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    Gateway(settings(providers=[])).ask_many(ask(text_model, "a"), asset="x")
+    answer = Gateway(settings(providers=[])).ask_many(ask(text_model, "a"), asset="x")[0]
+    assert answer.cached
+    assert answer.tokens_in == 11
+    assert server.paid == {"a": 1}
+
+
+def test_sample_index_and_media_are_questions_of_their_own(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    requests = (
+        ask(text_model, "a") + ask(text_model, "a", sample_index=1) + ask(text_model, "a", media=("m",))
+    )
+    gateway.ask_many(requests, asset="x")
+    assert server.paid == {"a": 3}
+
+
+def test_retry_after_is_obeyed(server: ChatServer, gateway: Gateway, text_model: TextModel) -> None:
+    server.queue(fails(429, retry_after="2"))
+    answer = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    assert answer.text == "echo: a"
+    assert server.at[1] - server.at[0] >= 2.0
+
+
+@pytest.mark.parametrize("misfortune", [fails(429), fails(500), fails(503), cuts()])
+def test_a_passing_fault_is_retried(
+    server: ChatServer, gateway: Gateway, text_model: TextModel, misfortune: Any
+) -> None:
+    server.queue(misfortune)
+    answer = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    assert (answer.outcome, answer.text) == ("ok", "echo: a")
+    assert server.paid == {"a": 1}
+    assert gateway.ledger.answers([answer.request_key])[answer.request_key].attempts == 2
+
+
+def test_a_lasting_fault_fails_its_row_and_is_not_cached(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    server.queue(*[fails(503)] * 3)
+    answer = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    assert answer.outcome == "failed"
+    assert "openai/loopback" in answer.reason
+    assert "run again" in answer.reason
+    assert gateway.ledger.answers([answer.request_key]) == {}
+    assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "echo: a"
+
+
+def test_an_answer_that_never_ends_is_cut_off(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.queue(drips())
+    gateway = Gateway(settings(providers=[], timeout_s=1, max_attempts=2))
+    assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "echo: a"
+
+
+@pytest.mark.parametrize(("status", "mend"), [(401, "key"), (404, "name"), (400, "settings")])
+def test_a_hopeless_request_is_sent_once(
+    server: ChatServer, gateway: Gateway, text_model: TextModel, status: int, mend: str
+) -> None:
+    server.queue(fails(status))
+    answer = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    assert answer.outcome == "failed"
+    assert mend in answer.reason
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        says("", finish_reason="content_filter"),
+        says("partly", finish_reason="content_filter"),
+        says("", refusal="I will not"),
+        fails(400, "blocked by content_policy_violation", code="content_policy_violation"),
+    ],
+)
+def test_a_provider_refusal_is_undecidable_and_kept(
+    server: ChatServer, gateway: Gateway, text_model: TextModel, refusal: Any
+) -> None:
+    server.queue(refusal)
+    for cached in (False, True):
+        answer = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+        assert (answer.outcome, answer.reason, answer.text) == ("undecidable", PROVIDER_REFUSAL, None)
+        assert answer.cached is cached
+    assert len(server.seen) == 1
+
+
+def test_an_empty_answer_is_kept_and_asked_again_only_on_demand(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.queue(says("  "))
+    gateway = Gateway(settings(providers=[]))
+    assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].outcome == "failed"
+    again = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    assert (again.outcome, again.cached, again.text) == ("failed", True, None)
+    anew = Gateway(settings(providers=[]), retry_failed=True).ask_many(ask(text_model, "a"), asset="x")[0]
+    assert anew.text == "echo: a"
+    assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "echo: a"
+    assert len(server.seen) == 2
+
+
+def test_concurrency_is_used_and_kept(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.delay_s = 0.05
+    gateway = Gateway(settings(providers=[], concurrency=4))
+    gateway.ask_many(ask(text_model, *map(str, range(24))), asset="x")
+    assert server.most_in_flight == 4
+
+
+def test_it_works_inside_a_running_loop_and_from_threads(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    async def inside() -> str | None:
+        return gateway.ask_many(ask(text_model, "loop"), asset="x")[0].text
+
+    assert asyncio.run(inside()) == "echo: loop"
+    said: list[Any] = []
+    server.delay_s = 0.2
+    threads = [
+        threading.Thread(target=lambda: said.extend(gateway.ask_many(ask(text_model, "same"), asset="x")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer.text for answer in said] == ["echo: same"] * 4
+    assert server.paid["same"] == 1
+
+
+def test_two_rounds_that_fail_on_what_the_other_asks_do_not_wait_for_ever(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    server.delay_s = 0.1
+    server.queue(*[fails(400)] * 4)
+    said: dict[int, list[Any]] = {}
+
+    def round_(name: int, *texts: str) -> None:
+        said[name] = gateway.ask_many(ask(text_model, *texts), asset="x")
+
+    threads = [threading.Thread(target=round_, args=(i, *texts)) for i, texts in enumerate(["ab", "ba"])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {answer.outcome for answers in said.values() for answer in answers} <= {"ok", "failed"}
+    assert sorted(said) == [0, 1]
+
+
+def _ask_in_process(settings: Settings, model: TextModel, texts: list[str], out: Any) -> None:
+    answers = Gateway(settings).ask_many(ask(model, *texts), asset="x")
+    out.put([answer.text for answer in answers])
+
+
+def test_two_processes_asking_the_same_pay_once(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.delay_s = 0.1
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    texts = [f"q{i}" for i in range(40)]
+    arguments = (settings(providers=[]), text_model, texts, out)
+    processes = [context.Process(target=_ask_in_process, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    answers = [out.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert answers == [[f"echo: {text}" for text in texts]] * 2
+    assert set(server.paid.values()) == {1}
+
+
+def test_a_killed_process_leaves_its_answers_and_no_claim(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.delay_s = 0.05
+    context = multiprocessing.get_context("spawn")
+    texts = [f"q{i}" for i in range(60)]
+    made = settings(providers=[], concurrency=2)
+    out = context.Queue()
+    process = context.Process(target=_ask_in_process, args=(made, text_model, texts, out))
+    process.start()
+    deadline = time.monotonic() + 60
+    while sum(server.paid.values()) < 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    answers = Gateway(made).ask_many(ask(text_model, *texts), asset="x")
+    assert [answer.text for answer in answers] == [f"echo: {text}" for text in texts]
+    assert sum(answer.cached for answer in answers) >= 5
+    repeated = sum(count - 1 for count in server.paid.values())
+    assert repeated <= 4  # two in flight, and two more whose answers were on their way to the disk
+
+
+def test_the_budget_stops_before_it_is_passed(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    import litellm
+
+    price = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.01, "litellm_provider": "openai"}
+    litellm.register_model({"openai/priced": {**price, "mode": "chat", "max_tokens": 100}})
+    priced = text_model.model_copy(update={"model": "openai/priced", "max_tokens": 10})
+    gateway = Gateway(settings(providers=[], budget_usd=0.5, concurrency=4))
+    requests = ask(priced, *map(str, range(40)))
+    with pytest.raises(BudgetExceeded, match="budget_usd"):
+        gateway.ask_many(requests, asset="x")
+    spent = gateway.spend("x")
+    assert 0 < spent.cost_usd <= 0.5
+    assert spent.cost_usd == pytest.approx(0.07 * spent.calls)
+    assert len(gateway.ledger.answers([request_key(request) for request in requests])) == spent.calls
+    richer = Gateway(settings(providers=[], budget_usd=50))
+    assert all(answer.outcome == "ok" for answer in richer.ask_many(requests, asset="x"))
+    assert set(server.paid.values()) == {1}
+
+
+def test_a_planted_key_reaches_the_provider_and_nothing_else(
+    server: ChatServer,
+    settings: Callable[..., Settings],
+    text_model: TextModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("LOOPBACK_API_KEY", PLANTED)
+    caplog.set_level(logging.DEBUG)
+    model = text_model.model_copy(update={"api_key_env": "LOOPBACK_API_KEY"})
+    gateway = Gateway(settings(providers=[], max_attempts=2))
+    server.queue(says(None, echo_key=True), fails(401, echo_key=True), *[fails(500, echo_key=True)] * 2)
+    answers = [gateway.ask_many(ask(model, text), asset="x")[0] for text in "abc"]
+    assert [answer.outcome for answer in answers] == ["ok", "failed", "failed"]
+    assert all(headers["authorization"].endswith(PLANTED) for headers in server.headers)
+    gateway.ledger.close()
+    captured = capfd.readouterr()
+    for place in (repr(answers), caplog.text, captured.out, captured.err, repr(gateway.ledger)):
+        assert PLANTED not in place
+    for file in tmp_path.rglob("ledger*"):
+        assert PLANTED.encode() not in file.read_bytes()
+
+
+def test_a_missing_key_is_one_error_that_names_the_variable(gateway: Gateway, text_model: TextModel) -> None:
+    model = text_model.model_copy(update={"api_key_env": "NOT_SET_ANYWHERE"})
+    with pytest.raises(GatewayError, match="NOT_SET_ANYWHERE"):
+        gateway.ask_many(ask(model, "a"), asset="x")
+
+
+def test_a_local_server_is_never_sent_the_hosted_key(
+    server: ChatServer, gateway: Gateway, text_model: TextModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
+    gateway.ask_many(ask(text_model, "a"), asset="x")
+    assert PLANTED not in server.headers[0]["authorization"]
+
+
+class Claim(BaseModel):
+    text: str
+    strength: int
+
+
+def test_structured_answers_are_repaired_once_and_never_bought_twice(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    good = '{"text": "red", "strength": 3}'
+    server.queue(says('Sure:\n```json\n{"text": "red", "strength": "much"}\n```'), says(good))
+    for cached in (False, True):
+        value, answer = ask_structured(gateway, ask(text_model, "a"), Claim, asset="x")[0]
+        assert value == Claim(text="red", strength=3)
+        assert (answer.outcome, answer.cached, answer.tokens_in) == ("ok", cached, 22)
+    assert len(server.seen) == 2
+    assert "strength" in server.seen[1]["messages"][-1]["content"]
+
+
+def test_an_answer_beyond_repair_fails_with_both_texts_kept(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    server.queue(says("not json"), says("still not"))
+    value, answer = ask_structured(gateway, ask(text_model, "a"), Claim, asset="x")[0]
+    assert value is None
+    assert (answer.outcome, answer.text) == ("failed", None)
+    assert "Claim" in answer.reason
+    first = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    assert first.text == "not json"
+    assert gateway.ledger.answers([answer.request_key])[answer.request_key].text == "still not"
+
+
+REQUESTS = st.builds(
+    ChatRequest,
+    st.builds(
+        TextModel,
+        model=st.sampled_from(["openai/a", "openai/b"]),
+        revision=st.sampled_from(["1", "2"]),
+        temperature=st.sampled_from([0.0, 0.7]),
+        max_tokens=st.sampled_from([1, 2]),
+    ),
+    st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": st.text()})),
+    st.lists(st.text("ab", max_size=2), max_size=2).map(tuple),
+    st.integers(0, 2),
+)
+
+
+@given(first=REQUESTS, second=REQUESTS)
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_keys_are_equal_exactly_where_requests_are(first: ChatRequest, second: ChatRequest) -> None:
+    assert (request_key(first) == request_key(second)) == (first == second)
+
+
+@given(request=REQUESTS)
+@hypothesis_settings(max_examples=100, deadline=None)
+def test_a_key_ignores_the_order_of_fields_the_server_and_the_name_of_the_key(request: ChatRequest) -> None:
+    turned = [dict(reversed(message.items())) for message in request.messages]
+    moved = request.model.model_copy(update={"api_base": "http://elsewhere", "api_key_env": "OTHER"})
+    other = ChatRequest(moved, turned, request.media, request.sample_index)
+    assert request_key(other) == request_key(request)
+    assert len(request_key(request)) == 32
