@@ -17,6 +17,14 @@ FOLDERS = {"llava_next_video": "llava_next_video", "qwen2_5_vl": "qwen2_5_vl", "
 COLOURS = ((230, 20, 20), (20, 200, 40), (30, 50, 240), (240, 220, 20), (240, 240, 240), (140, 20, 190))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """On models this small more threads only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Family -> folder of a checkpoint with random weights, two layers of width 64."""
@@ -25,7 +33,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from safevid_core.pocket.build import architectures
 
     root = tmp_path_factory.mktemp("checkpoints")
-    tokenizer = _byte_tokenizer()
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
         small = {"HIDDEN": 64, "LAYERS": 2, "HEADS": 2, "MLP": 96, "VISION_HIDDEN": 64, "VISION_LAYERS": 2}
@@ -33,7 +40,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             patch.setattr(architectures, name, value)
         for family, name in FOLDERS.items():
             torch.manual_seed(5)
-            model, processor = architectures.create(name, tokenizer)
+            model, processor = architectures.create(name, _byte_tokenizer())
             folders[family] = root / name
             model.save_pretrained(folders[family])
             processor.save_pretrained(folders[family])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import polars as pl
@@ -30,7 +31,7 @@ def test_every_scale_holds_the_smaller_ones_and_its_exact_share(rows: list[tuple
     pairs = frame(rows)
     samples = [set(nested_sample(pairs, scale)["pair_id"]) for scale in SCALES]
     assert [len(sample) for sample in samples] == [max(1, round(scale * len(rows))) for scale in SCALES]
-    assert all(small <= large for small, large in zip(samples, samples[1:], strict=False))
+    assert all(small <= large for small, large in itertools.pairwise(samples))
 
 
 @given(strata, st.sampled_from(SCALES))

@@ -1,0 +1,1 @@
+"""Preference optimisation of a video language model: collator, features, reference, trainer, stage."""

@@ -1,0 +1,289 @@
+"""The stage `dpo_checkpoint`: each policy at each data scale, one adapter a seed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from safevid_core.alignment.card import model_card
+from safevid_core.alignment.data_scale import nested_sample
+from safevid_core.alignment.errors import AlignmentError
+from safevid_core.alignment.job import Job, RunResult
+from safevid_core.alignment.perturbations import perturb
+from safevid_core.lake import (
+    Lake,
+    StageReport,
+    frame_hash,
+    run_stage,
+    settings_hash,
+    stage_fingerprint,
+)
+from safevid_core.models.video_chat import checkpoint_identity
+from safevid_core.records import (
+    DPO_CHECKPOINT,
+    RELEASE,
+    Outcome,
+    StageRows,
+    content_id,
+)
+from safevid_core.settings import Policy, Settings, VideoModel
+
+# What of a pair reaches the training: its path may move, its bytes may not.
+_TRAINED_ON = (
+    "pair_id", "release", "clip_id", "twin_group", "scene", "subcategory", "media_sha256", "start_s", "end_s",
+    "prompt", "chosen", "rejected",
+)  # fmt: skip
+# Settings that change how fast a run goes or what runs beside it, not what it ends with.
+_WITHOUT_EFFECT = {"policies", "data_scales", "workers", "threads", "save_steps"}
+_BASE_WITHOUT_EFFECT = {"path", "revision", "batch_size", "max_new_tokens", "temperature", "api_key_env"}
+
+
+def make_dpo_checkpoint(settings: Settings, lake: Lake, policy: str, data_scale: float) -> StageReport:
+    """Align one policy on one share of the release: an adapter a seed. See :func:`make_dpo_checkpoints`."""
+    return make_dpo_checkpoints(settings, lake, [(policy, data_scale)])[0]
+
+
+def make_dpo_checkpoints(
+    settings: Settings, lake: Lake, partitions: Sequence[tuple[str, float]]
+) -> list[StageReport]:
+    """Align several policies and scales; all their seeds share `alignment.workers` processes.
+
+    Each partition is committed as soon as its seeds are done. What was trained before a death of this
+    process is found again: a finished seed is not trained twice, an unfinished one goes on from its last
+    checkpoint.
+
+    Args:
+        partitions: Names of policies with their data scales, each above 0 and at most 1.
+
+    Raises:
+        AlignmentError: If a policy is unknown, no pair is left to train on, or a run fails.
+    """
+    release = lake.read(RELEASE)
+    base = _base_identity(settings.alignment.base)
+    plans = [_plan(settings, lake, release, base, name, scale) for name, scale in partitions]
+    stale = [plan for plan in plans if not plan.is_current(lake)]
+    for plan in stale:
+        plan.write_jobs()
+    reports, failures = [], []
+    with _launched([job for plan in stale for job in plan.jobs], settings.alignment.workers) as launch:
+        for plan in plans:
+            compute = partial(_collect, settings, lake, release, plan, launch)
+            try:
+                report = run_stage(
+                    lake, DPO_CHECKPOINT, plan.partition, plan.inputs, release["pair_id"].to_list, compute
+                )
+            except AlignmentError as error:
+                failures.append(str(error))  # the other partitions are worth committing
+                continue
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            reports.append(report)
+    if failures:
+        raise AlignmentError("; ".join(failures))
+    return reports
+
+
+def partition_name(policy: str, data_scale: float) -> str:
+    """The partition of a policy at a data scale; also the name of the system that it makes."""
+    return f"{policy}@{data_scale:g}"
+
+
+def read_training_log(lake: Lake, checkpoint: str) -> pl.DataFrame:
+    """Loss, rewards and log-probabilities by step, of the run that made a `checkpoint` of the table."""
+    return pl.read_ndjson(lake.root / checkpoint / "training_log.jsonl")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One partition: what it depends on, its pairs, and its jobs, one a seed."""
+
+    name: str
+    policy: Policy
+    data_scale: float
+    partition: str
+    base: tuple[str, str]
+    inputs: dict[str, str]
+    folder: Path
+    pairs: pl.DataFrame
+    jobs: list[Job] = field(default_factory=list)
+
+    def is_current(self, lake: Lake) -> bool:
+        manifest = lake.manifest(DPO_CHECKPOINT.name, self.partition)
+        return manifest is not None and manifest.fingerprint == stage_fingerprint(
+            lake, DPO_CHECKPOINT, self.inputs
+        )
+
+    def write_jobs(self) -> None:
+        for job in self.jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            job.write()
+        self.pairs.write_parquet(self.folder / "pairs.parquet")
+
+
+def _plan(
+    settings: Settings,
+    lake: Lake,
+    release: pl.DataFrame,
+    base: tuple[str, str],
+    name: str,
+    data_scale: float,
+) -> _Plan:
+    policy = settings.alignment.policies.get(name)
+    if policy is None:
+        known = ", ".join(sorted(settings.alignment.policies))
+        raise AlignmentError(f"policy {name!r} is not in alignment.policies; known: {known}")
+    if release.is_empty():
+        raise AlignmentError(f"policy {name}: the release holds no pair; make {RELEASE.name} first")
+    base_settings = settings.alignment.base.model_dump(mode="json", exclude=_BASE_WITHOUT_EFFECT)
+    inputs = {
+        "pairs": frame_hash(release.select(_TRAINED_ON)),
+        "base": " ".join(base),
+        "base_settings": settings_hash(base_settings),
+        "alignment": settings_hash(
+            settings.alignment.model_dump(mode="json", exclude={*_WITHOUT_EFFECT, "base"})
+        ),
+        "policy": settings_hash(name, policy, data_scale),
+        "perturbation_seed": str(settings.seed if policy.perturbation != "none" else None),
+    }
+    partition = partition_name(name, data_scale)
+    fingerprint = stage_fingerprint(lake, DPO_CHECKPOINT, inputs)
+    folder = lake.root / "training" / partition / fingerprint
+    pairs = perturb(nested_sample(release, data_scale), policy.perturbation, settings.seed)
+    jobs = [
+        Job(folder / f"seed-{seed}", folder / "pairs.parquet", seed, settings.alignment)
+        for seed in policy.seeds
+    ]
+    return _Plan(name, policy, data_scale, partition, base, inputs, folder, pairs, jobs)
+
+
+def _base_identity(base: VideoModel) -> tuple[str, str]:
+    """Name and revision of the checkpoint to align; a local folder is known by its content hash."""
+    folder = Path(base.path)
+    return (folder.name, checkpoint_identity(base)) if folder.is_dir() else (base.path, base.revision)
+
+
+# glibc hands each large tensor back to the kernel and asks for it again, page by page: measured at 15%
+# of a pocket step. Other C libraries ignore these.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
+
+
+class _Launch:
+    """A running `train` process and the exit codes of the jobs that it has finished."""
+
+    def __init__(self, process: subprocess.Popen[str] | None) -> None:
+        self._process = process
+        self._codes: dict[str, int] = {}
+
+    def wait_for(self, job: Job) -> RunResult:
+        """The job's result, when it is there.
+
+        Raises:
+            AlignmentError: If its process failed, with the reason that it left.
+        """
+        while str(job.file) not in self._codes:
+            line = self._process.stdout.readline() if self._process and self._process.stdout else ""
+            if not line:
+                raise AlignmentError(f"training of {job.folder} ended early; see output.txt there")
+            if line.startswith('{"job"'):
+                report = json.loads(line)
+                self._codes[report["job"]] = report["code"]
+        result = RunResult.read(job.folder)
+        if result is None:
+            raise AlignmentError(
+                f"training of {job.folder} failed: {_reason(job, self._codes[str(job.file)])}"
+            )
+        return result
+
+
+def _reason(job: Job, code: int) -> str:
+    with contextlib.suppress(FileNotFoundError, IndexError):
+        return (job.folder / "error.txt").read_text().splitlines()[0]
+    return f"its process ended with {code}; see output.txt there, and run again to go on"
+
+
+@contextlib.contextmanager
+def _launched(jobs: Sequence[Job], workers: int) -> Iterator[_Launch]:
+    """A process that trains the jobs in their order, so many at a time; ended with the block."""
+    if not jobs:
+        yield _Launch(None)
+        return
+    command = [sys.executable, "-m", "safevid_core.alignment.train"]
+    command += ["--workers", str(workers), *(str(job.file) for job in jobs)]
+    environment = {**_KEEP_MEMORY, **os.environ}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield _Launch(process)
+        finally:
+            process.terminate()
+
+
+def _collect(
+    settings: Settings, lake: Lake, release: pl.DataFrame, plan: _Plan, launch: _Launch
+) -> StageRows:
+    """Wait for a partition's seeds, keep their adapters, and account for every pair of the release."""
+    results = [launch.wait_for(job) for job in plan.jobs]
+    release_id = release["release"][0]
+    rows = [
+        _keep(settings, lake, plan, job, result, release_id)
+        for job, result in zip(plan.jobs, results, strict=True)
+    ]
+    info = {
+        "calls": 0,
+        "cached_calls": 0,
+        "cost_usd": 0.0,
+        "train_s": {str(job.seed): round(r.train_s, 1) for job, r in zip(plan.jobs, results, strict=True)},
+        "refused": len(results[0].refused),
+    }
+    return StageRows(DPO_CHECKPOINT.frame(rows), _outcomes(release, plan, results[0]), info)
+
+
+def _keep(
+    settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResult, release_id: str
+) -> dict[str, Any]:
+    """The finished adapter with its card into the lake; the row that names it."""
+    card = model_card(
+        plan.name, lake.profile, release_id, plan.base, plan.policy, plan.data_scale, job.seed,
+        settings.alignment, result,
+    )  # fmt: skip
+    with lake.new_directory("checkpoints") as scratch:
+        shutil.copytree(job.adapter, scratch, dirs_exist_ok=True)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        checkpoint = lake.keep("checkpoints", scratch)
+    return {
+        "checkpoint_id": content_id(plan.partition, job.seed, checkpoint),
+        "policy": plan.name,
+        "data_scale": plan.data_scale,
+        "seed": job.seed,
+        "perturbation": plan.policy.perturbation,
+        "checkpoint": checkpoint,
+        "base": plan.base[0],
+        "base_revision": plan.base[1],
+        "release": release_id,
+        "pairs": result.pairs,
+        "steps": result.steps,
+        "first_loss": result.first_loss,
+        "last_loss": result.last_loss,
+        "reward_margin": result.reward_margin,
+        "reward_accuracy": result.reward_accuracy,
+        "train_s": result.train_s,
+    }
+
+
+def _outcomes(release: pl.DataFrame, plan: _Plan, result: RunResult) -> list[tuple[str, Outcome, str]]:
+    sampled = set(plan.pairs["pair_id"])
+    outside: tuple[Outcome, str] = ("filtered", f"outside the {plan.data_scale:.0%} sample of the release")
+    trained: tuple[Outcome, str] = ("ok", "")
+    return [
+        (pair_id, *(result.refused.get(pair_id, trained) if pair_id in sampled else outside))
+        for pair_id in release["pair_id"]
+    ]

@@ -1,0 +1,161 @@
+"""Preference pairs as token ids, with the clips they need; what cannot be trained on is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from safevid_core.alignment.errors import AlignmentError
+from safevid_core.models.families import build_inputs, conversation, prompt_text
+from safevid_core.records import Outcome, content_id
+from safevid_core.settings import AlignmentSettings, VideoModel
+from safevid_core.video.decoding import Frames, VideoError, decode_uniform
+
+if TYPE_CHECKING:
+    import torch
+
+    from safevid_core.alignment.clips import ClipStore
+
+# What a processor gives one row a prompt; everything else it gives belongs to the videos.
+_TOKEN_COLUMNS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+
+
+@dataclass
+class EncodedPair:
+    """One pair as token ids.
+
+    Attributes:
+        clip: Key of its video in the clip store.
+        prompt_ids: What generation sees, placeholders of the video included.
+        prompt_modalities: Which prompt tokens are video; None where the family needs no such column.
+        chosen_ids: The chosen answer, closed by the end-of-turn token; `rejected_ids` likewise.
+        reference: Log-probabilities of chosen and rejected under the reference, once they are known.
+    """
+
+    pair_id: str
+    clip: str
+    prompt_ids: list[int]
+    prompt_modalities: list[int] | None
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    reference: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        """Tokens of the longer of its two rows."""
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+
+@dataclass
+class EncodedPairs:
+    """Pairs ready for the collator, and why the others are not: pair id -> outcome and reason."""
+
+    pairs: list[EncodedPair] = field(default_factory=list)
+    refused: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
+
+
+def encode_pairs(
+    rows: pl.DataFrame, settings: AlignmentSettings, processor: Any, store: ClipStore
+) -> EncodedPairs:
+    """Token ids of every pair that can be trained on, in the rows' order; their clips go into `store`.
+
+    A prompt's ids are those that generation sees, for both go through
+    :func:`~safevid_core.models.families.build_inputs`. Refused are pairs without a decodable video, and
+    pairs with more than `max_length` tokens.
+
+    Args:
+        rows: Pairs with `pair_id, path, media_sha256, start_s, end_s, prompt, chosen, rejected`.
+    """
+    answers = _AnswerEncoder(processor)
+    refused: dict[str, tuple[Outcome, str]] = {}
+    kept: dict[str, EncodedPair] = {}
+    for clip, group in _by_clip(rows):
+        try:
+            frames = _decode(group.row(0, named=True), settings.base)
+        except VideoError as error:
+            for pair_id in group["pair_id"]:
+                refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")
+            continue
+        prompts, clip_inputs = _encode_prompts(group["prompt"].to_list(), frames, settings.base, processor)
+        pairs = [
+            EncodedPair(
+                row["pair_id"], clip, *prompt, answers.encode(row["chosen"]), answers.encode(row["rejected"])
+            )
+            for row, prompt in zip(group.iter_rows(named=True), prompts, strict=True)
+        ]
+        for pair in pairs:
+            if len(pair) > settings.max_length:
+                refused[pair.pair_id] = ("filtered", _over_long(pair, settings.max_length))
+            else:
+                kept[pair.pair_id] = pair
+        if any(pair.pair_id in kept for pair in pairs):
+            store.add(clip, clip_inputs)
+    return EncodedPairs([kept[pair_id] for pair_id in rows["pair_id"] if pair_id in kept], refused)
+
+
+def _by_clip(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    columns = ["media_sha256", "path", "start_s", "end_s"]
+    for clip, group in rows.group_by(columns, maintain_order=True):
+        yield content_id(*clip), group
+
+
+def _decode(row: dict[str, Any], base: VideoModel) -> Frames:
+    if row["path"] is None:
+        raise VideoError("its path is null; give the pair a video or leave it out")
+    return decode_uniform(row["path"], base.frames, row["start_s"] or 0.0, row["end_s"])
+
+
+def _over_long(pair: EncodedPair, limit: int) -> str:
+    return (
+        f"pair {pair.pair_id}: {len(pair)} tokens, more than alignment.max_length {limit}; "
+        "raise it or shorten the pair"
+    )
+
+
+def _encode_prompts(
+    prompts: list[str], frames: Frames, base: VideoModel, processor: Any
+) -> tuple[list[tuple[list[int], list[int] | None]], dict[str, torch.Tensor]]:
+    """Ids and modalities of prompts about one clip, and the clip's own inputs.
+
+    The processor repeats the clip for every prompt, joined along dimension 0; the first copy is kept.
+    """
+    import torch
+
+    conversations = [conversation(prompt) for prompt in prompts]
+    inputs = build_inputs(base.family, processor, conversations, [frames] * len(prompts))
+    shown = inputs["attention_mask"].bool()
+    ids, modalities = inputs["input_ids"], inputs.get("mm_token_type_ids")
+    encoded = [
+        (ids[row][shown[row]].tolist(), None if modalities is None else modalities[row][shown[row]].tolist())
+        for row in range(len(prompts))
+    ]
+    clip = {name: torch.as_tensor(value) for name, value in inputs.items() if name not in _TOKEN_COLUMNS}
+    return encoded, {name: value[: len(value) // len(prompts)].clone() for name, value in clip.items()}
+
+
+class _AnswerEncoder:
+    """Turns answers into the ids that the model would have to generate after the prompt."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._question = conversation("?", video=False)
+        self._before = prompt_text(processor, self._question)
+        turn = processor.apply_chat_template(self._question, tokenize=False)
+        self._generation_prompt = self._before.removeprefix(turn)
+
+    def encode(self, answer: str) -> list[int]:
+        """Ids of the answer as the chat template writes it, up to and including one end-of-turn token."""
+        answered = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        whole = prompt_text(self._processor, [*self._question, answered])
+        if not whole.startswith(self._before):
+            raise AlignmentError(
+                "the checkpoint's chat template does not begin an answer where its generation prompt ends; "
+                "mend chat_template.jinja"
+            )
+        text = whole.removeprefix(self._before).removesuffix(self._generation_prompt).rstrip()
+        tokenizer = self._processor.tokenizer
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        end = tokenizer.eos_token_id
+        return [*(ids[: ids.index(end)] if end in ids else ids), end]

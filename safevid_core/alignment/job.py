@@ -1,0 +1,82 @@
+"""What a training process is asked to do and what it leaves behind, as JSON files in its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safevid_core.lake import write_atomically
+from safevid_core.records import Outcome
+from safevid_core.settings import AlignmentSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one policy at one data scale.
+
+    Attributes:
+        folder: The run's own working folder: checkpoints, progress, and at last the adapter.
+        pairs: Parquet file of the pairs, already sampled and perturbed.
+        seed: Sets LoRA's start and the order of the pairs.
+        settings: The alignment settings.
+    """
+
+    folder: Path
+    pairs: Path
+    seed: int
+    settings: AlignmentSettings
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "job.json"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    def write(self) -> None:
+        content = {
+            "folder": str(self.folder),
+            "pairs": str(self.pairs),
+            "seed": self.seed,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+        write_atomically(self.file, json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def read(cls, file: Path) -> Job:
+        content = json.loads(file.read_text())
+        settings = AlignmentSettings.model_validate(content["settings"])
+        return cls(Path(content["folder"]), Path(content["pairs"]), content["seed"], settings)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: how it went, and which pairs were refused (pair id -> outcome, reason).
+
+    `first_loss` is the first step's; the other figures are means over the last tenth of the steps.
+    """
+
+    pairs: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    reward_margin: float
+    reward_accuracy: float
+    train_s: float
+    refused: dict[str, tuple[Outcome, str]]
+
+    def write(self, folder: Path) -> None:
+        write_atomically(folder / "result.json", json.dumps(asdict(self), indent=1).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> RunResult | None:
+        """The folder's result; None while its run is not finished."""
+        try:
+            content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        except FileNotFoundError:
+            return None
+        content["refused"] = {pair_id: tuple(why) for pair_id, why in content["refused"].items()}
+        return cls(**content)

@@ -1,0 +1,179 @@
+"""The stage as users run it: real child processes, real kills, adapters in the lake."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from safevid_core.alignment.data_scale import nested_sample
+from safevid_core.alignment.dpo import make_dpo_checkpoint, make_dpo_checkpoints, read_training_log
+from safevid_core.alignment.errors import AlignmentError
+from safevid_core.alignment.job import Job, RunResult
+from safevid_core.lake import Lake, directory_hash
+from safevid_core.records import DPO_CHECKPOINT, RELEASE, StageRows, sequence_outcomes
+from safevid_core.settings import Settings, merge
+
+
+def changed(settings: Settings, **alignment: object) -> Settings:
+    return Settings.model_validate(merge(settings.model_dump(), {"alignment": alignment}))
+
+
+def lake_with(settings: Settings, release: pl.DataFrame) -> Lake:
+    lake = Lake(settings.root, settings.profile)
+    commit(lake, release)
+    return lake
+
+
+def commit(lake: Lake, release: pl.DataFrame) -> None:
+    stage = StageRows(release, sequence_outcomes(release["pair_id"].to_list(), "ok"))
+    lake.commit(RELEASE, "all", stage, "test", {})
+
+
+def start(jobs: Sequence[Job], workers: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "safevid_core.alignment.train", "--workers", str(workers)]
+    return subprocess.Popen([*command, *(str(job.file) for job in jobs)])
+
+
+def steps_logged(job: Job) -> list[int]:
+    lines = (job.folder / "progress.jsonl").read_text().splitlines()
+    return [entry["step"] for entry in map(json.loads, lines) if "loss" in entry]
+
+
+def wait_until_past_a_checkpoint(job: Job) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        whole = list(job.folder.glob("checkpoint-*/whole"))
+        if whole and steps_logged(job)[-1] % job.settings.save_steps:
+            return
+        time.sleep(0.002)
+    raise AssertionError("no checkpoint was written")
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    """And two unbroken runs with one seed end in the same bytes, another seed in others."""
+    alignment = changed(settings, epochs=6, save_steps=6).alignment
+    release.write_parquet(tmp_path / "pairs.parquet")
+    jobs = {
+        name: Job(tmp_path / name, tmp_path / "pairs.parquet", seed, alignment)
+        for name, seed in (("killed", 3), ("unbroken", 3), ("again", 3), ("other", 4))
+    }
+    for job in jobs.values():
+        job.folder.mkdir()
+        job.write()
+
+    with start(list(jobs.values()), workers=2) as process:
+        wait_until_past_a_checkpoint(jobs["killed"])
+        os.kill(int((jobs["killed"].folder / "owner.lock").read_text()), signal.SIGKILL)
+    assert process.returncode == 1
+    assert RunResult.read(jobs["killed"].folder) is None
+    killed_after = steps_logged(jobs["killed"])[-1]
+    cut_off = jobs["killed"].folder / "checkpoint-9999"  # as if it had died while writing one
+    cut_off.mkdir()
+
+    (jobs["again"].folder / "result.json").unlink()  # as if it had died after its last step
+
+    with start([jobs[name] for name in ("killed", "unbroken", "again")], workers=2) as process:
+        pass
+    assert process.returncode == 0
+    steps = steps_logged(jobs["killed"])
+    resumed_at = steps[steps.index(killed_after) + 1]
+    assert 1 < resumed_at <= killed_after
+    assert not cut_off.exists()
+    assert len(steps_logged(jobs["unbroken"])) == 36  # what was finished is not trained again
+    assert len(steps_logged(jobs["again"])) == 36
+    hashes = {name: directory_hash(job.adapter) for name, job in jobs.items()}
+    assert hashes["killed"] == hashes["unbroken"] == hashes["again"] != hashes["other"]
+
+
+def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
+    settings: Settings, release: pl.DataFrame
+) -> None:
+    settings = changed(
+        settings,
+        workers=2,
+        policies={
+            "pocket": {"seeds": [0, 1]},
+            "permuted_videos": {"perturbation": "permuted_videos"},
+            "shuffled_labels": {"perturbation": "shuffled_labels"},
+        },
+    )
+    paths = [None, *release["path"][1:]]
+    lake = lake_with(settings, release.with_columns(pl.Series("path", paths)))
+    wanted = [("pocket", 1.0), ("pocket", 0.5), ("permuted_videos", 1.0), ("shuffled_labels", 1.0)]
+    reports = make_dpo_checkpoints(settings, lake, wanted)
+    assert [report.manifest.rows for report in reports] == [2, 2, 1, 1]
+    assert not list((lake.root / "training").glob("*/*"))
+
+    whole = lake.outcomes("dpo_checkpoint", "pocket@1")
+    assert dict(whole.group_by("outcome").len().iter_rows()) == {"ok": 23, "failed": 1}
+    assert "pair pair-00: no video" in whole.filter(pl.col("outcome") == "failed")["reason"][0]
+    half = lake.outcomes("dpo_checkpoint", "pocket@0.5")
+    assert half.filter(pl.col("reason") == "outside the 50% sample of the release").height == 12
+
+    rows = lake.read(DPO_CHECKPOINT)
+    assert rows["checkpoint"].n_unique() == rows.height == 6
+    assert rows["release"].unique().to_list() == ["release-1"]
+    first_losses = rows["first_loss"].to_list()
+    assert all(abs(loss - math.log(2)) < 1e-5 for loss in first_losses)
+    for row in rows.iter_rows(named=True):
+        folder = lake.root / row["checkpoint"]
+        assert directory_hash(folder) == folder.name
+        card = (folder / "README.md").read_text()
+        assert "release-1" in card
+        assert row["base_revision"] in card
+        assert str(settings.root) not in card
+        assert ("A control" in card) == (row["perturbation"] != "none")
+        log = read_training_log(lake, row["checkpoint"])
+        assert log["step"].to_list() == list(range(1, row["steps"] + 1))
+        assert (
+            log.select("loss", "reward_margin", "reward_accuracy", "logps_chosen").null_count().row(0)
+            == (0,) * 4
+        )
+
+    adapters = [lake.root / row for row in rows["checkpoint"]]
+    _, processor = load(settings, adapters[0])
+    assert processor is not None
+    again = make_dpo_checkpoints(settings, lake, wanted)
+    assert not any(report.computed for report in again)
+
+
+def load(settings: Settings, adapter: Path) -> tuple[object, object]:
+    from safevid_core.models.video_chat import load_local
+
+    return load_local(settings.alignment.base, adapter)
+
+
+def test_a_stage_that_cannot_start_says_why(settings: Settings, release: pl.DataFrame) -> None:
+    settings = changed(settings, policies={"pocket": {}})
+    lake = Lake(settings.root, settings.profile)
+    with pytest.raises(AlignmentError, match="release holds no pair"):
+        make_dpo_checkpoint(settings, lake, "pocket", 1.0)
+    commit(lake, release)
+    with pytest.raises(AlignmentError, match=r"policy 'pockets' is not in alignment\.policies"):
+        make_dpo_checkpoint(settings, lake, "pockets", 1.0)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_says_why_and_the_others_are_committed(
+    settings: Settings, release: pl.DataFrame
+) -> None:
+    """The pairs of the smaller scale have no video; the larger one has others."""
+    settings = changed(settings, policies={"pocket": {}})
+    drawn = nested_sample(release, 0.1)["pair_id"].to_list()
+    seen = pl.when(pl.col("pair_id").is_in(drawn)).then(None).otherwise(pl.col("path")).alias("path")
+    lake = lake_with(settings, release.with_columns(seen))
+    with pytest.raises(AlignmentError, match=r"pocket@0\.1.*no pair is left to train on.*path is null"):
+        make_dpo_checkpoints(settings, lake, [("pocket", 0.1), ("pocket", 1.0)])
+    assert lake.partitions("dpo_checkpoint") == ["pocket@1"]

@@ -1,0 +1,73 @@
+"""A pair is encoded as generation would see it, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from safevid_core.alignment.clips import PixelStore
+from safevid_core.alignment.collator import VideoPreferenceCollator
+from safevid_core.alignment.encoding import encode_pairs
+from safevid_core.models.families import build_inputs, conversation
+from safevid_core.models.video_chat import load_local
+from safevid_core.settings import Settings
+from safevid_core.video.decoding import decode_uniform
+
+FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_is_what_generation_sees_then_the_answer_and_one_end_token(
+    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame
+) -> None:
+    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
+    alignment = settings.alignment.model_copy(update={"base": base})
+    _, processor = load_local(base)
+    store = PixelStore()
+    pairs = encode_pairs(release, alignment, processor, store).pairs
+    assert [pair.pair_id for pair in pairs] == release["pair_id"].to_list()
+    batch = VideoPreferenceCollator(pairs, store, processor.tokenizer.pad_token_id)(
+        [{"pair_id": pair.pair_id} for pair in pairs[:3]]
+    )
+    for index in range(3):
+        row = release.row(index, named=True)
+        frames = decode_uniform(row["path"], base.frames, row["start_s"], row["end_s"])
+        seen = build_inputs(family, processor, [conversation(row["prompt"])], [frames])
+        for offset, side in ((0, "chosen"), (3, "rejected")):
+            ids = batch["input_ids"][index + offset][batch["attention_mask"][index + offset].bool()]
+            length = seen["input_ids"].shape[1]
+            assert torch.equal(ids[:length], seen["input_ids"][0])
+            assert processor.tokenizer.decode(ids[length:]) == row[side] + processor.tokenizer.eos_token
+            answer = batch["completion_mask"][index + offset]
+            assert answer.sum() == len(ids) - length
+            assert answer[:length].sum() == 0
+    pixels = "pixel_values" if family == "internvl" else "pixel_values_videos"
+    whole = batch[pixels]
+    assert torch.equal(whole[: len(whole) // 2], whole[len(whole) // 2 :])
+    assert torch.equal(whole[2 * len(whole) // 6 : len(whole) // 2], seen[pixels])
+
+
+def test_rows_that_cannot_be_trained_on_are_refused_by_id(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    text_file = tmp_path / "notes.mp4"
+    text_file.write_text("not a video")
+    spoiled = [None, str(text_file), *release["path"][2:]]
+    rows = release.with_columns(pl.Series("path", spoiled)).with_columns(
+        prompt=pl.when(pl.col("pair_id") == "pair-05").then(pl.lit("why " * 200)).otherwise(pl.col("prompt"))
+    )
+    _, processor = load_local(settings.alignment.base)
+    encoded = encode_pairs(rows, settings.alignment, processor, PixelStore())
+    assert {pair_id: outcome for pair_id, (outcome, _) in encoded.refused.items()} == {
+        "pair-00": "failed",
+        "pair-01": "failed",
+        "pair-05": "filtered",
+    }
+    reasons = {pair_id: reason for pair_id, (_, reason) in encoded.refused.items()}
+    assert "pair pair-00: no video" in reasons["pair-00"]
+    assert "notes.mp4" in reasons["pair-01"]
+    assert "max_length 512" in reasons["pair-05"]
+    assert len(encoded.pairs) == 21

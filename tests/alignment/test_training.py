@@ -1,0 +1,186 @@
+"""What the trainer learns from, and that its short cuts change nothing: features and reference once."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from safevid_core.alignment.clips import FeatureStore, PixelStore
+from safevid_core.alignment.collator import VideoPreferenceCollator
+from safevid_core.alignment.encoding import encode_pairs
+from safevid_core.alignment.errors import AlignmentError
+from safevid_core.alignment.trainer import (
+    PairOrder,
+    VideoDPOTrainer,
+    lora_config,
+    training_arguments,
+)
+from safevid_core.models.video_chat import load_local
+from safevid_core.settings import AlignmentSettings, Settings
+
+FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
+
+
+def of_family(settings: Settings, checkpoints: dict[str, Path], family: str) -> AlignmentSettings:
+    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
+    return settings.alignment.model_copy(update={"base": base})
+
+
+def build(
+    alignment: AlignmentSettings, rows: pl.DataFrame, folder: Path, store_class: Any = FeatureStore
+) -> VideoDPOTrainer:
+    """A trainer with LoRA's B drawn at random, for at its start A has no gradient."""
+    model, processor = load_local(alignment.base)
+    store = PixelStore() if store_class is PixelStore else FeatureStore(model, alignment.base.family)
+    pairs = encode_pairs(rows, alignment, processor, store).pairs
+    torch.manual_seed(1)
+    trainer = VideoDPOTrainer(
+        model=model,
+        args=training_arguments(alignment, folder, len(pairs), seed=0),
+        data_collator=VideoPreferenceCollator(pairs, store, processor.tokenizer.pad_token_id),
+        processing_class=processor,
+        peft_config=lora_config(alignment),
+    )
+    return trainer
+
+
+def move_adapter(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+
+
+def batch_of(trainer: VideoDPOTrainer, indices: list[int]) -> dict[str, Any]:
+    return trainer.data_collator([trainer.train_dataset[index] for index in indices])
+
+
+def loss_and_gradients(trainer: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    loss.backward()
+    return loss.detach(), {
+        name: parameter.grad.clone()
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def relative(found: torch.Tensor, true: torch.Tensor) -> float:
+    return ((found - true).norm() / true.norm()).item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stored_reference_and_features_give_the_loss_and_gradients_of_stock_trl(
+    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Against trl's own trainer class, fed pixels, with its own reference forward in the step."""
+    from trl import DPOTrainer
+
+    alignment = of_family(settings, checkpoints, family)
+    stock = build(alignment, release, tmp_path, PixelStore)
+    ours = build(alignment, release, tmp_path)
+    ours.store_reference()
+    for trainer in (stock, ours):
+        move_adapter(trainer.model)
+    chosen = [0, 5, 6, 13]
+    stock_batch = batch_of(stock, chosen)
+    our_batch = batch_of(ours, chosen)
+    assert "mm_encoder_outputs" in our_batch
+    assert not {"pixel_values", "pixel_values_videos"} & set(our_batch)
+    assert torch.equal(stock_batch["input_ids"], our_batch["input_ids"])
+
+    stock_batch.pop("pair_ids")
+    stock.model.zero_grad()
+    true_loss = DPOTrainer._compute_loss(stock, stock.model, stock_batch, False)
+    true_loss.backward()
+    loss, gradients = loss_and_gradients(ours, our_batch)
+    assert relative(loss, true_loss.detach()) < 1e-5
+    true_gradients = {name: p.grad for name, p in stock.model.named_parameters() if p.requires_grad}
+    assert gradients.keys() == true_gradients.keys()
+    assert all(true.norm() > 0 for true in true_gradients.values())
+    worst = max(relative(gradients[name], true) for name, true in true_gradients.items())
+    assert worst < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_lora_weights_of_the_language_model_train_and_only_they_move(
+    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+) -> None:
+    alignment = of_family(settings, checkpoints, family).model_copy(update={"save_steps": 1000})
+    trainer = build(alignment, release[:8], tmp_path)
+    trainer.store_reference()
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {
+        name
+        for name, parameter in trainer.model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    assert moved
+    assert all(".language_model.layers." in name and ".lora_" in name for name in moved)
+    layers = 2
+    assert len([name for name in moved if ".lora_B." in name]) == 7 * layers
+
+
+def test_a_trainable_vision_weight_is_refused(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safevid_core.alignment.trainer.LANGUAGE_PROJECTIONS", r".*\.(q_proj|k_proj)")
+    with pytest.raises(AlignmentError, match=r"only LoRA weights of the language model may train.*vision"):
+        build(settings.alignment, release[:4], tmp_path)
+
+
+@pytest.mark.parametrize("store_class", [FeatureStore, PixelStore])
+def test_another_video_gives_other_log_probabilities(
+    store_class: Any, settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    """A trainer blind to video would give the same, as stock trl does when only `videos` is there."""
+    others = release.with_columns(pl.col("path").shift(1).fill_null(release["path"][-1]))
+    others = others.with_columns(pl.col("media_sha256").shift(1).fill_null(release["media_sha256"][-1]))
+    logps = []
+    for rows in (release, others):
+        trainer = build(settings.alignment, rows, tmp_path, store_class)
+        trainer.store_reference()
+        logps.append(torch.tensor([pair.reference for pair in trainer.data_collator.pairs]))
+    assert ((logps[0] - logps[1]).abs() > 1e-4).all()
+
+
+def test_the_loss_starts_at_ln_2_and_falls(settings: Settings, release: pl.DataFrame, tmp_path: Path) -> None:
+    alignment = settings.alignment.model_copy(update={"epochs": 4, "learning_rate": 5e-3})
+    trainer = build(alignment, release, tmp_path)
+    trainer.store_reference()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_names_its_pairs(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    trainer = build(settings.alignment, release, tmp_path)
+    trainer.store_reference()
+    trainer.data_collator.pairs[7].reference = (float("nan"), 0.0)
+    with pytest.raises(AlignmentError, match=r"not finite.*pair-07"):
+        trainer.train()
+
+
+def test_the_order_of_the_pairs_follows_from_seed_and_epoch() -> None:
+    order, again, other = PairOrder(range(50), 1), PairOrder(range(50), 1), PairOrder(range(50), 2)
+    first = list(order)
+    assert sorted(first) == list(range(50))
+    assert first == list(again) != list(other)
+    order.set_epoch(1)
+    assert list(order) != first
+
+
+def test_a_batch_that_cannot_be_cut_evenly_is_refused(settings: Settings, tmp_path: Path) -> None:
+    alignment = settings.alignment.model_copy(update={"batch_size": 10, "micro_batch_size": 4})
+    with pytest.raises(AlignmentError, match=r"alignment\.batch_size 10 is no multiple"):
+        training_arguments(alignment, tmp_path, 100, seed=0)
