@@ -59,5 +59,5 @@ $(STAMP): requirements.txt requirements-uv.txt
 	  rm -rf $(VENV); exit 2; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	@echo "Installing the packages of requirements.txt into $(VENV) (about a minute, 6.5 GB)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.txt
 	@touch $@

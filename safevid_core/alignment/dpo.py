@@ -46,7 +46,9 @@ _TRAINED_ON = (
 )  # fmt: skip
 # Settings that change how fast a run goes or what runs beside it, not what it ends with.
 _WITHOUT_EFFECT = {"policies", "data_scales", "workers", "threads", "save_steps"}
-_BASE_WITHOUT_EFFECT = {"path", "revision", "batch_size", "max_new_tokens", "temperature", "api_key_env"}
+_BASE_WITHOUT_EFFECT = {
+    "path", "revision", "batch_size", "threads", "max_new_tokens", "temperature", "api_key_env",
+}  # fmt: skip
 
 
 def make_dpo_checkpoint(settings: Settings, lake: Lake, policy: str, data_scale: float) -> StageReport:

@@ -72,20 +72,17 @@ class VideoChat(Protocol):
         """Answers in the order of the questions; a question that cannot be asked ends `failed`."""
 
 
-def open_video_chat(
-    model: VideoModel, gateway: Gateway, *, adapter: Path | None = None, threads: int | None = None
-) -> VideoChat:
+def open_video_chat(model: VideoModel, gateway: Gateway, *, adapter: Path | None = None) -> VideoChat:
     """The model behind the protocol; a local one is loaded when the first question needs it.
 
     Args:
         adapter: Folder of a peft adapter to merge into a local checkpoint.
-        threads: Torch threads to generate with. Defaults to torch's choice.
 
     Raises:
         CheckpointError: If a local folder holds no checkpoint, or an adapter is given for a served model.
     """
     if model.served_at is None:
-        return LocalVideoChat(model, gateway, adapter=adapter, threads=threads)
+        return LocalVideoChat(model, gateway, adapter=adapter)
     if adapter is not None:
         raise CheckpointError(f"{model.path} is served at {model.served_at}; load the adapter in that server")
     return ServedVideoChat(model, gateway)
@@ -187,13 +184,11 @@ class LocalVideoChat:
         gateway: Gateway,
         *,
         adapter: Path | None = None,
-        threads: int | None = None,
     ) -> None:
         self.model = model
         self.identity = checkpoint_identity(model, adapter)
         self._gateway = gateway
         self._adapter = adapter
-        self._threads = threads
         self._loaded: tuple[Any, Any] | None = None
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
@@ -203,10 +198,10 @@ class LocalVideoChat:
     def loaded(self) -> tuple[Any, Any]:
         """The model and its processor, loaded once."""
         if self._loaded is None:
-            if self._threads is not None:
+            if self.model.threads is not None:
                 import torch
 
-                torch.set_num_threads(self._threads)
+                torch.set_num_threads(self.model.threads)
             self._loaded = load_local(self.model, self._adapter)
         return self._loaded
 

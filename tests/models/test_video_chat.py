@@ -54,8 +54,8 @@ def test_a_batch_answers_as_one_by_one(
     clips: list[Path],
 ) -> None:
     asked = questions(clips)
-    together = open_video_chat(video_model(family, batch_size=8), fresh(), threads=1)
-    alone = open_video_chat(video_model(family, batch_size=1), fresh(), threads=1)
+    together = open_video_chat(video_model(family, batch_size=8), fresh())
+    alone = open_video_chat(video_model(family, batch_size=1), fresh())
     a = together.answer_many(asked, asset="x")
     b = alone.answer_many(asked[::-1], asset="x")[::-1]
     assert [answer.text for answer in a] == [answer.text for answer in b]
@@ -74,8 +74,8 @@ def test_sampling_depends_on_the_question_alone(
 ) -> None:
     asked = questions(clips)[:5]
     asked += [replace(question, sample_index=1) for question in asked]
-    together = open_video_chat(video_model(family, batch_size=16, temperature=1.0), fresh(), threads=1)
-    alone = open_video_chat(video_model(family, batch_size=1, temperature=1.0), fresh(), threads=1)
+    together = open_video_chat(video_model(family, batch_size=16, temperature=1.0), fresh())
+    alone = open_video_chat(video_model(family, batch_size=1, temperature=1.0), fresh())
     a = [answer.text for answer in together.answer_many(asked, asset="x")]
     b = [answer.text for answer in alone.answer_many(asked, asset="x")]
     assert a == b
@@ -91,7 +91,7 @@ def test_nothing_is_generated_twice(
     copy_of: Callable[[Path], Path],
 ) -> None:
     model = video_model(family)
-    first = open_video_chat(model, gateway, threads=1).answer_many(questions(clips)[:3], asset="x")
+    first = open_video_chat(model, gateway).answer_many(questions(clips)[:3], asset="x")
     assert not any(answer.cached for answer in first)
     moved = model.model_copy(update={"path": str(copy_of(Path(model.path)))})
     chat = open_video_chat(moved, gateway)
@@ -125,7 +125,7 @@ def test_another_video_makes_other_inputs(
 def test_the_video_changes_the_answer(
     family: str, fresh: Callable[[], Gateway], video_model: Callable[..., VideoModel], clips: list[Path]
 ) -> None:
-    chat = open_video_chat(video_model(family), fresh(), threads=1)
+    chat = open_video_chat(video_model(family), fresh())
     same_text = [VideoQuestion("What is this?", str(clip)) for clip in clips]
     same_text += [VideoQuestion("What is this?", str(clips[0]), video=shown) for shown in ("none", "blank")]
     answers = chat.answer_many(same_text, asset="x")
@@ -185,7 +185,7 @@ def test_an_unusable_video_fails_its_own_row_and_is_not_kept(
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    chat = open_video_chat(video_model("llava_next_video"), gateway, threads=1)
+    chat = open_video_chat(video_model("llava_next_video"), gateway)
     asked = [VideoQuestion("a", str(broken)), VideoQuestion("b", str(clips[0])), VideoQuestion("c")]
     answers = chat.answer_many([*asked, VideoQuestion("d", str(tmp_path / "gone.mp4"))], asset="x")
     assert [answer.outcome for answer in answers] == ["failed", "ok", "failed", "failed"]
@@ -277,7 +277,7 @@ def test_a_pocket_checkpoint_answers_in_words(
         dtype="float32",
         max_new_tokens=40,
     )
-    chat = open_video_chat(model, fresh(), threads=1)
+    chat = open_video_chat(model, fresh())
     answers = chat.answer_many([VideoQuestion("Describe the video.", str(clip)) for clip in clips], asset="x")
     assert all(answer.outcome == "ok" for answer in answers)
     assert sum("ball" in (answer.text or "") for answer in answers) >= 3
