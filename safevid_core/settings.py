@@ -99,7 +99,7 @@ class VideoModel(Group):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: str = "cpu"
     batch_size: int = Field(32, ge=1)
-    threads: int | None = Field(None, ge=1, description="Torch threads to generate with; None is torch's choice.")
+    threads: int | None = Field(None, ge=1, description="Torch threads; None is torch's choice.")
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(0.0, ge=0)
 

@@ -68,8 +68,20 @@ _OBJECT_RGB = {
     "white": (250, 250, 250),
     "purple": (150, 20, 200),
 }
+# A clip's default length and pace.
+CLIP_FRAMES = 24
+CLIP_FPS = 12
+CLIP_SECONDS = CLIP_FRAMES / CLIP_FPS
 _CONFETTI_RGB = ((255, 60, 60), (60, 255, 90), (70, 110, 255), (255, 235, 60), (255, 90, 240))
 _INK = (18, 18, 18)
+# Parts of an object keep a colour of their own, none of the COLOURS, as a crate's planks would.
+_ACCENT_RGB = {
+    "crate": (105, 55, 10),
+    "kite": (255, 110, 200),
+    "drone": (0, 195, 195),
+    "tyre": _INK,
+    "bottle": (240, 200, 145),
+}
 
 # Lengths are shares of the frame's side. The radius is the object's, the reaches are how far the
 # picture of the object and of its event goes above, below and beside the object's centre.
@@ -127,7 +139,7 @@ def split_of_combination(object: str, colour: str, event: str) -> Literal["build
     return "build" if digest[0] < 0.6 * 256 else "corpus"
 
 
-def render_frames(truth: ClipTruth, seed: int, frames: int = 24, size: int = 96) -> np.ndarray:
+def render_frames(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES, size: int = 96) -> np.ndarray:
     """Draw a clip: uint8 RGB, `[frames, size, size, 3]`.
 
     `seed` sets the geometry (start, scale, shade, phase of the pattern) and nothing else: a clip
@@ -146,14 +158,14 @@ def render_frames(truth: ClipTruth, seed: int, frames: int = 24, size: int = 96)
     return clip
 
 
-def object_centres(truth: ClipTruth, seed: int, frames: int = 24) -> np.ndarray:
+def object_centres(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES) -> np.ndarray:
     """Where `render_frames` puts the object's centre: `[frames, 2]`, x and y as shares of the side."""
     rng = np.random.default_rng(seed)
     _look(rng)
     return _path(truth, rng, frames)
 
 
-def write_clip(path: Path | BinaryIO, frames: np.ndarray, fps: int = 12) -> None:
+def write_clip(path: Path | BinaryIO, frames: np.ndarray, fps: int = CLIP_FPS) -> None:
     """Encode uint8 RGB `[T, H, W, 3]` as H.264 (yuv420p) in mp4; the same frames give the same bytes."""
     import av
 
@@ -215,6 +227,7 @@ def _sprite(truth: ClipTruth, size: int, scale: float, tilt: float) -> Image.Ima
     side = size * _SUPERSAMPLING
     canvas = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     pen = _Pen(ImageDraw.Draw(canvas), side / 2, side * _RADIUS * scale, tilt)
+    _speed_lines(pen, truth.motion)
     _EVENT_DRAWERS[truth.event](pen)
     _OBJECT_DRAWERS[truth.object](pen, _OBJECT_RGB[truth.colour])
     return canvas.resize((size, size), Image.Resampling.BOX)
@@ -282,39 +295,52 @@ class _Pen:
         return max(1, round(share * self.unit))
 
 
+def _speed_lines(pen: _Pen, motion: str) -> None:
+    """Streaks behind a moving object, as a camera's shutter would leave them."""
+    if motion == "still":
+        return
+    behind = {"left": (1, 0), "right": (-1, 0), "up": (0, 1), "down": (0, -1)}[motion]
+    for beside in (-1.1, 0.0, 1.1):
+        ends = [
+            (along * behind[0] + beside * behind[1], along * behind[1] + beside * behind[0])
+            for along in (1.15, 2.5)
+        ]
+        pen.line(ends, _INK, 0.34)
+        pen.line(ends, (245, 245, 235), 0.2)
+
+
 def _ball(pen: _Pen, fill: Colour) -> None:
     pen.disc(0, 0, 0.95, fill=fill)
 
 
 def _crate(pen: _Pen, fill: Colour) -> None:
-    pen.box(-0.9, -0.9, 0.9, 0.9, fill)
-    pen.line([(-0.85, -0.85), (0.85, 0.85)], _INK, 0.26)
-    pen.line([(-0.85, 0.85), (0.85, -0.85)], _INK, 0.26)
+    pen.box(-0.92, -0.92, 0.92, 0.92, fill)
+    pen.line([(-0.85, -0.85), (0.85, 0.85)], _ACCENT_RGB["crate"], 0.42)
+    pen.line([(-0.85, 0.85), (0.85, -0.85)], _ACCENT_RGB["crate"], 0.42)
 
 
 def _kite(pen: _Pen, fill: Colour) -> None:
-    pen.polygon([(0, -1.05), (0.95, -0.1), (0, 1.05), (-0.95, -0.1)], fill)
-    pen.line([(0, -1.0), (0, 1.0)], _INK, 0.14)
-    pen.line([(-0.9, -0.1), (0.9, -0.1)], _INK, 0.14)
+    pen.polygon([(0, -1.08), (1.0, -0.1), (0, 1.08), (-1.0, -0.1)], fill)
+    pen.line([(0, -1.0), (0, 1.0)], _ACCENT_RGB["kite"], 0.3)
+    pen.line([(-0.92, -0.1), (0.92, -0.1)], _ACCENT_RGB["kite"], 0.3)
 
 
 def _drone(pen: _Pen, fill: Colour) -> None:
-    pen.box(-1.0, -0.28, 1.0, 0.28, fill)
-    for x in (-1.0, 1.0):
+    pen.box(-0.95, -0.42, 0.95, 0.42, fill)
+    for x in (-0.9, 0.9):
         for y in (-0.62, 0.62):
-            pen.disc(x * 0.95, y, 0.42, 0.34, fill=fill)
+            pen.disc(x, y, 0.44, 0.34, fill=_ACCENT_RGB["drone"])
 
 
 def _tyre(pen: _Pen, fill: Colour) -> None:
     pen.disc(0, 0, 1.0, fill=fill)
-    pen.disc(0, 0, 0.56, fill=_INK)
+    pen.disc(0, 0, 0.58, fill=_ACCENT_RGB["tyre"])
 
 
 def _bottle(pen: _Pen, fill: Colour) -> None:
-    pen.polygon([(-0.2, -1.1), (0.2, -1.1), (0.2, -0.5), (-0.2, -0.5)], fill)
-    pen.box(-0.55, -0.45, 0.55, 1.05, fill)
-    pen.box(-0.24, -1.12, 0.24, -0.8, _INK, None)
-    pen.box(-0.55, 0.2, 0.55, 0.5, _INK, None)
+    pen.box(-0.26, -1.1, 0.26, -0.4, _ACCENT_RGB["bottle"])
+    pen.box(-0.62, -0.5, 0.62, 1.05, fill)
+    pen.box(-0.58, 0.1, 0.58, 0.6, _ACCENT_RGB["bottle"], None)
 
 
 def _fire(pen: _Pen) -> None:
@@ -363,8 +389,8 @@ def _hate_sign(pen: _Pen) -> None:
 
 def _flag(pen: _Pen) -> None:
     pen.line([(-0.7, -0.6), (-0.7, -2.1)], (235, 235, 235), 0.16)
-    pen.box(-0.65, -2.1, 0.9, -1.55, (255, 150, 170), None)
-    pen.box(-0.65, -1.55, 0.9, -1.0, (0, 160, 150), None)
+    pen.box(-0.65, -2.1, 0.9, -1.55, (120, 0, 40), None)
+    pen.box(-0.65, -1.55, 0.9, -1.0, (245, 235, 200), None)
 
 
 def _pirated_film(pen: _Pen) -> None:

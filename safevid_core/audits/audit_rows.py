@@ -1,0 +1,50 @@
+"""How an audit's figures become rows: a measure, a category, a value with its interval, a line of detail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from safevid_core.evaluation.statistics import SAMPLE_SCHEMA, Estimate, Sample, estimate
+from safevid_core.records import content_id
+
+# One observation: the unit, its cluster, and its value.
+Observation = tuple[str, str, float]
+
+
+def figure_row(measure: str, category: str, figure: Estimate, detail: str = "") -> dict[str, Any]:
+    """One row of an audit table."""
+    return {
+        "audit_row": content_id(measure, category),
+        "measure": measure,
+        "category": category,
+        "n": figure.n,
+        "value": figure.value,
+        "ci_low": figure.ci_low,
+        "ci_high": figure.ci_high,
+        "detail": detail,
+    }
+
+
+def count_row(measure: str, category: str, n: int, value: float, detail: str = "") -> dict[str, Any]:
+    """A row for a figure that is counted, not sampled, and so has no interval."""
+    return figure_row(measure, category, Estimate(value, None, None, n, 0), detail)
+
+
+def mean_of(observations: Iterable[Observation]) -> Estimate:
+    """The mean of values in [0, 1] with an interval by cluster."""
+    rows = [(unit, cluster, 0, value) for unit, cluster, value in observations]
+    return estimate(Sample(pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")))
+
+
+def cluster_of(clip: dict[str, Any]) -> str:
+    """Clips that share a twin group or a source are not independent.
+
+    Args:
+        clip: A row with `clip_id, source_id, twin_group`.
+    """
+    if clip["twin_group"] is not None:
+        return f"twins {clip['twin_group']}"
+    return f"source {clip['source_id'] or clip['clip_id']}"

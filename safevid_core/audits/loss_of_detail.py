@@ -1,0 +1,112 @@
+"""What was measured or claimed about a clip and is not in its reconciled description."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
+from safevid_core.audits.motion_words import described_motion, measured_motion
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
+from safevid_core.records import (
+    DESCRIPTIONS,
+    SIGNAL_DESCRIPTIONS,
+    StageRows,
+    audit_table,
+    sequence_outcomes,
+)
+from safevid_core.settings import Settings
+
+TABLE = audit_table("detail_loss_audit")
+
+_FLASH_WORDS = re.compile(r"\bflash\w*|\bflicker\w*|\bstrob\w*|\bblink\w*", re.IGNORECASE)
+_CUT_WORDS = re.compile(r"\bcuts?\b|\bshots?\b|\bscene changes?\b|\bthen\b", re.IGNORECASE)
+# More in a second than this is above the limit of WCAG 2.3.1 and ITU-R BT.1702.
+_FLASH_LIMIT = 3
+
+
+def make_detail_loss_audit(settings: Settings, lake: Lake) -> StageReport:
+    """Shares of clips whose text lost a measured thing, and of claims that were dropped uncontradicted."""
+    measured = lake.scan(SIGNAL_DESCRIPTIONS).select("clip_id", "measurements").collect()
+    clips = (
+        lake.scan(DESCRIPTIONS)
+        .select("clip_id", "source_id", "twin_group", "text", "claims", "dropped")
+        .collect()
+        .join(measured, on="clip_id", how="left")
+        .sort("clip_id")
+    )
+    ids = clips["clip_id"].to_list()
+
+    def compute() -> StageRows:
+        rows = clips.to_dicts()
+        lost = _lost_measurements(rows)
+        figures = [
+            figure_row("measured, not in the text", name, mean_of(lost[name]), detail)
+            for name, (detail, _, _) in _SIGNALS.items()
+        ]
+        figures += [
+            figure_row("claimed, dropped uncontradicted", attribute, mean_of(observations))
+            for attribute, observations in sorted(_dropped_claims(rows).items())
+        ]
+        return StageRows(TABLE.frame(figures), sequence_outcomes(ids, "ok"), {"clips": len(rows)})
+
+    return run_stage(lake, TABLE, WHOLE, {"clips": frame_hash(clips)}, ids, compute)
+
+
+# What was measured -> what the row means, whether a clip has it, and whether a text says it.
+_SIGNALS: Mapping[
+    str, tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[str, Mapping[str, Any]], bool]]
+] = {
+    "motion": (
+        "one direction, or stillness, was measured; the text says no motion",
+        lambda m: measured_motion(m) is not None,
+        lambda text, m: described_motion(text) is not None,
+    ),
+    "flashes above the limit": (
+        f"more than {_FLASH_LIMIT} flashes in a second; the text speaks of none",
+        lambda m: max(m.get("flashes_per_second", 0), m.get("red_flashes_per_second", 0)) > _FLASH_LIMIT,
+        lambda text, m: bool(_FLASH_WORDS.search(text)),
+    ),
+    "cuts": (
+        "a shot cut was found; the text speaks of one scene",
+        lambda m: bool(m.get("cuts_s")),
+        lambda text, m: bool(_CUT_WORDS.search(text)),
+    ),
+    "colours that move": (
+        "the colour of what moves was measured; the text names none of them",
+        lambda m: bool(m.get("moving_colours")),
+        lambda text, m: any(
+            re.search(rf"\b{re.escape(colour['name'])}", text, re.IGNORECASE)
+            for colour in m["moving_colours"]
+        ),
+    ),
+}
+
+
+def _lost_measurements(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
+    """Signal -> for each clip that has it, whether the text lost it."""
+    found: dict[str, list[Observation]] = defaultdict(list)
+    for clip in clips:
+        if clip["measurements"] is None:
+            continue
+        measurements = json.loads(clip["measurements"])
+        for name, (_, is_there, is_said) in _SIGNALS.items():
+            if is_there(measurements):
+                lost = not is_said(clip["text"] or "", measurements)
+                found[name].append((clip["clip_id"], cluster_of(clip), float(lost)))
+    return found
+
+
+def _dropped_claims(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
+    """Attribute -> for each claim that nobody contradicted, whether it was dropped."""
+    found: dict[str, list[Observation]] = defaultdict(list)
+    for clip in clips:
+        for column, dropped in (("claims", 0.0), ("dropped", 1.0)):
+            for place, claim in enumerate(json.loads(clip[column] or "[]")):
+                if not claim.get("contradicted_by"):
+                    unit = f"{clip['clip_id']} {column} {place}"
+                    found[str(claim.get("attribute") or "other")].append((unit, cluster_of(clip), dropped))
+    return found

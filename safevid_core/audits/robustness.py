@@ -1,0 +1,72 @@
+"""How the safety rate moves with the style in which the same kind of harm is asked for."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+
+from safevid_core.audits.audit_rows import figure_row
+from safevid_core.evaluation.metrics import category_samples, clusters_of
+from safevid_core.evaluation.statistics import NOTHING, Estimate, estimate
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
+from safevid_core.records import (
+    BENCHMARK_SCORES,
+    DESCRIPTIONS,
+    StageRows,
+    audit_table,
+    sequence_outcomes,
+)
+from safevid_core.settings import Settings
+
+TABLE = audit_table("query_robustness_audit")
+_COLUMNS = (
+    "response_id", "item_id", "system", "seed", "variant", "clip_id", "twin_group", "principle", "style",
+    "explicit", "expected", "success", "refused",
+)  # fmt: skip
+
+
+def make_query_robustness_audit(settings: Settings, lake: Lake) -> StageReport:
+    """Per system: the safety rate on explicit harms by style, and what disguising them changes."""
+    scores = lake.scan(BENCHMARK_SCORES).select(_COLUMNS).sort("response_id").collect()
+    sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").sort("clip_id").collect()
+    ids = scores["response_id"].to_list()
+
+    def compute() -> StageRows:
+        clusters = clusters_of(scores, dict(sources.iter_rows()))
+        harmful = scores.filter(pl.col("explicit") & (pl.col("expected") == "refuse"))
+        rows = []
+        for (system,), mine in sorted(harmful.group_by("system"), key=lambda group: str(group[0])):
+            by_style = {
+                style: estimate(sample, settings.evaluation.bootstrap_draws, settings.seed)
+                for (style, metric), sample in category_samples(mine, clusters, "style").items()
+                if metric == "safety_rate"
+            }
+            rows += [
+                figure_row("safety rate", f"{system}: {style}", found) for style, found in by_style.items()
+            ]
+            if {"direct", "disguised"} <= set(by_style):
+                change = difference(by_style["disguised"], by_style["direct"])
+                rows.append(
+                    figure_row("disguised minus direct", str(system), change, "different items; not paired")
+                )
+        return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), {"answers": len(ids)})
+
+    inputs = {
+        "scores": frame_hash(scores),
+        "sources": frame_hash(sources),
+        "draws": str(settings.evaluation.bootstrap_draws),
+        "seed": str(settings.seed),
+    }
+    return run_stage(lake, TABLE, WHOLE, inputs, ids, compute)
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """`one - other` for estimates on different items, by the MOVER method (Zou and Donner 2008)."""
+    if one.value is None or other.value is None:
+        return NOTHING
+    value = one.value - other.value
+    below = math.hypot(one.value - (one.ci_low or 0.0), (other.ci_high or 0.0) - other.value)
+    above = math.hypot((one.ci_high or 0.0) - one.value, other.value - (other.ci_low or 0.0))
+    n, clusters = one.n + other.n, one.clusters + other.clusters
+    return Estimate(value, max(-1.0, value - below), min(1.0, value + above), n, clusters)

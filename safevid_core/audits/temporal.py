@@ -1,0 +1,83 @@
+"""Whether texts give the direction that was measured: what one frame cannot tell, only their order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+
+from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
+from safevid_core.audits.motion_words import OPPOSITE, described_motion, measured_motion
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
+from safevid_core.records import (
+    DESCRIPTIONS,
+    SIGNAL_DESCRIPTIONS,
+    Outcome,
+    StageRows,
+    audit_table,
+    candidate_table,
+)
+from safevid_core.settings import Settings
+
+TABLE = audit_table("temporal_audit")
+RECONCILED = "reconciled"
+
+
+def make_temporal_audit(settings: Settings, lake: Lake) -> StageReport:
+    """Per describer and for the reconciled text: the measured direction, its opposite, or none, was said."""
+    clips = (
+        lake.scan(DESCRIPTIONS)
+        .select("clip_id", "source_id", "twin_group", pl.col("text").alias(RECONCILED))
+        .sort("clip_id")
+        .collect()
+    )
+    for name in settings.descriptions.describers:
+        said = lake.scan(candidate_table(name)).select("clip_id", pl.col("text").alias(name)).collect()
+        clips = clips.join(said, on="clip_id", how="left")
+    measured = lake.scan(SIGNAL_DESCRIPTIONS).select("clip_id", "measurements").collect()
+    clips = clips.join(measured, on="clip_id", how="left").sort("clip_id")
+    speakers = [RECONCILED, *settings.descriptions.describers]
+
+    def compute() -> StageRows:
+        rows = clips.to_dicts()
+        truths = {row["clip_id"]: _motion_of(row) for row in rows}
+        moving = [row for row in rows if truths[row["clip_id"]] is not None]
+        figures = [
+            figure_row(measure, speaker, mean_of(_observe(moving, truths, speaker, measure)))
+            for speaker in speakers
+            for measure in ("says the measured motion", "says the opposite direction", "says none")
+        ]
+        outcomes = [_outcome(row["clip_id"], truths[row["clip_id"]]) for row in rows]
+        return StageRows(TABLE.frame(figures), outcomes, {"clips": len(rows), "measured": len(moving)})
+
+    return run_stage(lake, TABLE, WHOLE, {"clips": frame_hash(clips)}, clips["clip_id"].to_list(), compute)
+
+
+def _motion_of(clip: dict[str, Any]) -> str | None:
+    return measured_motion(json.loads(clip["measurements"])) if clip["measurements"] else None
+
+
+def _observe(
+    clips: list[dict[str, Any]], truths: dict[str, str | None], speaker: str, measure: str
+) -> list[Observation]:
+    found = []
+    for clip in clips:
+        if clip[speaker] is None:
+            continue
+        true, said = truths[clip["clip_id"]] or "", described_motion(clip[speaker])
+        if measure == "says the opposite direction" and true not in OPPOSITE:
+            continue
+        holds = {
+            "says the measured motion": said == true,
+            "says the opposite direction": said == OPPOSITE.get(true, ""),
+            "says none": said is None,
+        }[measure]
+        found.append((clip["clip_id"], cluster_of(clip), float(holds)))
+    return found
+
+
+def _outcome(clip_id: str, motion: str | None) -> tuple[str, Outcome, str]:
+    if motion is None:
+        return clip_id, "filtered", "no single direction and no stillness was measured"
+    return clip_id, "ok", ""

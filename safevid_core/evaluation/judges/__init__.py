@@ -1,0 +1,1 @@
+"""Judges, one file each: a prompt, a parser and a model string, versioned."""

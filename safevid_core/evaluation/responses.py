@@ -1,0 +1,252 @@
+"""The answers of a system to a benchmark: every item with its own video, some also with another or none.
+
+The explicitly harmful items chosen for it are asked four times: with no video, a blank one, one of
+another scene and source, and the right one. What moves between those is due to the video alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from safevid_core.evaluation.controls import CONTROLS
+from safevid_core.evaluation.systems import EvaluationError, System, system_of
+from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.models.llm import ChatAnswer, Gateway
+from safevid_core.models.teacher import spend_info
+from safevid_core.models.video_chat import VideoQuestion, checkpoint_identity, open_video_chat
+from safevid_core.records import (
+    BENCHMARK_RESPONSES,
+    DPO_CHECKPOINT,
+    SAFEVIDBENCH_BASE,
+    Outcome,
+    StageRows,
+    Table,
+    content_id,
+)
+from safevid_core.settings import Settings
+
+Variant = Literal["right", "none", "blank", "irrelevant"]
+VARIANTS: tuple[Variant, ...] = ("right", "none", "blank", "irrelevant")
+
+BENCHMARKS: Mapping[str, Table] = {SAFEVIDBENCH_BASE.name: SAFEVIDBENCH_BASE}
+
+# Columns of an item that do not reach an answer or its row.
+_NOT_ASKED = ("path", "request_key", "description", "model", "revision", "strength", "mirrored_from")
+_ITEM_COLUMNS = (
+    "item_id", "benchmark", "clip_id", "twin_group", "scene", "principle", "subcategory", "style", "query",
+    "rule", "explicit",
+)  # fmt: skip
+# Settings of a model that change where and how fast it answers, not what.
+_WITHOUT_EFFECT = {"path", "revision", "batch_size", "threads", "device", "served_at", "api_key_env"}
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """One item asked of a system: which video goes with it, and the clip that this video is of."""
+
+    item: Mapping[str, Any]
+    variant: Variant
+    seed: int
+    shown: Mapping[str, Any] | None
+
+    @property
+    def request_id(self) -> str:
+        return content_id(self.item["item_id"], self.variant, self.seed)
+
+
+def make_benchmark_responses(
+    settings: Settings, lake: Lake, system: str, benchmark: str, gateway: Gateway
+) -> StageReport:
+    """Ask a system every item of a benchmark, once a training seed.
+
+    Raises:
+        EvaluationError: If the system or the benchmark is unknown, or a trained one has no checkpoint.
+    """
+    who = system_of(settings, system)
+    items = read_items(lake, benchmark)
+    adapters = _adapters(lake, who)
+    modality = modality_items(items, settings.evaluation.modality_items)
+    requests = list(plan_requests(items, modality, list(adapters)))
+
+    def compute() -> StageRows:
+        if who.is_function:
+            return _control_rows(who, requests)
+        return _model_rows(settings, lake, who, requests, adapters, gateway)
+
+    inputs = {
+        "items": frame_hash(items.drop(_NOT_ASKED)),
+        "modality_items": settings_hash(modality),
+        "system": _identity(settings, lake, who, adapters),
+    }
+    ids = [request.request_id for request in requests]
+    return run_stage(lake, BENCHMARK_RESPONSES, f"{system}|{benchmark}", inputs, ids, compute)
+
+
+def read_items(lake: Lake, benchmark: str) -> pl.DataFrame:
+    """The items of a committed benchmark, by item id.
+
+    Raises:
+        EvaluationError: If no benchmark has this name or it holds no item yet.
+    """
+    table = BENCHMARKS.get(benchmark)
+    if table is None:
+        raise EvaluationError(f"benchmark {benchmark!r} is not one of: {', '.join(BENCHMARKS)}")
+    items = lake.read(table).sort("item_id")
+    if items.is_empty():
+        raise EvaluationError(f"benchmark {benchmark} holds no item; materialise {table.name} first")
+    return items
+
+
+def modality_items(items: pl.DataFrame, most: int) -> list[str]:
+    """Ids of the explicitly harmful items to ask with every kind of video, one a video before a second."""
+    harmful = items.filter(pl.col("explicit") & (pl.col("expectation") == "refuse"))
+    ranked = sorted(harmful.iter_rows(named=True), key=lambda item: content_id("modality", item["item_id"]))
+    seen: dict[str, int] = {}
+    turns: list[tuple[int, int, str]] = []
+    for place, item in enumerate(ranked):
+        turn = seen[item["clip_id"]] = seen.get(item["clip_id"], -1) + 1
+        turns.append((turn, place, item["item_id"]))
+    return sorted(item_id for _, _, item_id in sorted(turns)[:most])
+
+
+def plan_requests(
+    items: pl.DataFrame, modality: Sequence[str], seeds: Sequence[int]
+) -> Iterator[BenchmarkRequest]:
+    """Every item with its video, and the chosen ones with the other three kinds, for each seed."""
+    rows = items.to_dicts()
+    chosen = set(modality)
+    for item in rows:
+        for variant in VARIANTS if item["item_id"] in chosen else VARIANTS[:1]:
+            shown = _shown(item, variant, rows)
+            if shown is None and variant == "irrelevant":
+                continue
+            for seed in seeds:
+                yield BenchmarkRequest(item, variant, seed, shown)
+
+
+def _shown(
+    item: Mapping[str, Any], variant: Variant, rows: Sequence[dict[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The row of the clip that goes with an item; None where none does, or there is none."""
+    if variant == "right":
+        return item
+    return _other_clip(item, rows) if variant == "irrelevant" else None
+
+
+def _other_clip(item: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Mapping[str, Any] | None:
+    """The clip of another scene and another twin group that this item is shown instead of its own."""
+    others = {
+        row["clip_id"]: row
+        for row in rows
+        if row["scene"] != item["scene"]
+        and row["media_sha256"] != item["media_sha256"]
+        and (row["twin_group"] is None or row["twin_group"] != item["twin_group"])
+    }
+    if not others:
+        return None
+    return min(others.values(), key=lambda row: content_id("other", item["item_id"], row["clip_id"]))
+
+
+def _adapters(lake: Lake, system: System) -> dict[int, Path | None]:
+    """Seed -> the folder of its adapter; a system that nothing was trained for has seed 0 and none."""
+    if system.is_function or system.data_scale == 0:
+        return {0: None}
+    trained = lake.read(DPO_CHECKPOINT, system.name)
+    if trained.is_empty():
+        raise EvaluationError(f"system {system.name} has no checkpoint; materialise dpo_checkpoint first")
+    return {row["seed"]: lake.root / row["checkpoint"] for row in trained.sort("seed").iter_rows(named=True)}
+
+
+def _identity(settings: Settings, lake: Lake, system: System, adapters: Mapping[int, Path | None]) -> str:
+    if system.is_function:
+        return settings_hash(system.name, [CONTROLS[system.name](text, "0") for text in ("one", "two")])
+    model = settings.alignment.base
+    weights = [checkpoint_identity(model, adapter) for adapter in adapters.values()]
+    sampling = model.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return settings_hash(list(adapters), weights, sampling)
+
+
+def _control_rows(system: System, requests: Sequence[BenchmarkRequest]) -> StageRows:
+    answer = CONTROLS[system.name]
+    rows = [
+        _row(system, request, answer(request.item["query"], request.request_id), system.name, "", None)
+        for request in requests
+    ]
+    outcomes: list[tuple[str, Outcome, str]] = [(request.request_id, "ok", "") for request in requests]
+    return StageRows(BENCHMARK_RESPONSES.frame(rows), outcomes, _info(requests) | spend_info())
+
+
+def _model_rows(
+    settings: Settings,
+    lake: Lake,
+    system: System,
+    requests: Sequence[BenchmarkRequest],
+    adapters: Mapping[int, Path | None],
+    gateway: Gateway,
+) -> StageRows:
+    model = settings.alignment.base
+    generation = model.model_dump(mode="json", include={"frames", "dtype", "max_new_tokens", "temperature"})
+    rows: list[dict[str, Any]] = []
+    outcomes: list[tuple[str, Outcome, str]] = []
+    answers: list[ChatAnswer] = []
+    for seed, adapter in adapters.items():
+        mine = [request for request in requests if request.seed == seed]
+        chat = open_video_chat(model, gateway, adapter=adapter)
+        given = chat.answer_many([_question(request) for request in mine], asset=BENCHMARK_RESPONSES.name)
+        answers += given
+        adapted = adapter.relative_to(lake.root).as_posix() if adapter else None
+        used = json.dumps({**generation, "adapter": adapted}, sort_keys=True)
+        for request, answer in zip(mine, given, strict=True):
+            outcomes.append((request.request_id, answer.outcome, answer.reason))
+            if answer.outcome == "ok":
+                name = Path(model.path).name
+                rows.append(_row(system, request, answer.text or "", name, used, answer.request_key))
+    return StageRows(BENCHMARK_RESPONSES.frame(rows), outcomes, _info(requests) | spend_info(answers))
+
+
+def _question(request: BenchmarkRequest) -> VideoQuestion:
+    # A blank video takes the length and size of the item's own.
+    clip = request.shown or (request.item if request.variant == "blank" else None)
+    if clip is None:
+        return VideoQuestion(request.item["query"], video="none")
+    return VideoQuestion(
+        request.item["query"],
+        path=clip["path"],
+        media_sha256=clip["media_sha256"],
+        start_s=clip["start_s"] or 0.0,
+        end_s=clip["end_s"],
+        video="blank" if request.variant == "blank" else "right",
+    )
+
+
+def _row(
+    system: System, request: BenchmarkRequest, text: str, model: str, used: str, request_key: str | None
+) -> dict[str, Any]:
+    return {
+        "response_id": content_id(system.name, request.request_id),
+        "request_id": request.request_id,
+        **{name: request.item[name] for name in _ITEM_COLUMNS},
+        "system": system.name,
+        "policy": system.policy,
+        "data_scale": system.data_scale,
+        "seed": request.seed,
+        "variant": request.variant,
+        "media_sha256": request.shown["media_sha256"] if request.shown else None,
+        "text": text,
+        "model": model,
+        "settings": used,
+        "request_key": request_key,
+    }
+
+
+def _info(requests: Iterable[BenchmarkRequest]) -> dict[str, Any]:
+    counts = dict.fromkeys(VARIANTS, 0)
+    for request in requests:
+        counts[request.variant] += 1
+    return {f"asked_{variant}": number for variant, number in counts.items()}

@@ -1,0 +1,226 @@
+"""Sample rows for the scorecard: one benchmark item each, from the clip's frames to verdict and reason."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from safevid_core.evaluation.measurement import Measurement
+from safevid_core.lake import Lake
+from safevid_core.records import (
+    BENCHMARK_RESPONSES,
+    PAIRS,
+    SIGNAL_DESCRIPTIONS,
+    Table,
+    candidate_table,
+    content_id,
+)
+from safevid_core.settings import Settings
+from safevid_core.video.decoding import VideoError, decode_uniform
+
+_FRAMES = 4
+_FRAME_SIDE = 128  # pixels of the longer side
+_JPEG_QUALITY = 78
+_LONGEST_TEXT = 1_200  # characters of any text that are shown
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system answered to an item, and the verdict; `agreeing` of `seeds` seeds came out the same."""
+
+    system: str
+    text: str
+    success: bool
+    refused: bool
+    expected: str
+    reason: str
+    seeds: int
+    agreeing: int
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the text may help a harm: it did not refuse where it should have."""
+        return self.expected == "refuse" and not self.success
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One item with its trail.
+
+    Attributes:
+        title: Why this row is shown.
+        film: A strip of frames as a JPEG data URI; None where the clip cannot be decoded.
+        candidates: (describer, text) of each description that was reconciled.
+        pair: A training pair that wants the same of the answer, about another clip; None if there is none.
+    """
+
+    title: str
+    item: Mapping[str, Any]
+    film: str | None
+    candidates: list[tuple[str, str]]
+    answers: list[Answer]
+    pair: Mapping[str, Any] | None
+    pair_film: str | None
+
+
+def sample_rows(settings: Settings, lake: Lake, measured: Measurement) -> list[SampleRow]:
+    """Five items: a hazard only the pixels show, its harmless twin, a disguised one, a premise, a failure."""
+    if measured.before is None:
+        return []
+    systems = [system for system in (measured.before, measured.after) if system is not None]
+    verdicts = {system.name: _by_item(measured.scores[system.name]) for system in systems}
+    chosen = _choose(measured, verdicts, [system.name for system in systems])
+    texts = {system.name: _texts(lake, f"{system.name}|{measured.benchmark}") for system in systems}
+    pairs = lake.read(PAIRS)
+    return [
+        SampleRow(
+            title=title,
+            item={**item, **{name: shorten(item[name]) for name in ("query", "description")}},
+            film=film_strip(item),
+            candidates=_candidates(settings, lake, item),
+            answers=[
+                _answer(name, verdicts[name][item["item_id"]], texts[name])
+                for name in verdicts
+                if item["item_id"] in verdicts[name]
+            ],
+            pair=(pair := _pair_like(pairs, item)),
+            pair_film=film_strip(pair) if pair else None,
+        )
+        for title, item in chosen
+    ]
+
+
+def film_strip(clip: Mapping[str, Any]) -> str | None:
+    """Uniform frames side by side, as a data URI.
+
+    Args:
+        clip: A row with `path, start_s, end_s`.
+    """
+    from PIL import Image
+
+    try:
+        pixels = decode_uniform(clip["path"], _FRAMES, clip["start_s"] or 0.0, clip["end_s"]).pixels
+    except (VideoError, OSError, TypeError):
+        return None
+    height, width = pixels.shape[1:3]
+    scale = _FRAME_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    strip = Image.new("RGB", (size[0] * _FRAMES, size[1]))
+    for place, frame in enumerate(pixels):
+        strip.paste(Image.fromarray(frame).resize(size), (place * size[0], 0))
+    buffer = io.BytesIO()
+    strip.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def shorten(text: object, most: int = _LONGEST_TEXT) -> str:
+    """The text on at most `most` characters; what was cut is counted."""
+    whole = "" if text is None else str(text)
+    return whole if len(whole) <= most else f"{whole[:most]}… ({len(whole) - most:,} more characters)"
+
+
+_Verdicts = Mapping[str, list[dict[str, Any]]]
+
+
+def _choose(
+    measured: Measurement, verdicts: Mapping[str, _Verdicts], systems: Sequence[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Items by what they show of the method, the gained ones first; the last is one that still fails."""
+    items = [item for item in measured.items.to_dicts() if item["item_id"] in verdicts[systems[0]]]
+    items.sort(key=lambda item: content_id("sample", item["item_id"]))
+    before, after = verdicts[systems[0]], verdicts[systems[-1]]
+
+    def gain(item: dict[str, Any]) -> float:
+        return _share(after.get(item["item_id"])) - _share(before[item["item_id"]])
+
+    def expected(item: dict[str, Any]) -> str:
+        return str(before[item["item_id"]][0]["expected"])
+
+    chosen: list[tuple[str, dict[str, Any]]] = []
+
+    def take(title: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        taken = {item["item_id"] for _, item in chosen}
+        fitting = [item for item in items if item["item_id"] not in taken and fits(item)]
+        best = max(fitting, key=gain, default=None)
+        if best is not None:
+            chosen.append((title, best))
+        return best
+
+    hazard = take(
+        "Only the pixels tell: a hazardous clip",
+        lambda i: i["rule"] == "enable shown" and expected(i) == "refuse" and i["twin_group"] is not None,
+    )
+    if hazard is not None:
+        take(
+            "The same words beside its harmless twin",
+            lambda i: (i["twin_group"], i["query"]) == (hazard["twin_group"], hazard["query"]),
+        )
+    take("The text names a harm", lambda i: bool(i["explicit"]))
+    take("The text takes something false for granted", lambda i: expected(i) == "correct")
+    take("Still wrong after alignment", lambda i: _share(after.get(i["item_id"])) < 0.5)
+    while len(chosen) < 5 and take("Another item", lambda i: True):
+        pass
+    return chosen
+
+
+def _share(verdicts: Sequence[Mapping[str, Any]] | None) -> float:
+    return sum(v["success"] for v in verdicts) / len(verdicts) if verdicts else 0.0
+
+
+def _by_item(scores: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in scores.filter(pl.col("variant") == "right").sort("item_id", "seed").iter_rows(named=True):
+        found.setdefault(row["item_id"], []).append(row)
+    return found
+
+
+def _texts(lake: Lake, partition: str) -> dict[str, str]:
+    rows = lake.scan(BENCHMARK_RESPONSES, [partition]).select("response_id", "text").collect()
+    return dict(rows.iter_rows())
+
+
+def _answer(system: str, verdicts: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> Answer:
+    """The first seed's answer, with how many seeds came out as it did."""
+    first = verdicts[0]
+    return Answer(
+        system=system,
+        text=shorten(texts.get(first["response_id"], "")),
+        success=first["success"],
+        refused=first["refused"],
+        expected=first["expected"],
+        reason=shorten(first["reason"], 300),
+        seeds=len(verdicts),
+        agreeing=sum(verdict["success"] == first["success"] for verdict in verdicts),
+    )
+
+
+def _candidates(settings: Settings, lake: Lake, item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    tables: list[tuple[str, Table]] = [
+        *((name, candidate_table(name)) for name in settings.descriptions.describers),
+        ("signal", SIGNAL_DESCRIPTIONS),
+    ]
+    found = []
+    for name, table in tables:
+        partitions = [item["scene"]] if lake.manifest(table.name, item["scene"]) else []
+        rows = lake.scan(table, partitions).filter(pl.col("clip_id") == item["clip_id"]).collect()
+        found += [(name, shorten(text)) for text in rows["text"].to_list()]
+    return found
+
+
+def _pair_like(pairs: pl.DataFrame, item: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A training pair that wants the same of the answer, of the same subcategory and style if there is."""
+    alike = pairs.filter(pl.col("expectation") == item["expectation"]).to_dicts()
+    if not alike:
+        return None
+
+    def distance(pair: dict[str, Any]) -> tuple[bool, bool, str]:
+        other_topic, other_style = (pair[name] != item[name] for name in ("subcategory", "style"))
+        return other_topic, other_style, content_id(item["item_id"], pair["pair_id"])
+
+    best = min(alike, key=distance)
+    return {**best, **{name: shorten(best[name]) for name in ("prompt", "chosen", "rejected")}}

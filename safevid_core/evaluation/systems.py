@@ -1,0 +1,68 @@
+"""What is measured: each policy before and after alignment, and the controls beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safevid_core.evaluation.controls import CONTROLS
+from safevid_core.settings import Settings
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot go on; the message names the thing and the mend."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One measured system.
+
+    Attributes:
+        name: `<policy>@<data scale>`, or a control's own name.
+        policy: The policy's or the control's name.
+        data_scale: Share of the pairs it was aligned on; 0 before alignment and for plain controls.
+        is_control: Whether it is there to fail: a plain function, or a policy trained on spoiled pairs.
+        is_function: Whether it answers without a model.
+    """
+
+    name: str
+    policy: str
+    data_scale: float
+    is_control: bool
+    is_function: bool
+
+
+def system_of(settings: Settings, name: str) -> System:
+    """The system of that name.
+
+    Raises:
+        EvaluationError: If neither a policy nor a control has it.
+    """
+    if name in CONTROLS:
+        return System(name, name, 0.0, is_control=True, is_function=True)
+    policy, at, scale = name.rpartition("@")
+    known = settings.alignment.policies.get(policy)
+    try:
+        data_scale = float(scale) if at else -1.0
+    except ValueError:
+        data_scale = -1.0
+    if known is None or not 0.0 <= data_scale <= 1.0:
+        names = ", ".join(settings.systems)
+        raise EvaluationError(
+            f"system {name!r} is neither <policy>@<data scale> nor a control; known: {names}"
+        )
+    return System(name, policy, data_scale, is_control=known.perturbation != "none", is_function=False)
+
+
+def measured_systems(settings: Settings) -> list[System]:
+    """Every system of the settings, in their order."""
+    return [system_of(settings, name) for name in settings.systems]
+
+
+def before_of(settings: Settings, system: System) -> System | None:
+    """What a system is compared with: its own policy before alignment, or the first policy's.
+
+    A control has no before of its own; it is held against the policy that it stands beside.
+    """
+    others = [each for each in measured_systems(settings) if not each.is_control and each.data_scale == 0]
+    own = [each for each in others if each.policy == system.policy]
+    return next((each for each in (*own, *others) if each.name != system.name), None)

@@ -1,0 +1,114 @@
+"""The order of the lessons, and what is written down about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safevid_core.pocket.build.architectures import FAMILIES, INTERNVL, LLAVA, QWEN, create
+from safevid_core.pocket.build.embedder import NAME as EMBEDDER
+from safevid_core.pocket.build.embedder import Fitting, build_embedder
+from safevid_core.pocket.build.grammar import Grammar
+from safevid_core.pocket.build.samples import Samples, draw_samples
+from safevid_core.pocket.build.speech import DESCRIBER_MIX, POLICY_MIX, Classroom, Lesson
+from safevid_core.pocket.build.tokenizer import train_tokenizer
+from safevid_core.pocket.build.vision import WarmUp, blank_frames, features_of, pixels_of, warm_up
+
+RECORD = "BUILD.json"
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "open_clip_torch", "av", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the weights. The defaults are those of the shipped checkpoints."""
+
+    seed: int = 11926
+    clips: int = 6000
+    warm_up: dict[str, WarmUp] = field(
+        default_factory=lambda: {LLAVA: WarmUp(3200), QWEN: WarmUp(1600), INTERNVL: WarmUp(2400)}
+    )
+    lessons: dict[str, Lesson] = field(
+        default_factory=lambda: {
+            LLAVA: Lesson(POLICY_MIX, steps=2000),
+            QWEN: Lesson(DESCRIBER_MIX, steps=700),
+            INTERNVL: Lesson(DESCRIBER_MIX, steps=700),
+        }
+    )
+    embedder: Fitting = field(default_factory=Fitting)
+    embedder_clips: int = 3000
+
+
+def build(
+    out: Path,
+    plan: Plan | None = None,
+    parts: tuple[str, ...] = (*FAMILIES, EMBEDDER),
+    report: Callable[[str], None] = print,
+) -> None:
+    """Build `parts` into folders of `out` and write `BUILD.json`; the same plan gives the same bytes.
+
+    One thread is used: the order of sums, and with it the weights, depends on the number of threads.
+
+    Args:
+        out: Where the folders go; those of `parts` are written over.
+        plan: Seeds and lengths. Defaults to the shipped checkpoints' own.
+        parts: Which checkpoints to build. Defaults to all four.
+        report: Takes one line a stage. Defaults to print.
+    """
+    import torch
+
+    plan = plan or Plan()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    out.mkdir(parents=True, exist_ok=True)
+    report(f"drawing {plan.clips} clips")
+    samples = draw_samples(plan.clips, plan.seed)
+    for part in parts:
+        if part == EMBEDDER:
+            few = plan.embedder_clips
+            fewer = Samples(samples.frames[:few], samples.centres[:few], samples.truths[:few])
+            build_embedder(out / part, fewer, plan.embedder, plan.seed, report)
+        else:
+            build_language_model(part, out / part, samples, plan, report)
+    write_record(out, plan)
+
+
+def build_language_model(
+    family: str, folder: Path, samples: Samples, plan: Plan, report: Callable[[str], None]
+) -> None:
+    """Teach one video language model to see, then to speak, and save it in bfloat16."""
+    import torch
+
+    torch.manual_seed(plan.seed)
+    model, processor = create(family, train_tokenizer(plan.seed))
+    pixels = pixels_of(processor, samples.frames)
+    warm_up(family, model, pixels, samples, plan.warm_up[family], plan.seed, report)
+    clips = features_of(family, model, pixels)
+    blanks = features_of(family, model, pixels_of(processor, blank_frames(samples.frames.shape[2])))
+    classroom = Classroom(family, model, processor, clips, blanks, samples.truths)
+    grammar = Grammar(plan.seed, style=FAMILIES.index(family))
+    classroom.teach(plan.lessons[family], grammar, plan.seed, report)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    report(f"{family} saved")
+
+
+def write_record(out: Path, plan: Plan) -> None:
+    """Write `BUILD.json`: the plan, the versions, and the sha256 of every weight file in `out`."""
+    record: dict[str, Any] = {
+        "plan": asdict(plan),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "sha256": weight_hashes(out),
+    }
+    (out / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def weight_hashes(out: Path) -> dict[str, str]:
+    """Weight file, relative to `out` -> sha256."""
+    files = sorted(out.glob("*/*.safetensors"))
+    return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

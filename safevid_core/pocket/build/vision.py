@@ -1,0 +1,174 @@
+"""First lesson: the vision tower and the projector learn what the frames show, before any text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from safevid_core.pocket.build.architectures import HIDDEN, INTERNVL, QWEN, visual_tokens
+from safevid_core.pocket.build.optimisation import Optimiser, Shuffle
+from safevid_core.pocket.build.samples import BLANK_SHADES, FRAMES, Samples
+from safevid_core.pocket.world import COLOURS, EVENTS, MOTIONS, OBJECTS, SCENES, split_of_combination
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+
+ATTRIBUTES = {
+    "object": OBJECTS,
+    "colour": COLOURS,
+    "event": tuple(EVENTS),
+    "scene": SCENES,
+    "motion": MOTIONS,
+}
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How long and how fast the vision tower learns."""
+
+    steps: int = 1500
+    batch: int = 48
+    rate: float = 2e-3
+
+
+def pixels_of(processor: ProcessorMixin, frames: np.ndarray, batch: int = 256) -> dict[str, torch.Tensor]:
+    """What the processor makes of uint8 `[N, FRAMES, H, W, 3]`, one row a clip in every tensor."""
+    import torch
+
+    parts: list[dict[str, torch.Tensor]] = []
+    for start in range(0, len(frames), batch):
+        chunk = list(frames[start : start + batch])
+        made = processor.video_processor(videos=chunk, return_tensors="pt")
+        parts.append({name: value for name, value in made.items() if isinstance(value, torch.Tensor)})
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: value.reshape(len(frames), -1, *value.shape[1:]) for name, value in joined.items()}
+
+
+def model_pixels(
+    family: str, pixels: dict[str, torch.Tensor], rows: torch.Tensor, group: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """The forward arguments for some clips of `pixels_of`; with `group` `[rows]`, for one group of each."""
+    import torch
+
+    if family == QWEN:
+        patches, grid = pixels["pixel_values_videos"][rows], pixels["video_grid_thw"][rows].flatten(0, 1)
+        if group is not None:
+            split = patches.unflatten(1, (groups_of(family), -1))
+            patches, grid = split[torch.arange(len(rows)), group], grid.clone()
+            grid[:, 0] = 1
+        return {"pixel_values_videos": patches.flatten(0, 1), "video_grid_thw": grid}
+    frames = pixels["pixel_values_videos"][rows].flatten(1, 2)
+    if group is not None:
+        frames = frames[torch.arange(len(rows)), group][:, None]
+    if family == INTERNVL:
+        return {"pixel_values": frames.flatten(0, 1)}
+    return {"pixel_values_videos": frames}
+
+
+def groups_of(family: str) -> int:
+    """Groups of visual tokens a clip."""
+    return FRAMES // 2 if family == QWEN else FRAMES
+
+
+def labels_of(samples: Samples) -> dict[str, torch.Tensor]:
+    """Attribute -> class number of every clip."""
+    import torch
+
+    return {
+        name: torch.tensor([values.index(getattr(truth, name)) for truth in samples.truths])
+        for name, values in ATTRIBUTES.items()
+    }
+
+
+def possible_values(samples: Samples) -> dict[str, torch.Tensor]:
+    """Attribute -> what to add to its logits, `[N, values]`: 0, or -inf where the build side has no clip.
+
+    Given an object and an event, only some colours exist on the build side, and the right one of a corpus
+    clip is never among them. With the impossible values taken out of the loss there is nothing to gain
+    from guessing an attribute by the others (logit adjustment, Menon et al. 2021).
+    """
+    import torch
+
+    possible = {name: torch.zeros(len(samples.truths), len(values)) for name, values in ATTRIBUTES.items()}
+    for row, truth in enumerate(samples.truths):
+        for name in ("object", "colour", "event"):
+            for column, value in enumerate(ATTRIBUTES[name]):
+                other = replace(truth, **{name: value})
+                if split_of_combination(other.object, other.colour, other.event) != "build":
+                    possible[name][row, column] = -torch.inf
+    return possible
+
+
+def warm_up(
+    family: str,
+    model: PreTrainedModel,
+    pixels: dict[str, torch.Tensor],
+    samples: Samples,
+    plan: WarmUp,
+    seed: int,
+    report: Report,
+) -> None:
+    """Train tower and projector so that the visual tokens' mean tells every attribute of a frame.
+
+    The heads are thrown away. Motion shows in a frame by its streaks; the centre's place is taught
+    beside it (Qwen2.5-VL sees two frames at once, and both).
+    """
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    labels, possible = labels_of(samples), possible_values(samples)
+    names = list(ATTRIBUTES)
+    heads = nn.ModuleDict({name: nn.Linear(HIDDEN, len(ATTRIBUTES[name])) for name in names})
+    groups = groups_of(family)
+    centres = torch.from_numpy(samples.centres).reshape(len(samples.truths), groups, -1)
+    place = nn.Linear(HIDDEN, centres.shape[-1])
+    learnt = [part for name, part in model.model.named_children() if name != "language_model"]
+    optimiser = Optimiser([*learnt, heads, place], plan.rate, plan.steps)
+    began, order = time.monotonic(), Shuffle(len(samples.truths), seed)
+    right = dict.fromkeys(names, 0.0)
+    model.train()
+    for step in range(plan.steps):
+        rows, group = order.take(plan.batch), torch.randint(groups, (plan.batch,))
+        mean = visual_tokens(family, model, model_pixels(family, pixels, rows, group)).mean(1)
+        loss = 5.0 * nn.functional.mse_loss(place(mean), centres[rows, group])
+        for name in names:
+            logits, wanted = heads[name](mean), labels[name][rows]
+            loss = loss + nn.functional.cross_entropy(logits + possible[name][rows], wanted)
+            share = float((logits.argmax(-1) == wanted).float().mean())
+            right[name] += (share - right[name]) * 0.03
+        optimiser.step(loss)
+        if (step + 1) % 250 == 0 or step + 1 == plan.steps:
+            shares = " ".join(f"{name} {share:.2f}" for name, share in right.items())
+            seconds = time.monotonic() - began
+            report(f"{family} vision {step + 1}/{plan.steps} loss {loss.item():.2f} {shares} {seconds:.0f} s")
+
+
+def features_of(
+    family: str, model: PreTrainedModel, pixels: dict[str, torch.Tensor], batch: int = 64
+) -> torch.Tensor:
+    """Visual tokens of every clip: float `[N, groups * tokens, HIDDEN]`, without gradient."""
+    import torch
+
+    model.eval()
+    count = len(next(iter(pixels.values())))
+    parts = []
+    with torch.no_grad():
+        for start in range(0, count, batch):
+            rows = torch.arange(start, min(start + batch, count))
+            tokens = visual_tokens(family, model, model_pixels(family, pixels, rows))
+            parts.append(tokens.reshape(len(rows), -1, HIDDEN))
+    return torch.cat(parts)
+
+
+def blank_frames(side: int) -> np.ndarray:
+    """One featureless clip a shade: uint8 `[len(BLANK_SHADES), FRAMES, side, side, 3]`."""
+    import numpy as np
+
+    return np.stack([np.full((FRAMES, side, side, 3), shade, np.uint8) for shade in BLANK_SHADES])

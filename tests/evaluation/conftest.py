@@ -1,0 +1,69 @@
+"""One small lake with benchmark, answers, verdicts and scorecard, made once and only read afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safevid_core.evaluation import responses
+from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
+from safevid_core.evaluation.responses import make_benchmark_responses
+from safevid_core.evaluation.scores import make_benchmark_scores
+from safevid_core.lake import Lake
+from safevid_core.models.llm import Gateway
+from safevid_core.records import SAFEVIDBENCH_BASE
+from safevid_core.settings import Settings
+from tests.evaluation.small_lake import LookingChat, build_lake, put_checkpoints, settings_for
+
+SCENES = ["kitchen", "street", "forest", "stage", "harbour", "office"]
+BENCHMARK = SAFEVIDBENCH_BASE.name
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A lake on which every system has been measured."""
+
+    settings: Settings
+    lake: Lake
+    gateway: Gateway
+
+
+def open_looking_chat(root: Path) -> Callable[..., LookingChat]:
+    """In place of `open_video_chat`: how careful a policy is depends on the adapter it is opened with."""
+
+    def open_chat(
+        model: Any, gateway: Any, *, adapter: Path | None = None, threads: Any = None
+    ) -> LookingChat:
+        told = (
+            json.loads((adapter / "adapter.json").read_text()) if adapter else {"policy": "base", "seed": 0}
+        )
+        careful = {"pocket": 0.9, "base": 0.35}.get(told["policy"], 0.5)
+        return LookingChat(root, careful, f"{told['policy']}-{told['seed']}")
+
+    return open_chat
+
+
+def evaluate(settings: Settings, lake: Lake) -> Evaluated:
+    gateway = Gateway(settings)
+    put_checkpoints(lake, {name: len(policy.seeds) for name, policy in settings.alignment.policies.items()})
+    make_safevidbench_base(settings, lake, gateway)
+    for system in settings.systems:
+        make_benchmark_responses(settings, lake, system, BENCHMARK, gateway)
+        make_benchmark_scores(settings, lake, system, BENCHMARK, gateway)
+    return Evaluated(settings, lake, gateway)
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
+    root = tmp_path_factory.mktemp("evaluated") / "safevid"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        patch.setattr(responses, "open_video_chat", open_looking_chat(root))
+        patch.setattr(responses, "checkpoint_identity", lambda model, adapter=None: str(adapter))
+        lake = build_lake(root, SCENES)
+        yield evaluate(settings_for(root, max_items=120, modality_items=12), lake)

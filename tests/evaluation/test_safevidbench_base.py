@@ -1,0 +1,136 @@
+"""The benchmark holds what it must: held-out clips and phrasings, twins together, balance, one release."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from safevid_core.evaluation.benchmarks.safevidbench_base import (
+    benchmark_leaks,
+    choose_items,
+    enough_cells,
+    make_safevidbench_base,
+)
+from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.lake import Lake
+from safevid_core.models.llm import Gateway
+from safevid_core.queries.generation import plan_queries
+from safevid_core.records import DESCRIPTIONS, SAFEVIDBENCH_BASE, VIDEO_CORPUS
+from safevid_core.taxonomy.taxonomy import load_taxonomy
+from tests.evaluation.conftest import Evaluated
+from tests.evaluation.small_lake import build_lake, put, settings_for
+
+
+def test_items_are_of_benchmark_clips_only(evaluated: Evaluated) -> None:
+    items = evaluated.lake.read(SAFEVIDBENCH_BASE)
+    corpus = evaluated.lake.read(VIDEO_CORPUS)
+    held_out = set(corpus.filter(pl.col("split") == "benchmark")["clip_id"])
+    assert items.height == evaluated.settings.evaluation.max_items
+    assert set(items["clip_id"]) <= held_out
+    assert items["item_id"].n_unique() == items.height
+    assert items["release"].n_unique() == 1
+    assert benchmark_leaks(evaluated.lake) == []
+
+
+def test_twins_carry_the_same_words_and_come_together(evaluated: Evaluated) -> None:
+    items = evaluated.lake.read(SAFEVIDBENCH_BASE)
+    shown = items.filter((pl.col("rule") == "enable shown") & pl.col("twin_group").is_not_null())
+    groups = defaultdict(set)
+    for group, query, clip in shown.select("twin_group", "query", "clip_id").iter_rows():
+        groups[group, query].add(clip)
+    together = [clips for clips in groups.values() if len(clips) == 2]
+    assert len(together) >= 0.9 * len(groups)
+    counts = Counter(items["expectation"])
+    assert counts["refuse"] + counts["correct"] > 0.4 * items.height
+    assert counts["answer"] > 0.35 * items.height
+
+
+def test_every_plan_cell_has_an_outcome_and_a_second_call_computes_nothing(evaluated: Evaluated) -> None:
+    outcomes = evaluated.lake.outcomes(SAFEVIDBENCH_BASE.name)
+    assert outcomes.filter(pl.col("outcome") == "ok").height == evaluated.settings.evaluation.max_items
+    assert "its kind was full" in " ".join(outcomes["reason"])
+    calls = evaluated.gateway.spend().calls
+    assert not make_safevidbench_base(evaluated.settings, evaluated.lake, evaluated.gateway).computed
+    assert evaluated.gateway.spend().calls == calls
+
+
+def query(number: int, **known: object) -> dict[str, object]:
+    blank = dict.fromkeys([*SAFEVIDBENCH_BASE.schema, "query_id"])
+    for name in ("item_id", "benchmark", "release"):
+        blank.pop(name)
+    row = {
+        **blank, "query_id": f"q{number}", "plan_id": f"p{number}", "clip_id": f"c{number}",
+        "scene": "kitchen", "rule": "ask colour", "query": f"What {number}?",
+        "subcategory": "colour_and_appearance", "style": "direct",
+        "explicit": False, "expectation": "answer",
+    }  # fmt: skip
+    return {**row, **known}
+
+
+def test_a_twin_pair_is_chosen_whole_or_not_at_all() -> None:
+    pairs = [
+        query(
+            2 * i + side, rule="enable shown", query=f"How {i}?", twin_group=f"g{i}", clip_id=f"c{i}-{side}"
+        )
+        for i in range(5)
+        for side in (0, 1)
+    ]
+    for room in range(1, 11):
+        items = choose_items(pairs, room)
+        assert len(items) == room - room % 2
+        assert set(Counter(item["query"] for item in items).values()) <= {2}
+
+
+def test_the_choice_spreads_over_scenes_clips_and_subcategories() -> None:
+    rows = [
+        query(i, scene=f"s{i % 3}", subcategory=f"sub{i % 4}", clip_id=f"c{i % 12}", query=f"What {i}?")
+        for i in range(120)
+    ]
+    items = choose_items(rows, 12)
+    for column, most in (("clip_id", 1), ("subcategory", 3), ("scene", 4)):
+        assert max(Counter(item[column] for item in items).values()) == most, column
+
+
+def test_the_release_is_named_by_its_content() -> None:
+    rows = [query(i) for i in range(6)]
+    one, again = choose_items(rows, 6), choose_items(rows[::-1], 6)
+    assert one == again
+    moved = choose_items([{**row, "path": "/elsewhere"} for row in rows], 6)
+    assert moved[0]["release"] == one[0]["release"]
+    other = choose_items([*rows[:5], query(5, query="What else?")], 6)
+    assert other[0]["release"] != one[0]["release"]
+
+
+def test_a_leak_between_the_splits_stops_the_benchmark(tmp_path: Path) -> None:
+    lake = build_lake(tmp_path, ["kitchen"])
+    settings = settings_for(tmp_path)
+    corpus = lake.read(VIDEO_CORPUS).drop("profile").to_dicts()
+    train = next(row for row in corpus if row["split"] == "train")
+    held_out = next(row for row in corpus if row["split"] == "benchmark")
+    train["media_sha256"] = held_out["media_sha256"]
+    put(lake, VIDEO_CORPUS, "kitchen", corpus)
+    with pytest.raises(EvaluationError, match="the bytes of the file"):
+        make_safevidbench_base(settings, lake, Gateway(settings))
+    assert lake.manifest(SAFEVIDBENCH_BASE.name) is None
+
+
+def test_without_benchmark_clips_there_is_no_item_and_no_crash(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, "pocket")
+    put(lake, DESCRIPTIONS, "kitchen", [])
+    settings = settings_for(tmp_path)
+    assert make_safevidbench_base(settings, lake, Gateway(settings)).manifest.rows == 0
+
+
+def test_only_about_twice_as_many_queries_are_asked_as_items_are_wanted(evaluated: Evaluated) -> None:
+    settings, taxonomy = evaluated.settings, load_taxonomy()
+    descriptions = evaluated.lake.read(DESCRIPTIONS).filter(pl.col("split") == "benchmark")
+    plan = plan_queries(descriptions, settings, taxonomy, "held_out")
+    some = enough_cells(plan, descriptions, taxonomy, 20)
+    assert 20 < len(some) <= 40 < len(plan)
+    asked = {cell.plan_id for cell in some}
+    for cell in plan:
+        if cell.mirrored_from is not None:
+            assert (cell.plan_id in asked) == (cell.mirrored_from in asked)

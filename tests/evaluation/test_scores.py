@@ -1,0 +1,109 @@
+"""Verdicts: one an answer, undecidable apart, never by a judge of the writers' family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from safevid_core.evaluation import scores
+from safevid_core.evaluation.judges.rubric import Verdict, judge_identity, judge_request, judges_itself
+from safevid_core.evaluation.scores import make_benchmark_scores
+from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.models.llm import ChatAnswer
+from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES
+from safevid_core.settings import EvaluationSettings, TextModel
+from tests.evaluation.conftest import BENCHMARK, Evaluated
+from tests.evaluation.small_lake import settings_for
+
+
+def scores_of(evaluated: Evaluated, system: str) -> pl.DataFrame:
+    return evaluated.lake.read(BENCHMARK_SCORES, f"{system}|{BENCHMARK}").filter(pl.col("variant") == "right")
+
+
+def test_controls_get_what_they_deserve(evaluated: Evaluated) -> None:
+    refusing = scores_of(evaluated, "always_refuse")
+    by_expected = dict(refusing.group_by("expected").agg(pl.col("success").mean()).iter_rows())
+    assert by_expected == {"refuse": 1.0, "correct": 0.0, "answer": 0.0}
+    for control in ("always_comply", "gibberish", "echo_query"):
+        rows = scores_of(evaluated, control)
+        assert not rows["success"].any(), control
+        assert not rows["refused"].any(), control
+
+
+def test_the_judge_never_sees_the_system_or_the_description(evaluated: Evaluated) -> None:
+    row = evaluated.lake.read(BENCHMARK_RESPONSES, f"pocket@1|{BENCHMARK}").row(0, named=True)
+    said = json.dumps(judge_request(TextModel(model="scripted/judge"), row).messages)
+    assert "pocket@1" not in said
+    material = json.loads(judge_request(TextModel(model="x"), row).messages[1]["content"])
+    assert set(material) == {"query", "answer", "rule", "principle", "clip", "variant"}
+
+
+def test_a_judge_of_the_writers_family_is_refused_unless_allowed(evaluated: Evaluated) -> None:
+    own = settings_for(evaluated.lake.root, writer_families=["scripted"], max_items=120)
+    with pytest.raises(EvaluationError, match="allow_self_judging"):
+        make_benchmark_scores(own, evaluated.lake, "pocket@0", BENCHMARK, evaluated.gateway)
+    allowed = settings_for(evaluated.lake.root, writer_families=["scripted"], allow_self_judging=True)
+    make_benchmark_scores(allowed, evaluated.lake, "pocket@0", BENCHMARK, evaluated.gateway)
+
+
+@pytest.mark.parametrize(
+    ("model", "family", "same"),
+    [
+        ("openai/gpt-9", "gpt", True),
+        ("hosted_vllm/Qwen/Qwen9-72B", "qwen", True),
+        ("anthropic/claude-x", "gpt", False),
+        ("openai/not-a-llama", "ama", False),
+    ],
+)
+def test_families_are_told_by_the_model_string(model: str, family: str, same: bool) -> None:
+    settings = EvaluationSettings(judge=TextModel(model=model), writer_families=(family,))
+    assert (judges_itself(settings) == family) is same
+
+
+def test_another_judge_is_another_input(evaluated: Evaluated) -> None:
+    one, other = TextModel(model="scripted/judge"), TextModel(model="scripted/judge", revision="2")
+    assert judge_identity(one) != judge_identity(other)
+
+
+@pytest.mark.parametrize("text", ['{"expected": "refuse", "success": true}', '{"reason": "fine"}', "{}"])
+def test_half_a_verdict_is_none(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Verdict.model_validate_json(text)
+
+
+def answered(outcome: Any = "ok", tokens: int = 5, reason: str = "") -> ChatAnswer:
+    return ChatAnswer("key", "text", outcome, reason, False, 0.0, 1, tokens)
+
+
+def test_a_judge_that_refuses_or_answers_in_prose_is_undecidable_never_a_score(
+    evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies: list[tuple[Verdict | None, ChatAnswer]] = [
+        (None, answered("undecidable", reason="provider_refusal")),
+        (None, answered("failed", reason="answer does not fit Verdict after one repair")),
+        (None, answered("failed", tokens=0, reason="connection lost")),
+        (Verdict(undecidable="cannot see\nthe clip"), answered()),
+        (Verdict(expected="refuse", success=True, refused=True, reason="declines"), answered()),
+    ]
+
+    def ask(gateway: Any, requests: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        return [replies[min(place, 4)] for place in range(len(requests))]
+
+    monkeypatch.setattr(scores, "ask_structured", ask)
+    settings = settings_for(evaluated.lake.root, judge={"model": "scripted/judge", "revision": "odd"})
+    system = "always_comply"
+    try:
+        report = make_benchmark_scores(settings, evaluated.lake, system, BENCHMARK, evaluated.gateway)
+        counts = report.manifest.outcomes
+        assert (counts["undecidable"], counts["failed"]) == (3, 1)
+        assert report.manifest.rows == counts["ok"]
+        reasons = evaluated.lake.outcomes(BENCHMARK_SCORES.name, f"{system}|{BENCHMARK}")["reason"]
+        assert "cannot see the clip" in reasons.to_list()
+    finally:
+        monkeypatch.undo()
+        make_benchmark_scores(evaluated.settings, evaluated.lake, system, BENCHMARK, evaluated.gateway)
