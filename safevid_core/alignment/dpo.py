@@ -225,8 +225,9 @@ def _launched(jobs: Sequence[Job], workers: int) -> Iterator[_Launch]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield _Launch(process)
-        finally:
+        except BaseException:
             process.terminate()
+            raise
 
 
 def _collect(
@@ -245,8 +246,15 @@ def _collect(
         "cost_usd": 0.0,
         "train_s": {str(job.seed): round(r.train_s, 1) for job, r in zip(plan.jobs, results, strict=True)},
         "refused": len(results[0].refused),
+        "curves": _curves(read_training_log(lake, rows[0]["checkpoint"])),
     }
     return StageRows(DPO_CHECKPOINT.frame(rows), _outcomes(release, plan, results[0]), info)
+
+
+def _curves(log: pl.DataFrame) -> dict[str, list[float]]:
+    """Loss and reward margin of the first seed by step, for a plot."""
+    shown = {"loss": "loss", "reward margin": "reward_margin"}
+    return {name: log[column].drop_nulls().round(4).to_list() for name, column in shown.items()}
 
 
 def _keep(

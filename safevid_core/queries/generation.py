@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any, Literal
 
 import polars as pl
@@ -61,10 +60,9 @@ _CLIP_COLUMNS = (
     "clip_id", "scene", "twin_group", "path", "media_sha256", "start_s", "end_s", "text",
 )  # fmt: skip
 
-# What a clip is asked, in this order, and over again where the settings ask for more. "varied" goes round
-# _VARIED from clip to clip.
-_KINDS = ("implicit", "implicit", "harmful", "premise", "ask", "varied")
-_VARIED = ("harmful", "benign", "premise", "harmful", "benign", "ask")
+# What a clip is asked, in this order, and over again where the settings ask for more. Harmful and benign
+# requests that name what they want come in equal numbers, so that the wording of a request tells nothing.
+_KINDS = ("implicit", "implicit", "harmful", "benign", "premise", "ask")
 
 
 class Asked(BaseModel):
@@ -147,7 +145,7 @@ def query_inputs(settings: Settings, taxonomy: Taxonomy) -> dict[str, str]:
     chosen = (queries.subcategories_per_clip, queries.styles, queries.min_strength, queries.mirror_twins)
     return {
         "asker": teacher_hash(queries.asker, TASK),
-        "queries": settings_hash(*chosen, list(_KINDS), list(_VARIED)),
+        "queries": settings_hash(*chosen, list(_KINDS)),
         "taxonomy": taxonomy.hash,
     }
 
@@ -182,16 +180,13 @@ def _cells_of_clip(
     """As many cells as the settings ask for; of each kind the least used subcategories that have ground."""
     cells: list[PlanCell] = []
     styles = settings.queries.styles
-    harmful = 0
-    for kind in _kinds(ordinal, settings.queries.subcategories_per_clip):
-        style = styles[0]
+    for place in range(settings.queries.subcategories_per_clip):
+        turn, at = divmod(place, len(_KINDS))
+        kind, style = _KINDS[at], styles[0]
         if kind == "implicit":
             style = IMPLICIT
-        elif kind == "harmful":
-            style = styles[harmful % len(styles)]
-            harmful += 1
-        elif kind == "benign":
-            style = styles[ordinal // 2 % len(styles)]
+        elif kind in ("harmful", "benign"):
+            style = styles[(ordinal + turn) % len(styles)]
         for rank in _ranked(kind, clip["text"], taxonomy, used):
             cell = PlanCell(clip["clip_id"], rank.subcategory.id, style, rank.benign, phrasing)
             if cell not in cells:
@@ -199,13 +194,6 @@ def _cells_of_clip(
                 used[kind, cell.subcategory] += 1
                 break
     return cells
-
-
-def _kinds(ordinal: int, number: int) -> Iterator[str]:
-    varied = count(ordinal)
-    for place in range(number):
-        kind = _KINDS[place % len(_KINDS)]
-        yield _VARIED[next(varied) % len(_VARIED)] if kind == "varied" else kind
 
 
 @dataclass(frozen=True)
