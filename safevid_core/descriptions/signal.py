@@ -50,7 +50,7 @@ _ALL_OVER_SHARE = 0.25
 _SEGMENT_S = 0.7
 _LEAST_TRAVEL = 0.04
 _LEAST_FIT = 0.6
-_COMPACT = 0.24
+_COMPACT = 0.26
 _SHIFT_GAIN = 0.75
 
 _GREY = np.full(3, 1 / 3, np.float32)
