@@ -5,52 +5,39 @@ Run with ``make pictures`` after ``make demo``; needs a Chromium (Debian: apt-ge
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from playwright.sync_api import Browser, sync_playwright
+
 from safevid_core.settings import load_settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "docs" / "pictures"
-QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
-def screenshot(url: str, picture: Path, width: int, height: int, wait_s: int = 2) -> None:
-    """Render a page and write it as PNG."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        raise SystemExit("safevid: no Chromium was found. Debian: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                browser,
-                *QUIET,
-                f"--user-data-dir={profile}",
-                f"--window-size={width},{height}",
-                f"--timeout={wait_s * 1000}",
-                f"--screenshot={picture}",
-                url,
-            ],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
-    print(picture.relative_to(PROJECT))
+def picture_scorecard(browser: Browser, report: Path) -> None:
+    """The top of the report."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1500})
+    page.goto(report.as_uri())
+    page.screenshot(path=OUT / "scorecard.png")
 
 
-def asset_graph(picture: Path) -> None:
-    """Start the UI, picture its lineage page, and end it with all of its processes."""
+def picture_asset_graph(browser: Browser) -> None:
+    """Start the UI, open every group of its lineage page, and end it with all of its processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,11 +50,19 @@ def asset_graph(picture: Path) -> None:
     )
     try:
         wait_until_up(f"http://127.0.0.1:{port}/server_info")
-        screenshot(f"http://127.0.0.1:{port}/asset-groups", picture, 1900, 900, wait_s=40)
+        page = browser.new_page(viewport={"width": 2500, "height": 1000})
+        page.goto(f"http://127.0.0.1:{port}/asset-groups")
+        page.get_by_text("evaluation").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(5_000)
+        page.keyboard.press("Alt+KeyE")
+        page.wait_for_timeout(8_000)
+        clip = {"x": 540, "y": 110, "width": 1960, "height": 880}
+        page.screenshot(path=OUT / "asset_graph.png", clip=clip)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         time.sleep(3)
-        os.killpg(server.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def wait_until_up(url: str, seconds: float = 180) -> None:
@@ -86,8 +81,13 @@ def main() -> None:
     report = load_settings().root.absolute() / "reports" / "scorecard.html"
     if not report.is_file():
         raise SystemExit(f"safevid: {report} does not exist; run `make demo` first")
-    screenshot(report.as_uri(), OUT / "scorecard.png", 1280, 1500)
-    asset_graph(OUT / "asset_graph.png")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("safevid: no Chromium was found. Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        picture_scorecard(browser, report)
+        picture_asset_graph(browser)
 
 
 if __name__ == "__main__":
