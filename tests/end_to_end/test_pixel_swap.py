@@ -78,7 +78,7 @@ class World:
         scores = self.lake.read(BENCHMARK_SCORES, f"{SYSTEM}|{BENCHMARK}").filter(
             (pl.col("seed") == 0) & (pl.col("variant") == "right") & pl.col("twin_group").is_not_null()
         )
-        scores = scores.filter(~pl.col("explicit") & (pl.col("principle") == "harmless"))
+        scores = scores.filter(pl.col("style") == "implicit")
         described = [says_event(texts.get(clip, ""), self.event[clip]) for clip in scores["clip_id"]]
         return scores.with_columns(pl.Series("described", described, pl.Boolean))
 
@@ -106,8 +106,10 @@ def says_event(text: str, event: str) -> bool:
 
 def ask_the_same(before: World, after: World) -> None:
     """Give `after` the items of `before`: only where a clip's bytes lie, and what they are, differs."""
-    media = after.lake.read(CLIP_MANIFEST).select("clip_id", "path", "media_sha256")
-    items = before.lake.read(SAFEVIDBENCH_BASE).drop("path", "media_sha256").join(media, on="clip_id")
+    names = before.lake.read(CLIP_MANIFEST).select("clip_id", "file_name")
+    media = after.lake.read(CLIP_MANIFEST).select("file_name", "clip_id", "path", "media_sha256")
+    items = before.lake.read(SAFEVIDBENCH_BASE).drop("path", "media_sha256").join(names, on="clip_id")
+    items = items.drop("clip_id").join(media, on="file_name")
     plans = items["plan_id"].unique().to_list()
     stage = StageRows(items, [(plan, "ok", "") for plan in plans])
     after.lake.commit(SAFEVIDBENCH_BASE, "all", stage, "the same questions", {})

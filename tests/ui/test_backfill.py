@@ -94,8 +94,7 @@ def launch(port: int, assets: list[str], partitions: list[str] | None) -> str:
         }""",
         params={
             "assetSelection": [{"path": [asset]} for asset in assets],
-            "partitionNames": partitions,
-            "allPartitions": None if partitions else True,
+            **({"partitionNames": partitions} if partitions else {"allPartitions": True}),
             "tags": [],
         },
     )["launchPartitionBackfill"]
