@@ -141,7 +141,7 @@ class Lake:
         rows = stage.rows.select(table.schema.names()).sort(table.key)
         rows = rows.with_columns(pl.lit(self.profile).alias("profile"))
         outcomes = stage.outcome_frame().sort("input_id")
-        content_hash = frame_hash(rows.drop(table.volatile))
+        content_hash = frame_hash(rows.drop(table.volatile, strict=False))
         name = content_id(content_hash, frame_hash(outcomes), time.time_ns(), length=12)
         files = {"rows": f"rows-{name}.parquet", "outcomes": f"outcomes-{name}.parquet"}
         _write_parquet(rows, folder / files["rows"])
@@ -263,7 +263,7 @@ def audit_partition(lake: Lake, table: Table, partition: str) -> None:
     if manifest is None:
         raise LakeError(f"{table.name}[{partition}]: not committed; materialise it first")
     rows, outcomes = lake.read(table, partition), lake.outcomes(table.name, partition)
-    if frame_hash(rows.drop(table.volatile)) != manifest.content_hash:
+    if frame_hash(rows.drop(table.volatile, strict=False)) != manifest.content_hash:
         raise LakeError(f"{table.name}[{partition}]: rows differ from the manifest's content hash")
     if outcomes.height != sum(manifest.outcomes.values()):
         raise LakeError(f"{table.name}[{partition}]: {outcomes.height} outcomes, the manifest counts others")

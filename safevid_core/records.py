@@ -41,7 +41,7 @@ class Table:
         parent: Column that names the input id each row was made from; None where many inputs make one row.
         schema: Columns and types, `profile` excluded: the lake stamps it on every row.
         version: Raised when the code changes what the rows mean; a raise recomputes the table.
-        volatile: Columns (times, prices) that the content hash leaves out.
+        volatile: Columns (times, and where bytes lie) that the content hash leaves out.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Table:
     parent: str | None
     schema: pl.Schema
     version: str = "1"
-    volatile: tuple[str, ...] = ()
+    volatile: tuple[str, ...] = ("path",)
 
     def frame(self, rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
         """Rows as a frame of this schema; a missing column raises, an absent value is null."""
@@ -90,6 +90,7 @@ CLIP_MANIFEST = Table(
         duration_s=_F, fps=_F, width=_I, height=_I, frames=_I, codec=_S, origin=_S, file_name=_S,
         licence=_S, caption=_S, scene_hint=_S, twin_group=_S,
     ),
+    volatile=("path", "source_row"),
 )  # fmt: skip
 SCENE_ASSIGNMENTS = Table(
     "scene_assignments",

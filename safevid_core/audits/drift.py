@@ -74,7 +74,7 @@ def jensen_shannon(one: Mapping[str, int], other: Mapping[str, int]) -> float:
     """Jensen-Shannon divergence of two counts in bits: 0 for equal shares, 1 for disjoint ones."""
     total_one, total_other = sum(one.values()), sum(other.values())
     distance = 0.0
-    for key in set(one) | set(other):
+    for key in sorted(set(one) | set(other)):
         p, q = one.get(key, 0) / total_one, other.get(key, 0) / total_other
         middle = (p + q) / 2
         distance += sum(0.5 * each * math.log2(each / middle) for each in (p, q) if each > 0)
