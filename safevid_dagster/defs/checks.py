@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import dagster as dg
-import polars as pl
 
-from safevid_core.corpus.leakage import leaks
+from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks
 from safevid_core.lake import Lake, LakeError, audit_partition
-from safevid_core.records import CORPUS_SPLIT, SAFEVIDBENCH_BASE, VIDEO_CORPUS, Table
+from safevid_core.records import SAFEVIDBENCH_BASE, Table
 
 CONSERVATION = "every_row_is_accounted_for"
 LEAKAGE = "train_and_benchmark_never_meet"
@@ -43,17 +42,12 @@ def conservation(lake: Lake, table: Table, partitions: Sequence[str]) -> dg.Asse
 
 def leakage(lake: Lake) -> dg.AssetCheckResult:
     """No benchmark clip shares a source video, near copy or twin group with a training clip."""
-    corpus = lake.read(VIDEO_CORPUS).join(
-        lake.read(CORPUS_SPLIT).select("clip_id", "group_id"), on="clip_id", how="left"
-    )
-    used = lake.read(SAFEVIDBENCH_BASE)["clip_id"].implode()
-    train = corpus.filter(pl.col("split") == "train")
-    shared = leaks(train, corpus.filter(pl.col("clip_id").is_in(used)))
+    shared = benchmark_leaks(lake)
     return dg.AssetCheckResult(
         check_name=LEAKAGE,
         asset_key=dg.AssetKey(SAFEVIDBENCH_BASE.name),
         passed=not shared,
-        metadata={"shared": shared[:20], "train_clips": train.height, "benchmark_clips": used.len()},
+        metadata={"shared": shared[:20], "items": lake.read(SAFEVIDBENCH_BASE).height},
     )
 
 
