@@ -221,7 +221,9 @@ def run_stage(
 
 def stage_fingerprint(lake: Lake, table: Table, inputs: Mapping[str, str]) -> str:
     """What a partition made from these inputs would carry; equal to the committed one: nothing to do."""
-    return content_id(table.version, lake.profile, *sorted(f"{k}={v}" for k, v in inputs.items()))
+    columns = [f"{name}: {kind}" for name, kind in table.schema.items()]
+    made_from = sorted(f"{name}={value}" for name, value in inputs.items())
+    return content_id(table.version, *columns, lake.profile, *made_from)
 
 
 def check_conservation(table: Table, stage: StageRows, input_ids: Sequence[str]) -> None:

@@ -48,9 +48,16 @@ FAMILIES = {
 }
 
 
-def conversation(prompt: str, *, system: str | None = None, video: bool = True) -> list[dict[str, Any]]:
-    """Chat messages of one question, as `apply_chat_template` takes them; the video comes first."""
-    asked = [{"type": "video"}] if video else []
+def conversation(
+    prompt: str, *, system: str | None = None, video: bool = True, image: bool = False
+) -> list[dict[str, Any]]:
+    """Chat messages of one question, as `apply_chat_template` takes them; what is shown comes first.
+
+    Args:
+        video: Whether something is shown.
+        image: Whether it is shown as an image. Defaults to a video.
+    """
+    asked = [{"type": "image" if image else "video"}] if video else []
     user = {"role": "user", "content": [*asked, {"type": "text", "text": prompt}]}
     if system is None:
         return [user]
@@ -62,12 +69,16 @@ def build_inputs(
     processor: Any,
     conversations: Sequence[list[dict[str, Any]]],
     videos: Sequence[Frames | None],
+    *,
+    as_images: bool = False,
 ) -> dict[str, torch.Tensor]:
     """The model inputs of a batch of prompts, padded on the left, each ending where the answer begins.
 
     Args:
         conversations: Messages from :func:`conversation`, `B` of them.
         videos: The frames of each conversation, None for one without a video. All or none must have one.
+        as_images: Feed the first frame of each as an image, the way the family takes images, which is
+            another input than a video of one frame. Defaults to a video.
 
     Returns:
         `input_ids` and `attention_mask` `[B, S]`, and what the family's processor makes of the videos.
@@ -81,7 +92,9 @@ def build_inputs(
         raise ValueError("a batch must have a video for each conversation, or for none")
     texts = [prompt_text(processor, messages) for messages in conversations]
     arguments: dict[str, Any] = {}
-    if shown:
+    if shown and as_images:
+        arguments = {"images": [[video.pixels[0]] for video in shown]}
+    elif shown:
         arguments = {
             "videos": [video.pixels for video in shown],
             "video_metadata": [_metadata(video) for video in shown],

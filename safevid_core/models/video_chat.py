@@ -26,6 +26,7 @@ from safevid_core.models.llm import Gateway
 from safevid_core.settings import TextModel, VideoModel
 from safevid_core.video.decoding import Frames, VideoError, blank_like, decode_uniform
 from safevid_core.video.identity import file_sha256
+from safevid_core.video.pictures import read_picture
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ _GENERATION = "generation/1"
 # Batches whose questions are sorted by length together; their frames are in memory together.
 _BATCHES_SORTED_TOGETHER = 16
 _JPEG_QUALITY = 90
+_PICTURES = ("still", "image")
 
 
 class CheckpointError(RuntimeError):
@@ -46,11 +48,12 @@ class VideoQuestion:
     """One question about a video, or asked without one.
 
     Attributes:
-        path: The video file. Needed for `right` and `blank`.
+        path: The file that is shown. Needed for all but `none`.
         media_sha256: Of that file; computed where None.
         start_s: Span of the clip within the file, in seconds.
         end_s: End of the span. Defaults to the file's end.
-        video: What is shown: the clip, nothing, or grey frames of the clip's count and size.
+        video: What is shown: the clip, nothing, grey frames of the clip's count and size, or a picture: as a
+            video of one frame (`still`) or in the way the model takes images (`image`).
         system: A system message. Defaults to none.
         sample_index: Tells repeated samples of one question apart.
     """
@@ -60,9 +63,16 @@ class VideoQuestion:
     media_sha256: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
-    video: Literal["right", "none", "blank"] = "right"
+    video: Literal["right", "none", "blank", "still", "image"] = "right"
     system: str | None = None
     sample_index: int = 0
+
+    @property
+    def kind(self) -> Literal["video", "still", "image", "none"]:
+        """What the model is fed; a batch holds one kind."""
+        if self.video == "right" or self.video == "blank":
+            return "video"
+        return self.video
 
 
 class VideoChat(Protocol):
@@ -223,6 +233,8 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     """What of a video a question shows, for the request key."""
     if question.video == "none":
         return ["none"]
+    if question.video in _PICTURES:
+        return [question.video, media]
     return [question.video, media, f"uniform/{frames}", question.start_s, question.end_s]
 
 
@@ -285,10 +297,10 @@ class _LocalCaller:
         return (question.video, question.path, question.start_s, question.end_s)
 
     def _batches(self, positions: list[int]) -> Iterator[list[int]]:
-        """Questions of like length together, those with a video apart from those without."""
+        """Questions of like length together, each kind apart."""
         size = self._chat.model.batch_size
-        for shown in (True, False):
-            some = [p for p in positions if (self._questions[p].video != "none") == shown]
+        for kind in ("video", "still", "image", "none"):
+            some = [p for p in positions if self._questions[p].kind == kind]
             some.sort(key=self._length)
             for start in range(0, len(some), size):
                 yield some[start : start + size]
@@ -300,12 +312,15 @@ class _LocalCaller:
     def _answer_batch(self, batch: list[int], videos: list[Frames | None]) -> list[CallResult]:
         started = time.monotonic()
         questions = [self._questions[position] for position in batch]
+        kind = questions[0].kind
         prompts = [
-            conversation(question.prompt, system=question.system, video=question.video != "none")
+            conversation(question.prompt, system=question.system, video=kind != "none", image=kind == "image")
             for question in questions
         ]
         keys = [self._keys[position] for position in batch]
-        answers = generate(self._chat.model, *self._chat.loaded(), prompts, videos, keys)
+        answers = generate(
+            self._chat.model, *self._chat.loaded(), prompts, videos, keys, as_images=kind == "image"
+        )
         seconds = (time.monotonic() - started) / len(batch)
         return [
             CallResult(position, self._answered(position, answer, video, seconds))
@@ -339,6 +354,8 @@ def frames_of(question: VideoQuestion, n: int) -> Frames | None:
         return None
     if question.path is None:
         raise VideoError("a question about a video names no file; give its path")
+    if question.video in _PICTURES:
+        return Frames(read_picture(question.path)[None], [0.0])
     frames = decode_uniform(question.path, n, question.start_s, question.end_s)
     if question.video == "right":
         return frames
@@ -362,11 +379,13 @@ def generate(
     conversations: Sequence[list[dict[str, Any]]],
     videos: Sequence[Frames | None],
     keys: Sequence[str],
+    *,
+    as_images: bool = False,
 ) -> list[Generated]:
     """One batch of answers, greedy at temperature 0, else sampled with noise drawn from each key."""
     import torch
 
-    inputs = build_inputs(FAMILIES[model.family], processor, conversations, videos)
+    inputs = build_inputs(FAMILIES[model.family], processor, conversations, videos, as_images=as_images)
     inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
     noise = [_gumbel_noise(model.temperature, keys, loaded.device)] if model.temperature > 0 else []
     with torch.inference_mode():

@@ -281,3 +281,28 @@ def test_a_pocket_checkpoint_answers_in_words(
     answers = chat.answer_many([VideoQuestion("Describe the video.", str(clip)) for clip in clips], asset="x")
     assert all(answer.outcome == "ok" for answer in answers)
     assert sum("ball" in (answer.text or "") for answer in answers) >= 3
+
+
+@every_family
+def test_a_picture_is_asked_as_a_video_of_one_frame_or_as_an_image(
+    family: str,
+    fresh: Callable[[], Gateway],
+    video_model: Callable[..., VideoModel],
+    clips: list[Path],
+    tmp_path: Path,
+) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "picture.png"
+    Image.fromarray(decode_uniform(clips[0], 1).pixels[0]).save(picture)
+    asked = [VideoQuestion("Describe the video.", str(picture), video=how) for how in ("still", "image")]
+    together = open_video_chat(video_model(family, batch_size=8), fresh())
+    alone = open_video_chat(video_model(family, batch_size=1), fresh())
+    a = together.answer_many([*asked, *questions(clips)], asset="x")[:2]
+    b = alone.answer_many(asked, asset="x")
+    assert [answer.outcome for answer in a] == ["ok", "ok"]
+    assert [answer.text for answer in a] == [answer.text for answer in b]
+    assert a[0].request_key != a[1].request_key
+    other = VideoQuestion("Describe the video.", __file__, video="still")
+    refused = alone.answer_many([other], asset="x")[0]
+    assert refused.outcome == "failed" and "cannot be read as a picture" in refused.reason

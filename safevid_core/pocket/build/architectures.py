@@ -31,12 +31,18 @@ _PLACEHOLDER = {
     QWEN: tokens.VISION_START + tokens.VIDEO_PAD + tokens.VISION_END,
     INTERNVL: tokens.VIDEO,
 }
+_IMAGE_PLACEHOLDER = {
+    LLAVA: tokens.IMAGE,
+    QWEN: tokens.VISION_START + tokens.IMAGE_PAD + tokens.VISION_END,
+    INTERNVL: tokens.FRAME_PATCH,
+}
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'video' %}{{ 'PLACEHOLDER\n' }}"
+    "{% if part['type'] == 'video' %}{{ 'A_VIDEO\n' }}"
+    "{% elif part['type'] == 'image' %}{{ 'AN_IMAGE\n' }}"
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}"
     "{{ '<|im_end|>\n' }}"
@@ -49,7 +55,9 @@ def create(family: str, tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedM
     """A randomly initialised model of the family in float32, and its processor."""
     model, processor = {LLAVA: _llava, QWEN: _qwen, INTERNVL: _internvl}[family](tokenizer)
     _lay_out_positions(family, model)
-    processor.chat_template = _CHAT_TEMPLATE.replace("PLACEHOLDER", _PLACEHOLDER[family])
+    processor.chat_template = _CHAT_TEMPLATE.replace("A_VIDEO", _PLACEHOLDER[family]).replace(
+        "AN_IMAGE", _IMAGE_PLACEHOLDER[family]
+    )
     generation = model.generation_config
     generation.pad_token_id = tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.bos_token_id

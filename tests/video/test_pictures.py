@@ -1,0 +1,54 @@
+"""Pictures of others: read upright, and refused in one line when they are none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from safevid_core.video.decoding import VideoError
+from safevid_core.video.pictures import read_picture
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
+def test_the_common_formats_are_read(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :15] = (200, 30, 30)
+    Image.fromarray(pixels).save(tmp_path / f"picture.{suffix}")
+    read = read_picture(tmp_path / f"picture.{suffix}")
+    assert read.shape == (20, 30, 3) and read.dtype == np.uint8
+    assert abs(int(read[10, 4, 0]) - 200) < 20 and read[10, 25].max() < 30
+
+
+def test_a_turned_picture_is_set_upright(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 10))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # orientation: turned a quarter
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_picture(tmp_path / "turned.jpg").shape == (40, 10, 3)
+
+
+@given(content=st.binary(max_size=200))
+def test_what_is_no_picture_gets_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    file = tmp_path_factory.mktemp("bad") / "a 'picture'\n.png"
+    file.write_bytes(content)
+    with pytest.raises(VideoError) as refused:
+        read_picture(file)
+    assert "\n" not in str(refused.value) and "fetch it again" in str(refused.value)
+
+
+def test_a_picture_cut_short_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((64, 64), 90).save(whole)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[:800])
+    with pytest.raises(VideoError, match="damaged"):
+        read_picture(cut)
+
+
+def test_a_picture_that_unfolds_into_gigabytes_is_refused(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(VideoError, match="10000 x 10000 pixels"):
+        read_picture(tmp_path / "bomb.png")
