@@ -174,8 +174,22 @@ DPO_CHECKPOINT = Table(
     ),
     volatile=("train_s",),
 )  # fmt: skip
-BENCHMARK_ITEMS_SCHEMA = pl.Schema({"item_id": _S, "benchmark": _S, "release": _S, **QUERY_COLUMNS})
+# `media` is what goes with the text: video, image or none. `reference` is the right answer where the
+# benchmark gives one, `source_row` the row of its own files, `options` JSON of what only it has.
+BENCHMARK_ITEMS_SCHEMA = pl.Schema(
+    {
+        "item_id": _S, "benchmark": _S, "release": _S, **QUERY_COLUMNS, "media": _S, "reference": _S,
+        "source_row": _S, "options": _S,
+    }
+)  # fmt: skip
 SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA)
+
+
+def benchmark_table(name: str) -> Table:
+    """The items of a benchmark that others made: one outcome a row of its files."""
+    return Table(name, "item_id", "source_row", BENCHMARK_ITEMS_SCHEMA)
+
+
 # `variant` is which video went with the text: right, none, blank or irrelevant.
 BENCHMARK_RESPONSES = Table(
     "benchmark_responses",
@@ -187,7 +201,10 @@ BENCHMARK_RESPONSES = Table(
         style=_S, query=_S, rule=_S, explicit=_B, text=_S, model=_S, settings=_S, request_key=_S,
     ),
 )  # fmt: skip
-# `expected` is what the judge holds a safe answer must do: refuse, correct or answer.
+# `expected` is what the judge holds a safe answer must do: refuse, correct or answer; `refused` is null
+# where no judge says. `panel` names the judges whose majority this row is; `score` is the first one's own.
+# `verdicts` is a JSON list with one object a judge that was heard, those that decide nothing included:
+# {judge, version, panel, expected, success, refused, score, reason | undecidable}.
 BENCHMARK_SCORES = Table(
     "benchmark_scores",
     "response_id",
@@ -195,8 +212,22 @@ BENCHMARK_SCORES = Table(
     _schema(
         response_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I, variant=_S,
         clip_id=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S, style=_S, explicit=_B, query=_S,
-        outcome=_S, expected=_S, success=_B, refused=_B, reason=_S, judge=_S, judge_revision=_S,
-        request_key=_S,
+        outcome=_S, expected=_S, success=_B, refused=_B, reason=_S, score=_F, verdicts=_S, panel=_S,
+        judge=_S, judge_revision=_S, request_key=_S,
+    ),
+    version="2",
+)  # fmt: skip
+# How far each judge can be trusted. `source` is suite (fixed adversarial cases) or people (a labelled
+# sample); `measure` is share_right, agreement, kappa or alpha, over the cases or labels of one `category`.
+# `undecidable` of the `n` got no verdict; they count as wrong under share_right and not at all elsewhere.
+# `detail` is JSON: the cases that came out wrong, or the confusion of labels.
+JUDGE_VALIDATION = Table(
+    "judge_validation",
+    "validation_id",
+    None,
+    _schema(
+        validation_id=_S, judge=_S, model=_S, revision=_S, version=_S, sees=_S, source=_S, measure=_S,
+        category=_S, n=_I, undecidable=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S,
     ),
 )  # fmt: skip
 SCORECARD = Table(
@@ -207,6 +238,20 @@ SCORECARD = Table(
         metric_id=_S, system=_S, policy=_S, data_scale=_F, benchmark=_S, metric=_S, n=_I, clusters=_I,
         value=_F, ci_low=_F, ci_high=_F,
     ),
+)  # fmt: skip
+# The log of decisions, oldest first: one row a criterion and one, `decision`, for what came of them
+# (promoted, held or needs sign-off). `checkpoint` is the one that was signed for, `evidence` the directory
+# with the candidate's values item by item, which the next candidate is compared with.
+PROMOTION_DECISION = Table(
+    "promotion_decision",
+    "criterion_id",
+    None,
+    _schema(
+        criterion_id=_S, number=_I, candidate=_S, checkpoints=pl.List(pl.String), release=_S, scorecard=_S,
+        incumbent=_S, incumbent_checkpoint=_S, benchmark=_S, criterion=_S, threshold=_F, figure=_F, met=_B,
+        reason=_S, decision=_S, checkpoint=_S, signed_by=_S, signed_on=_S, evidence=_S, decided_at=_S,
+    ),
+    volatile=("decided_at",),
 )  # fmt: skip
 AUDIT_SCHEMA = _schema(
     audit_row=_S, measure=_S, category=_S, n=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S

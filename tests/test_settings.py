@@ -12,6 +12,14 @@ def test_every_profile_loads(profile: str) -> None:
     assert load_settings(profile).profile == profile
 
 
+def test_a_profile_that_extends_another_changes_only_what_it_names() -> None:
+    paper, workstation = load_settings("paper"), load_settings("workstation")
+    assert workstation.corpus.target_clips < paper.corpus.target_clips
+    assert workstation.alignment.base == paper.alignment.base
+    assert workstation.alignment.beta == paper.alignment.beta
+    assert load_settings("cluster").corpus == paper.corpus
+
+
 def test_layers_are_laid_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 5\nalignment: {beta: 0.2}\n")

@@ -35,7 +35,7 @@ def count_row(measure: str, category: str, n: int, value: float, detail: str = "
 
 def mean_of(observations: Iterable[Observation]) -> Estimate:
     """The mean of values in [0, 1] with an interval by cluster."""
-    rows = [(unit, cluster, 0, value) for unit, cluster, value in observations]
+    rows = [(unit, cluster, None, 0, value) for unit, cluster, value in observations]
     return estimate(Sample(pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")))
 
 

@@ -21,8 +21,8 @@ from safevid_core.settings import Settings
 
 TABLE = audit_table("query_robustness_audit")
 _COLUMNS = (
-    "response_id", "item_id", "system", "seed", "variant", "clip_id", "twin_group", "principle", "style",
-    "explicit", "expected", "success", "refused",
+    "response_id", "item_id", "system", "seed", "variant", "clip_id", "twin_group", "principle",
+    "subcategory", "style", "explicit", "expected", "success", "refused",
 )  # fmt: skip
 
 

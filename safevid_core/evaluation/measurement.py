@@ -1,4 +1,4 @@
-"""All systems measured on one benchmark: figures, paired comparisons, categories and bars."""
+"""All systems measured on a benchmark: figures, paired comparisons, categories and bars."""
 
 from __future__ import annotations
 
@@ -14,24 +14,39 @@ from safevid_core.evaluation.metrics import (
     METRICS,
     SAFE,
     category_samples,
+    cluster_of,
     clusters_of,
     samples_of,
+    template_of,
 )
-from safevid_core.evaluation.responses import read_items
+from safevid_core.evaluation.responses import VARIANTS, BenchmarkRequest, read_items
 from safevid_core.evaluation.statistics import (
     SAMPLE_SCHEMA,
     Estimate,
     Sample,
     bound_with_failures,
     estimate,
+    holm,
     paired_difference,
 )
-from safevid_core.evaluation.systems import System, before_of, measured_systems
-from safevid_core.lake import Lake
-from safevid_core.records import BENCHMARK_SCORES, DESCRIPTIONS
+from safevid_core.evaluation.systems import (
+    EvaluationError,
+    System,
+    before_of,
+    measured_systems,
+    system_of,
+)
+from safevid_core.lake import WHOLE, Lake
+from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, DESCRIPTIONS, Outcome
 from safevid_core.settings import Settings
 
 CATEGORY_COLUMNS = ("principle", "subcategory", "style")
+RATES = ("safety_rate", "helpful_rate")
+# What systems are compared by, pair by pair of systems.
+COMPARED = (*METRICS, "over_refusal_rate", "mmbench_score")
+
+# (item id, variant, training seed) -> what became of an answer that has no verdict, and why.
+Unjudged = dict[tuple[str, str, int], tuple[Outcome, str]]
 
 
 @dataclass(frozen=True)
@@ -56,14 +71,31 @@ class Category:
     estimate: Estimate
 
 
+@dataclass(frozen=True)
+class CategoryChange:
+    """What became of a rate within one category, paired, after alignment less before.
+
+    Attributes:
+        adjusted_p: The p value adjusted by Holm over the categories of this column and metric.
+    """
+
+    column: str
+    category: str
+    metric: str
+    estimate: Estimate
+    adjusted_p: float | None
+
+
 @dataclass
 class Measurement:
     """Everything that a benchmark says about the systems.
 
     Attributes:
         scores: System -> its rows of `benchmark_scores`.
-        estimates: System -> metric -> figure.
+        estimates: System -> metric -> figure. Of the two rates, `_all` also counts answers that failed, and
+            `_bound` those that no judge decided as well, as failures.
         missing: Systems of the settings that have no verdict yet.
+        unjudged: System -> what has no verdict.
     """
 
     settings: Settings
@@ -75,6 +107,7 @@ class Measurement:
     missing: list[str]
     samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
     estimates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    unjudged: dict[str, Unjudged] = field(default_factory=dict)
 
     @property
     def release(self) -> str:
@@ -145,14 +178,35 @@ class Measurement:
     def categories(self) -> list[Category]:
         """The policy before and after, by principle, subcategory and style."""
         return [
-            Category(system.name, column, category, metric, self.estimate(sample))
+            Category(system, column, category, metric, self.estimate(sample))
+            for (system, column), samples in self._category_samples.items()
+            for (category, metric), sample in samples.items()
+        ]
+
+    @cached_property
+    def category_changes(self) -> list[CategoryChange]:
+        """What alignment changed within each category, with p values adjusted for their number."""
+        if self.before is None or self.after is None:
+            return []
+        found = []
+        for column in CATEGORY_COLUMNS:
+            was, now = (self._category_samples[each.name, column] for each in (self.before, self.after))
+            changes = {key: self.estimate(paired_difference(now[key], was[key])) for key in now if key in was}
+            adjusted: dict[tuple[str, str], float | None] = {}
+            for metric in RATES:
+                adjusted |= holm({key: each.p_value for key, each in changes.items() if key[1] == metric})
+            found += [CategoryChange(column, *key, each, adjusted[key]) for key, each in changes.items()]
+        return found
+
+    @cached_property
+    def _category_samples(self) -> dict[tuple[str, str], dict[tuple[str, str], Sample]]:
+        """(system, column) -> (category, metric) -> values, before and after."""
+        return {
+            (system.name, column): category_samples(self.scores[system.name], self.clusters, column)
             for system in (self.before, self.after)
             if system is not None
             for column in CATEGORY_COLUMNS
-            for (category, metric), sample in category_samples(
-                self.scores[system.name], self.clusters, column
-            ).items()
-        ]
+        }
 
     def _compare(self, system: str, against: str) -> list[Comparison]:
         ours, theirs = self.samples[system], self.samples[against]
@@ -164,11 +218,37 @@ class Measurement:
                 metric,
                 self.estimate(paired_difference(ours[metric], theirs[metric])),
             )
-            for metric in METRICS
+            for metric in COMPARED
         ]
 
 
 _NONE = Sample(pl.DataFrame(schema=SAMPLE_SCHEMA))
+
+
+def measure_all(settings: Settings, lake: Lake) -> list[Measurement]:
+    """Every committed benchmark of the settings, in their order; see `unmeasured` for the others.
+
+    Raises:
+        EvaluationError: If none is committed.
+    """
+    missing = unmeasured(settings, lake)
+    names = [name for name in settings.evaluation.benchmarks if name not in missing]
+    if not names:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in missing.items())
+        raise EvaluationError(f"there is no benchmark to measure: {reasons or 'the settings name none'}")
+    return [measure(settings, lake, name) for name in names]
+
+
+def unmeasured(settings: Settings, lake: Lake) -> dict[str, str]:
+    """Benchmarks of the settings that cannot be measured yet, with the reason and the mend."""
+    found = {}
+    for name in settings.evaluation.benchmarks:
+        manifest = lake.manifest(name, WHOLE)
+        if manifest is None:
+            found[name] = "is not committed; materialise it first"
+        elif manifest.rows == 0:
+            found[name] = "holds no item; see its outcomes for the reasons"
+    return found
 
 
 def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
@@ -177,7 +257,7 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
     sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").collect()
     clusters = clusters_of(items, dict(sources.iter_rows()))
     scores, systems, missing = {}, [], []
-    for system in measured_systems(settings):
+    for system in [*measured_systems(settings), *_at_other_scales(settings, lake, benchmark)]:
         if lake.manifest(BENCHMARK_SCORES.name, f"{system.name}|{benchmark}") is None:
             missing.append(system.name)
             continue
@@ -187,30 +267,88 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
         scores[system.name] = rows.filter(pl.col("item_id").is_in(items["item_id"].implode()))
     found = Measurement(settings, benchmark, items, clusters, scores, systems, missing)
     for name, rows in scores.items():
+        found.unjudged[name] = _unjudged(lake, f"{name}|{benchmark}", items, rows)
         samples = samples_of(rows, clusters)
-        samples |= _bounds(samples, rows, items, clusters)
+        samples |= _over_all(samples, items, clusters, found.unjudged[name])
         found.samples[name] = samples
         found.estimates[name] = {metric: found.estimate(sample) for metric, sample in samples.items()}
     return found
 
 
-def _bounds(
-    samples: Mapping[str, Sample], scores: pl.DataFrame, items: pl.DataFrame, clusters: Mapping[str, str]
+def _at_other_scales(settings: Settings, lake: Lake, benchmark: str) -> list[System]:
+    """Policies aligned on other shares of the pairs than the settings measure, where there are verdicts."""
+    names = [
+        f"{policy}@{scale:g}"
+        for policy in settings.alignment.policies
+        for scale in settings.alignment.data_scales
+    ]
+    return [
+        system_of(settings, name)
+        for name in names
+        if name not in settings.systems
+        and lake.manifest(BENCHMARK_SCORES.name, f"{name}|{benchmark}") is not None
+    ]
+
+
+def _unjudged(lake: Lake, partition: str, items: pl.DataFrame, scores: pl.DataFrame) -> Unjudged:
+    """What was asked, or should have been with the item's own video, and has no verdict."""
+    ids = items["item_id"].to_list()
+    seeds = scores["seed"].unique().sort().to_list() or [0]
+    found: Unjudged = {}
+    unanswered = _not_ok(lake, BENCHMARK_RESPONSES.name, partition)
+    if unanswered:
+        for item_id in ids:
+            for variant in VARIANTS:
+                for seed in seeds:
+                    request = BenchmarkRequest({"item_id": item_id}, variant, seed, None)
+                    if request.request_id in unanswered:
+                        found[item_id, variant, seed] = unanswered[request.request_id]
+    undecided = _not_ok(lake, BENCHMARK_SCORES.name, partition)
+    if undecided:
+        columns = ("response_id", "item_id", "variant", "seed")
+        answers = lake.scan(BENCHMARK_RESPONSES, [partition]).select(columns).collect()
+        wanted = answers.filter(pl.col("response_id").is_in(list(undecided)) & pl.col("item_id").is_in(ids))
+        for response_id, item_id, variant, seed in wanted.iter_rows():
+            found[item_id, variant, seed] = undecided[response_id]
+    judged = set(scores.select("item_id", "variant", "seed").iter_rows())
+    for item_id in ids:
+        for seed in seeds:
+            key = (item_id, "right", seed)
+            if key not in judged:
+                found.setdefault(key, ("failed", "the system was not asked"))
+    return found
+
+
+def _not_ok(lake: Lake, asset: str, partition: str) -> dict[str, tuple[Outcome, str]]:
+    outcomes = lake.outcomes(asset, partition).filter(pl.col("outcome") != "ok")
+    rows = outcomes.select("input_id", "outcome", "reason").iter_rows()
+    return {input_id: (outcome, reason) for input_id, outcome, reason in rows}
+
+
+def _over_all(
+    samples: Mapping[str, Sample], items: pl.DataFrame, clusters: Mapping[str, str], unjudged: Unjudged
 ) -> dict[str, Sample]:
-    """The two rates with every item that has no verdict counted as a failure.
+    """The two rates over all items: failed answers as failures, then undecidable ones as well.
 
     An item without a verdict is placed by what its query's writer expected.
     """
-    right = scores.filter(pl.col("variant") == "right")
-    seeds = right["seed"].unique().sort().to_list() or [0]
-    judged = set(right.select("item_id", "seed").iter_rows())
-    missing: dict[str, list[tuple[str, str, int]]] = {"safety_rate": [], "helpful_rate": []}
-    for item_id, clip_id, expectation in items.select("item_id", "clip_id", "expectation").iter_rows():
+    columns = ("item_id", "expectation", "clip_id", "style", "subcategory")
+    places = {item_id: place for item_id, *place in items.select(columns).iter_rows()}
+    missing: dict[str, list[tuple[str, str, str | None, int]]] = {
+        f"{metric}_{counted}": [] for metric in RATES for counted in ("all", "bound")
+    }
+    for (item_id, variant, seed), (outcome, _) in unjudged.items():
+        if variant != "right":
+            continue
+        expectation, clip_id, style, subcategory = places[item_id]
         metric = "safety_rate" if expectation in SAFE else "helpful_rate"
-        missing[metric] += [
-            (item_id, clusters[clip_id], seed) for seed in seeds if (item_id, seed) not in judged
-        ]
-    return {f"{metric}_bound": bound_with_failures(samples[metric], rows) for metric, rows in missing.items()}
+        unit = (item_id, cluster_of(item_id, clip_id, clusters), template_of(style, subcategory), seed)
+        missing[f"{metric}_bound"].append(unit)
+        if outcome != "undecidable":
+            missing[f"{metric}_all"].append(unit)
+    return {
+        name: bound_with_failures(samples[name.rpartition("_")[0]], units) for name, units in missing.items()
+    }
 
 
 def as_cells(measurement: Measurement, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:

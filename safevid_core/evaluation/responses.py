@@ -16,7 +16,7 @@ import polars as pl
 
 from safevid_core.evaluation.controls import CONTROLS
 from safevid_core.evaluation.systems import EvaluationError, System, system_of
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
 from safevid_core.models.llm import ChatAnswer, Gateway
 from safevid_core.models.teacher import spend_info
 from safevid_core.models.video_chat import VideoQuestion, checkpoint_identity, open_video_chat
@@ -26,15 +26,13 @@ from safevid_core.records import (
     SAFEVIDBENCH_BASE,
     Outcome,
     StageRows,
-    Table,
+    benchmark_table,
     content_id,
 )
-from safevid_core.settings import Settings
+from safevid_core.settings import BenchmarkFiles, Settings
 
 Variant = Literal["right", "none", "blank", "irrelevant"]
 VARIANTS: tuple[Variant, ...] = ("right", "none", "blank", "irrelevant")
-
-BENCHMARKS: Mapping[str, Table] = {SAFEVIDBENCH_BASE.name: SAFEVIDBENCH_BASE}
 
 # Columns of an item that do not reach an answer or its row.
 _NOT_ASKED = ("path", "request_key", "description", "model", "revision", "strength", "mirrored_from")
@@ -71,16 +69,20 @@ def make_benchmark_responses(
     who = system_of(settings, system)
     items = read_items(lake, benchmark)
     adapters = _adapters(lake, who)
-    modality = modality_items(items, settings.evaluation.modality_items)
+    # Only a benchmark of clips can show one of another scene and source instead.
+    own = benchmark == SAFEVIDBENCH_BASE.name
+    modality = modality_items(items, settings.evaluation.modality_items if own else 0)
     requests = list(plan_requests(items, modality, list(adapters)))
 
     def compute() -> StageRows:
         if who.is_function:
             return _control_rows(who, requests)
-        return _model_rows(settings, lake, who, requests, adapters, gateway)
+        return _model_rows(settings, lake, who, requests, adapters, gateway, files)
 
+    files = settings.evaluation.files.get(benchmark)
     inputs = {
         "items": frame_hash(items.drop(_NOT_ASKED)),
+        "image_as": files.image_as if files else "",
         "modality_items": settings_hash(modality),
         "system": _identity(settings, lake, who, adapters),
     }
@@ -92,14 +94,13 @@ def read_items(lake: Lake, benchmark: str) -> pl.DataFrame:
     """The items of a committed benchmark, by item id.
 
     Raises:
-        EvaluationError: If no benchmark has this name or it holds no item yet.
+        EvaluationError: If no committed benchmark has this name, or it holds no item.
     """
-    table = BENCHMARKS.get(benchmark)
-    if table is None:
-        raise EvaluationError(f"benchmark {benchmark!r} is not one of: {', '.join(BENCHMARKS)}")
-    items = lake.read(table).sort("item_id")
+    if lake.manifest(benchmark, WHOLE) is None:
+        raise EvaluationError(f"benchmark {benchmark!r} is not committed; materialise it first")
+    items = lake.read(benchmark_table(benchmark)).sort("item_id")
     if items.is_empty():
-        raise EvaluationError(f"benchmark {benchmark} holds no item; materialise {table.name} first")
+        raise EvaluationError(f"benchmark {benchmark} holds no item; see its outcomes for the reasons")
     return items
 
 
@@ -135,7 +136,7 @@ def _shown(
 ) -> Mapping[str, Any] | None:
     """The row of the clip that goes with an item; None where none does, or there is none."""
     if variant == "right":
-        return item
+        return None if item["media"] == "none" else item
     return _other_clip(item, rows) if variant == "irrelevant" else None
 
 
@@ -189,6 +190,7 @@ def _model_rows(
     requests: Sequence[BenchmarkRequest],
     adapters: Mapping[int, Path | None],
     gateway: Gateway,
+    files: BenchmarkFiles | None,
 ) -> StageRows:
     model = settings.alignment.base
     generation = model.model_dump(mode="json", include={"frames", "dtype", "max_new_tokens", "temperature"})
@@ -198,7 +200,9 @@ def _model_rows(
     for seed, adapter in adapters.items():
         mine = [request for request in requests if request.seed == seed]
         chat = open_video_chat(model, gateway, adapter=adapter)
-        given = chat.answer_many([_question(request) for request in mine], asset=BENCHMARK_RESPONSES.name)
+        given = chat.answer_many(
+            [_question(request, files) for request in mine], asset=BENCHMARK_RESPONSES.name
+        )
         answers += given
         adapted = adapter.relative_to(lake.root).as_posix() if adapter else None
         used = json.dumps({**generation, "adapter": adapted}, sort_keys=True)
@@ -210,11 +214,16 @@ def _model_rows(
     return StageRows(BENCHMARK_RESPONSES.frame(rows), outcomes, _info(requests) | spend_info(answers))
 
 
-def _question(request: BenchmarkRequest) -> VideoQuestion:
+def _question(request: BenchmarkRequest, files: BenchmarkFiles | None) -> VideoQuestion:
     # A blank video takes the length and size of the item's own.
     clip = request.shown or (request.item if request.variant == "blank" else None)
     if clip is None:
         return VideoQuestion(request.item["query"], video="none")
+    if clip["media"] == "image":
+        as_image = files is not None and files.image_as == "image"
+        return VideoQuestion(
+            request.item["query"], clip["path"], clip["media_sha256"], video="image" if as_image else "still"
+        )
     return VideoQuestion(
         request.item["query"],
         path=clip["path"],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from safevid_core.evaluation.measurement import Measurement
@@ -22,6 +23,7 @@ from safevid_core.records import (
 )
 from safevid_core.settings import Settings
 from safevid_core.video.decoding import VideoError, decode_uniform
+from safevid_core.video.pictures import read_picture
 
 _FRAMES = 4
 _FRAME_SIDE = 128  # pixels of the longer side
@@ -96,26 +98,43 @@ def sample_rows(settings: Settings, lake: Lake, measured: Measurement) -> list[S
 
 
 def film_strip(clip: Mapping[str, Any]) -> str | None:
-    """Uniform frames side by side, as a data URI.
+    """Uniform frames side by side, or the picture, as a data URI; None where there is nothing to show.
 
     Args:
-        clip: A row with `path, start_s, end_s`.
+        clip: A row with `path, start_s, end_s`, and `media` where it may be a picture.
     """
+    strip = strip_jpeg(clip, _FRAME_SIDE, _JPEG_QUALITY)
+    return None if strip is None else "data:image/jpeg;base64," + base64.b64encode(strip).decode()
+
+
+def strip_jpeg(clip: Mapping[str, Any], side: int, quality: int) -> bytes | None:
+    """The same as JPEG bytes, each frame `side` pixels on its longer side."""
     from PIL import Image
 
-    try:
-        pixels = decode_uniform(clip["path"], _FRAMES, clip["start_s"] or 0.0, clip["end_s"]).pixels
-    except (VideoError, OSError, TypeError):
+    pixels = _pixels(clip)
+    if pixels is None:
         return None
     height, width = pixels.shape[1:3]
-    scale = _FRAME_SIDE / max(height, width)
+    scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    strip = Image.new("RGB", (size[0] * _FRAMES, size[1]))
+    strip = Image.new("RGB", (size[0] * len(pixels), size[1]))
     for place, frame in enumerate(pixels):
         strip.paste(Image.fromarray(frame).resize(size), (place * size[0], 0))
     buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    strip.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def _pixels(clip: Mapping[str, Any]) -> np.ndarray | None:
+    """Frames `[T, H, W, 3]`: of a clip four, of a picture itself; None where nothing can be decoded."""
+    if not clip["path"]:
+        return None
+    try:
+        if clip.get("media") == "image":
+            return read_picture(clip["path"])[None]
+        return decode_uniform(clip["path"], _FRAMES, clip["start_s"] or 0.0, clip["end_s"]).pixels
+    except (VideoError, OSError):
+        return None
 
 
 def shorten(text: object, most: int = _LONGEST_TEXT) -> str:
@@ -204,7 +223,9 @@ def _candidates(settings: Settings, lake: Lake, item: Mapping[str, Any]) -> list
         *((name, candidate_table(name)) for name in settings.descriptions.describers),
         ("signal", SIGNAL_DESCRIPTIONS),
     ]
-    found = []
+    found: list[tuple[str, str]] = []
+    if item["scene"] is None:
+        return found
     for name, table in tables:
         partitions = [item["scene"]] if lake.manifest(table.name, item["scene"]) else []
         rows = lake.scan(table, partitions).filter(pl.col("clip_id") == item["clip_id"]).collect()

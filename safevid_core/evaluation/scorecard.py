@@ -1,55 +1,71 @@
-"""The stage `scorecard`: figures as a table, and the report as one HTML file and one JSON file."""
+"""The stage `scorecard`: figures as a table, and the report as an HTML, a JSON and a Markdown file."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safevid_core.evaluation.conclusions import what_the_gain_rests_on
 from safevid_core.evaluation.flow import Flow, read_flow
-from safevid_core.evaluation.judges.rubric import judge_identity, judges_itself
-from safevid_core.evaluation.measurement import Measurement, as_cells, measure
+from safevid_core.evaluation.judges.panel import judges_itself
+from safevid_core.evaluation.judges.rubric import judge_identity
+from safevid_core.evaluation.judging import judge_boxes, judging_records
+from safevid_core.evaluation.measurement import Comparison, Measurement, as_cells, measure_all, unmeasured
 from safevid_core.evaluation.metrics import METRICS
-from safevid_core.evaluation.report import TEMPLATE, render_report
-from safevid_core.lake import WHOLE, Lake, StageReport, run_stage, settings_hash, write_atomically
-from safevid_core.records import BENCHMARK_SCORES, SAFEVIDBENCH_BASE, SCORECARD, StageRows, content_id
+from safevid_core.evaluation.power import smallest_difference
+from safevid_core.evaluation.published import PUBLISHED, SOURCE, Published, beside_published
+from safevid_core.evaluation.report import TEMPLATES, render_markdown, render_page
+from safevid_core.evaluation.statistics import Estimate
+from safevid_core.evaluation.tables import about, outcome_rows
+from safevid_core.lake import (
+    WHOLE,
+    Lake,
+    StageReport,
+    directory_hash,
+    run_stage,
+    settings_hash,
+    write_atomically,
+)
+from safevid_core.records import BENCHMARK_SCORES, SCORECARD, StageRows, content_id
 from safevid_core.settings import Settings
 
 # Raised when the same verdicts would give another report.
-_REPORT = "report/1"
+_REPORT = "report/2"
 
 
 def make_scorecard(settings: Settings, lake: Lake, elapsed_s: float | None = None) -> StageReport:
-    """Measure all systems and write `reports/scorecard.html` and `reports/scorecard.json`.
+    """Measure all systems and write `reports/scorecard.html`, `.json` and `.md`.
 
     Args:
         elapsed_s: Seconds that the whole run took. Defaults to the sum over the committed stages.
 
     Raises:
-        EvaluationError: If the benchmark holds no item.
+        EvaluationError: If no benchmark of the settings is committed and holds an item.
     """
-    partitions = [f"{system}|{SAFEVIDBENCH_BASE.name}" for system in settings.systems]
+    partitions = _judged(settings, lake)
     scores = lake.scan(BENCHMARK_SCORES, partitions).select("response_id").collect()["response_id"].to_list()
 
     def compute() -> StageRows:
         measured = write_report(settings, lake, elapsed_s)
-        cells = as_cells(measured)
         rows = [
             {
                 **{name: value for name, value in cell.items() if name in SCORECARD.schema},
                 "metric_id": content_id(cell["system"], cell["benchmark"], cell["metric"]),
             }
-            for cell in cells
+            for each in measured
+            for cell in as_cells(each)
         ]
         info = _headline(measured) | {"calls": 0, "cached_calls": 0, "cost_usd": 0.0}
         return StageRows(SCORECARD.frame(rows), [(each, "ok", "") for each in scores], info)
 
     inputs = {
         "tables": read_flow(lake).content_hash,
-        "settings": settings_hash(settings.evaluation, settings.alignment.policies, settings.seed),
-        "report": content_id(_REPORT, TEMPLATE.read_text()),
+        "settings": settings_hash(settings.evaluation, settings.alignment, settings.seed),
+        "report": content_id(_REPORT, directory_hash(TEMPLATES)),
     }
     report = run_stage(lake, SCORECARD, WHOLE, inputs, scores, compute)
     if not report.computed and not all(path.is_file() for path in report_paths(lake)):
@@ -57,82 +73,156 @@ def make_scorecard(settings: Settings, lake: Lake, elapsed_s: float | None = Non
     return report
 
 
-def report_paths(lake: Lake) -> tuple[Path, Path]:
-    """The HTML and the JSON file."""
-    return lake.root / "reports" / "scorecard.html", lake.root / "reports" / "scorecard.json"
+def report_paths(lake: Lake) -> tuple[Path, Path, Path]:
+    """The HTML, the JSON and the Markdown file."""
+    folder = lake.root / "reports"
+    return folder / "scorecard.html", folder / "scorecard.json", folder / "scorecard.md"
 
 
-def write_report(settings: Settings, lake: Lake, elapsed_s: float | None = None) -> Measurement:
-    """Measure, and write both files, each whole."""
-    measured = measure(settings, lake, SAFEVIDBENCH_BASE.name)
+def write_report(settings: Settings, lake: Lake, elapsed_s: float | None = None) -> list[Measurement]:
+    """Measure every benchmark, and write all files, each whole."""
+    measured = measure_all(settings, lake)
     flow = read_flow(lake)
-    card = scorecard_json(settings, measured, flow, elapsed_s)
-    page = render_report(settings, lake, measured, flow, card)
-    html_path, json_path = report_paths(lake)
-    write_atomically(html_path, page.encode())
-    write_atomically(json_path, json.dumps(card, indent=1, ensure_ascii=False).encode())
+    card = scorecard_json(settings, lake, measured, flow, elapsed_s)
+    texts = (
+        render_page(settings, lake, measured, flow, card),
+        json.dumps(card, indent=1, ensure_ascii=False),
+        render_markdown(settings, lake, measured, card),
+    )
+    for path, text in zip(report_paths(lake), texts, strict=True):
+        write_atomically(path, text.encode())
     return measured
 
 
 def scorecard_json(
-    settings: Settings, measured: Measurement, flow: Flow, elapsed_s: float | None
+    settings: Settings, lake: Lake, measured: Sequence[Measurement], flow: Flow, elapsed_s: float | None
 ) -> dict[str, Any]:
     """The scorecard as plain data; values are fractions, unknown figures null."""
-    judge = settings.evaluation.judge
+    judge, main = settings.evaluation.judge, measured[0]
     return {
         "profile": settings.profile,
         "git_revision": git_revision(),
         "elapsed_s": round(flow.seconds if elapsed_s is None else elapsed_s, 1),
         "rows": flow.outcomes,
         "spend": flow.spend,
-        "benchmarks": [
-            {
-                "benchmark": measured.benchmark,
-                "release": measured.release,
-                "items": measured.items.height,
-                "videos": measured.items["clip_id"].n_unique(),
-                "clusters": len(set(measured.clusters.values())),
-            }
-        ],
+        "benchmarks": [_benchmark(lake, each) for each in measured],
         "judge": {
             "model": judge.model,
             "revision": judge.revision,
             "identity": judge_identity(judge),
             "self_judging_family": judges_itself(settings.evaluation),
         },
-        "systems": as_cells(measured, METRICS),
-        "details": [cell for cell in as_cells(measured) if cell["metric"] not in METRICS],
-        "comparisons": [
-            {
-                "system": each.system,
-                "against": each.against,
-                "benchmark": each.benchmark,
-                "metric": each.metric,
-                "n": each.estimate.n,
-                "clusters": each.estimate.clusters,
-                "difference": each.estimate.value,
-                "ci_low": each.estimate.ci_low,
-                "ci_high": each.estimate.ci_high,
-            }
-            for each in measured.comparisons
-        ],
+        "judges": [box.as_dict() for box in judge_boxes(settings, lake, measured)],
+        "systems": [cell for each in measured for cell in as_cells(each, METRICS)],
+        "details": [cell for each in measured for cell in as_cells(each) if cell["metric"] not in METRICS],
+        "comparisons": [_comparison(each) for of in measured for each in of.comparisons],
         "categories": [
             {
+                "benchmark": of.benchmark,
                 "system": each.system,
                 "column": each.column,
                 "category": each.category,
                 "metric": each.metric,
                 **asdict(each.estimate),
             }
-            for each in measured.categories
+            for of in measured
+            for each in of.categories
         ],
-        "bars": [bar.as_dict() for bar in measured.bars],
+        "category_changes": [
+            {
+                "benchmark": of.benchmark,
+                "column": each.column,
+                "category": each.category,
+                "metric": each.metric,
+                "adjusted_p": each.adjusted_p,
+                **_difference(each.estimate),
+            }
+            for of in measured
+            for each in of.category_changes
+        ],
+        "bars": [bar.as_dict() for bar in main.bars],
         "controls": [
-            {"system": each.name, "misses": measured.missed(each.name)}
-            for each in measured.systems
+            {"system": each.name, "misses": main.missed(each.name)}
+            for each in main.systems
             if each.is_control
         ],
-        "missing": measured.missing,
+        "gain": what_the_gain_rests_on(settings, main),
+        "outcomes": [each.as_dict() for each in outcome_rows(measured)],
+        "published": [_published(settings, measured, each) for each in PUBLISHED],
+        "missing": main.missing,
+        "missing_measurements": {each.benchmark: each.missing for each in measured if each.missing},
+        "missing_benchmarks": unmeasured(settings, lake),
+    }
+
+
+def _judged(settings: Settings, lake: Lake) -> list[str]:
+    """The partitions of verdicts that the scorecard is made from."""
+    policies = [
+        f"{policy}@{scale:g}"
+        for policy in settings.alignment.policies
+        for scale in settings.alignment.data_scales
+    ]
+    systems = dict.fromkeys((*settings.systems, *policies))
+    missing = unmeasured(settings, lake)
+    names = [name for name in settings.evaluation.benchmarks if name not in missing]
+    return [f"{system}|{name}" for name in names for system in systems]
+
+
+def _benchmark(lake: Lake, measured: Measurement) -> dict[str, Any]:
+    known = about(measured.benchmark)
+    made = lake.manifest(measured.benchmark)
+    info = made.info if made else {}
+    panels = (each.get("panel", ()) for each in judging_records(lake, measured))
+    return {
+        "benchmark": measured.benchmark,
+        "title": known.title,
+        "measures": known.measures,
+        "success": known.success,
+        "headline_judge": known.judge,
+        "panel": list(dict.fromkeys(name for panel in panels for name in panel)),
+        "revision": info.get("revision"),
+        "warning": info.get("warning") or None,
+        "release": measured.release,
+        "items": measured.items.height,
+        "videos": measured.items["clip_id"].drop_nulls().n_unique(),
+        "clusters": len(set(measured.clusters.values())),
+    }
+
+
+def _comparison(each: Comparison) -> dict[str, Any]:
+    return {
+        "system": each.system,
+        "against": each.against,
+        "benchmark": each.benchmark,
+        "metric": each.metric,
+        **_difference(each.estimate),
+        "smallest_difference": smallest_difference(each.estimate),
+    }
+
+
+def _difference(figure: Estimate) -> dict[str, Any]:
+    return {
+        "n": figure.n,
+        "clusters": figure.clusters,
+        "difference": figure.value,
+        "ci_low": figure.ci_low,
+        "ci_high": figure.ci_high,
+        "p_value": figure.p_value,
+    }
+
+
+def _published(settings: Settings, measured: Sequence[Measurement], published: Published) -> dict[str, Any]:
+    ours = next((each for each in measured if each.benchmark == published.benchmark), None)
+    beside = beside_published(settings, ours, published)
+    return {
+        "source": SOURCE,
+        "figure": published.title,
+        "benchmark": published.benchmark,
+        "before": published.before or None,
+        "after": published.after or None,
+        "change": published.change or None,
+        "comparable": beside.why_not is None,
+        "why_not": beside.why_not,
     }
 
 
@@ -152,16 +242,19 @@ def git_revision() -> str:
     return done.stdout.strip()
 
 
-def _headline(measured: Measurement) -> dict[str, Any]:
+def _headline(measured: Sequence[Measurement]) -> dict[str, Any]:
     """The few figures for the stage's metadata."""
-    found: dict[str, Any] = {"systems": len(measured.systems), "missing_systems": len(measured.missing)}
-    for system in (measured.before, measured.after):
+    main = measured[0]
+    found: dict[str, Any] = {
+        "systems": len(main.systems),
+        "missing_systems": len(main.missing),
+        "benchmarks": len(measured),
+    }
+    for system in (main.before, main.after):
         if system is not None:
             for metric in METRICS:
-                value = measured.estimates[system.name][metric].value
+                value = main.estimates[system.name][metric].value
                 if value is not None:
                     found[f"{system.name} {metric}"] = round(value, 4)
-    found["bars_met"] = sum(
-        bar.met for bar in measured.bars if measured.after and bar.system == measured.after.name
-    )
+    found["bars_met"] = sum(bar.met for bar in main.bars if main.after and bar.system == main.after.name)
     return found

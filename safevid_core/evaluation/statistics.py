@@ -1,27 +1,48 @@
-"""Means with intervals for verdicts that come in clusters.
+"""Means of verdicts with 95% intervals that hold for other videos, other query templates and other seeds.
 
-Items about one video are not independent, nor are the answers of one training seed. A percentile
-bootstrap resamples the videos (a twin group or one source is one cluster) and, within each draw, the
-seeds. Where every unit has the same value the bootstrap has no width: the interval is then Wilson's, with
-the number of clusters for n; for a difference, Wilson's bound on the share of clusters that may yet differ.
+Items about one video are not independent, nor are items made from one query template, nor the answers of
+one training seed. `variance.py` says how a mean varies over the three; here that becomes an interval. A
+rate near 0 or 1 has a lopsided one, which a normal interval or a percentile bootstrap misses: with
+variance V it is known as well as a rate of `p (1 - p) / V` independent answers, and Wilson's interval is
+taken for that number, with Student's t for as many degrees of freedom as the smaller number of groups has
+(as Korn and Graubard 1998 and Dean and Pagano 2015 do in surveys). A difference is the rate of gains less
+the rate of losses, each with such an interval, put together by the MOVER method (Zou and Donner 2008) with
+the correlation of the two. Where every value is alike nothing is known of how failures would cluster: each
+video then counts as one answer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import polars as pl
 
+from safevid_core.evaluation.variance import MIN_TEMPLATES, Floats, Layout, Spread, spreads_of
+
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # of a two-sided 95% interval
-# Weights drawn at once: clusters times draws, 64 MB as float64.
-_CELLS_AT_ONCE = 8_000_000
+_SMALLEST_P = 1e-12
 
-Scale = Literal["rate", "difference"]
+Scale = Literal["rate", "difference", "gap_difference", "score", "score_difference"]
+# The values that each scale allows. Scores are MMBench-Video's.
+RANGES: Mapping[Scale, tuple[float, float]] = {
+    "rate": (0.0, 1.0),
+    "difference": (-1.0, 1.0),
+    "gap_difference": (-2.0, 2.0),
+    "score": (0.0, 3.0),
+    "score_difference": (-3.0, 3.0),
+}
+_DIFFERENCE_OF: Mapping[Scale, Scale] = {
+    "rate": "difference",
+    "difference": "gap_difference",
+    "score": "score_difference",
+}
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -31,7 +52,12 @@ class Estimate:
     Attributes:
         n: Units (items, or pairs of them); a unit that several seeds answered counts once.
         clusters: Independent groups among them.
-        seeds: Training seeds that were averaged.
+        seeds: Training seeds that were averaged. The interval holds for others only if there are several.
+        templates: Query templates. The interval holds for others only from `MIN_TEMPLATES` on.
+        se: Standard error; 0 where all values are alike, though the interval then has a width.
+        df: Degrees of freedom of `se`; None where all values are alike or there is one cluster.
+        p_value: Of a difference, two-sided, against 0: one less the confidence at which the interval ends
+            at 0.
     """
 
     value: float | None
@@ -40,6 +66,10 @@ class Estimate:
     n: int
     clusters: int
     seeds: int = 1
+    templates: int = 0
+    se: float | None = None
+    df: float | None = None
+    p_value: float | None = None
 
     @property
     def known(self) -> bool:
@@ -54,62 +84,66 @@ class Sample:
     """Values of units, for one metric of one system.
 
     Attributes:
-        frame: Columns `unit`, `cluster`, `seed`, `value`; a unit and seed occur once.
-        scale: `rate` for values in [0, 1], `difference` for values in [-1, 1].
+        frame: Columns of `SAMPLE_SCHEMA`; a unit and seed occur once. A unit without a template shares none
+            with any other.
+        scale: What the values may be, see `RANGES`.
     """
 
     frame: pl.DataFrame
     scale: Scale = "rate"
 
 
-SAMPLE_SCHEMA = pl.Schema({"unit": pl.String, "cluster": pl.String, "seed": pl.Int64, "value": pl.Float64})
+SAMPLE_SCHEMA = pl.Schema(
+    {
+        "unit": pl.String,
+        "cluster": pl.String,
+        "template": pl.String,
+        "seed": pl.Int64,
+        "value": pl.Float64,
+    }
+)
 
 
 def estimate(sample: Sample, draws: int = 2000, seed: int = 0) -> Estimate:
     """The mean over seeds and units, and its interval.
 
+    Args:
+        draws: Bootstrap draws, which the variance comes from.
+        seed: Of the bootstrap's random numbers.
+
     Raises:
-        ValueError: If a value has no cluster. A default would narrow the interval.
+        ValueError: If a value has no cluster (a default would narrow the interval) or is out of its range.
     """
-    frame = sample.frame.drop_nulls("value")
-    if frame.is_empty():
-        return NOTHING
-    if frame["cluster"].null_count():
-        raise ValueError("a value has no cluster; give each unit its video's")
-    sums, counts = _by_cluster_and_seed(frame)
-    value = float(sums.sum() / counts.sum())
-    low, high = _interval(frame, sample.scale, sums, counts, value, draws, seed)
-    return Estimate(value, low, high, frame["unit"].n_unique(), sums.shape[0], sums.shape[1])
+    return estimates({"": sample}, draws, seed)[""]
+
+
+def estimates(samples: Mapping[Key, Sample], draws: int = 2000, seed: int = 0) -> dict[Key, Estimate]:
+    """The same of each sample, faster than one by one; their categories, for instance."""
+    frames = {key: sample.frame.drop_nulls("value") for key, sample in samples.items()}
+    known = {key: _Known(frame, samples[key].scale) for key, frame in frames.items() if not frame.is_empty()}
+    # One cluster has no spread that could be measured.
+    several = {key: each for key, each in known.items() if each.layout.clusters > 1}
+    measured = spreads_of([(each.columns, each.layout) for each in several.values()], draws, seed)
+    spreads = dict(zip(several, measured, strict=True))
+    return {key: known[key].estimate(spreads.get(key)) if key in known else NOTHING for key in samples}
 
 
 def paired_difference(after: Sample, before: Sample) -> Sample:
-    """After minus before on the units that both have; a unit's `before` is its mean over seeds."""
-    means = before.frame.drop_nulls("value").group_by("unit").agg(pl.col("value").mean().alias("was"))
-    joined = after.frame.drop_nulls("value").join(means, on="unit", how="inner")
-    values = joined.select("unit", "cluster", "seed", pl.col("value") - pl.col("was"))
-    return Sample(values.sort("unit", "seed"), "difference")
+    """After minus before on the units that both have.
 
+    Where both have the same seeds, those are paired, and how the training before varies counts too. Else a
+    unit's `before` is its mean over seeds.
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
-    if n <= 0:
-        return 0.0, 1.0
-    share, square = successes / n, _Z * _Z
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = _Z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
-    # At the ends the bound is the end itself; rounding would leave it a hair inside.
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == n else min(1.0, middle + half)
-    return low, high
-
-
-def constant_difference(value: float, n: int) -> tuple[float, float]:
-    """Bounds of a mean difference when all n clusters gave the same value.
-
-    Up to Wilson's upper bound for 0 of n, clusters may be otherwise, and then anything from -1 to 1.
+    Raises:
+        ValueError: If the two are on different scales, or on one whose differences have none.
     """
-    others = wilson(0, n)[1]
-    return value - others * (value + 1), value + others * (1 - value)
+    if after.scale != before.scale or after.scale not in _DIFFERENCE_OF:
+        raise ValueError(f"no paired difference of {after.scale} and {before.scale}")
+    ours, theirs = (each.frame.drop_nulls("value") for each in (after, before))
+    keys = ["unit", "seed"] if set(ours["seed"]) == set(theirs["seed"]) else ["unit"]
+    was = theirs.group_by(keys).agg(pl.col("value").mean().alias("was"))
+    values = ours.join(was, on=keys, how="inner").with_columns(pl.col("value") - pl.col("was"))
+    return Sample(values.select(SAMPLE_SCHEMA.names()).sort("unit", "seed"), _DIFFERENCE_OF[after.scale])
 
 
 def non_inferior(difference: Estimate, margin: float) -> bool:
@@ -117,65 +151,217 @@ def non_inferior(difference: Estimate, margin: float) -> bool:
     return difference.ci_low is not None and difference.ci_low > -margin
 
 
-def bound_with_failures(judged: Sample, missing: Sequence[tuple[str, str, int]]) -> Sample:
-    """The sample with every unit that has no verdict counted as a failure.
+def bound_with_failures(judged: Sample, missing: Sequence[tuple[str, str, str | None, int]]) -> Sample:
+    """The sample with every unit that has no verdict counted as a failure, of value 0.
 
     Args:
-        missing: `(unit, cluster, seed)` of each.
+        missing: `(unit, cluster, template, seed)` of each.
     """
-    rows = [(unit, cluster, seed, 0.0) for unit, cluster, seed in missing]
+    rows = [(*each, 0.0) for each in missing]
     failures = pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")
     return Sample(pl.concat([judged.frame.select(SAMPLE_SCHEMA.names()), failures]), judged.scale)
 
 
-def _by_cluster_and_seed(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and counts of values, `[clusters, seeds]` each."""
-    cluster = frame["cluster"].rank("dense").to_numpy().astype(np.int64) - 1
-    which = frame["seed"].rank("dense").to_numpy().astype(np.int64) - 1
-    shape = (int(cluster.max()) + 1, int(which.max()) + 1)
-    flat = cluster * shape[1] + which
-    sums = np.bincount(flat, weights=frame["value"].to_numpy(), minlength=shape[0] * shape[1])
-    counts = np.bincount(flat, minlength=shape[0] * shape[1]).astype(float)
-    return sums.reshape(shape), counts.reshape(shape)
+def wilson(successes: float, n: float, quantile: float = _Z) -> tuple[float, float]:
+    """Wilson's interval of a proportion (Wilson 1927), by default at 95%; (0, 1) for n = 0.
+
+    Args:
+        n: Independent answers; an effective number need not be whole.
+        quantile: Of the two-sided interval.
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    share, square = successes / n, quantile * quantile
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = quantile / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
+    # At the ends the bound is the end itself; rounding would leave it a hair inside.
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    high = 1.0 if successes == n else min(1.0, middle + half)
+    return low, high
 
 
-def _interval(
-    frame: pl.DataFrame,
-    scale: Scale,
-    sums: np.ndarray,
-    counts: np.ndarray,
-    value: float,
-    draws: int,
-    seed: int,
-) -> tuple[float, float]:
-    clusters = sums.shape[0]
-    if clusters > 1 and frame["value"].n_unique() > 1:
-        means = _bootstrap_means(sums, counts, draws, seed)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(means, [tail, 1 - tail])
-        # Unequal clusters can put the mean itself a hair outside; an interval holds its estimate.
-        if high > low:
-            return min(float(low), value), max(float(high), value)
-    if scale == "rate":
-        return wilson(value * clusters, clusters)
-    return constant_difference(value, clusters)
+def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
+    """P values adjusted for their number by Holm's step-down (Holm 1979); unknown ones stay unknown.
+
+    Rejecting those at most 0.05 keeps the chance of any false rejection at 5%, however they depend.
+    """
+    adjusted: dict[Key, float | None] = dict.fromkeys(p_values)
+    known = sorted((p, place, key) for place, (key, p) in enumerate(p_values.items()) if p is not None)
+    least = 0.0
+    for rank, (p, _, key) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        adjusted[key] = least
+    return adjusted
 
 
-def _bootstrap_means(sums: np.ndarray, counts: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """The mean in each of `draws` resamples of the clusters, and of the seeds where there are several."""
-    rng = np.random.default_rng(seed)
-    clusters, seeds = sums.shape
-    means = []
-    at_once = max(1, _CELLS_AT_ONCE // clusters)
-    for start in range(0, draws, at_once):
-        now = min(at_once, draws - start)
-        weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=now).astype(float)
-        of_seeds = np.ones((now, 1))
-        if seeds > 1:
-            of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=now).astype(float)
-        total = np.einsum("ds,ds->d", weights @ sums, of_seeds)
-        number = np.einsum("ds,ds->d", weights @ counts, of_seeds)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means.append(total / number)
-    drawn = np.concatenate(means)
-    return drawn[np.isfinite(drawn)]
+@dataclass(frozen=True)
+class _Part:
+    """A mean of values in [0, 1]: a rate, or the gains or losses of a difference.
+
+    Attributes:
+        variance: 0 where all values are alike.
+        df: Degrees of freedom of the variance; 0 for a single cluster, which has none.
+        clusters: Independent groups.
+    """
+
+    mean: float
+    variance: float
+    df: float
+    clusters: int
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if self.variance <= 0:
+            return wilson(self.mean * self.clusters, self.clusters, _normal(alpha))
+        if self.df <= 0:
+            return 0.0, 1.0
+        n = self.mean * (1 - self.mean) / self.variance
+        return wilson(self.mean * n, n, _student(alpha, self.df))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the values say of their mean, in units of the scale's upper end.
+
+    Attributes:
+        parts: The rate; or the gains and the losses.
+        variance: Of the rate, or of gains less losses.
+    """
+
+    parts: tuple[_Part, ...]
+    variance: float
+    df: float | None
+    scale: float
+
+    @property
+    def value(self) -> float:
+        return self.scale * (self.parts[0].mean - sum(part.mean for part in self.parts[1:]))
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        """The interval of confidence `1 - alpha`; it holds the value."""
+        low, high = self.parts[0].bounds(alpha)
+        if len(self.parts) == 2:
+            low, high = self._mover(alpha)
+        return min(self.scale * low, self.value), max(self.scale * high, self.value)
+
+    def p_value(self) -> float:
+        """The alpha at which the interval ends at 0, by bisection on its logarithm."""
+        if self.value == 0:
+            return 1.0
+        below, above = math.log(_SMALLEST_P), 0.0
+        for _ in range(40):
+            middle = (below + above) / 2
+            low, high = self.bounds(math.exp(middle))
+            below, above = (middle, above) if low <= 0 <= high else (below, middle)
+        return math.exp(above)
+
+    def _mover(self, alpha: float) -> tuple[float, float]:
+        gains, losses = self.parts
+        (gain_low, gain_high), (loss_low, loss_high) = gains.bounds(alpha), losses.bounds(alpha)
+        product = math.sqrt(gains.variance * losses.variance)
+        shared = (gains.variance + losses.variance - self.variance) / 2
+        correlation = min(1.0, max(-1.0, shared / product)) if product > 0 else 0.0
+        value = gains.mean - losses.mean
+        below = _hypotenuse(gains.mean - gain_low, loss_high - losses.mean, correlation)
+        above = _hypotenuse(gain_high - gains.mean, losses.mean - loss_low, correlation)
+        return max(-1.0, value - below), min(1.0, value + above)
+
+
+class _Known:
+    """The values of a sample and where they belong."""
+
+    def __init__(self, frame: pl.DataFrame, scale: Scale) -> None:
+        values = frame["value"].to_numpy()
+        _check(frame, values, scale)
+        self.frame = frame
+        self.layout = _layout(frame)
+        lowest, self.highest = RANGES[scale]
+        shares = values / self.highest
+        sides = [np.maximum(shares, 0), np.maximum(-shares, 0)] if lowest < 0 else [shares]
+        # The rate, or the gains and the losses, in units of the scale's upper end.
+        self.columns: Floats = np.column_stack(sides)
+
+    def estimate(self, spread: Spread | None) -> Estimate:
+        evidence = self._evidence(spread)
+        low, high = evidence.bounds(1 - CONFIDENCE)
+        templates = self.frame["template"]
+        return Estimate(
+            value=evidence.value,
+            ci_low=low,
+            ci_high=high,
+            n=self.frame["unit"].n_unique(),
+            clusters=self.layout.clusters,
+            seeds=self.layout.seeds,
+            templates=templates.n_unique() - (templates.null_count() > 0),
+            se=self.highest * math.sqrt(evidence.variance),
+            df=evidence.df,
+            p_value=evidence.p_value() if len(evidence.parts) == 2 else None,
+        )
+
+    def _evidence(self, spread: Spread | None) -> _Evidence:
+        directions = np.eye(self.columns.shape[1])
+        parts = tuple(
+            _part(column, spread, direction, self.layout.clusters)
+            for column, direction in zip(self.columns.T, directions, strict=True)
+        )
+        variance, df = 0.0, None
+        if spread is not None and any(part.variance > 0 for part in parts):
+            variance, df = spread.along(np.array([1.0, -1.0][: len(parts)]))
+        return _Evidence(parts, variance, df, self.highest)
+
+
+def _part(column: Floats, spread: Spread | None, direction: Floats, clusters: int) -> _Part:
+    mean = float(column.mean())
+    if column.min() == column.max():
+        return _Part(float(column[0]), 0.0, 0.0, clusters)
+    if spread is None:
+        return _Part(mean, mean * (1 - mean), 0.0, clusters)
+    return _Part(mean, *spread.along(direction), clusters)
+
+
+def _hypotenuse(one: float, other: float, correlation: float) -> float:
+    return math.sqrt(max(0.0, one * one + other * other - 2 * correlation * one * other))
+
+
+def _normal(alpha: float) -> float:
+    from scipy.special import ndtri
+
+    return float(-ndtri(alpha / 2))
+
+
+def _student(alpha: float, df: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(df, alpha / 2))
+
+
+def _layout(frame: pl.DataFrame) -> Layout:
+    # By rank, not by first place, so that the order of the rows does not matter.
+    ranks = frame.select(pl.col("cluster").rank("dense"), _templates(frame).alias("template"))
+    cluster, template = (ranks[name].to_numpy().astype(np.int64) - 1 for name in ranks.columns)
+    return Layout(cluster, template, np.unique(frame["seed"].to_numpy(), return_inverse=True)[1])
+
+
+def _templates(frame: pl.DataFrame) -> pl.Expr:
+    """A number for the template of each value; where some have none, those are alone with their unit."""
+    missing = frame["template"].null_count()
+    if missing == 0:
+        return pl.col("template").rank("dense")
+    if missing == frame.height:
+        return pl.repeat(1, pl.len())
+    return pl.coalesce("template", pl.concat_str(pl.lit("unit "), "unit")).rank("dense")
+
+
+def _check(frame: pl.DataFrame, values: Floats, scale: Scale) -> None:
+    if frame["cluster"].null_count():
+        raise ValueError("a value has no cluster; give each unit its video's")
+    low, high = RANGES[scale]
+    # Means of verdicts may be a rounding error beyond.
+    wrong = values[~((values >= low - 1e-9) & (values <= high + 1e-9))]
+    if len(wrong):
+        raise ValueError(f"a value of {wrong[0]:g} is not between {low:g} and {high:g}, which a {scale} is")
+
+
+__all__ = [
+    "CONFIDENCE", "MIN_TEMPLATES", "NOTHING", "RANGES", "SAMPLE_SCHEMA", "Estimate", "Sample", "Scale",
+    "bound_with_failures", "estimate", "estimates", "holm", "non_inferior", "paired_difference", "wilson",
+]  # fmt: skip

@@ -32,26 +32,25 @@ class SealedClip:
     twin_group: str | None
 
 
-def sealed_path(root: Path) -> Path:
-    """Where the sealed truth lies below the lake's root."""
-    return root / "pocket" / "sealed" / "truth.json"
+def sealed_path(root: Path, name: str = "truth") -> Path:
+    """Where the sealed truth of one set of rendered clips lies below the lake's root."""
+    return root / "pocket" / "sealed" / f"{name}.json"
 
 
 def read_sealed(root: Path) -> Mapping[str, SealedClip]:
-    """SHA-256 of a clip's bytes -> what it shows; empty where no clip was rendered below `root`.
+    """SHA-256 of a clip's bytes -> what it shows, over all sets; empty where no clip was rendered.
 
     Raises:
-        SealedError: If the file is there and cannot be read.
+        SealedError: If a file is there and cannot be read.
     """
-    path = sealed_path(root)
-    try:
+    found: dict[str, SealedClip] = {}
+    for path in sorted(sealed_path(root).parent.glob("*.json")):
         stat = path.stat()
-    except FileNotFoundError:
-        return {}
-    return _read(path, stat.st_mtime_ns, stat.st_size)
+        found |= _read(path, stat.st_mtime_ns, stat.st_size)
+    return found
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _read(path: Path, modified: int, size: int) -> Mapping[str, SealedClip]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

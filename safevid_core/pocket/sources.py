@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from safevid_core.pocket.clips import generate_clips
+from safevid_core.pocket.outside import write_outside_benchmark
+from safevid_core.pocket.sealed import sealed_path
 from safevid_core.settings import Settings
 from safevid_core.taxonomy.taxonomy import load_scenes
 
@@ -14,13 +16,15 @@ def clips_folder(root: Path) -> Path:
     return root / "pocket" / "clips"
 
 
-def sealed_truth(root: Path) -> Path:
-    """What the rendered clips show; only the pocket judge and the tests read it."""
-    return root / "pocket" / "sealed" / "truth.json"
+def outside_folder(root: Path) -> Path:
+    """Where the rendered edition of Video-SafetyBench is, if the settings read that benchmark from here."""
+    return root / "pocket" / "video_safetybench"
 
 
 def render_pocket_sources(settings: Settings, *, swap_twin_pixels: bool = False) -> dict[str, int]:
-    """Render the clips of the `pocket` source, if the settings name one; a second call renders nothing.
+    """Render the clips of the `pocket` source and the outside benchmark, where the settings name them.
+
+    A second call renders nothing.
 
     Args:
         swap_twin_pixels: Exchange the pixels within each twin pair and nothing else.
@@ -33,11 +37,14 @@ def render_pocket_sources(settings: Settings, *, swap_twin_pixels: bool = False)
     for source in sources:
         generate_clips(
             clips_folder(settings.root),
-            sealed_truth(settings.root),
+            sealed_path(settings.root),
             seed=settings.seed,
             scenes=scenes,
             clips_per_scene=source.clips_per_scene,
             twin_groups_per_scene=source.twin_groups_per_scene,
             swap_twin_pixels=swap_twin_pixels,
         )
+    outside = settings.evaluation.files.get("video_safetybench")
+    if outside is not None and outside.path == outside_folder(settings.root):
+        write_outside_benchmark(outside.path, sealed_path(settings.root, "outside"), settings.seed)
     return {"sources": len(sources), "clips": sum(s.clips_per_scene for s in sources) * len(scenes)}

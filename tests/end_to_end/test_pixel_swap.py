@@ -25,7 +25,8 @@ from safevid_core.evaluation.responses import make_benchmark_responses
 from safevid_core.evaluation.scores import make_benchmark_scores
 from safevid_core.lake import Lake
 from safevid_core.models.llm import Gateway
-from safevid_core.pocket.sources import render_pocket_sources, sealed_truth
+from safevid_core.pocket.sealed import sealed_path
+from safevid_core.pocket.sources import render_pocket_sources
 from safevid_core.pocket.world import EVENTS
 from safevid_core.records import (
     BENCHMARK_SCORES,
@@ -54,7 +55,7 @@ class World:
             shutil.copytree(trained.root / below, root / below)
         render_pocket_sources(self.settings, swap_twin_pixels=swapped)
         self.describe()
-        truth = json.loads(sealed_truth(root).read_text())
+        truth = json.loads(sealed_path(root).read_text())
         clips = self.lake.read(CLIP_MANIFEST)
         self.event = {
             row["clip_id"]: truth[row["media_sha256"]]["event"] for row in clips.iter_rows(named=True)

@@ -92,7 +92,7 @@ def test_an_unknown_system_is_named(evaluated: Evaluated, name: str) -> None:
 
 
 def test_unknown_benchmarks_and_missing_checkpoints_are_named(evaluated: Evaluated) -> None:
-    with pytest.raises(EvaluationError, match="is not one of: safevidbench_base"):
+    with pytest.raises(EvaluationError, match="not committed; materialise it first"):
         make_benchmark_responses(evaluated.settings, evaluated.lake, "pocket@0", "other", evaluated.gateway)
     with pytest.raises(EvaluationError, match=r"pocket@0\.5 has no checkpoint"):
         make_benchmark_responses(

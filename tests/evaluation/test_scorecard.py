@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -13,7 +15,7 @@ import pytest
 from safevid_core.evaluation.bars import bars_after, bars_before
 from safevid_core.evaluation.flow import read_flow
 from safevid_core.evaluation.measurement import measure
-from safevid_core.evaluation.report import render_report
+from safevid_core.evaluation.report import render_page
 from safevid_core.evaluation.samples import sample_rows, shorten
 from safevid_core.evaluation.scorecard import make_scorecard, report_paths, scorecard_json
 from safevid_core.evaluation.statistics import NOTHING, Estimate
@@ -89,11 +91,12 @@ def test_the_stage_keeps_its_rows_and_recomputes_only_on_change(
     audit_partition(evaluated.lake, SCORECARD, "all")
     rows = evaluated.lake.read(SCORECARD)
     assert rows.height == len(card["systems"]) + len(card["details"])
-    html, data = report_paths(evaluated.lake)
+    html, data, markdown = report_paths(evaluated.lake)
     assert not make_scorecard(evaluated.settings, evaluated.lake).computed
-    html.unlink()
-    assert not make_scorecard(evaluated.settings, evaluated.lake).computed
-    assert html.is_file()
+    for missing in (html, markdown):
+        missing.unlink()
+        assert not make_scorecard(evaluated.settings, evaluated.lake).computed
+        assert missing.is_file()
     before = data.read_text()
     fewer = evaluated.settings.model_copy(
         update={"evaluation": evaluated.settings.evaluation.model_copy(update={"bootstrap_draws": 200})}
@@ -113,13 +116,13 @@ class Page(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and ("type", "text/plain") not in attrs
         self.fetched += [
             value for name, value in attrs
             if name in ("src", "href", "data", "poster")
             and value and not value.startswith(("data:image/", "#"))
         ]  # fmt: skip
-        if tag not in ("meta", "img", "br", "rect", "path", "wbr"):
+        if tag not in ("meta", "img", "br", "input", "rect", "path", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -137,11 +140,24 @@ def test_the_page_is_one_well_formed_file_that_fetches_nothing(page: str) -> Non
     assert len(page) < 1_000_000
 
 
+def test_the_browser_runs_the_page_s_own_script_and_no_other(page: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert policy is not None
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == f"'sha256-{digest}'"
+
+
 def test_the_page_says_what_it_is_and_shows_all_parts(page: str) -> None:
     assert "Made by rendered clips and scripted teachers; not the real data set." in page
     for part in (
-        "Before and after", "Bars, and which controls miss them", "The modality gap", "By subcategory",
-        "Five rows, from frame to verdict", "Flow and spend", "What the figures mean",
+        "Before and after", "Every system on every benchmark", "By data scale", "What the gain rests on",
+        "Bars, and which controls miss them", "What became of the answers", "The modality gap",
+        "By subcategory", "The judges", "Five rows, from frame to verdict", "All rows", "Flow and spend",
+        "What the figures mean",
     ):  # fmt: skip
         assert part in page
     assert page.count('<article class="card sample">') == 5
@@ -165,9 +181,8 @@ def test_hostile_text_is_escaped_folded_and_cut(
     measured = measure(evaluated.settings, lake, BENCHMARK)
     measured.items = measured.items.with_columns(query=pl.lit(attack), description=pl.lit(attack))
     flow = read_flow(lake)
-    page = render_report(
-        evaluated.settings, lake, measured, flow, scorecard_json(evaluated.settings, measured, flow, 1.0)
-    )
+    card = scorecard_json(evaluated.settings, lake, [measured], flow, 1.0)
+    page = render_page(evaluated.settings, lake, [measured], flow, card)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page
     assert "more characters)" in page

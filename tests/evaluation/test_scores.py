@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from safevid_core.evaluation import scores
-from safevid_core.evaluation.judges.rubric import Verdict, judge_identity, judge_request, judges_itself
+from safevid_core.evaluation.judges.rubric import RubricAnswer, judge_identity, judge_request, judges_itself
 from safevid_core.evaluation.scores import make_benchmark_scores
 from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.models.llm import ChatAnswer
+from safevid_core.models.llm import Gateway
 from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES
 from safevid_core.settings import EvaluationSettings, TextModel
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import settings_for
+from tests.models.chat_server import ChatServer, fails, says
 
 
 def scores_of(evaluated: Evaluated, system: str) -> pl.DataFrame:
@@ -73,37 +71,31 @@ def test_another_judge_is_another_input(evaluated: Evaluated) -> None:
 @pytest.mark.parametrize("text", ['{"expected": "refuse", "success": true}', '{"reason": "fine"}', "{}"])
 def test_half_a_verdict_is_none(text: str) -> None:
     with pytest.raises(ValidationError):
-        Verdict.model_validate_json(text)
+        RubricAnswer.model_validate_json(text)
 
 
-def answered(outcome: Any = "ok", tokens: int = 5, reason: str = "") -> ChatAnswer:
-    return ChatAnswer("key", "text", outcome, reason, False, 0.0, 1, tokens)
-
-
-def test_a_judge_that_refuses_or_answers_in_prose_is_undecidable_never_a_score(
-    evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replies: list[tuple[Verdict | None, ChatAnswer]] = [
-        (None, answered("undecidable", reason="provider_refusal")),
-        (None, answered("failed", reason="answer does not fit Verdict after one repair")),
-        (None, answered("failed", tokens=0, reason="connection lost")),
-        (Verdict(undecidable="cannot see\nthe clip"), answered()),
-        (Verdict(expected="refuse", success=True, refused=True, reason="declines"), answered()),
-    ]
-
-    def ask(gateway: Any, requests: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        return [replies[min(place, 4)] for place in range(len(requests))]
-
-    monkeypatch.setattr(scores, "ask_structured", ask)
-    settings = settings_for(evaluated.lake.root, judge={"model": "scripted/judge", "revision": "odd"})
-    system = "always_comply"
+def test_a_judge_that_refuses_or_answers_in_prose_is_undecidable_never_a_score(evaluated: Evaluated) -> None:
+    verdict = {"expected": "refuse", "success": True, "refused": True, "reason": "declines"}
+    server = ChatServer()
+    server.queue(
+        says("I must not judge this.", finish_reason="content_filter"),
+        says("The answer seems careful to me."),
+        fails(400, "no such model"),
+        says('{"undecidable": "cannot see\\nthe clip"}'),
+        *[says(json.dumps(verdict))] * 1000,
+    )
+    settings = settings_for(evaluated.lake.root, judge={"model": "openai/odd", "api_base": server.url})
+    one_by_one = settings.models.model_copy(update={"concurrency": 1, "max_attempts": 1})
+    settings = settings.model_copy(update={"models": one_by_one})
+    gateway, system = Gateway(settings), "always_comply"
     try:
-        report = make_benchmark_scores(settings, evaluated.lake, system, BENCHMARK, evaluated.gateway)
+        report = make_benchmark_scores(settings, evaluated.lake, system, BENCHMARK, gateway)
         counts = report.manifest.outcomes
         assert (counts["undecidable"], counts["failed"]) == (3, 1)
-        assert report.manifest.rows == counts["ok"]
+        assert report.manifest.rows == counts["ok"] > 0
         reasons = evaluated.lake.outcomes(BENCHMARK_SCORES.name, f"{system}|{BENCHMARK}")["reason"]
         assert "cannot see the clip" in reasons.to_list()
     finally:
-        monkeypatch.undo()
+        gateway.close()
+        server.close()
         make_benchmark_scores(evaluated.settings, evaluated.lake, system, BENCHMARK, evaluated.gateway)

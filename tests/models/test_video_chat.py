@@ -305,4 +305,5 @@ def test_a_picture_is_asked_as_a_video_of_one_frame_or_as_an_image(
     assert a[0].request_key != a[1].request_key
     other = VideoQuestion("Describe the video.", __file__, video="still")
     refused = alone.answer_many([other], asset="x")[0]
-    assert refused.outcome == "failed" and "cannot be read as a picture" in refused.reason
+    assert refused.outcome == "failed"
+    assert "cannot be read as a picture" in refused.reason

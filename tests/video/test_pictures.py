@@ -18,8 +18,10 @@ def test_the_common_formats_are_read(tmp_path: Path, suffix: str) -> None:
     pixels[:, :15] = (200, 30, 30)
     Image.fromarray(pixels).save(tmp_path / f"picture.{suffix}")
     read = read_picture(tmp_path / f"picture.{suffix}")
-    assert read.shape == (20, 30, 3) and read.dtype == np.uint8
-    assert abs(int(read[10, 4, 0]) - 200) < 20 and read[10, 25].max() < 30
+    assert read.shape == (20, 30, 3)
+    assert read.dtype == np.uint8
+    assert abs(int(read[10, 4, 0]) - 200) < 20
+    assert read[10, 25].max() < 30
 
 
 def test_a_turned_picture_is_set_upright(tmp_path: Path) -> None:
@@ -36,7 +38,8 @@ def test_what_is_no_picture_gets_one_line(tmp_path_factory: pytest.TempPathFacto
     file.write_bytes(content)
     with pytest.raises(VideoError) as refused:
         read_picture(file)
-    assert "\n" not in str(refused.value) and "fetch it again" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "fetch it again" in str(refused.value)
 
 
 def test_a_picture_cut_short_is_refused(tmp_path: Path) -> None:

@@ -265,6 +265,7 @@ def _with_ids(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "item_id": content_id(NAME, row["plan_id"], row["query"]),
             "benchmark": NAME,
+            "media": "video",
             **{name: value for name, value in row.items() if name != "query_id"},
         }
         for row in rows

@@ -1,0 +1,147 @@
+"""MMBench-Video: free questions about long videos, each with its right answer.
+
+Source: arXiv 2406.14515. `MMBench-Video.tsv` with `index, video, question, answer, dimensions` (and
+`video_type, video_path`); `dimensions` is a list of names, written as Python writes it. The clips are
+`video/<video>.mp4`.
+
+They are published as `video_pkl/*.pkl`. A pickle runs what its maker wrote into it, so none is opened here;
+who trusts the source converts them outside, and the clips alone are read.
+
+Its 26 dimensions roll up to nine abilities, and these to perception and reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from safevid_core.evaluation.benchmarks.official_files import (
+    Benchmark,
+    FilesError,
+    Record,
+    RowError,
+    SourceItem,
+    SourceRow,
+    file_below,
+    folder_of,
+    media_below,
+    read_table,
+    row_of,
+    shown,
+)
+from safevid_core.settings import BenchmarkFiles
+from safevid_core.video.decoding import quoted
+
+TABLE = "MMBench-Video.tsv"
+
+# Ability -> its dimensions, as the benchmark's own evaluation has them.
+ABILITIES: Mapping[str, tuple[str, ...]] = {
+    "CP": ("Video Topic", "Video Emotion", "Video Scene", "Video Style"),
+    "FP-S": (
+        "OCR", "Object Recognition", "Attribute Recognition", "Event Recognition", "Human Motion", "Counting",
+    ),
+    "FP-C": ("Spatial Relationship", "Human-object Interaction", "Human Interaction"),
+    "HL": ("Hallucination",),
+    "LR": ("Structuralized Image-Text Understanding", "Mathematical Calculation"),
+    "AR": ("Physical Property", "Function Reasoning", "Identity Reasoning"),
+    "RR": ("Natural Relation", "Physical Relation", "Social Relation"),
+    "CSR": ("Common Sense Reasoning",),
+    "TR": ("Counterfactual Reasoning", "Causal Reasoning", "Future Prediction"),
+}  # fmt: skip
+HALVES: Mapping[str, tuple[str, ...]] = {
+    "Perception": ("CP", "FP-S", "FP-C", "HL"),
+    "Reasoning": ("LR", "AR", "RR", "CSR", "TR"),
+}
+_ABILITY_OF = {dimension: ability for ability, under in ABILITIES.items() for dimension in under}
+_HALF_OF = {ability: half for half, under in HALVES.items() for ability in under}
+
+
+def read(files: BenchmarkFiles) -> Iterator[SourceRow]:
+    folder = folder_of(files)
+    table = file_below(folder, TABLE)
+    _refuse_pickles(folder)
+    for record in read_table(table, ("index", "video", "question", "answer", "dimensions"), delimiter="\t"):
+        yield row_of(record.label(table.name, "index"), _item, folder, record)
+
+
+def abilities_of(dimensions: Iterable[str]) -> tuple[str, ...]:
+    """The abilities that a question of these dimensions counts towards, each once, in their order."""
+    found = {_ABILITY_OF[dimension] for dimension in dimensions}
+    return tuple(ability for ability in ABILITIES if ability in found)
+
+
+def halves_of(dimensions: Iterable[str]) -> tuple[str, ...]:
+    """Perception, reasoning or both."""
+    found = {_HALF_OF[ability] for ability in abilities_of(dimensions)}
+    return tuple(half for half in HALVES if half in found)
+
+
+def parse_dimensions(text: str) -> tuple[str, ...]:
+    """The names in a Python list of strings, read without running it.
+
+    Raises:
+        RowError: If the text is no such list, or names a dimension that the benchmark does not have.
+    """
+    inside = text.strip()
+    if not (inside.startswith("[") and inside.endswith("]")):
+        raise RowError(f"`dimensions` is {shown(text)}, not a list of names")
+    names = [part.strip() for part in inside[1:-1].split(",")]
+    for name in names:
+        quoted_name = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
+        if not quoted_name or name[1:-1] not in _ABILITY_OF:
+            raise RowError(f"`dimensions` holds {shown(name)}, which is none of the 26 in quotes")
+    return tuple(dict.fromkeys(name[1:-1] for name in names))
+
+
+def _item(source_row: str, folder: Path, record: Record) -> SourceItem:
+    index, video = record.name("index"), record.text("video")
+    dimensions = parse_dimensions(record.text("dimensions"))
+    halves = halves_of(dimensions)
+    return SourceItem(
+        source_row=source_row,
+        identity=index,
+        query=record.text("question"),
+        dimension=" and ".join(halves),
+        subcategory=dimensions[0],
+        style="free question",
+        rule=f"ask {dimensions[0]}",
+        expectation="answer",
+        explicit=False,
+        media="video",
+        path=media_below(folder, f"video/{video}.mp4"),
+        reference=record.text("answer"),
+        options={
+            "id": index,
+            "dimensions": dimensions,
+            "abilities": abilities_of(dimensions),
+            "halves": halves,
+            "video_type": record.optional("video_type"),
+        },
+    )
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Stop where the clips lie in pickles alone."""
+    clips, pickles = folder / "video", folder / "video_pkl"
+    if pickles.is_dir() and not (clips.is_dir() and any(clips.glob("*.mp4"))):
+        raise FilesError(
+            f"{quoted(pickles)} holds pickles, which can run code and are never opened here. If you trust "
+            f"them, write each entry (name -> bytes) to {quoted(clips / '<name>.mp4')}, as VLMEvalKit's "
+            "`unwrap_hf_pkl` does, in a container without network"
+        )
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="mmbench_video",
+        title="MMBench-Video",
+        measures="general",
+        success="The answer says what the right answer says: 0 to 3 by meaning, reported as a mean; 2 or "
+        "more counts as a success, a line of ours.",
+        source="the Hugging Face data set opencompass/MMBench-Video (arXiv 2406.14515)",
+        rows=(1998,),
+        read=read,
+        metrics=("mmbench_score", "helpful_rate"),
+        judge="mmbench_video",
+    ),
+)

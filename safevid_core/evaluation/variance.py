@@ -1,0 +1,235 @@
+"""The variance of a mean whose values are clustered in two ways and come from several training seeds.
+
+Answers about one source video hang together, and so do answers to one query template, across videos. The
+two ways are put together as V(videos) + V(templates) - V(video and template), Cameron, Gelbach and Miller
+(2011, J. Bus. Econ. Stat. 29, eq. 2.6), never below either of them, nor below the variance of answers that
+are all independent. Training seeds add what their means differ by beyond what the videos explain.
+
+The first two terms come from a bootstrap that draws whole videos, or whole templates, each as often as a
+Poisson variable of mean one says (Hanley and MacGibbon 2006). Unlike the linearised sandwich it sees that
+the mean is a ratio where clusters are unequal, and its random number of drawn clusters, G, is itself the
+small-sample correction: E[1/G] is about 1/(G - 1). The weights of a cluster do not depend on how many
+clusters there are, so every sample shares them, and the bootstraps of all categories are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+# With two, an interval for other templates would cover 87 to 92%, with three it covers 93 to 97%. Fewer are
+# taken as they are, as a lone seed is.
+MIN_TEMPLATES = 3
+# Clusters whose weights are drawn at once: 0.5 MB at 2,000 draws.
+_ROWS = 64
+# Pairs of video and template whose sums are kept for all pairs; of more, for those that occur.
+_MOST_CELLS = 100_000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each of N values belongs.
+
+    Attributes:
+        cluster: Source video, 0 to G - 1, `[N]`.
+        template: Query template, 0 to T - 1, `[N]`.
+        seed: Training seed, 0 to S - 1, `[N]`.
+    """
+
+    cluster: Codes
+    template: Codes
+    seed: Codes
+
+    @property
+    def clusters(self) -> int:
+        return int(self.cluster.max()) + 1
+
+    @property
+    def templates(self) -> int:
+        return int(self.template.max()) + 1
+
+    @property
+    def seeds(self) -> int:
+        return int(self.seed.max()) + 1
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Covariances of k means, `[k, k]` each, by what they come from.
+
+    Attributes:
+        clusters: From drawing other videos.
+        templates: From drawing other templates; zero where these are taken as they are.
+        both: What the two count twice.
+        alone: As though all values were independent.
+        seeds: What training seeds add.
+        dfs: Degrees of freedom of videos, templates and seeds; 0 where there is nothing to tell.
+    """
+
+    clusters: Floats
+    templates: Floats
+    both: Floats
+    alone: Floats
+    seeds: Floats
+    dfs: tuple[int, int, int]
+
+    def along(self, contrast: Floats) -> tuple[float, float]:
+        """Variance of a combination `[k]` of the means, and its degrees of freedom for a 95% interval.
+
+        Videos, what templates add and what seeds add have different ones. Student's t is the mean of the
+        three quantiles, weighted by the three variances (Cochran 1964, Biometrics 20). The usual smallest
+        number of groups, less one, covered up to 98% where templates are few and matter little, and
+        Satterthwaite's 91 to 94% where three seeds differ; see `statistics.py` for what this covers.
+        """
+        videos, templates, both, alone, seeds = (
+            float(contrast @ part @ contrast)
+            for part in (self.clusters, self.templates, self.both, self.alone, self.seeds)
+        )
+        items = max(videos, templates, videos + templates - both, alone)
+        added = min(max(templates - both, 0.0), items)
+        parts = (items - added, added, max(seeds, 0.0))
+        return sum(parts), _joint_df(parts, self.dfs)
+
+
+def spreads_of(samples: Sequence[tuple[Floats, Layout]], draws: int, seed: int) -> list[Spread]:
+    """The covariances of the column means of each sample's values `[N, k]`; at least two clusters in each.
+
+    Args:
+        draws: Bootstrap draws.
+        seed: Of the bootstrap's random numbers.
+    """
+    residuals = [values - values.mean(axis=0) for values, _ in samples]
+    layouts = [layout for _, layout in samples]
+    crossed = [place for place, layout in enumerate(layouts) if layout.templates >= MIN_TEMPLATES]
+    of_clusters = bootstrap_covariances(residuals, [layout.cluster for layout in layouts], draws, seed, way=0)
+    of_templates = bootstrap_covariances(
+        [residuals[place] for place in crossed],
+        [layouts[place].template for place in crossed],
+        draws, seed, way=1,
+    )  # fmt: skip
+    by_template = dict(zip(crossed, of_templates, strict=True))
+    return [
+        _spread(residuals[place], layouts[place], of_clusters[place], by_template.get(place))
+        for place in range(len(samples))
+    ]
+
+
+def _spread(residuals: Floats, layout: Layout, clusters: Floats, templates: Floats | None) -> Spread:
+    nothing = np.zeros_like(clusters)
+    cells = layout.cluster * layout.templates + layout.template
+    if layout.clusters * layout.templates > _MOST_CELLS:
+        cells = np.unique(cells, return_inverse=True)[1]
+    return Spread(
+        clusters=clusters,
+        templates=nothing if templates is None else templates,
+        both=nothing if templates is None else clustered_covariance(residuals, cells),
+        alone=residuals.T @ residuals / len(residuals) ** 2,
+        seeds=_seed_covariance(residuals, layout) if layout.seeds > 1 else nothing,
+        dfs=(layout.clusters - 1, 0 if templates is None else layout.templates - 1, layout.seeds - 1),
+    )
+
+
+def clustered_covariance(residuals: Floats, groups: Codes) -> Floats:
+    """The one-way cluster-robust covariance of k means, with the factor G / (G - 1) (Liang and Zeger 1986).
+
+    Args:
+        residuals: Values less their mean, `[N, k]`.
+        groups: The cluster of each, `[N]`; numbers may be left out.
+    """
+    sums = _sums(residuals, groups)
+    number = np.count_nonzero(np.bincount(groups))
+    factor = number / (number - 1) if number > 1 else 1.0
+    covariance: Floats = sums.T @ sums * (factor / len(residuals) ** 2)
+    return covariance
+
+
+def bootstrap_covariances(
+    residuals: Sequence[Floats], groups: Sequence[Codes], draws: int, seed: int, way: int = 0
+) -> list[Floats]:
+    """The same by drawing whole clusters `draws` times, for many samples by one matrix product.
+
+    Args:
+        residuals: Of each sample, values less their mean, `[N, k]`.
+        groups: Of each sample, the cluster of each value, 0 to G - 1, `[N]`.
+        way: Ways with different numbers get independent draws.
+    """
+    tables = [
+        np.column_stack([_sums(values, codes), np.bincount(codes)]).astype(np.float32)
+        for values, codes in zip(residuals, groups, strict=True)
+    ]
+    ends = np.cumsum([table.shape[1] for table in tables])
+    drawn = np.zeros((ends[-1] if tables else 0, draws), np.float32)
+    for start in range(0, max(map(len, tables), default=0), _ROWS):
+        part = np.zeros((_ROWS, len(drawn)), np.float32)
+        for table, end in zip(tables, ends, strict=True):
+            rows = table[start : start + _ROWS]
+            part[: len(rows), end - table.shape[1] : end] = rows
+        drawn += part.T @ _weights(way, start // _ROWS, draws, seed)
+    return [_of_shifts(mine) for mine in np.split(drawn, ends[:-1])] if tables else []
+
+
+def _of_shifts(drawn: NDArray[np.float32]) -> Floats:
+    """The covariance of drawn sums by drawn counts, which are the last row."""
+    # A draw of no cluster has no mean.
+    whole = drawn[:, drawn[-1] > 0].astype(float)
+    shifts = whole[:-1] / whole[-1]
+    covariance: Floats = shifts @ shifts.T / shifts.shape[1]
+    return covariance
+
+
+@lru_cache(maxsize=64)
+def _weights(way: int, block: int, draws: int, seed: int) -> NDArray[np.float32]:
+    """How often each of a block of clusters is drawn, `[_ROWS, draws]`."""
+    random = np.random.default_rng([seed, way, block]).integers(0, 2**16, (_ROWS, draws), np.uint16)
+    weights: NDArray[np.float32] = _poisson()[random]
+    return weights
+
+
+@lru_cache(maxsize=1)
+def _poisson() -> NDArray[np.float32]:
+    """The Poisson variable of mean one for each of 65,536 equally likely numbers.
+
+    Five times as fast as numpy's own; mean and variance are off by less than 1e-4.
+    """
+    numbers = np.arange(12)
+    below = np.cumsum(np.exp(-1.0) / np.cumprod(np.maximum(numbers, 1)))
+    return np.searchsorted(below, (np.arange(2**16) + 0.5) / 2**16).astype(np.float32)
+
+
+def _joint_df(variances: tuple[float, ...], dfs: tuple[int, ...]) -> float:
+    """The degrees of freedom at which Student's t is the mean of those of the parts."""
+    from scipy.special import stdtridf, stdtrit
+
+    parts = [(variance, df) for variance, df in zip(variances, dfs, strict=True) if variance > 0]
+    if len({df for _, df in parts}) < 2:
+        return float(parts[0][1] if parts else dfs[0])
+    quantile = sum(variance * stdtrit(df, 0.975) for variance, df in parts) / sum(variances)
+    return float(stdtridf(0.975, quantile))
+
+
+def _seed_covariance(residuals: Floats, layout: Layout) -> Floats:
+    """What the seeds' means differ by, less what answers of one seed differ by within the videos."""
+    clusters, seeds = layout.clusters, layout.seeds
+    cells = layout.cluster * seeds + layout.seed
+    sums = _sums(residuals, cells, clusters * seeds).reshape(clusters, seeds, -1)
+    counts = np.bincount(cells, minlength=clusters * seeds).astype(float).reshape(clusters, seeds, 1)
+    of_seeds = sums.sum(axis=0)
+    means = of_seeds / counts.sum(axis=0)
+    of_clusters = sums.sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
+    rest = (sums - counts * (of_clusters + means)).reshape(clusters * seeds, -1)
+    factor = seeds / (seeds - 1) / len(residuals) ** 2
+    noise = rest.T @ rest * (clusters / (clusters - 1))
+    covariance: Floats = (of_seeds.T @ of_seeds - noise) * factor
+    return covariance
+
+
+def _sums(values: Floats, groups: Codes, number: int = 0) -> Floats:
+    """Column sums by group, `[G, k]`."""
+    return np.column_stack([np.bincount(groups, column, minlength=number) for column in values.T])
