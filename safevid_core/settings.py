@@ -241,6 +241,9 @@ class EvaluationSettings(Group):
     panel: tuple[str, ...] = Field(
         ("rubric",), description="Judges whose majority is the verdict; a tie is undecidable."
     )
+    labels: Path | None = Field(
+        None, description="CSV of people's labels that the judges are held against; None is none."
+    )
     writer_families: tuple[str, ...] = Field(
         (), description="Model families that wrote queries or chosen answers."
     )

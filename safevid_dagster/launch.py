@@ -104,15 +104,18 @@ def steps(settings: Settings) -> Iterator[Step]:
     yield Step("safevid_350k_release")
     policies = [dg.MultiPartitionKey({"policy": p, "data_scale": "1"}) for p in settings.alignment.policies]
     yield Step("dpo_checkpoint", tuple(policies))
-    yield Step("safevidbench_base")
+    for benchmark in settings.evaluation.benchmarks:
+        yield Step(benchmark)
     yield Step("taxonomy_drift_audit")
     cells = [
-        dg.MultiPartitionKey({"system": system, "benchmark": "safevidbench_base"})
+        dg.MultiPartitionKey({"system": system, "benchmark": benchmark})
+        for benchmark in settings.evaluation.benchmarks
         for system in settings.systems
     ]
     yield Step("benchmark_responses", tuple(cells))
     yield Step("benchmark_scores", tuple(cells))
     yield Step("query_robustness_audit")
+    yield Step("judge_validation")
     yield Step("scorecard")
 
 

@@ -14,7 +14,9 @@ ASSETS = {
     "signal_descriptions", "descriptions", "taxonomy_queries", "safevid_350k_pairs",
     "safevid_350k_release", "dpo_checkpoint", "safevidbench_base", "benchmark_responses",
     "benchmark_scores", "scorecard", "description_fidelity_audit", "detail_loss_audit", "temporal_audit",
-    "taxonomy_drift_audit", "query_robustness_audit",
+    "taxonomy_drift_audit", "query_robustness_audit", "judge_validation", "vlbreakbench_base",
+    "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
+    "mmbench_video",
 }  # fmt: skip
 
 LOAD = """

@@ -113,8 +113,8 @@ def make_judge_validation(settings: Settings, lake: Lake, gateway: Gateway) -> S
     """
     panel = open_panel(settings)
     cases = load_suite()
-    path: Path | None = getattr(settings.evaluation, "labels", None)
-    labels, unusable = read_labels(path) if path is not None and path.is_file() else ([], {})
+    path = settings.evaluation.labels
+    labels, unusable = read_labels(path) if path is not None else ([], {})
     scores = _labelled_scores(lake, labels)
     names = [seat.name for seat in panel.seats] + ([PANEL] if len(panel.benches[0]) > 1 else [])
 

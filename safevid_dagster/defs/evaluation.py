@@ -1,12 +1,21 @@
-"""SafeVidBench, the answers of every system on it, their verdicts, and the scorecard."""
+"""Benchmarks, the answers of every system on them, their verdicts, the judges' own test, the scorecard."""
 
 import dagster as dg
 
+from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE, make_outside_benchmark
 from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
+from safevid_core.evaluation.judge_validation import make_judge_validation
 from safevid_core.evaluation.responses import make_benchmark_responses
 from safevid_core.evaluation.scorecard import make_scorecard
 from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, SAFEVIDBENCH_BASE, SCORECARD
+from safevid_core.records import (
+    BENCHMARK_RESPONSES,
+    BENCHMARK_SCORES,
+    JUDGE_VALIDATION,
+    SAFEVIDBENCH_BASE,
+    SCORECARD,
+    benchmark_table,
+)
 from safevid_dagster.defs.alignment import dpo_checkpoint
 from safevid_dagster.defs.checks import LEAKAGE, conserves, leakage
 from safevid_dagster.defs.descriptions import descriptions
@@ -33,6 +42,28 @@ def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
     return result._replace(check_results=[*(result.check_results or []), leakage(safevid.lake)])
 
 
+def _outside(name: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=name,
+        group_name="benchmarks",
+        kinds={"polars"},
+        deps=["pocket_clips"],
+        check_specs=[conserves(name)],
+        description=f"{OUTSIDE[name].title}, read from its official files: {OUTSIDE[name].source}.",
+    )
+    def benchmark(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+        return safevid.whole(
+            context,
+            benchmark_table(name),
+            lambda: make_outside_benchmark(safevid.settings, safevid.lake, name),
+        )
+
+    return benchmark
+
+
+outside_benchmarks = [_outside(name) for name in OUTSIDE]
+
+
 def system_and_benchmark(key: str) -> str:
     assert isinstance(key, dg.MultiPartitionKey)
     return f"{key.keys_by_dimension['system']}|{key.keys_by_dimension['benchmark']}"
@@ -41,14 +72,18 @@ def system_and_benchmark(key: str) -> str:
 @dg.asset(
     group_name="evaluation",
     kinds={"pytorch"},
-    deps=[dg.AssetDep(dpo_checkpoint, partition_mapping=dg.AllPartitionMapping()), safevidbench_base],
+    deps=[
+        dg.AssetDep(dpo_checkpoint, partition_mapping=dg.AllPartitionMapping()),
+        safevidbench_base,
+        *outside_benchmarks,
+    ],
     partitions_def=MEASUREMENTS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="video_model",
     check_specs=[conserves("benchmark_responses")],
 )
 def benchmark_responses(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
-    """The answers of a system, before or after alignment, or of a control."""
+    """The answers of a system, before or after alignment, or of a control, to one benchmark."""
 
     def respond(partition: str):
         system, benchmark = partition.split("|")
@@ -77,8 +112,23 @@ def benchmark_scores(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.
 
 @dg.asset(
     group_name="evaluation",
-    kinds={"python"},
+    kinds={"polars"},
     deps=[benchmark_scores],
+    check_specs=[conserves("judge_validation")],
+)
+def judge_validation(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """How far each judge can be trusted: a fixed adversarial suite, and people's labels where there are any."""
+    return safevid.whole(
+        context,
+        JUDGE_VALIDATION,
+        lambda: make_judge_validation(safevid.settings, safevid.lake, safevid.gateway),
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"python"},
+    deps=[benchmark_scores, judge_validation],
     check_specs=[conserves("scorecard")],
 )
 def scorecard(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:

@@ -16,7 +16,7 @@ CHECKPOINTS = dg.MultiPartitionsDefinition(
 )
 MEASUREMENTS = dg.MultiPartitionsDefinition(
     {
-        "benchmark": dg.StaticPartitionsDefinition(["safevidbench_base"]),
+        "benchmark": dg.StaticPartitionsDefinition(list(settings.evaluation.benchmarks)),
         "system": dg.StaticPartitionsDefinition(list(settings.systems)),
     }
 )
