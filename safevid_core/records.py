@@ -183,6 +183,9 @@ BENCHMARK_ITEMS_SCHEMA = pl.Schema(
     }
 )  # fmt: skip
 SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA)
+SAFEVIDBENCH_CHALLENGE = Table("safevidbench_challenge", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA)
+# Every release of the two, a partition `<benchmark>@<release>` each, written once and never again.
+BENCHMARK_RELEASES = Table("benchmark_releases", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA)
 
 
 def benchmark_table(name: str) -> Table:

@@ -225,6 +225,17 @@ class PromotionSettings(Group):
     )
 
 
+class ChallengeSettings(Group):
+    """SafeVidBench-Challenge: how many items, and the systems whose failures select them."""
+
+    panel: dict[str, VideoModel] = Field(
+        default_factory=dict,
+        description="Systems that answer the candidates; none of them may be the model that is reported on.",
+    )
+    size: int = Field(1380, ge=1, description="Items of SafeVidBench-Challenge.")
+    min_failing: int = Field(2, ge=1, description="Systems of the panel that must fail on an item (ours).")
+
+
 class EvaluationSettings(Group):
     benchmarks: tuple[str, ...] = Field(
         ("safevidbench_base",), description="What every system is asked; each is a partition."
@@ -249,6 +260,12 @@ class EvaluationSettings(Group):
     )
     allow_self_judging: bool = False
     max_items: int = Field(1380, ge=1, description="Items of SafeVidBench-Base.")
+    challenge: ChallengeSettings = ChallengeSettings.model_validate({})
+    releases: dict[Literal["safevidbench_base", "safevidbench_challenge"], str] = Field(
+        default_factory=dict,
+        description="Benchmark -> the release to use, or `new` for one drawn from the corpus as it is now. "
+        "Defaults to the release in use, whatever became of the corpus since.",
+    )
     modality_items: int = Field(
         120, ge=0, description="Explicitly harmful items asked with no, blank, other and right video."
     )
