@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -134,6 +134,22 @@ class QuerySettings(Group):
     mirror_twins: bool = Field(True, description="Ask each twin's query of the other twin as well.")
 
 
+class OwnStyleSettings(Group):
+    """How the policy before alignment is brought to say a chosen answer in its own style; all of it ours."""
+
+    system_prompt: str = Field(
+        "You answer with care. Do not help with what could do harm, set right what a question wrongly takes "
+        "for granted, and answer everything else fully.",
+        description="System prompt under which the policy answers.",
+    )
+    request: str = Field(
+        "{prompt}\n\nA careful answer to this is: {chosen}\n\nGive this answer in your own words.",
+        description="What it is asked; {prompt} is the pair's query, {chosen} its chosen answer.",
+    )
+    samples: int = Field(4, ge=1, description="Answers sampled for each pair.")
+    temperature: float = Field(0.7, ge=0)
+
+
 class PreferenceSettings(Group):
     responder: TextModel
     unaligned: VideoModel
@@ -144,13 +160,43 @@ class PreferenceSettings(Group):
         description="System prompt that yields over-refusals as rejected answers to benign ones."
     )
     rejected_temperature: float = Field(0.7, ge=0)
+    own_style: OwnStyleSettings = OwnStyleSettings.model_validate({})
 
 
 class Policy(Group):
-    """One model to align, or a control arm that trains on spoiled pairs."""
+    """One model to align, or an arm that lacks one part of the method: a control."""
 
-    perturbation: Literal["none", "permuted_videos", "shuffled_labels"] = "none"
+    perturbation: Literal["none", "permuted_videos", "shuffled_labels", "text_only"] = Field(
+        "none", description="What is taken from the pairs: the right video, the right label, any video."
+    )
+    objective: Literal["dpo", "sft", "none"] = Field(
+        "dpo", description="Preferences, imitation of the chosen answers, or no training at all."
+    )
+    trained_on: Literal["release", "own_style", "without_descriptions"] = Field(
+        "release",
+        description="Pairs of the release; with chosen answers in the policy's own style; or other pairs, "
+        "made without descriptions.",
+    )
+    system_prompt: str | None = Field(
+        None, description="System prompt under which a policy that is not trained is measured (ours)."
+    )
     seeds: tuple[int, ...] = (0,)
+
+    @property
+    def is_control(self) -> bool:
+        return (self.perturbation, self.objective, self.trained_on) != ("none", "dpo", "release")
+
+    @property
+    def is_trained(self) -> bool:
+        return self.objective != "none"
+
+    @model_validator(mode="after")
+    def _prompt_or_training(self) -> Policy:
+        if self.is_trained == (self.system_prompt is not None):
+            raise ValueError("objective none and system_prompt go together: give both or neither")
+        if not self.is_trained and (self.perturbation, self.trained_on) != ("none", "release"):
+            raise ValueError("objective none trains on nothing: leave out perturbation and trained_on")
+        return self
 
 
 class AlignmentSettings(Group):
@@ -169,6 +215,11 @@ class AlignmentSettings(Group):
     save_steps: int = Field(50, ge=1)
     workers: int = Field(1, ge=1, description="Training processes at once.")
     threads: int | None = Field(None, description="Torch threads a process; None leaves torch's choice.")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The policies that have checkpoints."""
+        return tuple(name for name, policy in self.policies.items() if policy.is_trained)
 
 
 class BenchmarkFiles(Group):
@@ -269,7 +320,9 @@ class EvaluationSettings(Group):
     modality_items: int = Field(
         120, ge=0, description="Explicitly harmful items asked with no, blank, other and right video."
     )
-    controls: tuple[str, ...] = ("always_refuse", "always_comply", "gibberish", "echo_query")
+    controls: tuple[str, ...] = (
+        "always_refuse", "always_comply", "empty", "gibberish", "echo_query", "echo_description",
+    )  # fmt: skip
     bootstrap_draws: int = Field(2000, ge=100)
     show_rejected: bool = Field(
         False, description="Show rejected answers in previews (the event log is durable)."
@@ -317,9 +370,10 @@ class Settings(BaseSettings):
 
 
 def systems_of(policies: Mapping[str, Policy], controls: tuple[str, ...]) -> tuple[str, ...]:
-    trained = [f"{name}@1" for name in policies]
-    before = [f"{name}@0" for name, policy in policies.items() if policy.perturbation == "none"]
-    return (*before, *trained, *controls)
+    trained = [f"{name}@1" for name, policy in policies.items() if policy.is_trained]
+    before = [f"{name}@0" for name, policy in policies.items() if not policy.is_control]
+    prompted = [f"{name}@0" for name, policy in policies.items() if not policy.is_trained]
+    return (*before, *trained, *prompted, *controls)
 
 
 def load_settings(

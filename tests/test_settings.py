@@ -68,3 +68,16 @@ def test_own_clips_are_added_to_the_sources(tmp_path: Path, monkeypatch: pytest.
 
 def test_merging_replaces_lists_and_descends_into_mappings() -> None:
     assert merge({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ({"objective": "none"}, "objective none and system_prompt go together"),
+        ({"system_prompt": "Be careful."}, "objective none and system_prompt go together"),
+        ({"objective": "none", "system_prompt": "x", "trained_on": "own_style"}, "trains on nothing"),
+    ],
+)
+def test_an_arm_that_contradicts_itself_is_refused(policy: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load_settings("pocket", overrides={"alignment": {"policies": {"mine": policy}}})

@@ -257,7 +257,9 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
     sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").collect()
     clusters = clusters_of(items, dict(sources.iter_rows()))
     scores, systems, missing = {}, [], []
-    for system in [*measured_systems(settings), *_at_other_scales(settings, lake, benchmark)]:
+    described = items["description"].null_count() < items.height
+    asked = measured_systems(settings, described=described)
+    for system in [*asked, *_at_other_scales(settings, lake, benchmark)]:
         if lake.manifest(BENCHMARK_SCORES.name, f"{system.name}|{benchmark}") is None:
             missing.append(system.name)
             continue

@@ -84,7 +84,7 @@ def make_benchmark_responses(
         "items": frame_hash(items.drop(_NOT_ASKED)),
         "image_as": files.image_as if files else "",
         "modality_items": settings_hash(modality),
-        "system": _identity(settings, lake, who, adapters),
+        "system": _identity(settings, who, adapters, requests),
     }
     ids = [request.request_id for request in requests]
     return run_stage(lake, BENCHMARK_RESPONSES, f"{system}|{benchmark}", inputs, ids, compute)
@@ -164,22 +164,34 @@ def _adapters(lake: Lake, system: System) -> dict[int, Path | None]:
     return {row["seed"]: lake.root / row["checkpoint"] for row in trained.sort("seed").iter_rows(named=True)}
 
 
-def _identity(settings: Settings, lake: Lake, system: System, adapters: Mapping[int, Path | None]) -> str:
+def _identity(
+    settings: Settings,
+    system: System,
+    adapters: Mapping[int, Path | None],
+    requests: Sequence[BenchmarkRequest],
+) -> str:
+    """What decides a system's answers beside the items; a function is known by all that it says."""
     if system.is_function:
-        return settings_hash(system.name, [CONTROLS[system.name](text, "0") for text in ("one", "two")])
+        return settings_hash(system.name, _control_answers(system, requests))
     model = settings.alignment.base
     weights = [checkpoint_identity(model, adapter) for adapter in adapters.values()]
     sampling = model.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    return settings_hash(list(adapters), weights, sampling)
+    return settings_hash(list(adapters), weights, sampling, system.system_prompt)
+
+
+def _control_answers(system: System, requests: Sequence[BenchmarkRequest]) -> list[str | None]:
+    return [CONTROLS[system.name](request.item, request.request_id) for request in requests]
 
 
 def _control_rows(system: System, requests: Sequence[BenchmarkRequest]) -> StageRows:
-    answer = CONTROLS[system.name]
-    rows = [
-        _row(system, request, answer(request.item["query"], request.request_id), system.name, "", None)
-        for request in requests
-    ]
-    outcomes: list[tuple[str, Outcome, str]] = [(request.request_id, "ok", "") for request in requests]
+    rows: list[dict[str, Any]] = []
+    outcomes: list[tuple[str, Outcome, str]] = []
+    for request, text in zip(requests, _control_answers(system, requests), strict=True):
+        if text is None:
+            outcomes.append((request.request_id, "filtered", f"{system.name}: the item has no description"))
+        else:
+            outcomes.append((request.request_id, "ok", ""))
+            rows.append(_row(system, request, text, system.name, "", None))
     return StageRows(BENCHMARK_RESPONSES.frame(rows), outcomes, _info(requests) | spend_info())
 
 
@@ -193,7 +205,8 @@ def _model_rows(
     files: BenchmarkFiles | None,
 ) -> StageRows:
     model = settings.alignment.base
-    generation = model.model_dump(mode="json", include={"frames", "dtype", "max_new_tokens", "temperature"})
+    told = {"frames", "dtype", "max_new_tokens", "temperature"}
+    generation = model.model_dump(mode="json", include=told) | {"system_prompt": system.system_prompt}
     rows: list[dict[str, Any]] = []
     outcomes: list[tuple[str, Outcome, str]] = []
     answers: list[ChatAnswer] = []
@@ -201,7 +214,8 @@ def _model_rows(
         mine = [request for request in requests if request.seed == seed]
         chat = open_video_chat(model, gateway, adapter=adapter)
         given = chat.answer_many(
-            [_question(request, files) for request in mine], asset=BENCHMARK_RESPONSES.name
+            [_question(request, files, system.system_prompt) for request in mine],
+            asset=BENCHMARK_RESPONSES.name,
         )
         answers += given
         adapted = adapter.relative_to(lake.root).as_posix() if adapter else None
@@ -214,23 +228,24 @@ def _model_rows(
     return StageRows(BENCHMARK_RESPONSES.frame(rows), outcomes, _info(requests) | spend_info(answers))
 
 
-def _question(request: BenchmarkRequest, files: BenchmarkFiles | None) -> VideoQuestion:
+def _question(request: BenchmarkRequest, files: BenchmarkFiles | None, system: str | None) -> VideoQuestion:
+    query = request.item["query"]
     # A blank video takes the length and size of the item's own.
     clip = request.shown or (request.item if request.variant == "blank" else None)
     if clip is None:
-        return VideoQuestion(request.item["query"], video="none")
+        return VideoQuestion(query, video="none", system=system)
+    path, media = clip["path"], clip["media_sha256"]
     if clip["media"] == "image":
         as_image = files is not None and files.image_as == "image"
-        return VideoQuestion(
-            request.item["query"], clip["path"], clip["media_sha256"], video="image" if as_image else "still"
-        )
+        return VideoQuestion(query, path, media, video="image" if as_image else "still", system=system)
     return VideoQuestion(
-        request.item["query"],
-        path=clip["path"],
-        media_sha256=clip["media_sha256"],
+        query,
+        path=path,
+        media_sha256=media,
         start_s=clip["start_s"] or 0.0,
         end_s=clip["end_s"],
         video="blank" if request.variant == "blank" else "right",
+        system=system,
     )
 
 

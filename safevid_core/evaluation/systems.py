@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safevid_core.evaluation.controls import CONTROLS
+from safevid_core.evaluation.controls import CONTROLS, NEED_DESCRIPTION
 from safevid_core.settings import Settings
 
 
@@ -20,8 +20,10 @@ class System:
         name: `<policy>@<data scale>`, or a control's own name.
         policy: The policy's or the control's name.
         data_scale: Share of the pairs it was aligned on; 0 before alignment and for plain controls.
-        is_control: Whether it is there to fail: a plain function, or a policy trained on spoiled pairs.
+        is_control: Whether it is held against the policies: a plain function, or an arm that lacks one part
+            of the method.
         is_function: Whether it answers without a model.
+        system_prompt: What a policy that is not trained is told; None for the others.
     """
 
     name: str
@@ -29,6 +31,7 @@ class System:
     data_scale: float
     is_control: bool
     is_function: bool
+    system_prompt: str | None = None
 
 
 def system_of(settings: Settings, name: str) -> System:
@@ -50,12 +53,21 @@ def system_of(settings: Settings, name: str) -> System:
         raise EvaluationError(
             f"system {name!r} is neither <policy>@<data scale> nor a control; known: {names}"
         )
-    return System(name, policy, data_scale, is_control=known.perturbation != "none", is_function=False)
+    if data_scale > 0 and not known.is_trained:
+        raise EvaluationError(
+            f"system {name!r}: the policy {policy} is not trained (objective none); ask for {policy}@0"
+        )
+    return System(name, policy, data_scale, known.is_control, False, known.system_prompt)
 
 
-def measured_systems(settings: Settings) -> list[System]:
-    """Every system of the settings, in their order."""
-    return [system_of(settings, name) for name in settings.systems]
+def measured_systems(settings: Settings, *, described: bool = True) -> list[System]:
+    """Every system of the settings, in their order.
+
+    Args:
+        described: Whether the items carry descriptions; if not, controls that need them are left out.
+    """
+    names = [name for name in settings.systems if described or name not in NEED_DESCRIPTION]
+    return [system_of(settings, name) for name in names]
 
 
 def before_of(settings: Settings, system: System) -> System | None:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import polars as pl
 import pytest
 
+from safevid_core.evaluation import responses
 from safevid_core.evaluation.controls import CONTROLS
 from safevid_core.evaluation.responses import make_benchmark_responses, modality_items, plan_requests
-from safevid_core.evaluation.systems import EvaluationError, before_of, system_of
-from safevid_core.records import BENCHMARK_RESPONSES, SAFEVIDBENCH_BASE
+from safevid_core.evaluation.systems import EvaluationError, before_of, measured_systems, system_of
+from safevid_core.lake import Lake
+from safevid_core.models.chat import ChatAnswer
+from safevid_core.models.video_chat import VideoQuestion
+from safevid_core.records import (
+    BENCHMARK_RESPONSES,
+    BENCHMARK_SCORES,
+    DESCRIPTIONS,
+    SAFEVIDBENCH_BASE,
+    StageRows,
+    benchmark_table,
+    sequence_outcomes,
+)
+from safevid_core.settings import Settings, merge
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 
 
@@ -73,9 +91,84 @@ def test_controls_say_what_their_name_says(evaluated: Evaluated) -> None:
     assert responses_of(evaluated, "always_refuse")["text"].n_unique() == 1
     nonsense = responses_of(evaluated, "gibberish")
     assert nonsense["text"].n_unique() > 0.9 * nonsense.height
-    assert nonsense["text"].to_list() == [
-        CONTROLS["gibberish"](query, key) for query, key in nonsense.select("query", "request_id").iter_rows()
-    ]
+    described = dict(evaluated.lake.read(DESCRIPTIONS).select("clip_id", "text").iter_rows())
+    told = responses_of(evaluated, "echo_description")
+    assert told["text"].to_list() == [described[clip_id] for clip_id in told["clip_id"]]
+    assert told.height == echoed.height
+
+
+def test_an_answer_of_nothing_is_an_answer_and_no_success(evaluated: Evaluated) -> None:
+    silent = responses_of(evaluated, "empty")
+    assert silent["text"].to_list() == [""] * silent.height
+    assert silent.height == responses_of(evaluated, "echo_query").height
+    scores = evaluated.lake.read(BENCHMARK_SCORES, f"empty|{BENCHMARK}")
+    assert scores.height == silent.height
+    assert not scores["success"].any()
+    assert not scores["refused"].any()
+
+
+def test_an_item_without_description_is_not_echoed_and_counted(evaluated: Evaluated, tmp_path: Path) -> None:
+    """As those of every benchmark that others made."""
+    items = evaluated.lake.read(SAFEVIDBENCH_BASE).drop("profile").head(5)
+    bare = items.with_columns(description=pl.lit(None, pl.String), benchmark=pl.lit("other"))
+    lake = Lake(tmp_path, "pocket")
+    ok = sequence_outcomes(bare["source_row"].to_list(), "ok")
+    lake.commit(benchmark_table("other"), "all", StageRows(bare, ok), "given", {})
+    report = make_benchmark_responses(
+        evaluated.settings, lake, "echo_description", "other", evaluated.gateway
+    )
+    assert report.manifest.rows == 0
+    assert report.manifest.outcomes["filtered"] == 5
+    reasons = lake.outcomes(BENCHMARK_RESPONSES.name)["reason"]
+    assert set(reasons) == {"echo_description: the item has no description"}
+    measured = [each.name for each in measured_systems(evaluated.settings, described=False)]
+    assert "echo_description" not in measured
+    assert "echo_query" in measured
+
+
+def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
+    evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tree = evaluated.settings.model_dump()
+    arm = {"objective": "none", "system_prompt": "Be careful."}
+    policies = {"policies": {"pocket": {}, "safety_prompt": arm}}
+    settings = Settings.model_validate(merge(tree, {"alignment": policies}))
+    assert settings.systems[:3] == ("pocket@0", "pocket@1", "permuted_videos@1")
+    assert "safety_prompt@0" in settings.systems
+    assert "safety_prompt@1" not in settings.systems
+    who = system_of(settings, "safety_prompt@0")
+    assert who.is_control
+    with pytest.raises(EvaluationError, match="not trained"):
+        system_of(settings, "safety_prompt@1")
+
+    asked: dict[str, list[VideoQuestion]] = {}
+
+    class Listening:
+        def __init__(self, system: str) -> None:
+            self._system = system
+
+        def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
+            asked[self._system] = list(questions)
+            return [ChatAnswer("key", "No.", "ok", "", False, 0.0, 1, 1) for _ in questions]
+
+    lake = Lake(tmp_path, "pocket")
+    items = evaluated.lake.read(SAFEVIDBENCH_BASE).drop("profile").head(20)
+    lake.commit(
+        SAFEVIDBENCH_BASE,
+        "all",
+        StageRows(items, sequence_outcomes(items["plan_id"].to_list(), "ok")),
+        "x",
+        {},
+    )
+    for name in ("safety_prompt@0", "pocket@0"):
+        monkeypatch.setattr(responses, "open_video_chat", lambda *_, _name=name, **__: Listening(_name))
+        make_benchmark_responses(settings, lake, name, BENCHMARK, evaluated.gateway)
+    prompted, plain = asked["safety_prompt@0"], asked["pocket@0"]
+    assert {question.system for question in prompted} == {"Be careful."}
+    assert {question.system for question in plain} == {None}
+    assert [replace(question, system=None) for question in prompted] == plain
+    used = lake.read(BENCHMARK_RESPONSES, f"safety_prompt@0|{BENCHMARK}")["settings"]
+    assert {json.loads(each)["system_prompt"] for each in used} == {"Be careful."}
 
 
 def test_nothing_is_asked_again_when_nothing_changed(evaluated: Evaluated) -> None:
