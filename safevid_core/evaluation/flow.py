@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from safevid_core.lake import Lake, Manifest
-from safevid_core.records import OUTCOMES, SCORECARD, content_id
+from safevid_core.records import BENCHMARK_RELEASES, OUTCOMES, SCORECARD, content_id
 
 # Phase of the method -> its assets in order. The describers' assets, whose names the settings give, come
 # before these within their phase; what belongs to no phase comes last.
@@ -15,7 +15,12 @@ PHASES = {
     "Descriptions": ("signal_descriptions", "descriptions"),
     "Queries and pairs": ("taxonomy_queries", "safevid_350k_pairs", "safevid_350k_release"),
     "Alignment": ("dpo_checkpoint",),
-    "Evaluation": ("safevidbench_base", "benchmark_responses", "benchmark_scores"),
+    "Evaluation": (
+        "safevidbench_base",
+        "safevidbench_challenge",
+        "benchmark_responses",
+        "benchmark_scores",
+    ),
     "Audits": (),
     "Other": (),
 }
@@ -77,12 +82,12 @@ class Flow:
 
 
 def read_flow(lake: Lake) -> Flow:
-    """What the lake holds, the scorecard itself left out."""
+    """What the lake holds; the scorecard itself and the releases that are kept beside it are left out."""
     folder = lake.root / "tables"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     stages, hashes = [], []
     for phase, asset in sorted(map(_placed, names), key=_order):
-        if asset == SCORECARD.name:
+        if asset in (SCORECARD.name, BENCHMARK_RELEASES.name):
             continue
         stage = Stage(asset, phase)
         for partition, manifest in _manifests(lake, asset):

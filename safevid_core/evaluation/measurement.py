@@ -19,6 +19,7 @@ from safevid_core.evaluation.metrics import (
     samples_of,
     template_of,
 )
+from safevid_core.evaluation.releases import refuse_other_release, release_of
 from safevid_core.evaluation.responses import VARIANTS, BenchmarkRequest, read_items
 from safevid_core.evaluation.statistics import (
     SAMPLE_SCHEMA,
@@ -252,20 +253,27 @@ def unmeasured(settings: Settings, lake: Lake) -> dict[str, str]:
 
 
 def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
-    """Measure every system that has verdicts on a committed benchmark."""
+    """Measure every system that has verdicts on a committed benchmark.
+
+    Raises:
+        EvaluationError: If the verdicts on a system of the settings are of another release.
+    """
     items = read_items(lake, benchmark)
+    release = str(items["release"][0])
     sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").collect()
     clusters = clusters_of(items, dict(sources.iter_rows()))
     scores, systems, missing = {}, [], []
     described = items["description"].null_count() < items.height
     asked = measured_systems(settings, described=described)
-    for system in [*asked, *_at_other_scales(settings, lake, benchmark)]:
+    for system in [*asked, *_at_other_scales(settings, lake, benchmark, release)]:
         if lake.manifest(BENCHMARK_SCORES.name, f"{system.name}|{benchmark}") is None:
             missing.append(system.name)
             continue
+        judged = release_of(lake, BENCHMARK_SCORES.name, f"{system.name}|{benchmark}")
+        refuse_other_release(benchmark, {"the benchmark": release, system.name: judged})
         systems.append(system)
         rows = lake.read(BENCHMARK_SCORES, f"{system.name}|{benchmark}")
-        # Verdicts on an earlier release's items are no verdicts on this one.
+        # Where no record says of which release the verdicts are, the items say it.
         scores[system.name] = rows.filter(pl.col("item_id").is_in(items["item_id"].implode()))
     found = Measurement(settings, benchmark, items, clusters, scores, systems, missing)
     for name, rows in scores.items():
@@ -277,8 +285,11 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
     return found
 
 
-def _at_other_scales(settings: Settings, lake: Lake, benchmark: str) -> list[System]:
-    """Policies aligned on other shares of the pairs than the settings measure, where there are verdicts."""
+def _at_other_scales(settings: Settings, lake: Lake, benchmark: str, release: str) -> list[System]:
+    """Policies aligned on other shares of the pairs than the settings measure, with verdicts on its release.
+
+    They are beside what the settings ask for, so that one left behind is left out rather than refused.
+    """
     names = [
         f"{policy}@{scale:g}"
         for policy in settings.alignment.policies
@@ -289,6 +300,7 @@ def _at_other_scales(settings: Settings, lake: Lake, benchmark: str) -> list[Sys
         for name in names
         if name not in settings.systems
         and lake.manifest(BENCHMARK_SCORES.name, f"{name}|{benchmark}") is not None
+        and release_of(lake, BENCHMARK_SCORES.name, f"{name}|{benchmark}") in (None, release)
     ]
 
 

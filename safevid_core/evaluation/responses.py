@@ -82,6 +82,7 @@ def make_benchmark_responses(
     files = settings.evaluation.files.get(benchmark)
     inputs = {
         "items": frame_hash(items.drop(_NOT_ASKED)),
+        "release": str(items["release"][0]),
         "image_as": files.image_as if files else "",
         "modality_items": settings_hash(modality),
         "system": _identity(settings, who, adapters, requests),

@@ -25,6 +25,7 @@ from safevid_core.evaluation.judges.panel import (
     judges_itself,
     open_panel,
 )
+from safevid_core.evaluation.releases import refuse_other_release, release_of
 from safevid_core.evaluation.responses import read_items
 from safevid_core.evaluation.systems import system_of
 from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
@@ -86,13 +87,17 @@ def make_benchmark_scores(
 
     Raises:
         EvaluationError: If the panel cannot be opened: a judge is unknown, has no model, or is of a family
-            that wrote queries or answers and `evaluation.allow_self_judging` is not set.
+            that wrote queries or answers and `evaluation.allow_self_judging` is not set. Or if the answers
+            are to another release of the benchmark than the committed one.
     """
     system_of(settings, system)
     panel = open_panel(settings, benchmark)
     partition = f"{system}|{benchmark}"
     responses = lake.read(BENCHMARK_RESPONSES, partition).select(_ANSWERED).sort("response_id")
-    items = read_items(lake, benchmark).select("item_id", *_OF_ITEM, *_SHOWN)
+    items = read_items(lake, benchmark).select("item_id", "release", *_OF_ITEM, *_SHOWN)
+    release = str(items["release"][0])
+    answers = release_of(lake, BENCHMARK_RESPONSES.name, partition)
+    refuse_other_release(benchmark, {"the benchmark": release, f"the answers of {system}": answers})
     answered = responses.join(
         items.select("item_id", *_OF_ITEM), on="item_id", how="left", maintain_order="left"
     )
@@ -105,7 +110,7 @@ def make_benchmark_scores(
         info = _info(panel, heard) | {"self_judged": bool(judges_itself(settings.evaluation))}
         return StageRows(BENCHMARK_SCORES.frame(scores), outcomes, info)
 
-    inputs = {"responses": frame_hash(answered), "judges": panel_identity(panel)}
+    inputs = {"responses": frame_hash(answered), "judges": panel_identity(panel), "release": release}
     return run_stage(lake, BENCHMARK_SCORES, partition, inputs, responses["response_id"].to_list(), compute)
 
 

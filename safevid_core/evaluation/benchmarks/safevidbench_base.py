@@ -1,11 +1,11 @@
 """SafeVidBench-Base: queries in held-out phrasings about clips that no training pair uses.
 
-A release is known by the hash of its items; another set of items is another release.
+A release is known by the hash of its items; another set of items is another release, and one that is
+drawn stays as it is whatever becomes of the corpus (:mod:`safevid_core.evaluation.releases`).
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from typing import Any
 import polars as pl
 
 from safevid_core.corpus.leakage import leaks
+from safevid_core.evaluation.benchmarks.balance import Balance
+from safevid_core.evaluation.releases import as_release, make_release
 from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, settings_hash
 from safevid_core.models.llm import Gateway
 from safevid_core.queries.generation import IMPLICIT, PlanCell, ask_queries, plan_queries, query_inputs
 from safevid_core.records import (
@@ -26,6 +28,7 @@ from safevid_core.records import (
     VIDEO_CORPUS,
     Outcome,
     StageRows,
+    Table,
     content_id,
 )
 from safevid_core.settings import Settings
@@ -36,9 +39,6 @@ NAME = "safevidbench_base"
 _CLIP_COLUMNS = (
     "clip_id", "source_id", "scene", "twin_group", "path", "media_sha256", "start_s", "end_s", "text",
 )  # fmt: skip
-# Where a file lies and which call wrote a query do not make another release.
-_NOT_IN_RELEASE = ("release", "path", "request_key")
-
 # Shares of the items by kind of query, ours. Together they keep the items that want a refusal or a
 # correction and those that want an answer near half each, with every twin pair counted on both sides.
 _SHARES = {
@@ -54,19 +54,16 @@ _ASKED_FOR_ONE = 2
 
 
 def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> StageReport:
-    """Plan and ask held-out queries about the benchmark clips, and choose the items from them.
+    """Plan and ask held-out queries about the benchmark clips, and choose the items from them, once.
+
+    A release that is in use stays so; `evaluation.releases` asks for another.
 
     Raises:
-        EvaluationError: If a benchmark clip shares a video, a near copy or a twin with a training clip.
+        EvaluationError: If a benchmark clip shares a video, a near copy or a twin with a training clip, or
+            the lake has no release of the name that the settings give.
     """
     taxonomy = load_taxonomy()
-    descriptions = (
-        lake.scan(DESCRIPTIONS)
-        .filter(pl.col("split") == "benchmark")
-        .select(_CLIP_COLUMNS)
-        .sort("clip_id")
-        .collect()
-    )
+    descriptions = held_out_descriptions(lake)
     plan = enough_cells(
         plan_queries(descriptions, settings, taxonomy, "held_out"),
         descriptions,
@@ -74,24 +71,32 @@ def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> 
         settings.evaluation.max_items,
     )
 
-    def compute() -> StageRows:
-        found = benchmark_leaks(lake, descriptions["clip_id"].to_list())
-        if found:
-            raise EvaluationError(
-                f"{NAME}: {len(found)} leaks between train and benchmark, first: {found[0]}"
-            )
+    def draw() -> StageRows:
+        refuse_leaks(lake, descriptions, NAME)
         asked = ask_queries(plan, descriptions, settings, taxonomy, gateway, asset=NAME)
         items = choose_items(asked.rows, settings.evaluation.max_items)
         spent = {name: asked.info[name] for name in ("calls", "cached_calls", "cost_usd")}
         info = spent | {"release": items[0]["release"] if items else "", **composition(items)}
         return StageRows(SAFEVIDBENCH_BASE.frame(items), _outcomes(asked.outcomes, items), info)
 
-    inputs = {
+    drawn_from = {
         "descriptions": frame_hash(descriptions.drop("path")),
         "max_items": settings_hash(settings.evaluation.max_items, _SHARES, _ASKED_FOR_ONE),
         **query_inputs(settings, taxonomy),
     }
-    return run_stage(lake, SAFEVIDBENCH_BASE, WHOLE, inputs, [cell.plan_id for cell in plan], compute)
+    plan_ids = [cell.plan_id for cell in plan]
+    return make_release(settings, lake, SAFEVIDBENCH_BASE, drawn_from, plan_ids, draw)
+
+
+def held_out_descriptions(lake: Lake) -> pl.DataFrame:
+    """The described clips of the benchmark split, by clip id."""
+    return (
+        lake.scan(DESCRIPTIONS)
+        .filter(pl.col("split") == "benchmark")
+        .select(_CLIP_COLUMNS)
+        .sort("clip_id")
+        .collect()
+    )
 
 
 def enough_cells(
@@ -113,7 +118,7 @@ def enough_cells(
         )
         for cells in together.values()
     ]
-    used = _Used()
+    used = Balance()
     asked: set[str] = set()
     for kind, share in _SHARES.items():
         room = round(_ASKED_FOR_ONE * share * max_items)
@@ -141,24 +146,47 @@ def _kind_of_cells(cells: Sequence[PlanCell], taxonomy: Taxonomy) -> str:
     return "premise" if principle == "honest" else "ask"
 
 
-def benchmark_leaks(lake: Lake, clip_ids: Sequence[str] | None = None) -> list[str]:
+def refuse_leaks(lake: Lake, clips: pl.DataFrame, benchmark: str) -> None:
+    """Stop if one of the clips shares something with a training clip.
+
+    Raises:
+        EvaluationError: With their number and the first of them.
+    """
+    found = benchmark_leaks(lake, clips)
+    if found:
+        raise EvaluationError(
+            f"{benchmark}: {len(found)} leaks between train and benchmark, first: {found[0]}"
+        )
+
+
+def benchmark_leaks(
+    lake: Lake, clips: pl.DataFrame | None = None, benchmark: Table = SAFEVIDBENCH_BASE
+) -> list[str]:
     """One line for each training clip that shares something with a benchmark clip; none is as it should be.
 
+    A clip of a release counts also after it left the corpus, or changed sides in it.
+
     Args:
-        clip_ids: The benchmark's clips. Defaults to those of the committed items.
+        clips: Columns `clip_id, media_sha256, twin_group`. Defaults to those of the committed items.
+        benchmark: Whose items those are.
     """
-    used = lake.read(SAFEVIDBENCH_BASE)["clip_id"].to_list() if clip_ids is None else clip_ids
+    used = lake.read(benchmark, WHOLE) if clips is None else clips
     groups = lake.read(CORPUS_SPLIT).select("clip_id", "group_id")
-    copies = lake.scan(SCENE_ASSIGNMENTS).select("clip_id", "near_copy_of").collect()
-    corpus = (
+    assigned = lake.scan(SCENE_ASSIGNMENTS).select("clip_id", "source_id", "near_copy_of").collect()
+    train = (
         lake.scan(VIDEO_CORPUS)
-        .select("clip_id", "source_id", "media_sha256", "twin_group", "split")
+        .filter(pl.col("split") == "train")
+        .select("clip_id", "media_sha256", "twin_group")
         .collect()
-        .join(groups, on="clip_id", how="left")
-        .join(copies, on="clip_id", how="left")
     )
-    in_benchmark = pl.col("clip_id").is_in(list(set(used)))
-    return leaks(corpus.filter(pl.col("split") == "train"), corpus.filter(in_benchmark))
+    sides = [
+        side.select("clip_id", "media_sha256", "twin_group")
+        .unique()
+        .join(groups, on="clip_id", how="left")
+        .join(assigned, on="clip_id", how="left")
+        for side in (train, used)
+    ]
+    return leaks(*sides)
 
 
 def choose_items(queries: Sequence[dict[str, Any]], max_items: int) -> list[dict[str, Any]]:
@@ -170,13 +198,24 @@ def choose_items(queries: Sequence[dict[str, Any]], max_items: int) -> list[dict
         queries: Rows with `query_id` and every column of `records.QUERY_COLUMNS`.
     """
     units = list(_units(queries))
-    used = _Used()
+    used = Balance()
     chosen: list[_Unit] = []
     for kind, share in _SHARES.items():
         chosen += used.take([unit for unit in units if unit.kind == kind], round(share * max_items))
     left = [unit for unit in units if unit not in chosen]
     chosen += used.take(left, max_items - sum(len(unit.rows) for unit in chosen))
-    return _with_ids([row for unit in chosen for row in unit.rows])
+    rows = [row for unit in chosen for row in unit.rows]
+    return as_release(SAFEVIDBENCH_BASE, [item_of(NAME, row) for row in rows])
+
+
+def item_of(benchmark: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A query as an item of a benchmark of clips: known by its plan cell and its words."""
+    return {
+        "item_id": content_id(benchmark, row["plan_id"], row["query"]),
+        "benchmark": benchmark,
+        "media": "video",
+        **{name: value for name, value in row.items() if name != "query_id"},
+    }
 
 
 def composition(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -201,8 +240,19 @@ class _Unit:
     rows: tuple[dict[str, Any], ...]
 
     @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    @property
     def order(self) -> str:
         return content_id("unit", *(row["query_id"] for row in self.rows))
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """What is to be balanced, the most important first; topics are balanced within their kind."""
+        row = self.rows[0]
+        topic = f"{self.kind} {row['subcategory']} {row['style']}"
+        return [("cluster", self.cluster), ("topic", topic), ("scene", row["scene"])]
 
 
 def _units(queries: Iterable[dict[str, Any]]) -> Iterator[_Unit]:
@@ -223,56 +273,6 @@ def _kind_of(row: dict[str, Any]) -> str:
     if verb == "enable" and rest != "shown":
         return "explicit" if row["explicit"] else "benign"
     return {"premise": "premise", "ask": "ask"}.get(verb, "shown")
-
-
-class _Used:
-    """How often each cluster, topic and scene was chosen; what was used least is chosen next."""
-
-    def __init__(self) -> None:
-        self._times: Counter[tuple[str, str]] = Counter()
-
-    def take(self, units: Sequence[_Unit], room: int) -> list[_Unit]:
-        """Units that fit into so many items; a unit that does not fit is passed over."""
-        # Ranks only ever rise, so a rank that is still current when it comes up is the least.
-        heap = [(self._rank(unit), unit.order, place) for place, unit in enumerate(units)]
-        heapq.heapify(heap)
-        taken: list[_Unit] = []
-        while heap and room:
-            stale, order, place = heapq.heappop(heap)
-            unit = units[place]
-            rank = self._rank(unit)
-            if stale != rank:
-                heapq.heappush(heap, (rank, order, place))
-            elif len(unit.rows) <= room:
-                self._times.update(_groups_of(unit))
-                taken.append(unit)
-                room -= len(unit.rows)
-        return taken
-
-    def _rank(self, unit: _Unit) -> tuple[int, ...]:
-        return tuple(self._times[group] for group in _groups_of(unit))
-
-
-def _groups_of(unit: _Unit) -> list[tuple[str, str]]:
-    """What is to be balanced, the most important first; topics are balanced within their kind."""
-    row = unit.rows[0]
-    topic = f"{unit.kind} {row['subcategory']} {row['style']}"
-    return [("cluster", unit.cluster), ("topic", topic), ("scene", row["scene"])]
-
-
-def _with_ids(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    items = [
-        {
-            "item_id": content_id(NAME, row["plan_id"], row["query"]),
-            "benchmark": NAME,
-            "media": "video",
-            **{name: value for name, value in row.items() if name != "query_id"},
-        }
-        for row in rows
-    ]
-    items.sort(key=lambda item: item["item_id"])
-    release = frame_hash(SAFEVIDBENCH_BASE.frame(items).drop(_NOT_IN_RELEASE))[:16]
-    return [{**item, "release": release} for item in items]
 
 
 def _outcomes(
