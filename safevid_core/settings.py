@@ -279,9 +279,8 @@ class PromotionSettings(Group):
 class ChallengeSettings(Group):
     """SafeVidBench-Challenge: how many items, and the systems whose failures select them."""
 
-    panel: dict[str, VideoModel] = Field(
-        default_factory=dict,
-        description="Systems that answer the candidates; none of them may be the model that is reported on.",
+    panel: tuple[VideoModel, ...] = Field(
+        (), description="Systems that answer the candidates; none may be the model that is reported on."
     )
     size: int = Field(1380, ge=1, description="Items of SafeVidBench-Challenge.")
     min_failing: int = Field(2, ge=1, description="Systems of the panel that must fail on an item (ours).")

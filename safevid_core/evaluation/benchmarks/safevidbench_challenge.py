@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def make_safevidbench_challenge(settings: Settings, lake: Lake, gateway: Gateway
     drawn_from = {
         "descriptions": frame_hash(descriptions.drop("path")),
         "safevidbench_base": str(base["release"][0]),
-        "panel": settings_hash(identities, [_generation(model) for model in challenge.panel.values()]),
+        "panel": settings_hash(identities, [_generation(model) for model in challenge.panel]),
         "judges": panel_identity(judges),
         "size": settings_hash(challenge.size, challenge.min_failing, _ASKED_FOR_ONE, _LEAST_ASKED),
         **query_inputs(settings, taxonomy),
@@ -104,21 +104,29 @@ def panel_identities(settings: Settings) -> dict[str, str]:
             f"{NAME}: {challenge.min_failing} systems must fail on an item, and evaluation.challenge.panel "
             f"names {len(challenge.panel)}; name more, or lower evaluation.challenge.min_failing"
         )
-    found: dict[str, str] = {}
-    for name, model in challenge.panel.items():
+    named = panel_of(challenge)
+    for place, (name, model) in enumerate(named.items()):
         if _same_model(model, base):
             raise EvaluationError(
-                f"{NAME}: evaluation.challenge.panel.{name} is the model that is reported on "
+                f"{NAME}: {name} of evaluation.challenge.panel is the model that is reported on "
                 f"(alignment.base, {base.path}); what selects a query never supplies its baseline, so name "
                 "another"
             )
-        twin = next((other for other in found if _same_model(model, challenge.panel[other])), None)
+        twin = next((other for other in list(named)[:place] if _same_model(model, named[other])), None)
         if twin is not None:
             raise EvaluationError(
                 f"{NAME}: {twin} and {name} of evaluation.challenge.panel are one model; name another"
             )
-        found[name] = checkpoint_identity(model)
-    return found
+    return {name: checkpoint_identity(model) for name, model in named.items()}
+
+
+def panel_of(challenge: ChallengeSettings) -> dict[str, VideoModel]:
+    """The systems by the last part of their path; where two share it, by the whole of it and their place."""
+    short = Counter(Path(model.path).name for model in challenge.panel)
+    return {
+        Path(model.path).name if short[Path(model.path).name] == 1 else f"{place} {model.path}": model
+        for place, model in enumerate(challenge.panel, start=1)
+    }
 
 
 def _same_model(one: VideoModel, other: VideoModel) -> bool:
@@ -204,7 +212,7 @@ class _Selection:
         self._gateway = gateway
         self._judges = judges
         self._chats: dict[str, VideoChat] = {
-            name: open_video_chat(model, gateway) for name, model in self._challenge.panel.items()
+            name: open_video_chat(model, gateway) for name, model in panel_of(self._challenge).items()
         }
         self._asked = {(clip, normalised(query)) for clip, query in base.select("clip_id", "query").rows()}
         self._settled: dict[str, tuple[Outcome, str]] = {}
@@ -242,7 +250,7 @@ class _Selection:
         return {
             **self._spend,
             "min_failing": self._challenge.min_failing,
-            "panel_failures": {name: self._fails[name] for name in self._challenge.panel},
+            "panel_failures": {name: self._fails[name] for name in self._chats},
         }
 
     def _round(self, asked: Sequence[Candidate]) -> None:
@@ -348,7 +356,7 @@ def _verdict_calls(hearings: Iterable[Hearing]) -> list[ChatAnswer]:
 # -------------------------------------------------------------------------------------- the description
 
 
-def options_of(item: dict[str, Any]) -> dict[str, Any]:
+def options_of(item: Mapping[str, Any]) -> dict[str, Any]:
     """What only an item of this benchmark has: `category`, the `panel`'s answers, and each `review` of it."""
     found: dict[str, Any] = json.loads(item["options"])
     return found
