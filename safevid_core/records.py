@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -162,15 +162,25 @@ PAIRS = Table(
 RELEASE = Table(
     "safevid_350k_release", "pair_id", "pair_id", pl.Schema([*PAIRS.schema.items(), ("release", _S)])
 )
+# The chosen answers of pairs, said by the policy itself; `overlap` is the share of words in common.
+OWN_STYLE_ANSWERS = Table(
+    "own_style_answers",
+    "pair_id",
+    "pair_id",
+    _schema(pair_id=_S, scene=_S, chosen=_S, sound=_I, overlap=_F, model=_S, system=_S, request_key=_S),
+)
+# Queries and pairs that were made without descriptions, for the arm that trains on them alone.
+QUERIES_WITHOUT_DESCRIPTIONS = replace(TAXONOMY_QUERIES, name="queries_without_descriptions")
+PAIRS_WITHOUT_DESCRIPTIONS = replace(PAIRS, name="pairs_without_descriptions")
 # One row a trained seed; `checkpoint` is a content-addressed directory below the lake's root.
 DPO_CHECKPOINT = Table(
     "dpo_checkpoint",
     "checkpoint_id",
     None,
     _schema(
-        checkpoint_id=_S, policy=_S, data_scale=_F, seed=_I, perturbation=_S, checkpoint=_S, base=_S,
-        base_revision=_S, release=_S, pairs=_I, steps=_I, first_loss=_F, last_loss=_F, reward_margin=_F,
-        reward_accuracy=_F, train_s=_F,
+        checkpoint_id=_S, policy=_S, data_scale=_F, seed=_I, perturbation=_S, objective=_S, trained_on=_S,
+        checkpoint=_S, base=_S, base_revision=_S, release=_S, pairs=_I, steps=_I, first_loss=_F,
+        last_loss=_F, reward_margin=_F, reward_accuracy=_F, train_s=_F,
     ),
     volatile=("train_s",),
 )  # fmt: skip

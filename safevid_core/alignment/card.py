@@ -11,6 +11,7 @@ from safevid_core.alignment.job import RunResult
 from safevid_core.settings import AlignmentSettings, Policy
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
+_LOSS = {"dpo": "DPO, sigmoid", "sft": "mean negative log-likelihood of the chosen answers"}
 _METHOD = (
     "beta",
     "epochs",
@@ -55,6 +56,7 @@ def model_card(
     lineage = {
         "profile": profile,
         "policy": f"{name} (perturbation: {policy.perturbation})",
+        "trained on": policy.trained_on,
         "release": release,
         "data scale": f"{data_scale:g}",
         "pairs trained on": result.pairs,
@@ -66,7 +68,7 @@ def model_card(
         "seed": seed,
         "optimizer steps": result.steps,
     }
-    method = {"loss": "DPO, sigmoid", "trained": "LoRA on the language model; vision tower frozen"}
+    method = {"loss": _LOSS[policy.objective], "trained": "LoRA on the language model; vision tower frozen"}
     method |= {key.replace("_", " "): getattr(settings, key) for key in _METHOD}
     method |= {library: version(library) for library in _LIBRARIES}
     figures = {
@@ -93,8 +95,8 @@ def model_card(
 
 
 def _warning(profile: str, policy: Policy) -> str:
-    if policy.perturbation != "none":
-        return "**A control: its training pairs were spoiled on purpose. Not for use.**\n"
+    if policy.is_control:
+        return "**A control: its training lacks a part of the method on purpose. Not for use.**\n"
     if profile == "pocket":
         return "**Pocket size: a demonstration of the method, not a model for use.**\n"
     return "Refusals and answers of this model are learned from AI-written text; judge it before use.\n"

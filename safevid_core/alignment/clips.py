@@ -80,6 +80,16 @@ class FeatureStore:
         return {**_joined([self._clips[key][1] for key in keys]), "mm_encoder_outputs": outputs}
 
 
+class NoClips:
+    """For training on text alone: nothing is kept, and a batch has no video."""
+
+    def add(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
+        """Leaves the clip out."""
+
+    def batch(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+
 def open_clip_store(model: PreTrainedModel, family: str) -> ClipStore:
     """Features once a clip where the model takes them, pixels where it does not (older transformers)."""
     return FeatureStore(model, family) if FeatureStore.suits(model) else PixelStore()

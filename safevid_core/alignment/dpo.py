@@ -1,4 +1,4 @@
-"""The stage `dpo_checkpoint`: each policy at each data scale, one adapter a seed."""
+"""The stage `dpo_checkpoint`: each trained policy at each data scale, one adapter a seed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safevid_core.alignment.data_scale import nested_sample
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.alignment.perturbations import perturb
+from safevid_core.alignment.training_pairs import TrainingPairs, read_training_pairs
 from safevid_core.lake import (
     Lake,
     StageReport,
@@ -32,7 +33,6 @@ from safevid_core.lake import (
 from safevid_core.models.video_chat import checkpoint_identity
 from safevid_core.records import (
     DPO_CHECKPOINT,
-    RELEASE,
     Outcome,
     StageRows,
     content_id,
@@ -69,22 +69,21 @@ def make_dpo_checkpoints(
         partitions: Names of policies with their data scales, each above 0 and at most 1.
 
     Raises:
-        AlignmentError: If a policy is unknown, no pair is left to train on, or a run fails.
+        AlignmentError: If a policy is unknown or not trained, no pair is left to train on, or a run fails.
     """
-    release = lake.read(RELEASE)
     base = _base_identity(settings.alignment.base)
-    plans = [_plan(settings, lake, release, base, name, scale) for name, scale in partitions]
+    read = cache(partial(read_training_pairs, lake))
+    plans = [_plan(settings, lake, read, base, name, scale) for name, scale in partitions]
     stale = [plan for plan in plans if not plan.is_current(lake)]
     for plan in stale:
         plan.write_jobs()
     reports, failures = [], []
     with _launched([job for plan in stale for job in plan.jobs], settings.alignment.workers) as launch:
         for plan in plans:
-            compute = partial(_collect, settings, lake, release, plan, launch)
+            compute = partial(_collect, settings, lake, plan, launch)
+            ids = plan.source.rows["pair_id"].to_list
             try:
-                report = run_stage(
-                    lake, DPO_CHECKPOINT, plan.partition, plan.inputs, release["pair_id"].to_list, compute
-                )
+                report = run_stage(lake, DPO_CHECKPOINT, plan.partition, plan.inputs, ids, compute)
             except AlignmentError as error:
                 failures.append(str(error))  # the other partitions are worth committing
                 continue
@@ -107,15 +106,22 @@ def read_training_log(lake: Lake, checkpoint: str) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One partition: what it depends on, its pairs, and its jobs, one a seed."""
+    """One partition: what it depends on, its pairs, and its jobs, one a seed.
+
+    Attributes:
+        source: All pairs, of which the share `share` is sampled; `pairs` are those with a chosen answer.
+    """
 
     name: str
     policy: Policy
     data_scale: float
+    share: float
     partition: str
     base: tuple[str, str]
     inputs: dict[str, str]
     folder: Path
+    source: TrainingPairs
+    sampled: frozenset[str]
     pairs: pl.DataFrame
     jobs: list[Job] = field(default_factory=list)
 
@@ -135,7 +141,7 @@ class _Plan:
 def _plan(
     settings: Settings,
     lake: Lake,
-    release: pl.DataFrame,
+    read: Callable[[str], TrainingPairs],
     base: tuple[str, str],
     name: str,
     data_scale: float,
@@ -144,28 +150,36 @@ def _plan(
     if policy is None:
         known = ", ".join(sorted(settings.alignment.policies))
         raise AlignmentError(f"policy {name!r} is not in alignment.policies; known: {known}")
-    if release.is_empty():
-        raise AlignmentError(f"policy {name}: the release holds no pair; make {RELEASE.name} first")
+    if not policy.is_trained:
+        raise AlignmentError(f"policy {name} is not trained (objective none); it has no checkpoint to make")
+    source = read(policy.trained_on)
+    if source.are_empty:
+        raise AlignmentError(f"policy {name}: {source.made_by} holds no pair; make it first")
+    share = data_scale * source.share
     base_settings = settings.alignment.base.model_dump(mode="json", exclude=_BASE_WITHOUT_EFFECT)
     inputs = {
-        "pairs": frame_hash(release.select(_TRAINED_ON)),
+        "pairs": frame_hash(source.rows.select(_TRAINED_ON)),
         "base": " ".join(base),
         "base_settings": settings_hash(base_settings),
         "alignment": settings_hash(
             settings.alignment.model_dump(mode="json", exclude={*_WITHOUT_EFFECT, "base"})
         ),
-        "policy": settings_hash(name, policy, data_scale),
+        "policy": settings_hash(name, policy, share),
         "perturbation_seed": str(settings.seed if policy.perturbation != "none" else None),
     }
     partition = partition_name(name, data_scale)
     fingerprint = stage_fingerprint(lake, DPO_CHECKPOINT, inputs)
     folder = lake.root / "training" / partition / fingerprint
-    pairs = perturb(nested_sample(release, data_scale), policy.perturbation, settings.seed)
+    sampled = nested_sample(source.rows, share)
+    pairs = perturb(sampled.drop_nulls("chosen"), policy.perturbation, settings.seed)
     jobs = [
-        Job(folder / f"seed-{seed}", folder / "pairs.parquet", seed, settings.alignment)
+        Job(folder / f"seed-{seed}", folder / "pairs.parquet", seed, settings.alignment, policy)
         for seed in policy.seeds
     ]
-    return _Plan(name, policy, data_scale, partition, base, inputs, folder, pairs, jobs)
+    return _Plan(
+        name, policy, data_scale, share, partition, base, inputs, folder, source,
+        frozenset(sampled["pair_id"]), pairs, jobs,
+    )  # fmt: skip
 
 
 def _base_identity(base: VideoModel) -> tuple[str, str]:
@@ -230,16 +244,10 @@ def _launched(jobs: Sequence[Job], workers: int) -> Iterator[_Launch]:
             raise
 
 
-def _collect(
-    settings: Settings, lake: Lake, release: pl.DataFrame, plan: _Plan, launch: _Launch
-) -> StageRows:
-    """Wait for a partition's seeds, keep their adapters, and account for every pair of the release."""
+def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> StageRows:
+    """Wait for a partition's seeds, keep their adapters, and account for every pair."""
     results = [launch.wait_for(job) for job in plan.jobs]
-    release_id = release["release"][0]
-    rows = [
-        _keep(settings, lake, plan, job, result, release_id)
-        for job, result in zip(plan.jobs, results, strict=True)
-    ]
+    rows = [_keep(settings, lake, plan, job, result) for job, result in zip(plan.jobs, results, strict=True)]
     info = {
         "calls": 0,
         "cached_calls": 0,
@@ -248,7 +256,7 @@ def _collect(
         "refused": len(results[0].refused),
         "curves": _curves(read_training_log(lake, rows[0]["checkpoint"])),
     }
-    return StageRows(DPO_CHECKPOINT.frame(rows), _outcomes(release, plan, results[0]), info)
+    return StageRows(DPO_CHECKPOINT.frame(rows), _outcomes(plan, results[0]), info)
 
 
 def _curves(log: pl.DataFrame) -> dict[str, list[float]]:
@@ -257,12 +265,10 @@ def _curves(log: pl.DataFrame) -> dict[str, list[float]]:
     return {name: log[column].drop_nulls().round(4).to_list() for name, column in shown.items()}
 
 
-def _keep(
-    settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResult, release_id: str
-) -> dict[str, Any]:
+def _keep(settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResult) -> dict[str, Any]:
     """The finished adapter with its card into the lake; the row that names it."""
     card = model_card(
-        plan.name, lake.profile, release_id, plan.base, plan.policy, plan.data_scale, job.seed,
+        plan.name, lake.profile, plan.source.release, plan.base, plan.policy, plan.data_scale, job.seed,
         settings.alignment, result,
     )  # fmt: skip
     with lake.new_directory("checkpoints") as scratch:
@@ -275,10 +281,12 @@ def _keep(
         "data_scale": plan.data_scale,
         "seed": job.seed,
         "perturbation": plan.policy.perturbation,
+        "objective": plan.policy.objective,
+        "trained_on": plan.policy.trained_on,
         "checkpoint": checkpoint,
         "base": plan.base[0],
         "base_revision": plan.base[1],
-        "release": release_id,
+        "release": plan.source.release,
         "pairs": result.pairs,
         "steps": result.steps,
         "first_loss": result.first_loss,
@@ -289,11 +297,18 @@ def _keep(
     }
 
 
-def _outcomes(release: pl.DataFrame, plan: _Plan, result: RunResult) -> list[tuple[str, Outcome, str]]:
-    sampled = set(plan.pairs["pair_id"])
-    outside: tuple[Outcome, str] = ("filtered", f"outside the {plan.data_scale:.0%} sample of the release")
-    trained: tuple[Outcome, str] = ("ok", "")
-    return [
-        (pair_id, *(result.refused.get(pair_id, trained) if pair_id in sampled else outside))
-        for pair_id in release["pair_id"]
-    ]
+def _outcomes(plan: _Plan, result: RunResult) -> list[tuple[str, Outcome, str]]:
+    trained = set(plan.pairs["pair_id"])
+    outside: tuple[Outcome, str] = ("filtered", f"outside the {plan.share:.0%} sample of the release")
+    if plan.source.share < 1:
+        outside = ("filtered", f"outside the sample that is {plan.data_scale:.0%} of the release in number")
+    lacking: tuple[Outcome, str] = ("filtered", f"no chosen answer in {plan.source.made_by}")
+    used: tuple[Outcome, str] = ("ok", "")
+    found: list[tuple[str, Outcome, str]] = []
+    for pair_id in plan.source.rows["pair_id"]:
+        if pair_id in trained:
+            outcome, reason = result.refused.get(pair_id, used)
+        else:
+            outcome, reason = lacking if pair_id in plan.sampled else outside
+        found.append((pair_id, outcome, reason))
+    return found

@@ -32,6 +32,7 @@ class EncodedPair:
         prompt_ids: What generation sees, placeholders of the video included.
         prompt_modalities: Which prompt tokens are video; None where the family needs no such column.
         chosen_ids: The chosen answer, closed by the end-of-turn token; `rejected_ids` likewise.
+        video_end: The prompt token after the last of the video; 0 without a video.
         reference: Log-probabilities of chosen and rejected under the reference, once they are known.
     """
 
@@ -41,6 +42,7 @@ class EncodedPair:
     prompt_modalities: list[int] | None
     chosen_ids: list[int]
     rejected_ids: list[int]
+    video_end: int = 0
     reference: tuple[float, float] | None = None
 
     def __len__(self) -> int:
@@ -57,7 +59,12 @@ class EncodedPairs:
 
 
 def encode_pairs(
-    rows: pl.DataFrame, settings: AlignmentSettings, processor: Any, store: ClipStore
+    rows: pl.DataFrame,
+    settings: AlignmentSettings,
+    processor: Any,
+    store: ClipStore,
+    *,
+    show_video: bool = True,
 ) -> EncodedPairs:
     """Token ids of every pair that can be trained on, in the rows' order; their clips go into `store`.
 
@@ -67,13 +74,15 @@ def encode_pairs(
 
     Args:
         rows: Pairs with `pair_id, path, media_sha256, start_s, end_s, prompt, chosen, rejected`.
+        show_video: Whether the prompts show the video; without it none is needed. Defaults to true.
     """
     answers = _AnswerEncoder(processor)
+    visual_ids = {getattr(processor, name, None) for name in ("video_token_id", "image_token_id")}
     refused: dict[str, tuple[Outcome, str]] = {}
     kept: dict[str, EncodedPair] = {}
     for clip, group in _by_clip(rows):
         try:
-            frames = _decode(group.row(0, named=True), settings.base)
+            frames = _decode(group.row(0, named=True), settings.base) if show_video else None
         except VideoError as error:
             for pair_id in group["pair_id"]:
                 refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")
@@ -86,6 +95,7 @@ def encode_pairs(
             for row, prompt in zip(group.iter_rows(named=True), prompts, strict=True)
         ]
         for pair in pairs:
+            pair.video_end = _video_end(pair.prompt_ids, visual_ids)
             if len(pair) > settings.max_length:
                 refused[pair.pair_id] = ("filtered", _over_long(pair, settings.max_length))
             else:
@@ -107,6 +117,10 @@ def _decode(row: dict[str, Any], base: VideoModel) -> Frames:
     return decode_uniform(row["path"], base.frames, row["start_s"] or 0.0, row["end_s"])
 
 
+def _video_end(prompt_ids: list[int], visual_ids: set[int | None]) -> int:
+    return max((index + 1 for index, token in enumerate(prompt_ids) if token in visual_ids), default=0)
+
+
 def _over_long(pair: EncodedPair, limit: int) -> str:
     return (
         f"pair {pair.pair_id}: {len(pair)} tokens, more than alignment.max_length {limit}; "
@@ -115,15 +129,15 @@ def _over_long(pair: EncodedPair, limit: int) -> str:
 
 
 def _encode_prompts(
-    prompts: list[str], frames: Frames, base: VideoModel, processor: Any
+    prompts: list[str], frames: Frames | None, base: VideoModel, processor: Any
 ) -> tuple[list[tuple[list[int], list[int] | None]], dict[str, torch.Tensor]]:
-    """Ids and modalities of prompts about one clip, and the clip's own inputs.
+    """Ids and modalities of prompts about one clip, and the clip's own inputs; none without frames.
 
     The processor repeats the clip for every prompt, joined along dimension 0; the first copy is kept.
     """
     import torch
 
-    conversations = [conversation(prompt) for prompt in prompts]
+    conversations = [conversation(prompt, video=frames is not None) for prompt in prompts]
     inputs = build_inputs(base.family, processor, conversations, [frames] * len(prompts))
     shown = inputs["attention_mask"].bool()
     ids, modalities = inputs["input_ids"], inputs.get("mm_token_type_ids")

@@ -9,7 +9,9 @@ from typing import Any
 
 from safevid_core.lake import write_atomically
 from safevid_core.records import Outcome
-from safevid_core.settings import AlignmentSettings
+from safevid_core.settings import AlignmentSettings, Policy
+
+_ORDINARY = Policy.model_validate({})
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Job:
         pairs: Parquet file of the pairs, already sampled and perturbed.
         seed: Sets LoRA's start and the order of the pairs.
         settings: The alignment settings.
+        policy: What is trained, and how.
     """
 
     folder: Path
     pairs: Path
     seed: int
     settings: AlignmentSettings
+    policy: Policy = _ORDINARY
 
     @property
     def file(self) -> Path:
@@ -42,6 +46,7 @@ class Job:
             "pairs": str(self.pairs),
             "seed": self.seed,
             "settings": self.settings.model_dump(mode="json"),
+            "policy": self.policy.model_dump(mode="json"),
         }
         write_atomically(self.file, json.dumps(content, indent=1).encode())
 
@@ -49,7 +54,8 @@ class Job:
     def read(cls, file: Path) -> Job:
         content = json.loads(file.read_text())
         settings = AlignmentSettings.model_validate(content["settings"])
-        return cls(Path(content["folder"]), Path(content["pairs"]), content["seed"], settings)
+        policy = Policy.model_validate(content["policy"])
+        return cls(Path(content["folder"]), Path(content["pairs"]), content["seed"], settings, policy)
 
 
 @dataclass(frozen=True)

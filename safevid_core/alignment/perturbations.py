@@ -1,4 +1,4 @@
-"""What the control arms train on: pairs whose videos or labels were spoiled."""
+"""What spoiled arms train on: pairs whose videos or labels were exchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ CLIP_COLUMNS = ("clip_id", "twin_group", "path", "media_sha256", "start_s", "end
 
 
 def perturb(pairs: pl.DataFrame, perturbation: str, seed: int) -> pl.DataFrame:
-    """The pairs as one arm sees them; the same seed gives the same pairs."""
+    """The pairs as one arm sees them; the same seed gives the same pairs.
+
+    An arm of text alone (`text_only`) has the pairs as they are: the training shows no video.
+    """
     rng = random.Random(f"{perturbation}:{seed}")
     if perturbation == "permuted_videos":
         return permute_videos(pairs, rng)

@@ -144,7 +144,7 @@ def build_trainer(job: Job) -> tuple[VideoDPOTrainer, dict[str, tuple[Any, str]]
     """The trainer of a job with clips encoded and reference stored, and the refused pairs."""
     from transformers import set_seed
 
-    from safevid_core.alignment.clips import open_clip_store
+    from safevid_core.alignment.clips import NoClips, open_clip_store
     from safevid_core.alignment.collator import VideoPreferenceCollator
     from safevid_core.alignment.encoding import encode_pairs
     from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
@@ -152,15 +152,17 @@ def build_trainer(job: Job) -> tuple[VideoDPOTrainer, dict[str, tuple[Any, str]]
 
     settings = job.settings
     model, processor = load_local(settings.base)
-    store = open_clip_store(model, settings.base.family)
-    encoded = encode_pairs(pl.read_parquet(job.pairs), settings, processor, store)
+    show_video = job.policy.perturbation != "text_only"
+    store = open_clip_store(model, settings.base.family) if show_video else NoClips()
+    rows = pl.read_parquet(job.pairs)
+    encoded = encode_pairs(rows, settings, processor, store, show_video=show_video)
     if not encoded.pairs:
         reason = next((why for _, why in encoded.refused.values()), "there were none")
         raise AlignmentError(f"no pair is left to train on; the first refused: {reason}")
     set_seed(job.seed)
     trainer = VideoDPOTrainer(
         model=model,
-        args=training_arguments(settings, job.folder, len(encoded.pairs), job.seed),
+        args=training_arguments(settings, job.folder, len(encoded.pairs), job.seed, job.policy.objective),
         data_collator=VideoPreferenceCollator(encoded.pairs, store, processor.tokenizer.pad_token_id),
         processing_class=processor,
         peft_config=lora_config(settings),

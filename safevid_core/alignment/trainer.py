@@ -106,8 +106,18 @@ class VideoDPOTrainer(DPOTrainer):
         return PairOrder(self._pairs, self.args.seed)
 
 
-def training_arguments(settings: AlignmentSettings, folder: Path, pairs: int, seed: int) -> DPOConfig:
+# Objective -> trl's name of the loss. Its "sft" is the mean negative log-likelihood of a batch's chosen
+# tokens; the rejected answers are scored beside it, for the log alone.
+LOSSES = {"dpo": "sigmoid", "sft": "sft"}
+
+
+def training_arguments(
+    settings: AlignmentSettings, folder: Path, pairs: int, seed: int, objective: str = "dpo"
+) -> DPOConfig:
     """trl's arguments for one run over so many pairs that writes its checkpoints into `folder`.
+
+    Args:
+        objective: A key of LOSSES. Defaults to `dpo`.
 
     Raises:
         AlignmentError: If the batch cannot be cut into micro batches of equal size.
@@ -122,7 +132,7 @@ def training_arguments(settings: AlignmentSettings, folder: Path, pairs: int, se
     return DPOConfig(
         output_dir=str(folder),
         beta=settings.beta,
-        loss_type=["sigmoid"],
+        loss_type=[LOSSES[objective]],
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",

@@ -20,7 +20,14 @@ from safevid_core.alignment.dpo import make_dpo_checkpoint, make_dpo_checkpoints
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.lake import Lake, directory_hash
-from safevid_core.records import DPO_CHECKPOINT, RELEASE, StageRows, sequence_outcomes
+from safevid_core.records import (
+    DPO_CHECKPOINT,
+    OWN_STYLE_ANSWERS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    RELEASE,
+    StageRows,
+    sequence_outcomes,
+)
 from safevid_core.settings import Settings, merge
 
 
@@ -135,6 +142,7 @@ def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
         assert row["base_revision"] in card
         assert str(settings.root) not in card
         assert ("A control" in card) == (row["perturbation"] != "none")
+        assert (row["objective"], row["trained_on"]) == ("dpo", "release")
         log = read_training_log(lake, row["checkpoint"])
         assert log["step"].to_list() == list(range(1, row["steps"] + 1))
         assert (
@@ -147,6 +155,63 @@ def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
     assert processor is not None
     again = make_dpo_checkpoints(settings, lake, wanted)
     assert not any(report.computed for report in again)
+
+
+def test_arms_train_on_what_they_say_and_account_for_every_pair(
+    settings: Settings, release: pl.DataFrame
+) -> None:
+    """Text alone needs no video; an own style trains on the answers that there are; other pairs are cut to
+    the release's number."""
+    settings = changed(
+        settings,
+        workers=2,
+        policies={
+            "text_only": {"perturbation": "text_only"},
+            "sft": {"objective": "sft"},
+            "own_style": {"trained_on": "own_style"},
+            "without_descriptions": {"trained_on": "without_descriptions"},
+            "safety_prompt": {"objective": "none", "system_prompt": "Be careful."},
+        },
+    )
+    lake = lake_with(settings, release.with_columns(pl.Series("path", [None, *release["path"][1:]])))
+    arms = ("text_only", "sft", "own_style", "without_descriptions")
+    assert set(arms) < set(settings.alignment.trained)
+    assert "safety_prompt" not in settings.alignment.trained
+    with pytest.raises(AlignmentError, match="own_style_answers holds no pair"):
+        make_dpo_checkpoint(settings, lake, "own_style", 1.0)
+    with pytest.raises(AlignmentError, match="safety_prompt is not trained"):
+        make_dpo_checkpoint(settings, lake, "safety_prompt", 1.0)
+
+    said = [{"pair_id": pair_id, "chosen": "No, no."} for pair_id in release["pair_id"][4:]]
+    answers = StageRows(OWN_STYLE_ANSWERS.frame(said), [(row["pair_id"], "ok", "") for row in said])
+    lake.commit(OWN_STYLE_ANSWERS, "kitchen", answers, "test", {})
+    blind = pl.concat([release, release.with_columns(pair_id="again-" + pl.col("pair_id"))])
+    blind = blind.select(PAIRS_WITHOUT_DESCRIPTIONS.schema.names())
+    queries = sequence_outcomes(blind["query_id"].unique().to_list(), "ok")
+    lake.commit(PAIRS_WITHOUT_DESCRIPTIONS, "kitchen", StageRows(blind, queries), "test", {})
+
+    reports = {name: make_dpo_checkpoint(settings, lake, name, 1.0).manifest for name in arms}
+    rows = {row["policy"]: row for row in lake.read(DPO_CHECKPOINT).iter_rows(named=True)}
+    assert {name: row["pairs"] for name, row in rows.items()} == {
+        "text_only": 24,  # one of which has no video
+        "sft": 23,
+        "own_style": 20,
+        "without_descriptions": 24,
+    }
+    assert {name: sum(each.outcomes.values()) for name, each in reports.items()} == {
+        "text_only": 24, "sft": 24, "own_style": 24, "without_descriptions": 48,
+    }  # fmt: skip
+    assert rows["sft"]["objective"] == "sft"
+    assert rows["own_style"]["trained_on"] == "own_style"
+    assert rows["without_descriptions"]["release"] != "release-1" == rows["own_style"]["release"]
+    reasons = {name: set(lake.outcomes("dpo_checkpoint", f"{name}@1")["reason"]) for name in arms}
+    assert "no chosen answer in own_style_answers" in reasons["own_style"]
+    assert "outside the sample that is 100% of the release in number" in reasons["without_descriptions"]
+    assert reasons["text_only"] == {""}
+    for row in rows.values():
+        card = (lake.root / row["checkpoint"] / "README.md").read_text()
+        assert "A control" in card
+        assert ("negative log-likelihood" in card) == (row["policy"] == "sft")
 
 
 def load(settings: Settings, adapter: Path) -> tuple[object, object]:

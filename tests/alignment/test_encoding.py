@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 
-from safevid_core.alignment.clips import PixelStore
+from safevid_core.alignment.clips import NoClips, PixelStore
 from safevid_core.alignment.collator import VideoPreferenceCollator
 from safevid_core.alignment.encoding import encode_pairs
 from safevid_core.models.families import build_inputs, conversation
@@ -48,6 +48,28 @@ def test_a_row_is_what_generation_sees_then_the_answer_and_one_end_token(
     whole = batch[pixels]
     assert torch.equal(whole[: len(whole) // 2], whole[len(whole) // 2 :])
     assert torch.equal(whole[2 * len(whole) // 6 : len(whole) // 2], seen[pixels])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_a_video_a_row_is_what_generation_sees_of_text_alone(
+    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame
+) -> None:
+    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
+    alignment = settings.alignment.model_copy(update={"base": base})
+    _, processor = load_local(base)
+    rows = release.with_columns(path=pl.lit(None, pl.String))
+    encoded = encode_pairs(rows, alignment, processor, NoClips(), show_video=False)
+    assert encoded.refused == {}
+    assert len(encoded.pairs) == release.height
+    for pair, row in zip(encoded.pairs[:3], release.head(3).iter_rows(named=True), strict=True):
+        seen = build_inputs(family, processor, [conversation(row["prompt"], video=False)], [None])
+        assert pair.prompt_ids == seen["input_ids"][0].tolist()
+    batch = VideoPreferenceCollator(encoded.pairs, NoClips(), processor.tokenizer.pad_token_id)(
+        [{"pair_id": pair.pair_id} for pair in encoded.pairs[:3]]
+    )
+    assert set(batch) <= {
+        "input_ids", "attention_mask", "completion_mask", "mm_token_type_ids", "pair_ids",
+    }  # fmt: skip
 
 
 def test_rows_that_cannot_be_trained_on_are_refused_by_id(

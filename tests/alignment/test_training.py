@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from safevid_core.alignment.clips import FeatureStore, PixelStore
+from safevid_core.alignment.clips import FeatureStore, NoClips, PixelStore
 from safevid_core.alignment.collator import VideoPreferenceCollator
 from safevid_core.alignment.encoding import encode_pairs
 from safevid_core.alignment.errors import AlignmentError
@@ -32,16 +32,21 @@ def of_family(settings: Settings, checkpoints: dict[str, Path], family: str) -> 
 
 
 def build(
-    alignment: AlignmentSettings, rows: pl.DataFrame, folder: Path, store_class: Any = FeatureStore
+    alignment: AlignmentSettings,
+    rows: pl.DataFrame,
+    folder: Path,
+    store_class: Any = FeatureStore,
+    objective: str = "dpo",
 ) -> VideoDPOTrainer:
     """A trainer with LoRA's B drawn at random, for at its start A has no gradient."""
     model, processor = load_local(alignment.base)
-    store = PixelStore() if store_class is PixelStore else FeatureStore(model, alignment.base.family)
-    pairs = encode_pairs(rows, alignment, processor, store).pairs
+    store = FeatureStore(model, alignment.base.family) if store_class is FeatureStore else store_class()
+    show_video = store_class is not NoClips
+    pairs = encode_pairs(rows, alignment, processor, store, show_video=show_video).pairs
     torch.manual_seed(1)
     trainer = VideoDPOTrainer(
         model=model,
-        args=training_arguments(alignment, folder, len(pairs), seed=0),
+        args=training_arguments(alignment, folder, len(pairs), 0, objective),
         data_collator=VideoPreferenceCollator(pairs, store, processor.tokenizer.pad_token_id),
         processing_class=processor,
         peft_config=lora_config(alignment),
@@ -159,6 +164,71 @@ def test_the_loss_starts_at_ln_2_and_falls(settings: Settings, release: pl.DataF
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sft_imitates_the_chosen_answers_and_them_alone(
+    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Its loss is the mean negative log-likelihood of their tokens, as the plain model scores them."""
+    alignment = of_family(settings, checkpoints, family)
+    ours = build(alignment, release, tmp_path, objective="sft")
+    plain = build(alignment, release, tmp_path, PixelStore)
+    others = build(alignment, release.with_columns(rejected=pl.lit("Other.")), tmp_path, objective="sft")
+    for trainer in (ours, plain, others):
+        trainer.store_reference()
+        move_adapter(trainer.model)
+    chosen = [0, 5, 6, 13]
+    loss, gradients = loss_and_gradients(ours, batch_of(ours, chosen))
+    other_loss, other_gradients = loss_and_gradients(others, batch_of(others, chosen))
+
+    batch = batch_of(plain, chosen)
+    aside = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps", "pair_ids")
+    mask = batch["completion_mask"][:4, 1:].bool()
+    logits = plain.model(**{name: value for name, value in batch.items() if name not in aside}).logits[:4]
+    scores = logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:4, 1:, None]).squeeze(-1)
+    expected = -scores[mask].mean()
+    expected.backward()
+    assert relative(loss, expected.detach()) < 1e-5
+    assert relative(other_loss, loss) < 1e-5
+    for name, parameter in plain.model.named_parameters():
+        if parameter.requires_grad:
+            assert relative(gradients[name], parameter.grad) < 1e-4
+            assert relative(other_gradients[name], gradients[name]) < 1e-4
+
+
+def test_sft_takes_as_many_steps_and_its_loss_falls(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    alignment = settings.alignment.model_copy(update={"epochs": 4, "learning_rate": 5e-3})
+    losses = {}
+    for objective in ("dpo", "sft"):
+        trainer = build(alignment, release, tmp_path / objective, objective=objective)
+        trainer.store_reference()
+        trainer.train()
+        losses[objective] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses["sft"]) == len(losses["dpo"])
+    assert sum(losses["sft"][-6:]) < 0.95 * sum(losses["sft"][:6])  # the last epoch and the first
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_on_text_alone_is_blind_to_the_video(
+    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+) -> None:
+    alignment = of_family(settings, checkpoints, family)
+    others = release.with_columns(
+        path=pl.lit("/gone.mp4"), media_sha256=pl.lit("0" * 64), clip_id=pl.lit("another")
+    )
+    gradients = []
+    for rows in (release, others):
+        trainer = build(alignment, rows, tmp_path, NoClips)
+        trainer.store_reference()
+        move_adapter(trainer.model)
+        batch = batch_of(trainer, [0, 5, 6, 13])
+        assert not {"pixel_values", "pixel_values_videos", "mm_encoder_outputs"} & set(batch)
+        gradients.append(loss_and_gradients(trainer, batch)[1])
+    assert all(torch.equal(gradients[0][name], other) for name, other in gradients[1].items())
+    assert any(other.norm() > 0 for other in gradients[1].values())
 
 
 def test_a_loss_that_is_not_finite_names_its_pairs(
