@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from safevid_core.evaluation.judges import checks
 from safevid_core.evaluation.judges.panel import self_judges
 from safevid_core.evaluation.judges.registry import JUDGES
 from safevid_core.evaluation.measurement import Measurement
@@ -16,6 +17,9 @@ from safevid_core.settings import Settings
 NOT_VALIDATED = "not validated"
 # The name under which the validation files several judges together; and its category of everything.
 _PANEL, _ALL = "panel", "all"
+# What tells one judge from another, of all that the record says of it.
+_VALIDATED = ("model", "revision", "version")
+_IDENTITY = (*_VALIDATED, "identity")
 _COUNTS = ("decided", "undecidable", "failed", "as_the_panel", "compared")
 
 
@@ -95,6 +99,30 @@ def judging_records(lake: Lake, measured: Measurement) -> Iterator[dict[str, Any
             yield manifest.info
 
 
+def deciding_judges(lake: Lake, measured: Measurement, system: str) -> dict[str, dict[str, Any]]:
+    """Judge -> its model, revision, version and identity, of those that decided about a system's answers."""
+    manifest = lake.manifest(BENCHMARK_SCORES.name, f"{system}|{measured.benchmark}")
+    told = manifest.info.get("judges", {}) if manifest else {}
+    panels = measured.scores[system]["panel"].drop_nulls().unique()
+    names = {name for panel in panels for name in panel.split(",")} - {checks.NAME}
+    return {name: {key: told.get(name, {}).get(key) for key in _IDENTITY} for name in sorted(names)}
+
+
+def suite_of(lake: Lake, judge: str, told: Mapping[str, Any]) -> Trust | None:
+    """A judge's share right on the adversarial suite; None where it was not validated as it judged.
+
+    Args:
+        told: As of :func:`deciding_judges`.
+    """
+    rows = lake.scan(JUDGE_VALIDATION).filter(
+        source="suite", measure="share_right", category=_ALL, judge=judge
+    )
+    for row in rows.collect().iter_rows(named=True):
+        if row["value"] is not None and all(row[name] == told[name] for name in _VALIDATED):
+            return _trust(row)
+    return None
+
+
 def _box(name: str, told: dict[str, Any]) -> JudgeBox:
     return JudgeBox(
         name=name,
@@ -117,7 +145,7 @@ def _validate(lake: Lake, boxes: dict[str, JudgeBox]) -> None:
         box = boxes.get(row["judge"])
         if box is None or row["value"] is None or not _same(box, row):
             continue
-        figure = Trust(row["value"], row["ci_low"], row["ci_high"], row["n"], row["undecidable"] or 0)
+        figure = _trust(row)
         if row["source"] == "people" and row["category"] == _ALL:
             box.people[row["measure"]] = figure
         elif row["source"] == "suite" and row["category"] == _ALL:
@@ -132,4 +160,8 @@ def _same(box: JudgeBox, row: dict[str, Any]) -> bool:
     """Whether what was validated is what judged: the model, its revision and the parser."""
     if box.name == _PANEL:
         return True
-    return all(row[name] == getattr(box, name) for name in ("model", "revision", "version"))
+    return all(row[name] == getattr(box, name) for name in _VALIDATED)
+
+
+def _trust(row: Mapping[str, Any]) -> Trust:
+    return Trust(row["value"], row["ci_low"], row["ci_high"], row["n"], row["undecidable"] or 0)

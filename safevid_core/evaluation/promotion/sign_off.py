@@ -1,0 +1,73 @@
+"""The file in which people sign for checkpoints.
+
+A YAML list, one entry a sign-off; it is read strictly, and nothing in it is executed::
+
+    - checkpoint: 3f0c1e2ab45d67890c1d   # a `checkpoint_id` of `dpo_checkpoint`
+      name: Ada Example
+      date: 2026-11-24
+      note: read the forty answers on which the judges differ
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from safevid_core.evaluation.systems import EvaluationError
+
+FILE_NAME = "sign_off.yaml"
+
+_Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class SignOff(BaseModel):
+    """One person's word that one checkpoint may be used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    checkpoint: _Words
+    name: _Words
+    date: datetime.date
+    note: str = ""
+
+
+def read_sign_offs(path: Path) -> list[SignOff]:
+    """The sign-offs of a file, in its order; none where there is no such file.
+
+    Raises:
+        EvaluationError: If the file cannot be read, or an entry lacks a key, has one that is unknown or a
+            value of another kind.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    # PyYAML raises a ValueError for a day that no calendar has, and a RecursionError for endless nesting.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise EvaluationError(f"sign-off file {path} cannot be read: {reason}; mend the YAML") from None
+    if not isinstance(entries, list | None):
+        raise EvaluationError(f"sign-off file {path} must hold a list of sign-offs, each with {_keys()}")
+    return [_read(path, number, entry) for number, entry in enumerate(entries or [], start=1)]
+
+
+def _read(path: Path, number: int, entry: object) -> SignOff:
+    try:
+        return SignOff.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"sign-off file {path}, entry {number}"
+        key = str(first["loc"][0]) if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            raise EvaluationError(f"{where}: unknown key {key!r}; it has {_keys()}") from None
+        if not key:
+            raise EvaluationError(f"{where} is no mapping; it has {_keys()}") from None
+        raise EvaluationError(f"{where}: {key}: {first['msg'].lower()}") from None
+
+
+def _keys() -> str:
+    return ", ".join(SignOff.model_fields)
