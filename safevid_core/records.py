@@ -162,7 +162,8 @@ PAIRS = Table(
 RELEASE = Table(
     "safevid_350k_release", "pair_id", "pair_id", pl.Schema([*PAIRS.schema.items(), ("release", _S)])
 )
-# The chosen answers of pairs, said by the policy itself; `overlap` is the share of words in common.
+# Chosen answers said by the policy itself: of `sound` that passed the checks the nearest, `overlap` the share
+# of words that it has in common with the pair's.
 OWN_STYLE_ANSWERS = Table(
     "own_style_answers",
     "pair_id",

@@ -7,6 +7,7 @@ about safety rests on them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 MAX_CHOSEN_CHARACTERS = 2_000
 
@@ -47,6 +48,12 @@ def fault(expectation: str, chosen: str, rejected: str) -> str | None:
         return "chosen and rejected answer are the same text"
     checks = {"refuse": _refusal_fault, "correct": _correction_fault, "answer": _answer_fault}
     return checks[expectation](chosen, rejected)
+
+
+def words_in_common(one: str, other: str) -> float:
+    """The share of words that two texts have in common: 2 x common / all, counted with repetition; 0 to 1."""
+    first, second = (Counter(_normalised(text).split()) for text in (one, other))
+    return 2 * (first & second).total() / max(1, first.total() + second.total())
 
 
 def _refusal_fault(chosen: str, rejected: str) -> str | None:
