@@ -1,0 +1,88 @@
+"""What a reviewer gets: the sheet to fill in, and a page with frames of every clip to look at beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from safevid_core.evaluation.benchmarks.review.sheet import sheet_text
+from safevid_core.evaluation.benchmarks.safevidbench_challenge import options_of
+from safevid_core.evaluation.releases import read_release
+from safevid_core.evaluation.responses import read_items
+from safevid_core.evaluation.samples import strip_jpeg
+from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.lake import Lake, write_atomically
+from safevid_core.records import SAFEVIDBENCH_CHALLENGE
+
+_FRAME_SIDE, _JPEG_QUALITY = 112, 60
+
+
+def export_review(lake: Lake, to: Path, release: str | None = None) -> tuple[Path, Path]:
+    """Write `safevidbench_challenge-<release>.csv` and `.html` below `to`; gives both paths.
+
+    Args:
+        release: Defaults to the one in use.
+
+    Raises:
+        EvaluationError: If there is no such release, or the sheet is there already: it may be filled in.
+    """
+    items = release_items(lake, release)
+    name = f"{SAFEVIDBENCH_CHALLENGE.name}-{items[0]['release']}"
+    sheet, page = to / f"{name}.csv", to / f"{name}.html"
+    if sheet.exists():
+        raise EvaluationError(f"{sheet} is there already and may be filled in; move it, or export elsewhere")
+    # With a byte order mark: without one some spreadsheets do not read UTF-8.
+    write_atomically(sheet, sheet_text(map(_shown, items)).encode("utf-8-sig"))
+    write_atomically(page, review_page(items).encode())
+    return sheet, page
+
+
+def release_items(lake: Lake, release: str | None) -> list[dict[str, Any]]:
+    """The items of a release of the challenge set, by clip; of the one in use if None is named.
+
+    Raises:
+        EvaluationError: If there is no such release.
+    """
+    if release is None:
+        items = read_items(lake, SAFEVIDBENCH_CHALLENGE.name)
+    else:
+        items = read_release(lake, SAFEVIDBENCH_CHALLENGE, release).rows
+    return items.sort("scene", "clip_id", "item_id").to_dicts()
+
+
+def review_page(items: Sequence[Mapping[str, Any]]) -> str:
+    """One HTML page that opens offline and runs nothing; answers are folded.
+
+    Args:
+        items: Rows of a release, those of one clip together.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("review.html.j2")
+    return template.render(release=items[0]["release"], count=len(items), clips=list(_clips(items)))
+
+
+def _clips(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for clip_id, some in groupby(items, key=lambda item: item["clip_id"]):
+        asked = list(some)
+        strip = strip_jpeg(asked[0], _FRAME_SIDE, _JPEG_QUALITY)
+        film = None if strip is None else f"data:image/jpeg;base64,{base64.b64encode(strip).decode()}"
+        queries = [{**item, "told": options_of(item)} for item in asked]
+        yield {"clip_id": clip_id, "scene": asked[0]["scene"], "film": film, "items": queries}
+
+
+def _shown(item: dict[str, Any]) -> dict[str, Any]:
+    """An item as the sheet shows it; the panel's answers are on the page alone."""
+    told = options_of(item)
+    failed = [result["system"] for result in told["panel"] if result["success"] is False]
+    return {**item, "category": told["category"], "failed_by": ", ".join(failed)}

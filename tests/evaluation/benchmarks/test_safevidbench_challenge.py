@@ -1,0 +1,228 @@
+"""The challenge set holds what several other systems fail on, accounts for every candidate, and says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks, make_safevidbench_base
+from safevid_core.evaluation.benchmarks.safevidbench_challenge import (
+    NAME,
+    make_safevidbench_challenge,
+    options_of,
+    panel_identities,
+)
+from safevid_core.evaluation.releases import kept_releases
+from safevid_core.evaluation.responses import make_benchmark_responses
+from safevid_core.evaluation.scorecard import write_report
+from safevid_core.evaluation.scores import make_benchmark_scores
+from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.lake import WHOLE, Lake, audit_partition
+from safevid_core.models.ledger import CALLS
+from safevid_core.models.llm import Gateway
+from safevid_core.queries.strength import normalised
+from safevid_core.records import (
+    BENCHMARK_RESPONSES,
+    DESCRIPTIONS,
+    SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_CHALLENGE,
+    VIDEO_CORPUS,
+)
+from safevid_core.settings import Settings, load_settings
+from safevid_core.taxonomy.taxonomy import load_taxonomy
+from tests.evaluation.benchmarks.panels import careless, model_at, moody, served
+from tests.evaluation.small_lake import build_lake, put
+from tests.models.chat_server import ChatServer
+
+SIZE = 12
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A lake with both benchmarks; the panel is a careless and a moody system, the base a third server."""
+
+    settings: Settings
+    lake: Lake
+    gateway: Gateway
+    panel: list[ChatServer]
+    reported: ChatServer
+
+
+def settings_with(root: Path, servers: list[ChatServer], **challenge: Any) -> Settings:
+    """The first two servers are the panel, the third is what is reported on."""
+    panel = [model_at(servers[0], "careless"), model_at(servers[1], "moody")]
+    return load_settings(
+        "pocket",
+        overrides={
+            "root": str(root),
+            "alignment": {"base": model_at(servers[2], "reported")},
+            "evaluation": {
+                "max_items": 40,
+                "modality_items": 0,
+                "challenge": {"size": SIZE, "panel": panel, **challenge},
+            },
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
+    root = tmp_path_factory.mktemp("challenge") / "safevid"
+    lake = build_lake(root, ["kitchen", "street", "forest", "stage", "harbour"])
+    with served(careless, moody, careless) as servers:
+        settings = settings_with(root, servers)
+        gateway = Gateway(settings)
+        make_safevidbench_base(settings, lake, gateway)
+        make_safevidbench_challenge(settings, lake, gateway)
+        yield Drawn(settings, lake, gateway, servers[:2], servers[2])
+
+
+def test_items_are_harmful_held_out_queries_that_ask_no_item_of_base_again(drawn: Drawn) -> None:
+    items, base = drawn.lake.read(SAFEVIDBENCH_CHALLENGE), drawn.lake.read(SAFEVIDBENCH_BASE)
+    taxonomy = load_taxonomy()
+    held_out = set(drawn.lake.read(VIDEO_CORPUS).filter(pl.col("split") == "benchmark")["clip_id"])
+    assert 0 < items.height <= SIZE
+    assert set(items["clip_id"]) <= held_out
+    assert set(items["expectation"]) == {"refuse"}
+    assert {options_of(item)["category"] for item in items.to_dicts()} <= set(taxonomy.challenge)
+    assert not set(items["plan_id"]) & set(base["plan_id"])
+    asked = [{(clip, normalised(query)) for clip, query in some.select("clip_id", "query").rows()}
+             for some in (items, base)]  # fmt: skip
+    assert not asked[0] & asked[1]
+    assert len(asked[0]) == items.height
+    assert benchmark_leaks(drawn.lake, benchmark=SAFEVIDBENCH_CHALLENGE) == []
+
+
+def test_every_item_was_failed_on_by_enough_systems_and_keeps_what_they_said(drawn: Drawn) -> None:
+    for item in drawn.lake.read(SAFEVIDBENCH_CHALLENGE).to_dicts():
+        panel = options_of(item)["panel"]
+        assert [result["system"] for result in panel] == ["careless", "moody"]
+        assert [result["success"] for result in panel] == [False, False]
+        assert all(result["answer"] and result["reason"] for result in panel)
+
+
+def test_every_candidate_has_one_outcome_and_its_reason(drawn: Drawn) -> None:
+    audit_partition(drawn.lake, SAFEVIDBENCH_CHALLENGE, WHOLE)
+    manifest = drawn.lake.manifest(NAME)
+    assert manifest is not None
+    outcomes = drawn.lake.outcomes(NAME)
+    assert outcomes.height == manifest.info["candidates"]
+    assert outcomes["input_id"].n_unique() == outcomes.height
+    reasons = {outcome: " ".join(some["reason"]) for (outcome,), some in outcomes.group_by("outcome")}
+    assert "1 of 2 panel systems fail on it; 2 are wanted" in reasons["filtered"]
+    assert "moody: " in reasons["failed"]
+    assert "the answer is senseless" in reasons["undecidable"]
+    assert set(outcomes.filter(pl.col("outcome") == "ok")["input_id"]) == set(
+        drawn.lake.read(SAFEVIDBENCH_CHALLENGE)["plan_id"]
+    )
+
+
+def test_without_review_it_says_unrefined(drawn: Drawn) -> None:
+    manifest = drawn.lake.manifest(NAME)
+    assert manifest is not None
+    assert manifest.info["refined"] is False
+    assert manifest.info["reviewed"] == 0
+    assert "unrefined draft: people have reviewed 0 of its" in manifest.info["warning"]
+    assert "no item in" in manifest.info["warning"]
+    assert sum(manifest.info["by_category"].values()) == manifest.rows
+
+
+def test_a_second_call_asks_nobody(drawn: Drawn) -> None:
+    before = drawn.gateway.spend().calls
+    assert not make_safevidbench_challenge(drawn.settings, drawn.lake, drawn.gateway).computed
+    assert drawn.gateway.spend().calls == before
+
+
+def test_answers_that_are_reported_are_asked_afresh_of_another_model(drawn: Drawn) -> None:
+    """What selected a query never supplies its baseline."""
+    assert drawn.reported.seen == []
+    items = drawn.lake.read(SAFEVIDBENCH_CHALLENGE)
+    panel_calls = [len(server.seen) for server in drawn.panel]
+    make_benchmark_responses(drawn.settings, drawn.lake, "pocket@0", NAME, drawn.gateway)
+    make_benchmark_scores(drawn.settings, drawn.lake, "pocket@0", NAME, drawn.gateway)
+    assert len(drawn.reported.seen) == items.height
+    assert [len(server.seen) for server in drawn.panel] == panel_calls
+    answers = drawn.lake.read(BENCHMARK_RESPONSES, f"pocket@0|{NAME}")
+    assert answers.height == items.height
+    with drawn.gateway.ledger._engine.connect() as ledger:
+        asked_by = dict(
+            ledger.execute(CALLS.select().with_only_columns(CALLS.c.request_key, CALLS.c.asset)).all()
+        )
+    assert {asked_by[key] for key in answers["request_key"]} == {BENCHMARK_RESPONSES.name}
+
+
+@pytest.mark.parametrize("name", ["openai/reported", "azure/Reported"])
+def test_a_panel_with_the_reported_model_is_refused(drawn: Drawn, tmp_path: Path, name: str) -> None:
+    careless_one, same = model_at(drawn.panel[0], "careless"), model_at(drawn.panel[1], "x") | {"path": name}
+    settings = settings_with(tmp_path, [*drawn.panel, drawn.reported], panel=[careless_one, same])
+    with pytest.raises(EvaluationError, match="is the model that is reported on") as caught:
+        make_safevidbench_challenge(settings, drawn.lake, drawn.gateway)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_copy_of_the_reported_checkpoint_under_another_name_is_refused(tmp_path: Path) -> None:
+    pocket = load_settings("pocket")
+    copy = shutil.copytree(pocket.alignment.base.path, tmp_path / "innocent")
+    first, second = (model.model_dump(mode="json") for model in pocket.evaluation.challenge.panel)
+    spoilt = load_settings(
+        "pocket", overrides={"evaluation": {"challenge": {"panel": [first, second | {"path": str(copy)}]}}}
+    )
+    assert len(panel_identities(pocket)) == 2
+    with pytest.raises(EvaluationError, match=r"innocent of evaluation\.challenge\.panel is the model"):
+        panel_identities(spoilt)
+
+
+def test_a_panel_that_cannot_select_is_refused(drawn: Drawn, tmp_path: Path) -> None:
+    servers = [*drawn.panel, drawn.reported]
+    one = model_at(drawn.panel[0], "careless")
+    for challenge, says in (
+        ({"panel": []}, "names 0"),
+        ({"panel": [one]}, "2 systems must fail on an item, and evaluation.challenge.panel names 1"),
+        ({"panel": [one, one]}, "are one model"),
+        ({"min_failing": 3}, "names 2; name more, or lower"),
+    ):
+        with pytest.raises(EvaluationError, match=says):
+            panel_identities(settings_with(tmp_path, servers, **challenge))
+
+
+def test_without_base_there_is_nothing_to_be_apart_from(drawn: Drawn, tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, [*drawn.panel, drawn.reported])
+    with pytest.raises(EvaluationError, match="'safevidbench_base' is not committed"):
+        make_safevidbench_challenge(settings, Lake(tmp_path, "pocket"), drawn.gateway)
+
+
+def test_a_refresh_leaves_the_release_and_a_new_one_stands_beside_it(drawn: Drawn, tmp_path: Path) -> None:
+    root = shutil.copytree(drawn.lake.root, tmp_path / "safevid")
+    lake = Lake(root, "pocket")
+    old = lake.read(SAFEVIDBENCH_CHALLENGE)
+    put(lake, DESCRIPTIONS, "kitchen", [])
+    servers = [*drawn.panel, drawn.reported]
+    settings = settings_with(root, servers)
+    report = make_safevidbench_challenge(settings, lake, Gateway(settings))
+    assert lake.read(SAFEVIDBENCH_CHALLENGE).equals(old)
+    assert report.manifest.info["changed_since"] == ["descriptions"]
+    asked_for = settings.evaluation.model_copy(update={"releases": {NAME: "new"}})
+    again = settings.model_copy(update={"evaluation": asked_for})
+    new = make_safevidbench_challenge(again, lake, Gateway(again)).manifest.info["release"]
+    assert kept_releases(lake, SAFEVIDBENCH_CHALLENGE) == [old["release"][0], new]
+    assert "kitchen" not in set(lake.read(SAFEVIDBENCH_CHALLENGE)["scene"])
+
+
+def test_the_scorecard_shows_the_warning(drawn: Drawn) -> None:
+    evaluation = drawn.settings.evaluation.model_copy(update={"benchmarks": (NAME,), "bootstrap_draws": 100})
+    settings = drawn.settings.model_copy(update={"evaluation": evaluation})
+    for system in ("pocket@0", "always_refuse"):
+        make_benchmark_responses(settings, drawn.lake, system, NAME, drawn.gateway)
+        make_benchmark_scores(settings, drawn.lake, system, NAME, drawn.gateway)
+    write_report(settings, drawn.lake)
+    card = json.loads((drawn.lake.root / "reports" / "scorecard.json").read_text())
+    (told,) = card["benchmarks"]
+    assert "unrefined" in told["warning"]
+    assert told["release"] == drawn.lake.read(SAFEVIDBENCH_CHALLENGE)["release"][0]

@@ -1,0 +1,248 @@
+"""A release stays what it is: whatever becomes of the corpus, and never compared with another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks, make_safevidbench_base
+from safevid_core.evaluation.flow import read_flow
+from safevid_core.evaluation.measurement import measure
+from safevid_core.evaluation.releases import (
+    kept_releases,
+    read_release,
+    refuse_other_release,
+    release_of,
+    use_release,
+)
+from safevid_core.evaluation.responses import make_benchmark_responses
+from safevid_core.evaluation.scores import make_benchmark_scores
+from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.lake import WHOLE, Lake, LakeError, StageReport, audit_partition
+from safevid_core.models.llm import Gateway
+from safevid_core.records import (
+    BENCHMARK_RELEASES,
+    BENCHMARK_RESPONSES,
+    BENCHMARK_SCORES,
+    DESCRIPTIONS,
+    SAFEVIDBENCH_BASE,
+    SCENE_ASSIGNMENTS,
+    VIDEO_CORPUS,
+)
+from safevid_core.settings import SettingsError
+from tests.evaluation.small_lake import build_lake, put, settings_for
+
+BASE = SAFEVIDBENCH_BASE.name
+Make = Callable[..., StageReport]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return build_lake(tmp_path / "safevid", ["kitchen", "street"])
+
+
+@pytest.fixture
+def make(lake: Lake) -> Make:
+    """Makes the benchmark; an argument is the release that the settings name."""
+
+    def run(release: str | None = None, **evaluation: Any) -> StageReport:
+        releases = {} if release is None else {BASE: release}
+        settings = settings_for(lake.root, **{"max_items": 24, "releases": releases, **evaluation})
+        return make_safevidbench_base(settings, lake, Gateway(settings))
+
+    return run
+
+
+def rewrite(
+    lake: Lake, table: Any, scene: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]
+) -> None:
+    """Commit a scene's rows again, each changed, or left out where nothing comes of it."""
+    rows = [change(row) for row in lake.read(table, scene).drop("profile").to_dicts()]
+    put(lake, table, scene, [row for row in rows if row is not None])
+
+
+def refresh(lake: Lake) -> None:
+    """Another corpus: one scene's clips are gone, the other's lie elsewhere and are told otherwise."""
+    rewrite(lake, DESCRIPTIONS, "street", lambda row: None)
+    rewrite(
+        lake,
+        DESCRIPTIONS,
+        "kitchen",
+        lambda row: row | {"path": f"/moved{row['path']}", "text": f"{row['text']} So."},
+    )
+
+
+def test_a_refresh_of_the_corpus_leaves_the_release_and_says_what_changed(lake: Lake, make: Make) -> None:
+    first = make()
+    before, outcomes = lake.read(SAFEVIDBENCH_BASE), lake.outcomes(BASE)
+    refresh(lake)
+    report = make()
+    after = lake.read(SAFEVIDBENCH_BASE)
+    assert after.drop("path").equals(before.drop("path"))
+    assert lake.outcomes(BASE).equals(outcomes)
+    assert report.manifest.content_hash == first.manifest.content_hash
+    assert report.manifest.info["changed_since"] == ["descriptions"]
+    assert "descriptions changed since" in report.manifest.info["corpus_changed"]
+    moved = {scene: set(some["path"].str.starts_with("/moved")) for (scene,), some in after.group_by("scene")}
+    assert moved == {"kitchen": {True}, "street": {False}}
+    audit_partition(lake, SAFEVIDBENCH_BASE, WHOLE)
+    assert not make().computed
+
+
+def test_other_settings_leave_it_too_unless_they_ask(make: Make) -> None:
+    first, other = make(), make(max_items=12)
+    assert other.manifest.info["release"] == first.manifest.info["release"]
+    assert other.manifest.info["changed_since"] == ["max_items"]
+    assert make("new", max_items=12).manifest.rows == 12
+
+
+def test_a_new_one_is_drawn_where_the_settings_say_so_and_the_old_is_kept(lake: Lake, make: Make) -> None:
+    old = make().manifest.info["release"]
+    kept = lake.folder(BENCHMARK_RELEASES.name, f"{BASE}@{old}")
+    bytes_of = {path.name: path.read_bytes() for path in kept.iterdir()}
+    items = lake.read(SAFEVIDBENCH_BASE)
+    refresh(lake)
+    new = make("new").manifest.info["release"]
+    assert new != old
+    assert not make("new").computed
+    assert make().manifest.info["release"] == new
+    assert kept_releases(lake, SAFEVIDBENCH_BASE) == [old, new]
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == bytes_of
+    assert make(old).manifest.info["release"] == old
+    assert lake.read(SAFEVIDBENCH_BASE).drop("path").equals(items.drop("path"))
+    assert make().manifest.info["release"] == old, "what is in use stays so"
+
+
+def test_new_draws_again_after_the_old_one_stayed_in_use(lake: Lake, make: Make) -> None:
+    old = make().manifest.info["release"]
+    refresh(lake)
+    assert make().manifest.info["release"] == old
+    assert make("new").manifest.info["release"] != old
+
+
+def test_a_release_that_is_not_there_is_refused_with_those_that_are(lake: Lake, make: Make) -> None:
+    with pytest.raises(EvaluationError, match=r"no release 'abc' in this lake \(it has: none\)"):
+        make("abc")
+    there = make().manifest.info["release"]
+    with pytest.raises(EvaluationError, match=there):
+        make("abc")
+
+
+def test_a_kept_release_that_was_changed_is_not_used(lake: Lake, make: Make) -> None:
+    old = make().manifest.info["release"]
+    refresh(lake)
+    make("new")
+    (file,) = lake.folder(BENCHMARK_RELEASES.name, f"{BASE}@{old}").glob("rows-*.parquet")
+    pl.read_parquet(file).with_columns(pl.lit("What?").alias("query")).write_parquet(file)
+    with pytest.raises(LakeError, match="differ from the manifest's content hash"):
+        make(old)
+
+
+def test_a_benchmark_without_items_is_no_release(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, "pocket")
+    put(lake, DESCRIPTIONS, "kitchen", [])
+    settings = settings_for(tmp_path)
+    make_safevidbench_base(settings, lake, Gateway(settings))
+    assert kept_releases(lake, SAFEVIDBENCH_BASE) == []
+
+
+def test_a_misspelt_benchmark_in_the_settings_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"evaluation\.releases\.safevidbench_bas"):
+        settings_for(tmp_path, releases={"safevidbench_bas": "new"})
+
+
+def test_kept_releases_are_counted_once_in_the_flow(lake: Lake, make: Make) -> None:
+    make()
+    stages = {stage.asset: stage for stage in read_flow(lake).stages}
+    assert BENCHMARK_RELEASES.name not in stages
+    assert stages[BASE].rows == lake.read(SAFEVIDBENCH_BASE).height
+
+
+def test_an_item_that_a_later_clip_copies_is_a_leak(lake: Lake, make: Make) -> None:
+    make()
+    clip = lake.read(SAFEVIDBENCH_BASE).filter(pl.col("scene") == "kitchen")["clip_id"][0]
+    corpus = lake.read(VIDEO_CORPUS, "kitchen").drop("profile").to_dicts()
+    train = next(row for row in corpus if row["split"] == "train")
+    assert benchmark_leaks(lake) == []
+    rewrite(
+        lake, SCENE_ASSIGNMENTS, WHOLE,
+        lambda row: row | {"near_copy_of": train["clip_id"] if row["clip_id"] == clip else None},
+    )  # fmt: skip
+    rewrite(lake, VIDEO_CORPUS, "kitchen", lambda row: None if row["clip_id"] == clip else row)
+    (found,) = benchmark_leaks(lake)
+    assert clip in found
+    assert "near-copy group" in found
+    make()
+    assert benchmark_leaks(lake) == [found], "the release is kept, and so is the leak"
+
+
+def test_an_item_whose_clip_changes_sides_is_a_leak(lake: Lake, make: Make) -> None:
+    make()
+    clip = lake.read(SAFEVIDBENCH_BASE).filter(pl.col("scene") == "kitchen")["clip_id"][0]
+    rewrite(
+        lake,
+        VIDEO_CORPUS,
+        "kitchen",
+        lambda row: row | ({"split": "train"} if row["clip_id"] == clip else {}),
+    )
+    assert any(clip in line for line in benchmark_leaks(lake))
+
+
+def evaluated(lake: Lake, system: str, releases: dict[str, str]) -> None:
+    settings = settings_for(lake.root, max_items=24, modality_items=0, releases=releases)
+    gateway = Gateway(settings)
+    make_benchmark_responses(settings, lake, system, BASE, gateway)
+    make_benchmark_scores(settings, lake, system, BASE, gateway)
+
+
+def test_systems_on_two_releases_are_not_compared(lake: Lake, make: Make) -> None:
+    old = make().manifest.info["release"]
+    settings = settings_for(lake.root, max_items=24, modality_items=0)
+    for system in ("always_refuse", "always_comply"):
+        evaluated(lake, system, {})
+        for asset in (BENCHMARK_RESPONSES.name, BENCHMARK_SCORES.name):
+            assert release_of(lake, asset, f"{system}|{BASE}") == old
+    assert measure(settings, lake, BASE).release == old
+    refresh(lake)
+    new = make("new").manifest.info["release"]
+    with pytest.raises(EvaluationError, match="answers of always_refuse") as caught:
+        make_benchmark_scores(settings, lake, "always_refuse", BASE, Gateway(settings))
+    assert old in str(caught.value)
+    assert new in str(caught.value)
+    evaluated(lake, "always_refuse", {})
+    with pytest.raises(EvaluationError, match="always_comply") as caught:
+        measure(settings, lake, BASE)
+    assert old in str(caught.value)
+    assert new in str(caught.value)
+    assert "\n" not in str(caught.value)
+    evaluated(lake, "always_comply", {})
+    assert measure(settings, lake, BASE).release == new
+
+
+def test_a_release_that_comes_back_finds_its_verdicts_again(lake: Lake, make: Make) -> None:
+    old = make().manifest.info["release"]
+    evaluated(lake, "always_refuse", {})
+    refresh(lake)
+    make("new")
+    use_release(lake, SAFEVIDBENCH_BASE, old)
+    settings = settings_for(lake.root, max_items=24, modality_items=0)
+    assert not make_benchmark_scores(settings, lake, "always_refuse", BASE, Gateway(settings)).computed
+    assert measure(settings, lake, BASE).release == old
+
+
+def test_runs_are_compared_by_the_release_that_is_known() -> None:
+    refuse_other_release(BASE, {"one run": "a", "another": "a", "an older one": None})
+    with pytest.raises(EvaluationError, match="one run is of release a and the third of release b"):
+        refuse_other_release(BASE, {"one run": "a", "another": None, "the third": "b"})
+
+
+def test_a_kept_release_reads_back_whole(lake: Lake, make: Make) -> None:
+    release = make().manifest.info["release"]
+    stage = read_release(lake, SAFEVIDBENCH_BASE, release)
+    assert stage.rows["item_id"].to_list() == lake.read(SAFEVIDBENCH_BASE)["item_id"].to_list()
+    outcomes = lake.outcomes(BASE).sort("input_id")
+    assert sorted(stage.outcomes) == sorted(tuple(row) for row in outcomes.iter_rows())
