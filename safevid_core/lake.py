@@ -68,12 +68,15 @@ class Lake:
     Args:
         root: The folder that holds everything SafeVid writes.
         profile: Stamped on every row as column `profile`.
+        retry_failed: Whether a partition with answers of no use is made again, as
+            `models.retry_failed` asks for. Defaults to False.
 
     Raises:
         LakeError: If the root cannot be created or written to.
     """
 
-    def __init__(self, root: Path, profile: str) -> None:
+    def __init__(self, root: Path, profile: str, *, retry_failed: bool = False) -> None:
+        self.retry_failed = retry_failed
         self.root = Path(root).absolute()
         self.profile = profile
         try:
@@ -198,6 +201,9 @@ def run_stage(
 ) -> StageReport:
     """Commit a stage's rows unless the same inputs already gave the partition that is there.
 
+    A partition in which questions went unanswered, because a provider was down, is made again all the same:
+    the ledger has the other answers.
+
     Args:
         inputs: What the rows depend on, by name: hashes of input rows, settings, model revisions.
         input_ids: The ids that must each have exactly one outcome.
@@ -210,13 +216,17 @@ def run_stage(
     started = time.monotonic()
     fingerprint = stage_fingerprint(lake, table, inputs)
     current = lake.manifest(table.name, partition)
-    if current is not None and current.fingerprint == fingerprint:
+    if current is not None and current.fingerprint == fingerprint and not _to_be_retried(lake, current):
         return StageReport(current, False, time.monotonic() - started)
     stage = compute()
     check_conservation(table, stage, input_ids() if callable(input_ids) else input_ids)
     seconds = time.monotonic() - started
     manifest = lake.commit(table, partition, stage, fingerprint, inputs, seconds)
     return StageReport(manifest, True, time.monotonic() - started)
+
+
+def _to_be_retried(lake: Lake, manifest: Manifest) -> bool:
+    return bool(manifest.info.get("unanswered") or (lake.retry_failed and manifest.info.get("unusable")))
 
 
 def stage_fingerprint(lake: Lake, table: Table, inputs: Mapping[str, str]) -> str:

@@ -85,6 +85,9 @@ class TextModel(Group):
     max_tokens: int = Field(512, ge=1)
     api_base: str | None = None
     api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key.")
+    second: TextModel | None = Field(
+        None, description="Asked where the provider of the first refuses (ours). None leaves it refused."
+    )
 
 
 class VideoModel(Group):
@@ -104,6 +107,21 @@ class VideoModel(Group):
     temperature: float = Field(0.0, ge=0)
 
 
+class ModelTerms(Group):
+    """On what terms a model is to be had: limits a minute for one process, prices, batch files."""
+
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="None is what the provider's headers say, if anything."
+    )
+    tokens_per_minute: float | None = Field(None, gt=0, description="In and out; None likewise.")
+    usd_per_million_in: float | None = Field(
+        None, ge=0, description="Price of a million tokens read; None is litellm's price list."
+    )
+    usd_per_million_out: float | None = Field(None, ge=0, description="Of a million tokens written.")
+    batch: bool = Field(False, description="Ask through batch files: half the price, up to a day's wait.")
+    batch_price: float = Field(0.5, ge=0, le=1, description="Share of the price that batch files cost.")
+
+
 class GatewaySettings(Group):
     ledger_url: str | None = Field(None, description="SQLAlchemy URL; None is SQLite under the root.")
     providers: tuple[str, ...] = Field(
@@ -112,7 +130,25 @@ class GatewaySettings(Group):
     concurrency: int = Field(16, ge=1)
     timeout_s: float = Field(120.0, gt=0)
     max_attempts: int = Field(5, ge=1)
+    terms: dict[str, ModelTerms] = Field(
+        default_factory=dict, description="Model string -> its limits and prices."
+    )
     budget_usd: float | None = Field(None, ge=0, description="Stop before this much is spent in one run.")
+    asset_budgets_usd: dict[str, float] = Field(
+        default_factory=dict, description="Asset -> stop it before this much is spent on it in one run."
+    )
+    pilot_fraction: float = Field(
+        0.1, ge=0, le=1, description="A paid run over more than this share of the plan needs a budget (ours)."
+    )
+    retry_failed: bool = Field(
+        False, description="Ask again what ended in a stored answer of no use: refused, empty, not readable."
+    )
+    breaker_faults: int = Field(
+        10, ge=1, description="Faults in a row after which a provider is taken for down (ours)."
+    )
+    breaker_wait_s: float = Field(30.0, gt=0, description="Between two probes of a provider that is down.")
+    progress_s: float = Field(30.0, gt=0, description="Seconds between two lines of progress in the log.")
+    batch_poll_s: float = Field(60.0, gt=0, description="Seconds between two looks at a batch.")
 
 
 class DescriptionSettings(Group):

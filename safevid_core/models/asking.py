@@ -1,4 +1,4 @@
-"""Asks text models for the gateway: many at once, again after a passing fault, within the budget.
+"""Asks text models for the gateway: many at once, within their limits, again after a passing fault.
 
 All calls of a process run on one event loop in a thread of its own, so that asking works from any
 thread and inside any running loop.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import random
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -18,6 +17,8 @@ from typing import Any
 
 from safevid_core.models.chat import CallResult, ChatRequest, text_of_times
 from safevid_core.models.ledger import Call
+from safevid_core.models.limits import Limits, ProviderDown
+from safevid_core.models.prices import Prices, likely_tokens
 from safevid_core.models.providers import (
     LONGEST_WAIT_S,
     PROVIDER_REFUSAL,
@@ -26,26 +27,28 @@ from safevid_core.models.providers import (
     api_key,
     complete,
     fault_of,
+    headers_of,
     known_secrets,
     one_line,
-    price_bound,
     read_response,
     redact,
+    storable,
 )
-from safevid_core.settings import GatewaySettings
 
 
-class BudgetExceeded(GatewayError):
-    """The next call might pass the budget. Everything answered before is in the ledger."""
-
-
-class TextCaller:
-    """Asks text models through litellm, on the process's own event loop."""
+class Asker:
+    """Questions to text models, on their way: handed over, asked on the process's event loop, collected."""
 
     def __init__(
-        self, limits: Limits, keys: Sequence[str], requests: Sequence[ChatRequest], asset: str
+        self,
+        limits: Limits,
+        prices: Prices,
+        keys: Sequence[str],
+        requests: Sequence[ChatRequest],
+        asset: str,
     ) -> None:
         self._limits = limits
+        self._prices = prices
         self._keys = keys
         self._requests = requests
         self._asset = asset
@@ -55,11 +58,15 @@ class TextCaller:
         # Many at once, so that what the ledger writes in one transaction is many too.
         self.portion = max(4 * limits.models.concurrency, 256)
 
+    def bound(self, position: int) -> float:
+        request = self._requests[position]
+        return self._prices.bound(request.model, request.messages, request.images)
+
     def start(self, positions: Sequence[int]) -> None:
         for position in positions:
             api_key(self._requests[position].model)  # a missing key is one error, not one a row
         self._secrets = known_secrets()
-        task = _event_loop().submit(self._ask_all(positions))
+        task = event_loop().submit(self._ask_all(positions))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -74,6 +81,26 @@ class TextCaller:
             task.cancel()
 
     async def _ask_all(self, positions: Sequence[int]) -> None:
+        """Put one result a position into the queue, whatever happens."""
+        raise NotImplementedError
+
+    def _call(self, position: int, reason: str = "", text: str | None = None, **known: Any) -> Call:
+        model = self._requests[position].model
+        return Call(
+            self._keys[position],
+            model.model,
+            model.revision,
+            self._asset,
+            reason=redact(reason, self._secrets),
+            text=None if text is None else storable(text, self._secrets),
+            **known,
+        )
+
+
+class TextCaller(Asker):
+    """Asks each question by a call of its own."""
+
+    async def _ask_all(self, positions: Sequence[int]) -> None:
         await asyncio.gather(*(self._ask_into_queue(position) for position in positions))
 
     async def _ask_into_queue(self, position: int) -> None:
@@ -86,129 +113,60 @@ class TextCaller:
 
     async def _ask(self, position: int) -> CallResult:
         request = self._requests[position]
-        purse = self._limits.purse
         try:
-            messages, times = await _rendered(request)
+            messages, times = await rendered(request)
         except ValueError as error:
             return CallResult(position, self._call(position, reason=one_line(error)), billed=False)
-        reserve = price_bound(request.model, messages) if purse.limited else 0.0
-        if not purse.take(reserve):
-            return CallResult(position, self._call(position), billed=False, stopped=True)
-        result = CallResult(position, self._call(position), billed=False)
-        try:
-            result = await self._ask_until_answered(position, messages, times)
-        finally:
-            purse.settle(reserve, result.call.cost_usd)
-        return result
+        return await self._ask_until_answered(position, messages, times)
 
     async def _ask_until_answered(
         self, position: int, messages: list[dict[str, Any]], times: tuple[float, ...]
     ) -> CallResult:
-        model = self._requests[position].model
-        limits, started, attempt = self._limits, time.monotonic(), 0
+        request, models = self._requests[position], self._limits.models
+        model, limits = request.model, self._limits.of(request.model.model)
+        likely = likely_tokens(request.messages, request.images, model)
+        started, attempt = time.monotonic(), 0
         while True:
-            await limits.wait_out_pause(model.model)
             attempt += 1
+            fault: Fault | None = None
             try:
-                response = await complete(model, messages, limits.models.timeout_s)
-            except GatewayError:
-                raise
-            except Exception as error:
-                fault = fault_of(error)
-                if fault.transient and attempt < limits.models.max_attempts:
-                    limits.pause(model.model, fault)
-                    await asyncio.sleep(fault.wait_s(attempt))
-                    continue
-                read: dict[str, Any] = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL}
-                if not fault.refusal:
-                    read = {"reason": f"{model.model}: {fault.line}; {fault.mend(model)}"}
-                billed = fault.refusal
+                async with limits.admission(likely):
+                    try:
+                        response = await complete(model, messages, models.timeout_s)
+                    except GatewayError:
+                        raise
+                    except Exception as error:
+                        limits.note(fault := fault_of(error))
+                    else:
+                        read = read_response(response)
+                        limits.observe(headers_of(response), likely, read["tokens_in"] + read["tokens_out"])
+            except ProviderDown as down:
+                call = self._call(position, reason=str(down), attempts=attempt - 1)
+                return CallResult(position, call, billed=False, again=True)
+            if fault is None:
+                read["cost_usd"] = self._prices.cost(model, read)
+            elif _worth_another_try(fault) and attempt < models.max_attempts:
+                await asyncio.sleep(fault.wait_s(attempt))
+                continue
+            elif fault.refusal:
+                read = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL}
             else:
-                read, billed = read_response(response), True
+                read = {"reason": f"{model.model}: {fault.line}; {fault.mend(model)}"}
             read |= {"latency_s": time.monotonic() - started, "attempts": attempt}
             call = self._call(position, frame_times=text_of_times(times), **read)
-            return CallResult(position, call, billed=billed)
-
-    def _call(self, position: int, reason: str = "", text: str | None = None, **known: Any) -> Call:
-        model = self._requests[position].model
-        return Call(
-            self._keys[position],
-            model.model,
-            model.revision,
-            self._asset,
-            reason=redact(reason, self._secrets),
-            text=None if text is None else redact(text, self._secrets),
-            **known,
-        )
+            again = fault is not None and fault.mendable
+            return CallResult(position, call, billed=fault is None or fault.refusal, again=again)
 
 
-async def _rendered(request: ChatRequest) -> tuple[list[dict[str, Any]], tuple[float, ...]]:
+def _worth_another_try(fault: Fault) -> bool:
+    return fault.transient and (fault.retry_after_s or 0.0) <= LONGEST_WAIT_S
+
+
+async def rendered(request: ChatRequest) -> tuple[list[dict[str, Any]], tuple[float, ...]]:
+    """The messages to send, and the seconds of the frames in them."""
     if request.render is None:
         return request.messages, ()
     return await asyncio.to_thread(request.render)
-
-
-class Limits:
-    """What all of a gateway's calls share: slots, money, and the pauses that providers ask for."""
-
-    def __init__(self, models: GatewaySettings) -> None:
-        self.models = models
-        self.purse = Purse(models.budget_usd)
-        self._slots: asyncio.Semaphore | None = None
-        self._process = os.getpid()
-        self._paused_until: dict[str, float] = {}
-
-    @property
-    def slots(self) -> asyncio.Semaphore:
-        """Made on the loop that uses it, anew after a fork."""
-        if self._slots is None or self._process != os.getpid():
-            self._slots, self._process = asyncio.Semaphore(self.models.concurrency), os.getpid()
-        return self._slots
-
-    def pause(self, model: str, fault: Fault) -> None:
-        """Hold back every call to a model whose provider named a time to come back."""
-        if fault.retry_after_s is not None:
-            self._paused_until[model] = time.monotonic() + min(fault.retry_after_s, LONGEST_WAIT_S)
-
-    async def wait_out_pause(self, model: str) -> None:
-        while (left := self._paused_until.get(model, 0.0) - time.monotonic()) > 0:
-            await asyncio.sleep(left * (1 + 0.1 * random.random()))
-
-    def longest_call_s(self) -> float:
-        """The longest that one question can honestly take: every attempt and every wait between."""
-        return self.models.max_attempts * (self.models.timeout_s + LONGEST_WAIT_S)
-
-
-class Purse:
-    """Money left under the budget, with what is under way set aside."""
-
-    def __init__(self, budget: float | None) -> None:
-        self._budget = budget
-        self._spent = self._reserved = 0.0
-        self._lock = threading.Lock()
-
-    @property
-    def limited(self) -> bool:
-        return self._budget is not None
-
-    def take(self, bound: float) -> bool:
-        """Set aside what a call may cost; False if the budget might be passed."""
-        with self._lock:
-            if self._budget is not None and self._spent + self._reserved + bound > self._budget:
-                return False
-            self._reserved += bound
-            return True
-
-    def settle(self, bound: float, cost: float) -> None:
-        with self._lock:
-            self._reserved -= bound
-            self._spent += cost
-
-    def exceeded(self) -> BudgetExceeded:
-        return BudgetExceeded(
-            f"stopped at {self._spent:.4f} USD of a budget of {self._budget:.4f}: the next call might pass "
-            "it; all answers so far are stored; raise models.budget_usd and run again"
-        )
 
 
 class _EventLoop:
@@ -227,7 +185,8 @@ _LOOP: _EventLoop | None = None
 _LOOP_LOCK = threading.Lock()
 
 
-def _event_loop() -> _EventLoop:
+def event_loop() -> _EventLoop:
+    """The process's own loop, made when it is first needed and anew after a fork."""
     global _LOOP
     with _LOOP_LOCK:
         if _LOOP is None or _LOOP.process != os.getpid():  # a fork inherits the loop without its thread

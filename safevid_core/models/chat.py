@@ -28,6 +28,7 @@ class ChatRequest:
         render: Makes the messages to send where they are costly (frames), only if the call is made.
             `messages` and `media` must name everything that it puts in. A `ValueError` from it fails
             this question alone, with the error's line as the reason.
+        images: How many images `render` puts in, for the price that is set aside.
     """
 
     model: TextModel
@@ -35,6 +36,7 @@ class ChatRequest:
     media: tuple[str, ...] = ()
     sample_index: int = 0
     render: Render | None = field(default=None, compare=False, repr=False)
+    images: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class ChatAnswer:
         cached: True where no call was made for this question in this request.
         cost_usd: What this process paid for it now; 0 where cached.
         frame_times: Seconds of the frames that were shown, for questions about a video.
+        model: The model that answered: the second, where the first refused and there is one.
+        unanswered: Whether no model could be reached; the next run asks again.
     """
 
     request_key: str
@@ -56,6 +60,9 @@ class ChatAnswer:
     tokens_in: int
     tokens_out: int
     frame_times: tuple[float, ...] = ()
+    model: str = ""
+    revision: str = ""
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,14 @@ class CallResult:
 
     Attributes:
         billed: Whether a model answered at all. What it did not answer is not stored.
-        stopped: The budget left no room, so nothing was asked.
+        again: Whether a question that was not answered may be when it is asked again.
         error: A fault in our own code, raised again where the question came from.
     """
 
     position: int
     call: Call
     billed: bool = True
-    stopped: bool = False
+    again: bool = False
     error: BaseException | None = None
 
 
@@ -79,6 +86,9 @@ class Caller(Protocol):
     """What makes the calls that the ledger has no answer to; see :meth:`Gateway.settle`."""
 
     portion: int  # questions to hand over at once
+
+    def bound(self, position: int) -> float:
+        """The most that a question can cost, in USD; asked only where there is a budget."""
 
     def start(self, positions: Sequence[int]) -> None: ...
 
@@ -98,8 +108,11 @@ def request_key(request: ChatRequest) -> str:
 
 
 def _key(model_part: str, messages: Any, media: Sequence[str], sample_index: int) -> str:
-    body = json.dumps([messages, list(media), sample_index], sort_keys=True, separators=(",", ":"))
+    body = _ENCODER.encode([messages, list(media), sample_index])
     return hashlib.sha256(f"{model_part}{body}".encode()).hexdigest()[:32]
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(maxsize=256)

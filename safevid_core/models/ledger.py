@@ -3,16 +3,18 @@
 A call is known by its request key, a hash of what the provider saw. The row that answers for a key is
 its *served* row: the first usable answer stored, or else the last unusable one. A call that was paid
 for and lost the race to be served stays as a cost record. A *claim* is a short-lived row that says
-"this key is being asked", so that two processes asking the same thing make one paid call.
+"this key is being asked", so that two processes asking the same thing make one paid call; it also sets
+aside the money that the call may cost, so that processes that share a budget do not pass it together.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from typing import NamedTuple
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Float,
     Index,
@@ -33,12 +36,15 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
+    inspect,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.schema import CreateColumn
 
 from safevid_core.records import Outcome
 
@@ -63,6 +69,7 @@ CALLS = Table(
     Column("latency_s", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("run", Text, nullable=False, server_default=""),
 )
 Index(
     "safevid_calls_served",
@@ -71,17 +78,47 @@ Index(
     sqlite_where=CALLS.c.served,
     postgresql_where=CALLS.c.served,
 )
+Index(
+    "safevid_calls_paid",
+    CALLS.c.run,
+    CALLS.c.asset,
+    CALLS.c.cost_usd,
+    sqlite_where=CALLS.c.cost_usd > 0,
+    postgresql_where=CALLS.c.cost_usd > 0,
+)
 CLAIMS = Table(
     "safevid_claims",
     _METADATA,
     Column("request_key", String(32), primary_key=True),
     Column("owner", Text, nullable=False),
     Column("expires_at", Float, nullable=False),
+    Column("run", Text, nullable=False, server_default=""),
+    Column("asset", Text, nullable=False, server_default=""),
+    Column("reserved_usd", Float, nullable=False, server_default="0"),
+)
+# Batch files under way: the provider's name for each, and the questions in it whose answers are not
+# collected yet. A row without the provider's name is one whose submission was not confirmed.
+BATCHES = Table(
+    "safevid_batches",
+    _METADATA,
+    Column("batch_id", String(32), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("provider_id", Text),
+    Column("created_at", Float, nullable=False),
+)
+BATCH_LINES = Table(
+    "safevid_batch_lines",
+    _METADATA,
+    Column("request_key", String(32), primary_key=True),
+    Column("batch_id", String(32), nullable=False, index=True),
 )
 
 # SQLite allows 32,766 bound values a statement; short lists keep the compiled statement small.
 _KEYS_A_QUERY = 2_000
 _BUSY_SECONDS = 60
+_MAPPED_BYTES = 1 << 30
+_ROUNDING_USD = 1e-9
+_WRITERS_LOCK = 0x5AFE71D  # of PostgreSQL's advisory locks
 
 
 class LedgerError(RuntimeError):
@@ -114,15 +151,36 @@ class Call(NamedTuple):
     attempts: int = 0
 
 
-_SERVED_COLUMNS = [CALLS.c[name] for name in Call._fields]
-
-
 class Claimed(NamedTuple):
-    """What came of claiming some keys: those to ask, those answered meanwhile, those others are asking."""
+    """What came of claiming some keys.
+
+    Attributes:
+        won: To be asked now.
+        answered: Answered meanwhile.
+        held: To be claimed again later: others are asking them, or have set aside the money for them.
+        unaffordable: Might pass the budget whatever becomes of the calls under way.
+    """
 
     won: list[str]
     answered: dict[str, Call]
     held: list[str]
+    unaffordable: list[str]
+
+
+class Budget(NamedTuple):
+    """What a run may spend, in USD: in all, and on one asset; None is no limit."""
+
+    run: str
+    asset: str
+    run_usd: float | None = None
+    asset_usd: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        return self.run_usd is not None or self.asset_usd is not None
+
+
+NO_BUDGET = Budget("", "")
 
 
 class Ledger:
@@ -143,22 +201,22 @@ class Ledger:
     def answers(self, keys: Iterable[str]) -> dict[str, Call]:
         """The served call of each key that has one."""
         found: dict[str, Call] = {}
-        with self._reading() as connection:
+        with self.reading() as connection:
             for some in _portions(list(keys)):
                 found.update(_served(connection, some))
         return found
 
-    def store(self, calls: Sequence[Call]) -> dict[str, Call]:
+    def store(self, calls: Sequence[Call], run: str = "") -> dict[str, Call]:
         """Write calls in one transaction and end their claims; the served call of each key.
 
         A usable answer that is already there wins over the new one, which stays as a cost record; an
-        unusable one gives way.
+        unusable one gives way. What a batch file held of them counts as collected.
         """
         if not calls:
             return {}
         now = time.time()
         rows = [
-            {"call_id": uuid.uuid4().hex, "created_at": now, "served": True, **call._asdict()}
+            {"call_id": uuid.uuid4().hex, "created_at": now, "served": True, "run": run, **call._asdict()}
             for call in calls
         ]
         keys = [call.request_key for call in calls]
@@ -172,39 +230,78 @@ class Ledger:
             connection.execute(self._insert_new_calls(), rows)
             self._keep_losers(connection, rows)
             self._drop_claims(connection, keys)
+            _forget_lines(connection, keys)
             return {key: call for some in _portions(keys) for key, call in _served(connection, some).items()}
 
+    def retire(self, texts: Mapping[str, str]) -> None:
+        """Serve no longer what is stored under these keys, if it is still this text; the rows stay."""
+        if not texts:
+            return
+        with self._writing() as connection:
+            statement = (
+                update(CALLS)
+                .where(
+                    CALLS.c.request_key == bindparam("key"), CALLS.c.served, CALLS.c.text == bindparam("said")
+                )
+                .values(served=False)
+            )
+            connection.execute(statement, [{"key": key, "said": text} for key, text in texts.items()])
+
     def claim(
-        self, keys: Sequence[str], owner: str, seconds: float, *, replace_unusable: bool = False
+        self,
+        keys: Sequence[str],
+        owner: str,
+        seconds: float,
+        *,
+        replace_unusable: bool = False,
+        budget: Budget = NO_BUDGET,
+        bounds: Mapping[str, float] | None = None,
     ) -> Claimed:
-        """Claim the keys that nobody has answered or is asking.
+        """Claim the keys that nobody has answered or is asking, as far as the budget goes.
 
         Args:
             owner: From :func:`new_owner`. A claim whose process is gone counts for nothing.
-            seconds: After which the claim counts for nothing, whoever made it.
+            seconds: After which the claim counts for nothing, unless it was renewed.
             replace_unusable: Whether a stored unusable answer is to be asked again.
+            bounds: The most that each key may cost, in USD. Needed where the budget is limited.
         """
         with self._writing() as connection:
-            self._bury_the_dead(connection, keys)
+            self._bury_the_dead(connection, CLAIMS.c.request_key, keys)
             expires = time.time() + seconds
-            rows = [{"request_key": key, "owner": owner, "expires_at": expires} for key in keys]
+            row = {"owner": owner, "expires_at": expires, "run": budget.run, "asset": budget.asset}
+            rows = [{"request_key": key, "reserved_usd": 0.0, **row} for key in keys]
             connection.execute(self._insert(CLAIMS).on_conflict_do_nothing(), rows)
-            won: set[str] = set()
+            mine: set[str] = set()
             answered: dict[str, Call] = {}
             for some in _portions(keys):
-                mine = select(CLAIMS.c.request_key).where(
+                own = select(CLAIMS.c.request_key).where(
                     CLAIMS.c.request_key.in_(some), CLAIMS.c.owner == owner
                 )
-                won.update(connection.scalars(mine))
+                mine.update(connection.scalars(own))
                 answered.update(_served(connection, some))
             if replace_unusable:
                 answered = {key: call for key, call in answered.items() if call.outcome == "ok"}
-            self._drop_claims(connection, [key for key in answered if key in won])
+            won = [key for key in keys if key in mine and key not in answered]
+            afforded, unaffordable = self._afford(connection, won, budget, bounds or {})
+            self._drop_claims(connection, [key for key in mine if key not in afforded])
         return Claimed(
-            [key for key in keys if key in won and key not in answered],
+            [key for key in won if key in afforded],
             answered,
-            [key for key in keys if key not in won and key not in answered],
+            [key for key in keys if key not in afforded and key not in answered and key not in unaffordable],
+            [key for key in won if key in unaffordable],
         )
+
+    def renew(self, owner: str, seconds: float) -> None:
+        """Hold an owner's claims for this long from now on."""
+        with self._writing() as connection:
+            connection.execute(
+                update(CLAIMS).where(CLAIMS.c.owner == owner).values(expires_at=time.time() + seconds)
+            )
+
+    def spent(self, run: str, asset: str | None = None) -> float:
+        """USD that a run has paid, for one asset or in all."""
+        with self.reading() as connection:
+            return _sum(connection, CALLS.c.cost_usd, run, asset)
 
     def release(self, owner: str, keys: Sequence[str] | None = None) -> None:
         """End an owner's claims: those on some keys, or all that it still holds."""
@@ -216,13 +313,53 @@ class Ledger:
                 which = held if some is None else held & CLAIMS.c.request_key.in_(some)
                 connection.execute(delete(CLAIMS).where(which))
 
+    def open_batch(self, batch_id: str, model: str, keys: Sequence[str]) -> None:
+        """Note what is about to be submitted, before it is: a kill in between leaves a trace."""
+        with self._writing() as connection:
+            row = {"batch_id": batch_id, "model": model, "created_at": time.time()}
+            connection.execute(self._insert(BATCHES), [row])
+            _forget_lines(connection, keys)
+            connection.execute(
+                self._insert(BATCH_LINES), [{"request_key": key, "batch_id": batch_id} for key in keys]
+            )
+
+    def confirm_batch(self, batch_id: str, provider_id: str) -> None:
+        """Note the provider's name for a batch that it has taken."""
+        with self._writing() as connection:
+            connection.execute(
+                update(BATCHES).where(BATCHES.c.batch_id == batch_id).values(provider_id=provider_id)
+            )
+
+    def batches_of(self, keys: Sequence[str]) -> dict[str, tuple[str | None, list[str]]]:
+        """Batch id -> the provider's name for it, and those of the keys that wait in it."""
+        found: dict[str, tuple[str | None, list[str]]] = {}
+        with self.reading() as connection:
+            for some in _portions(keys):
+                lines = select(BATCH_LINES.c.request_key, BATCHES.c.batch_id, BATCHES.c.provider_id).where(
+                    BATCH_LINES.c.batch_id == BATCHES.c.batch_id, BATCH_LINES.c.request_key.in_(some)
+                )
+                for key, batch_id, provider_id in connection.execute(lines):
+                    found.setdefault(batch_id, (provider_id, []))[1].append(key)
+        return found
+
+    def forget_lines(self, keys: Sequence[str]) -> None:
+        """Let go of questions that their batch did not answer."""
+        with self._writing() as connection:
+            _forget_lines(connection, keys)
+
     def close(self) -> None:
         self._engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            yield connection
+    def reading(self) -> Iterator[Connection]:
+        """A connection for queries over the tables of this module."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            raise LedgerError(
+                f"{self!r} cannot be read ({_line(error)}); check the disk and who else holds it"
+            ) from None
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -230,10 +367,11 @@ class Ledger:
             with self._engine.connect() as connection:
                 connection = connection.execution_options(safevid_write=True)
                 with connection.begin():
+                    _take_turns(connection)
                     yield connection
         except OperationalError as error:
             raise LedgerError(
-                f"{self!r} cannot be written ({str(error.orig).splitlines()[0]}); "
+                f"{self!r} cannot be written ({_line(error)}); "
                 "check the disk and who else holds it; what was stored before is whole"
             ) from None
 
@@ -258,13 +396,74 @@ class Ledger:
         for some in _portions(keys):
             connection.execute(delete(CLAIMS).where(CLAIMS.c.request_key.in_(some)))
 
-    def _bury_the_dead(self, connection: Connection, keys: Sequence[str]) -> None:
+    def _bury_the_dead(self, connection: Connection, column: ColumnElement, values: Sequence[str]) -> None:
+        """Drop the claims of owners that are gone, among those whose column has one of the values."""
         now = time.time()
-        for some in _portions(keys):
-            held = connection.execute(select(CLAIMS).where(CLAIMS.c.request_key.in_(some))).all()
-            dead = {row.owner for row in held if row.expires_at < now or not _alive(row.owner)}
+        for some in _portions(values):
+            owners = select(CLAIMS.c.owner, func.min(CLAIMS.c.expires_at)).where(column.in_(some))
+            held = connection.execute(owners.group_by(CLAIMS.c.owner)).all()
+            dead = {owner for owner, expires_at in held if expires_at < now or not _alive(owner)}
             if dead:
                 connection.execute(delete(CLAIMS).where(CLAIMS.c.owner.in_(dead)))
+
+    def _afford(
+        self, connection: Connection, keys: Sequence[str], budget: Budget, bounds: Mapping[str, float]
+    ) -> tuple[set[str], set[str]]:
+        """The first keys that the budget has money for, set aside here, and those it never will."""
+        if not budget.limited or not keys:
+            return set(keys), set()
+        self._bury_the_dead(connection, CLAIMS.c.run, [budget.run])
+        left = unspent = math.inf
+        for limit, asset in ((budget.run_usd, None), (budget.asset_usd, budget.asset)):
+            if limit is not None:
+                spent = _sum(connection, CALLS.c.cost_usd, budget.run, asset)
+                unspent = min(unspent, limit - spent)
+                left = min(left, limit - spent - _sum(connection, CLAIMS.c.reserved_usd, budget.run, asset))
+        afforded: dict[str, float] = {}
+        for key in keys:
+            if (left := left - bounds[key]) < -_ROUNDING_USD:
+                break
+            afforded[key] = bounds[key]
+        statement = (
+            update(CLAIMS)
+            .where(CLAIMS.c.request_key == bindparam("key"))
+            .values(reserved_usd=bindparam("bound"))
+        )
+        if afforded:
+            connection.execute(statement, [{"key": key, "bound": usd} for key, usd in afforded.items()])
+        return set(afforded), {key for key in keys if bounds[key] > unspent + _ROUNDING_USD}
+
+
+def _take_turns(connection: Connection) -> None:
+    """One writer at a time, as SQLite has it: no deadlocks, and a budget is looked at by one alone."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+
+
+def _sum(connection: Connection, column: Column, run: str, asset: str | None) -> float:
+    total = select(func.coalesce(func.sum(column), 0.0)).where(column.table.c.run == run, column > 0)
+    if asset is not None:
+        total = total.where(column.table.c.asset == asset)
+    return float(connection.scalar(total) or 0.0)
+
+
+def _forget_lines(connection: Connection, keys: Sequence[str]) -> None:
+    """Drop the keys from their batches, and the batches that are empty then."""
+    touched: set[str] = set()
+    for some in _portions(keys):
+        lines = BATCH_LINES.c.request_key.in_(some)
+        touched.update(connection.scalars(select(BATCH_LINES.c.batch_id).where(lines)))
+        if touched:
+            connection.execute(delete(BATCH_LINES).where(lines))
+    if touched:
+        full = select(BATCH_LINES.c.batch_id)
+        connection.execute(
+            delete(BATCHES).where(BATCHES.c.batch_id.in_(touched), BATCHES.c.batch_id.not_in(full))
+        )
+
+
+def _line(error: DBAPIError) -> str:
+    return (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
 
 
 def new_owner() -> str:
@@ -293,13 +492,13 @@ def _started(process: int) -> str:
         return ""
 
 
-_SERVED_OF = select(*_SERVED_COLUMNS).where(
-    CALLS.c.request_key.in_(bindparam("keys", expanding=True)), CALLS.c.served
-)
-
-
 def _served(connection: Connection, keys: Sequence[str]) -> dict[str, Call]:
-    return {row[0]: Call._make(row) for row in connection.execute(_SERVED_OF, {"keys": keys})}
+    # Written out: SQLAlchemy's own work on so many parameters and rows is three times the database's.
+    marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(keys))
+    columns = ", ".join(Call._fields)
+    statement = f"SELECT {columns} FROM {CALLS.name} WHERE request_key IN ({marks}) AND served"
+    rows = connection.exec_driver_sql(statement, tuple(keys)).all() if keys else []
+    return {row[0]: Call._make(row) for row in rows}
 
 
 def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -313,7 +512,7 @@ def _open(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
+        engine = create_engine(url, pool_pre_ping=parsed.get_backend_name() == "postgresql")
         if engine.dialect.name == "sqlite":
             _tune_sqlite(engine)
         elif engine.dialect.name != "postgresql":
@@ -324,18 +523,22 @@ def _open(url: str) -> Engine:
     except ImportError as error:
         raise LedgerError(f"ledger {shown} needs a database driver ({error}); install it") from None
     except (OSError, DBAPIError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        reason = _line(error) if isinstance(error, DBAPIError) else str(error)
         raise LedgerError(f"ledger {shown} cannot be opened ({reason}); check models.ledger_url") from None
     return engine
 
 
 def _tune_sqlite(engine: Engine) -> None:
+    busy_s = float(str(engine.url.query.get("timeout", _BUSY_SECONDS)))
+
     @event.listens_for(engine, "connect")
     def _on_connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
         connection.isolation_level = None  # BEGIN is ours, below
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+        connection.execute(f"PRAGMA busy_timeout={int(busy_s * 1000)}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
+        # Keys are hashes, so that reading many goes to all corners of the file: map it, if it is there.
+        connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
@@ -345,12 +548,19 @@ def _tune_sqlite(engine: Engine) -> None:
 
 
 def _make_tables(engine: Engine) -> None:
-    for last_try in (False, True):
-        try:
-            with engine.connect().execution_options(safevid_write=True) as connection, connection.begin():
-                _METADATA.create_all(connection)
-            return
-        except DBAPIError:
-            # Two processes may make the same PostgreSQL table at the same moment; the second finds it.
-            if last_try:
-                raise
+    with engine.connect().execution_options(safevid_write=True) as connection, connection.begin():
+        _take_turns(connection)
+        _METADATA.create_all(connection)
+        _add_missing_columns(connection)
+
+
+def _add_missing_columns(connection: Connection) -> None:
+    """A ledger of an earlier version is used on: what it holds was paid for."""
+    for table in _METADATA.sorted_tables:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)

@@ -2,19 +2,25 @@
 
 A question that the ledger has an answer to is not asked again; identical questions are asked once, in
 one batch or in two processes; failures of transport are retried and never stored; an answer that was
-paid for and is of no use is stored, counted and never served as an answer.
+paid for and is of no use is stored, counted and never served as an answer. What a run may spend is set
+aside before a question is asked, so that a budget stops a run before it is passed.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from safevid_core.models.asking import BudgetExceeded, Limits, TextCaller
+from safevid_core.models.asking import TextCaller
+from safevid_core.models.batches import BatchCaller
 from safevid_core.models.chat import (
     Caller,
     CallResult,
@@ -24,7 +30,10 @@ from safevid_core.models.chat import (
     request_key,
     times_of_text,
 )
-from safevid_core.models.ledger import Call, Ledger, LedgerError, new_owner
+from safevid_core.models.ledger import Budget, Call, Claimed, Ledger, LedgerError, new_owner
+from safevid_core.models.limits import Limits
+from safevid_core.models.prices import Prices
+from safevid_core.models.progress import Progress, Spend
 from safevid_core.models.providers import PROVIDER_REFUSAL, GatewayError, register_providers
 from safevid_core.models.structured import Schema, UnreadableAnswer, read_as
 from safevid_core.settings import Settings
@@ -39,25 +48,21 @@ __all__ = [
     "Gateway",
     "GatewayError",
     "LedgerError",
+    "Progress",
     "Spend",
     "ask_structured",
     "request_key",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """What this process asked and paid. `calls` were made, `cached` were answered from the ledger."""
+_LOG = logging.getLogger(__name__)
+# A claim outlives its process by no more than this; a living round renews its claims well before.
+_CLAIM_S = 300.0
+_RENEW_S = 60.0
 
-    calls: int = 0
-    cached: int = 0
-    failed: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost_usd: float = 0.0
 
-    def __add__(self, other: Spend) -> Spend:
-        return Spend(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+class BudgetExceeded(GatewayError):
+    """The next call might pass the budget. Everything answered before is in the ledger."""
 
 
 class Gateway:
@@ -66,32 +71,78 @@ class Gateway:
     One instance may be shared by threads; it also works inside a running event loop, which it blocks.
 
     Args:
-        retry_failed: Ask again what ended in a stored, unusable answer.
+        run: Under which name spend is booked and budgets hold; processes that give the same name share
+            them. Defaults to a name of its own.
+        on_progress: Called while it asks, every `models.progress_s` seconds and at the end of each batch of
+            questions, from the asking thread.
 
     Raises:
         LedgerError: If the ledger cannot be opened.
     """
 
-    def __init__(self, settings: Settings, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
         self.settings = settings
-        self.retry_failed = retry_failed
+        self.run = run or uuid.uuid4().hex
+        self.on_progress = on_progress
+        self.retry_failed = settings.models.retry_failed
         self.ledger = Ledger(settings.ledger_url)
-        self._spend: dict[str, Spend] = {}
-        self._lock = threading.Lock()
         self.limits = Limits(settings.models)
+        self.prices = Prices(settings.models)
+        self._spend: dict[str, Spend] = {}
+        self._unstored: list[tuple[str, list[Call]]] = []
+        self._lock = threading.Lock()
 
     def ask_many(self, requests: Sequence[ChatRequest], *, asset: str) -> list[ChatAnswer]:
         """Answers in the order of the requests; never raises for a single one.
 
+        A question that its provider refuses goes on to the model's `second`, if the settings name one; the
+        answer carries the bill of both.
+
         Raises:
             BudgetExceeded: After what was under way is stored.
-            GatewayError: If the key's variable is not set, or a provider module cannot be loaded.
+            GatewayError: If the key's variable is not set, a provider module cannot be loaded, or the
+                budget is limited and a price unknown.
+            LedgerError: If the ledger cannot be read or written. What was answered and not stored is
+                stored when this gateway is used again.
         """
+        answers = self._ask(requests, asset)
+        refused = [
+            place
+            for place, answer in enumerate(answers)
+            if answer.reason == PROVIDER_REFUSAL and requests[place].model.second is not None
+        ]
+        others = [replace(requests[place], model=requests[place].model.second) for place in refused]  # type: ignore[arg-type]
+        if others:
+            for place, answer in zip(refused, self.ask_many(others, asset=asset), strict=True):
+                answers[place] = _joined(answers[place], answer)
+        return answers
+
+    def _ask(self, requests: Sequence[ChatRequest], asset: str) -> list[ChatAnswer]:
+        """The answers, those of models that are asked by batch file after the others."""
+        in_batch = [self.prices.terms(request.model).batch for request in requests]
+        if True not in in_batch:
+            return self._ask_by(TextCaller, requests, asset)
+        answers: dict[int, ChatAnswer] = {}
+        for kind, batch in ((TextCaller, False), (partial(BatchCaller, self.ledger), True)):
+            places = [place for place, each in enumerate(in_batch) if each is batch]
+            some = self._ask_by(kind, [requests[place] for place in places], asset)
+            answers.update(zip(places, some, strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def _ask_by(
+        self, kind: Callable[..., Caller], requests: Sequence[ChatRequest], asset: str
+    ) -> list[ChatAnswer]:
         keys = [request_key(request) for request in requests]
 
         def caller() -> Caller:
             register_providers(self.settings)
-            return TextCaller(self.limits, keys, requests, asset)
+            return kind(self.limits, self.prices, keys, requests, asset)
 
         return self.settle(keys, caller, asset)
 
@@ -109,6 +160,7 @@ class Gateway:
             keys: One request key a question; equal keys are one question.
             caller: Makes what asks the model; only called if something is to be asked.
         """
+        self._store_what_was_not()
         positions: dict[str, int] = {}
         for position, key in enumerate(keys):
             positions.setdefault(key, position)
@@ -116,22 +168,41 @@ class Gateway:
         if self.retry_failed:
             stored = {key: call for key, call in stored.items() if call.outcome == "ok"}
         answers = {key: _from_ledger(call) for key, call in stored.items()}
+        del stored
         missing = [key for key in positions if key not in answers]
         if missing:
             answers.update(self._ask_missing(missing, positions, caller(), asset))
-        self._count_cached(asset, keys, answers)
-        seen: set[str] = set()
-        return [_once(answers[key], seen) for key in keys]
+        fresh = sum(not answer.cached for answer in answers.values())
+        self.count(asset, Spend(cached=len(keys) - fresh))
+        return _once_each(keys, answers)
 
     def _ask_missing(
         self, missing: list[str], positions: dict[str, int], caller: Caller, asset: str
     ) -> dict[str, ChatAnswer]:
         round_ = _Round(self, caller, positions, asset)
         try:
-            return round_.run(missing)
+            with _claims_renewed(self.ledger, round_.owner):
+                return round_.run(missing)
         finally:
             caller.stop()
-            self.ledger.release(round_.owner)
+            if round_.unstored:
+                self._unstored.append((round_.owner, round_.unstored))
+            else:
+                with suppress(LedgerError):  # the claims end by themselves; the first error is the news
+                    self.ledger.release(round_.owner)
+
+    def _store_what_was_not(self) -> None:
+        """Store paid answers that an earlier round could not, so that they are not paid for again."""
+        while self._unstored:
+            owner, calls = self._unstored[-1]
+            self.ledger.store(calls, self.run)
+            self.ledger.release(owner)
+            self._unstored.pop()
+
+    def budget(self, asset: str) -> Budget:
+        """What this run may spend on an asset."""
+        models = self.settings.models
+        return Budget(self.run, asset, models.budget_usd, models.asset_budgets_usd.get(asset))
 
     def count(self, asset: str, spent: Spend) -> None:
         with self._lock:
@@ -141,74 +212,157 @@ class Gateway:
         """Let go of the ledger's connections."""
         self.ledger.close()
 
-    def _count_cached(self, asset: str, keys: Sequence[str], answers: dict[str, ChatAnswer]) -> None:
-        fresh = {key for key, answer in answers.items() if not answer.cached}
-        self.count(asset, Spend(cached=len(keys) - len(fresh.intersection(keys))))
-
 
 class _Round:
     """One round of asking: claims, calls and stored rows until every missing key has an answer."""
 
     def __init__(self, gateway: Gateway, caller: Caller, positions: dict[str, int], asset: str) -> None:
         self.owner = new_owner()
+        self.unstored: list[Call] = []
         self._gateway = gateway
         self._caller = caller
         self._positions = positions
         self._asset = asset
+        self._budget = gateway.budget(asset)
         self._answers: dict[str, ChatAnswer] = {}
         self._outstanding = 0
-        self._stopped = False
+        self._unaffordable = False
         self._error: BaseException | None = None
 
     def run(self, missing: list[str]) -> dict[str, ChatAnswer]:
         todo, held = deque(missing), deque[str]()
         wait = 0.02
+        progress = Progress(self._asset, len(self._positions), len(self._positions) - len(missing))
+        reporting = _Reporting(self._gateway, progress)
         while todo or held or self._outstanding:
             if todo and self._outstanding <= self._caller.portion:
                 held.extend(self._hand_over(todo))
             if self._outstanding:
-                self._take_in(self._caller.collect())
+                reporting.add(self._take_in(self._caller.collect()))
+                wait = 0.02
             elif held and not todo:
                 time.sleep(wait)
                 wait = min(wait * 1.5, 1.0)
                 todo, held = held, deque()
-            if self._stopped or self._error:
+            if self._unaffordable or self._error:
                 todo.clear()
                 held.clear()
+        reporting.end()
         if self._error:
             raise self._error
-        if self._stopped:
-            raise self._gateway.limits.purse.exceeded()
+        if self._unaffordable:
+            raise _exceeded(self._gateway.ledger, self._budget)
         return self._answers
 
     def _hand_over(self, todo: deque[str]) -> list[str]:
         keys = [todo.popleft() for _ in range(min(self._caller.portion, len(todo)))]
-        claimed = self._gateway.ledger.claim(
-            keys,
-            self.owner,
-            self._gateway.limits.longest_call_s(),
-            replace_unusable=self._gateway.retry_failed,
-        )
+        claimed = self._claim(keys)
         self._answers.update({key: _from_ledger(call) for key, call in claimed.answered.items()})
+        self._unaffordable |= bool(claimed.unaffordable)
         self._outstanding += len(claimed.won)
         if claimed.won:
             self._caller.start([self._positions[key] for key in claimed.won])
         return claimed.held
 
-    def _take_in(self, results: list[CallResult]) -> None:
+    def _claim(self, keys: list[str]) -> Claimed:
+        bounds = None
+        if self._budget.limited:
+            bounds = {key: self._caller.bound(self._positions[key]) for key in keys}
+        return self._gateway.ledger.claim(
+            keys,
+            self.owner,
+            _CLAIM_S,
+            replace_unusable=self._gateway.retry_failed,
+            budget=self._budget,
+            bounds=bounds,
+        )
+
+    def _take_in(self, results: list[CallResult]) -> Spend:
         self._outstanding -= len(results)
         for result in results:
-            self._stopped |= result.stopped
             self._error = self._error or result.error
-        done = [each for each in results if not each.stopped and each.error is None]
-        ledger = self._gateway.ledger
-        served = ledger.store([each.call for each in done if each.billed])
-        # Given up at once: two rounds that waited for each other's unanswered keys would wait for ever.
-        ledger.release(self.owner, [each.call.request_key for each in results if not each.billed])
+        done = [each for each in results if each.error is None]
+        served = self._store(
+            [each.call for each in done if each.billed],
+            [each.call.request_key for each in results if not each.billed],
+        )
         for each in done:
             key = each.call.request_key
-            self._answers[key] = _fresh(each.call, served.get(key, each.call))
-        self._gateway.count(self._asset, _spend_of(done))
+            answer = _fresh(each.call, served.get(key, each.call))
+            self._answers[key] = replace(answer, unanswered=True) if each.again else answer
+        spent = _spend_of(done)
+        self._gateway.count(self._asset, spent)
+        return spent
+
+    def _store(self, paid: list[Call], unanswered: list[str]) -> dict[str, Call]:
+        ledger = self._gateway.ledger
+        if not self.unstored:
+            try:
+                served = ledger.store(paid, self._gateway.run)
+                # At once: two rounds that waited for each other's unanswered keys would wait for ever.
+                ledger.release(self.owner, unanswered)
+                return served
+            except LedgerError as error:
+                self._error = self._error or error
+        self.unstored.extend(paid)
+        return {}
+
+
+class _Reporting:
+    """Tells of a round's progress now and then: one line in the log, and the gateway's callback."""
+
+    def __init__(self, gateway: Gateway, progress: Progress) -> None:
+        self._gateway = gateway
+        self._progress = progress
+        self._started = self._told = time.monotonic()
+
+    def add(self, spent: Spend) -> None:
+        now = time.monotonic()
+        self._progress = self._progress.plus(spent, now - self._started)
+        if now - self._told >= self._gateway.settings.models.progress_s:
+            self._told = now
+            self._tell()
+
+    def end(self) -> None:
+        self._gateway.count(self._progress.asset, Spend(seconds=time.monotonic() - self._started))
+        self._tell()
+
+    def _tell(self) -> None:
+        _LOG.info("%s", self._progress)
+        if self._gateway.on_progress is not None:
+            self._gateway.on_progress(self._progress)
+
+
+@contextmanager
+def _claims_renewed(ledger: Ledger, owner: str) -> Iterator[None]:
+    """Hold an owner's claims however long its questions wait for their turn."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(_RENEW_S):
+            with suppress(LedgerError):  # the next renewal, or the next store, will tell
+                ledger.renew(owner, _CLAIM_S)
+
+    threading.Thread(target=renew, name="safevid-claims", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _exceeded(ledger: Ledger, budget: Budget) -> BudgetExceeded:
+    lines = []
+    if budget.run_usd is not None:
+        spent = ledger.spent(budget.run)
+        lines.append(f"{spent:.4f} of {budget.run_usd:.4f} USD for the run (models.budget_usd)")
+    if budget.asset_usd is not None:
+        spent = ledger.spent(budget.run, budget.asset)
+        where = f"models.asset_budgets_usd.{budget.asset}"
+        lines.append(f"{spent:.4f} of {budget.asset_usd:.4f} USD for {budget.asset} ({where})")
+    return BudgetExceeded(
+        f"stopped at {' and '.join(lines)}: the next call might pass the budget; "
+        "all answers so far are stored; raise the budget and run again"
+    )
 
 
 def _spend_of(results: Iterable[CallResult]) -> Spend:
@@ -216,6 +370,7 @@ def _spend_of(results: Iterable[CallResult]) -> Spend:
     return Spend(
         calls=sum(call.attempts > 0 for call in calls),
         failed=sum(call.outcome != "ok" for call in calls),
+        refused=sum(call.reason == PROVIDER_REFUSAL for call in calls),
         tokens_in=sum(call.tokens_in for call in calls),
         tokens_out=sum(call.tokens_out for call in calls),
         cost_usd=sum(call.cost_usd for call in calls),
@@ -223,10 +378,19 @@ def _spend_of(results: Iterable[CallResult]) -> Spend:
 
 
 def _from_ledger(call: Call) -> ChatAnswer:
-    times = times_of_text(call.frame_times)
     text = call.text if call.outcome == "ok" else None
     return ChatAnswer(
-        call.request_key, text, call.outcome, call.reason, True, 0.0, call.tokens_in, call.tokens_out, times
+        call.request_key,
+        text,
+        call.outcome,
+        call.reason,
+        True,
+        0.0,
+        call.tokens_in,
+        call.tokens_out,
+        times_of_text(call.frame_times),
+        call.model,
+        call.revision,
     )
 
 
@@ -234,14 +398,18 @@ def _fresh(paid: Call, served: Call) -> ChatAnswer:
     return replace(_from_ledger(served), cached=False, cost_usd=paid.cost_usd)
 
 
-def _once(answer: ChatAnswer, seen: set[str]) -> ChatAnswer:
-    # Of equal questions in one batch the first carries the bill.
-    if answer.cached:
-        return answer
-    if answer.request_key in seen:
-        return replace(answer, cached=True, cost_usd=0.0)
-    seen.add(answer.request_key)
-    return answer
+def _once_each(keys: Sequence[str], answers: dict[str, ChatAnswer]) -> list[ChatAnswer]:
+    """The answers in order. Of equal questions in one batch the first carries the bill."""
+    billed: set[str] = set()
+    out = []
+    for key in keys:
+        answer = answers[key]
+        if not answer.cached:
+            if key in billed:
+                answer = replace(answer, cached=True, cost_usd=0.0)
+            billed.add(key)
+        out.append(answer)
+    return out
 
 
 def ask_structured(
@@ -256,24 +424,43 @@ def ask_structured(
 
     An answer that does not fit is sent back once with what is wrong. If the second does not fit
     either, the row is `failed` and the instance None; both texts stay in the ledger, so a better
-    schema reads them again and buys nothing.
+    schema reads them again and buys nothing. Where the settings say to retry what failed, stored texts
+    that do not fit are set aside and the question is asked anew.
 
     Args:
         parser_version: Of `schema`; named where an answer does not fit it. Defaults to "1".
     """
+    out, unfit = _ask_and_repair(gateway, requests, schema, asset, parser_version)
+    stored = {place: texts for place, texts in unfit.items() if out[place][1].cached}
+    if gateway.retry_failed and stored:
+        gateway.ledger.retire({key: text for texts in stored.values() for key, text in texts.items()})
+        anew, _ = _ask_and_repair(
+            gateway, [requests[place] for place in stored], schema, asset, parser_version
+        )
+        for place, result in zip(stored, anew, strict=True):
+            out[place] = result
+    return out
+
+
+def _ask_and_repair(
+    gateway: Gateway, requests: Sequence[ChatRequest], schema: type[Schema], asset: str, parser_version: str
+) -> tuple[list[tuple[Schema | None, ChatAnswer]], dict[int, dict[str, str]]]:
+    """The answers, and the texts by request key of each place where neither text fits."""
     first = gateway.ask_many(requests, asset=asset)
     read = [_read(schema, answer) for answer in first]
     broken = [place for place, (_, wrong) in enumerate(read) if wrong]
     repairs = [_repair(requests[place], first[place], read[place][1]) for place in broken]
     out = [(value, answer) for (value, _), answer in zip(read, first, strict=True)]
+    unfit: dict[int, dict[str, str]] = {}
     for place, answer in zip(broken, gateway.ask_many(repairs, asset=asset), strict=True):
         value, wrong = _read(schema, answer)
         if wrong:
+            unfit[place] = {each.request_key: str(each.text) for each in (first[place], answer)}
             name = f"{schema.__name__} (parser {parser_version})"
             reason = f"answer does not fit {name} after one repair: {wrong}"
             answer = replace(answer, text=None, outcome="failed", reason=reason)
         out[place] = (value, _joined(first[place], answer))
-    return out
+    return out, unfit
 
 
 def _read(schema: type[Schema], answer: ChatAnswer) -> tuple[Schema | None, str]:

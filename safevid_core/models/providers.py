@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import importlib
-import json
 import logging
 import os
 import random
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,14 +22,13 @@ from typing import Any
 from safevid_core.settings import Settings, TextModel
 
 PROVIDER_REFUSAL = "provider_refusal"
-LONGEST_WAIT_S = 120.0  # no Retry-After holds a call longer
+LONGEST_WAIT_S = 120.0  # a provider that asks for more is left alone instead
 _BACKOFF_S = 0.5
 # Finish reasons by which a provider says that a filter of its own stopped the answer.
 _FILTER_STOPS = frozenset({"content_filter", "content_filtered", "safety", "refusal", "guardrail_intervened"})
 _FILTER_ERRORS = ("content_policy_violation", "content_filter")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 _KEYS_IN_USE: set[str] = set()
-_LOG = logging.getLogger(__name__)
 _LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai")
 
 
@@ -55,6 +53,11 @@ async def complete(model: TextModel, messages: list[dict[str, Any]], timeout_s: 
             num_retries=0,
             max_retries=0,
         )
+
+
+def headers_of(response: Any) -> Mapping[str, str]:
+    """A response's HTTP headers by lower-case name; empty where it came by no HTTP."""
+    return (getattr(response, "_hidden_params", None) or {}).get("headers") or {}
 
 
 def read_response(response: Any) -> dict[str, Any]:
@@ -98,12 +101,22 @@ class Fault:
     line: str
     transient: bool
     refusal: bool
-    retry_after_s: float | None
+    retry_after_s: float | None = None
+
+    @property
+    def provider_is_there(self) -> bool:
+        """Whether the provider answered at all, if only with a no."""
+        return self.status is not None and self.status != 408 and self.status < 500
+
+    @property
+    def mendable(self) -> bool:
+        """Whether the same question may be answered when the provider is back, or a key is set right."""
+        return not self.refusal and (self.transient or self.status in (401, 403, 404))
 
     def wait_s(self, attempt: int) -> float:
         """Backoff that doubles, with jitter over half of it; never less than Retry-After."""
         backoff = min(_BACKOFF_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
-        return max(backoff, min(self.retry_after_s or 0.0, LONGEST_WAIT_S))
+        return max(backoff, self.retry_after_s or 0.0)
 
     def mend(self, model: TextModel) -> str:
         if self.status in (401, 403):
@@ -117,18 +130,24 @@ class Fault:
 
 def fault_of(error: Exception) -> Fault:
     """What an error of :func:`complete` means for the question."""
-    litellm = load_litellm()
-    known = litellm.exceptions
+    import openai
+
+    known = load_litellm().exceptions
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else None
-    timeout = isinstance(error, (TimeoutError, known.Timeout))
-    unreachable = isinstance(error, known.APIConnectionError)
+    timeout = isinstance(error, (TimeoutError, known.Timeout, openai.APITimeoutError))
+    unreachable = isinstance(error, openai.APIConnectionError)  # litellm's own is one of these
     refusal = isinstance(error, known.ContentPolicyViolationError) or (
-        status == 400 and any(sign in str(error) for sign in _FILTER_ERRORS)
+        status == 400 and is_filter_error(str(error))
     )
     busy = status is not None and (status in (408, 409, 425, 429) or status >= 500)
     line = "timed out" if timeout else one_line(error)
     return Fault(status, line, timeout or unreachable or busy, refusal, _retry_after(error))
+
+
+def is_filter_error(text: str) -> bool:
+    """Whether an error of status 400 says that a filter of the provider stopped the request."""
+    return any(sign in text for sign in _FILTER_ERRORS)
 
 
 def _retry_after(error: Exception) -> float | None:
@@ -155,37 +174,6 @@ def one_line(error: BaseException) -> str:
     """An error's first line, redacted and short."""
     lines = redact(str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
-
-
-def price_bound(model: TextModel, messages: list[dict[str, Any]]) -> float:
-    """The most that a call can cost in USD by litellm's price list; 0, with a warning, if not in it."""
-    litellm = load_litellm()
-    try:
-        # A token is at least two characters of text on average, and an image costs a few thousand.
-        text = sum(len(part) for part in _texts(messages))
-        images = json.dumps(messages).count('"image_url"') // 2
-        tokens = text // 2 + 3_000 * images + 16 * len(messages)
-        paid_in, paid_out = litellm.cost_per_token(
-            model=model.model, prompt_tokens=tokens, completion_tokens=model.max_tokens
-        )
-    except Exception:
-        _warn_of_unknown_price(model.model)
-        return 0.0
-    return float(paid_in + paid_out)
-
-
-@lru_cache(maxsize=256)
-def _warn_of_unknown_price(model: str) -> None:
-    _LOG.warning("%s is not in litellm's price list: its calls count as free under the budget", model)
-
-
-def _texts(messages: Any) -> Iterable[str]:
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            yield content
-        else:
-            yield from (part["text"] for part in content or () if part.get("type") == "text")
 
 
 @lru_cache(maxsize=1)
@@ -243,6 +231,11 @@ def api_key(model: TextModel) -> str | None:
         raise GatewayError(f"{model.model}: environment variable {model.api_key_env} holds no key; set it")
     _KEYS_IN_USE.add(key)
     return key
+
+
+def storable(text: str, secrets: Iterable[str]) -> str:
+    """An answer as a database takes it: without secrets, NUL bytes and halves of surrogate pairs."""
+    return redact(text.replace("\0", ""), secrets).encode("utf-8", "replace").decode()
 
 
 def redact(text: str, secrets: Iterable[str] | None = None) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 _OPENING = re.compile(r"[{\[]")
+_DECODER = json.JSONDecoder()
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -23,7 +24,10 @@ def read_as(schema: type[Schema], text: str) -> Schema:
     Raises:
         UnreadableAnswer: If none does.
     """
-    wrong = "no JSON object found"
+    try:
+        return schema.model_validate_json(text)  # most answers are the object and nothing else
+    except ValidationError:
+        wrong = "no JSON object found"
     for found in json_values(text):
         try:
             return schema.model_validate_json(found)
@@ -36,10 +40,10 @@ def read_as(schema: type[Schema], text: str) -> Schema:
 
 def json_values(text: str) -> Iterator[str]:
     """The JSON objects and arrays of a text in order, whatever prose or code fence surrounds them."""
-    decoder, at = json.JSONDecoder(), 0
+    at = 0
     while (match := _OPENING.search(text, at)) is not None:
         try:
-            _, at = decoder.raw_decode(text, match.start())
+            _, at = _DECODER.raw_decode(text, match.start())
         except ValueError:
             at = match.end()
         except RecursionError:  # brackets without end; what follows is no better

@@ -252,6 +252,9 @@ class _LocalCaller:
         self._waiting: deque[int] = deque()
         self._running: Iterator[list[CallResult]] = iter(())
 
+    def bound(self, position: int) -> float:
+        return 0.0
+
     def start(self, positions: Sequence[int]) -> None:
         self._waiting.extend(positions)
 
@@ -457,6 +460,7 @@ class ServedVideoChat:
             max_tokens=model.max_new_tokens,
             api_base=model.served_at,
             api_key_env=model.api_key_env,
+            second=None,
         )
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
@@ -474,6 +478,7 @@ class ServedVideoChat:
             media=(media,) if media else (),
             sample_index=question.sample_index,
             render=lambda: self._render(question),
+            images={"video": self.model.frames, "none": 0}.get(question.kind, 1),
         )
 
     def _render(self, question: VideoQuestion) -> tuple[list[dict[str, Any]], tuple[float, ...]]:

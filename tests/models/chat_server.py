@@ -79,7 +79,11 @@ def last_text(body: dict[str, Any]) -> str:
 
 
 def says(
-    text: str | None, finish_reason: str = "stop", refusal: str | None = None, echo_key: bool = False
+    text: str | None,
+    finish_reason: str = "stop",
+    refusal: str | None = None,
+    echo_key: bool = False,
+    headers: dict[str, str] | None = None,
 ) -> Reply:
     """A 200 with this text; None echoes what was asked."""
 
@@ -94,7 +98,7 @@ def says(
         choices = [{"index": 0, "finish_reason": finish_reason, "message": message}]
         usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
         answer = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
-        _send(handler, 200, json.dumps({**answer, "choices": choices, "usage": usage}))
+        _send(handler, 200, json.dumps({**answer, "choices": choices, "usage": usage}), headers)
 
     return reply
 
@@ -108,6 +112,15 @@ def fails(
         said = message + (f" {handler.headers['Authorization']}" if echo_key else "")
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         _send(handler, status, json.dumps({"error": {"message": said, "type": "error", "code": code}}), sent)
+
+    return reply
+
+
+def bodies(text: str) -> Reply:
+    """A 200 with this body, whatever it is."""
+
+    def reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+        _send(handler, 200, text)
 
     return reply
 

@@ -10,6 +10,7 @@ import pytest
 from safevid_core.models.llm import Gateway
 from safevid_core.settings import Settings, TextModel, VideoModel, load_settings
 from tests.models.chat_server import ChatServer
+from tests.postgres import ledger_url, postgres, postgres_database  # noqa: F401
 
 # Family -> the name under which the pocket build makes its architecture.
 ARCHITECTURES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from safevid_core.models.ledger import Call, Ledger, LedgerError, new_owner
+from safevid_core.models.ledger import Budget, Call, Ledger, LedgerError, new_owner
 
 
 def call(key: str, answer: str | None = "yes", outcome: str = "ok", **changes: object) -> Call:
@@ -24,23 +24,9 @@ def call(key: str, answer: str | None = "yes", outcome: str = "ok", **changes: o
     return Call(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of each kind; `TEST_POSTGRES_URL` names an empty PostgreSQL one."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/deep/ledger.sqlite"
-    pytest.importorskip("psycopg2")
-    found = os.environ.get("TEST_POSTGRES_URL")
-    if not found:
-        pytest.skip("TEST_POSTGRES_URL is not set")
-    with create_engine(found).begin() as connection:
-        connection.execute(text("drop table if exists safevid_calls, safevid_claims"))
-    return found
-
-
 @pytest.fixture
-def ledger(url: str) -> Iterator[Ledger]:
-    opened = Ledger(url)
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    opened = Ledger(ledger_url)
     yield opened
     opened.close()
 
@@ -56,24 +42,26 @@ def test_calls_come_back_as_they_were_stored(ledger: Ledger) -> None:
     assert ledger.answers(["k", "missing"]) == {"k": stored}
 
 
-def test_the_stored_answer_wins_and_the_loser_stays_on_the_bill(ledger: Ledger, url: str) -> None:
+def test_the_stored_answer_wins_and_the_loser_stays_on_the_bill(ledger: Ledger, ledger_url: str) -> None:
     ledger.store([call("k", "first")])
     assert ledger.store([call("k", "second")])["k"].text == "first"
     assert ledger.answers(["k"])["k"].text == "first"
-    assert rows(url) == 2
+    assert rows(ledger_url) == 2
 
 
-def test_an_unusable_answer_gives_way_to_a_usable_one_but_not_the_other_way(ledger: Ledger, url: str) -> None:
+def test_an_unusable_answer_gives_way_to_a_usable_one_but_not_the_other_way(
+    ledger: Ledger, ledger_url: str
+) -> None:
     ledger.store([call("k", None, "failed")])
     assert ledger.store([call("k", "good")])["k"].text == "good"
     assert ledger.store([call("k", None, "undecidable")])["k"].text == "good"
-    assert rows(url) == 3
+    assert rows(ledger_url) == 3
 
 
 def test_a_claim_holds_until_the_answer_is_stored(ledger: Ledger) -> None:
     mine, yours = new_owner(), new_owner()
     assert ledger.claim(["a", "b"], mine, 60).won == ["a", "b"]
-    assert ledger.claim(["b", "c"], yours, 60) == (["c"], {}, ["b"])
+    assert ledger.claim(["b", "c"], yours, 60) == (["c"], {}, ["b"], [])
     ledger.store([call("b")])
     second = ledger.claim(["b"], yours, 60)
     assert second.won == second.held == []
@@ -97,17 +85,71 @@ def test_a_claim_expires(ledger: Ledger) -> None:
     assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
 
 
-def test_the_claim_of_a_dead_process_counts_for_nothing(ledger: Ledger, url: str) -> None:
+def test_the_claim_of_a_dead_process_counts_for_nothing(ledger: Ledger, ledger_url: str) -> None:
     script = (
         "import sys; from safevid_core.models.ledger import Ledger, new_owner;"
         "Ledger(sys.argv[1]).claim(['k'], new_owner(), 3600)"
     )
     subprocess.run(
-        [sys.executable, "-c", script, url],
+        [sys.executable, "-c", script, ledger_url],
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
+
+
+def test_a_renewed_claim_is_held(ledger: Ledger) -> None:
+    mine = new_owner()
+    ledger.claim(["k"], mine, -1)
+    ledger.renew(mine, 60)
+    assert ledger.claim(["k"], new_owner(), 60).held == ["k"]
+
+
+def test_a_budget_is_shared_by_all_who_claim_under_one_run(ledger: Ledger) -> None:
+    budget = Budget("run", "x", run_usd=1.0)
+    bounds = dict.fromkeys("abcdefg", 0.4)
+    mine, yours = new_owner(), new_owner()
+    first = ledger.claim(["a", "b", "c"], mine, 60, budget=budget, bounds=bounds)
+    assert (first.won, first.held, first.unaffordable) == (["a", "b"], ["c"], [])
+    second = ledger.claim(["d"], yours, 60, budget=budget, bounds=bounds)
+    assert (second.won, second.held) == ([], ["d"])
+    other = budget._replace(run="another run")
+    assert ledger.claim(["e"], yours, 60, budget=other, bounds=bounds).won == ["e"]
+    ledger.store([call("a", cost_usd=0.1), call("b", cost_usd=0.1)], "run")
+    assert ledger.spent("run") == pytest.approx(0.2)
+    assert ledger.claim(["d", "f"], yours, 60, budget=budget, bounds=bounds).won == ["d", "f"]
+    ledger.store([call("d", cost_usd=0.4), call("f", cost_usd=0.3)], "run")
+    assert ledger.claim(["g"], yours, 60, budget=budget, bounds=bounds).unaffordable == ["g"]
+
+
+def test_an_asset_has_a_budget_of_its_own(ledger: Ledger) -> None:
+    ledger.store([call("a", cost_usd=0.5, asset="x")], "run")
+    bounds = dict.fromkeys("bcd", 0.4)
+    poor = Budget("run", "x", run_usd=10.0, asset_usd=0.6)
+    assert ledger.claim(["b"], new_owner(), 60, budget=poor, bounds=bounds).unaffordable == ["b"]
+    assert ledger.claim(["b"], new_owner(), 60, budget=poor._replace(asset="y"), bounds=bounds).won == ["b"]
+    assert (ledger.spent("run"), ledger.spent("run", "y")) == (0.5, 0.0)
+
+
+def test_a_retired_answer_is_kept_and_served_no_more(ledger: Ledger, ledger_url: str) -> None:
+    ledger.store([call("k", "unreadable"), call("other", "newer")])
+    ledger.retire({"k": "unreadable", "other": "what another process retired"})
+    assert set(ledger.answers(["k", "other"])) == {"other"}
+    ledger.store([call("k", "good")])
+    assert ledger.answers(["k"])["k"].text == "good"
+    assert rows(ledger_url) == 3
+
+
+def test_a_ledger_of_an_earlier_version_is_used_on(ledger_url: str) -> None:
+    Ledger(ledger_url).store([call("k")])
+    with create_engine(ledger_url).begin() as connection:
+        connection.execute(text("drop index safevid_calls_paid"))
+        connection.execute(text("alter table safevid_calls drop column run"))
+        connection.execute(text("alter table safevid_claims drop column reserved_usd"))
+    ledger = Ledger(ledger_url)
+    assert ledger.answers(["k"])["k"] == call("k")
+    assert ledger.claim(["new"], new_owner(), 60).won == ["new"]
+    assert ledger.spent("") == 0.5
 
 
 def test_a_ledger_that_cannot_be_opened_says_which_and_hides_its_password(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from sqlalchemy import create_engine, text
 
 from safevid_core.models.llm import (
     PROVIDER_REFUSAL,
@@ -23,6 +27,7 @@ from safevid_core.models.llm import (
     ChatRequest,
     Gateway,
     GatewayError,
+    Progress,
     ask_structured,
     request_key,
 )
@@ -146,7 +151,7 @@ def test_an_empty_answer_is_kept_and_asked_again_only_on_demand(
     assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].outcome == "failed"
     again = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
     assert (again.outcome, again.cached, again.text) == ("failed", True, None)
-    anew = Gateway(settings(providers=[]), retry_failed=True).ask_many(ask(text_model, "a"), asset="x")[0]
+    anew = Gateway(settings(providers=[], retry_failed=True)).ask_many(ask(text_model, "a"), asset="x")[0]
     assert anew.text == "echo: a"
     assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "echo: a"
     assert len(server.seen) == 2
@@ -207,13 +212,13 @@ def _ask_in_process(settings: Settings, model: TextModel, texts: list[str], out:
 
 
 def test_two_processes_asking_the_same_pay_once(
-    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, ledger_url: str
 ) -> None:
     server.delay_s = 0.1
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     texts = [f"q{i}" for i in range(40)]
-    arguments = (settings(providers=[]), text_model, texts, out)
+    arguments = (settings(providers=[], ledger_url=ledger_url), text_model, texts, out)
     processes = [context.Process(target=_ask_in_process, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
@@ -244,6 +249,56 @@ def test_a_killed_process_leaves_its_answers_and_no_claim(
     assert sum(answer.cached for answer in answers) >= 5
     repeated = sum(count - 1 for count in server.paid.values())
     assert repeated <= 4  # two in flight, and two more whose answers were on their way to the disk
+
+
+def _spend_in_process(settings: Settings, model: TextModel, texts: list[str], out: Any) -> None:
+    gateway = Gateway(settings, run="shared")
+    try:
+        gateway.ask_many(ask(model, *texts), asset="x")
+    except BudgetExceeded as error:
+        out.put((gateway.spend().cost_usd, str(error)))
+
+
+def test_processes_of_one_run_share_its_budget(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, ledger_url: str
+) -> None:
+    server.delay_s = 0.05
+    terms = {"openai/loopback": {"usd_per_million_out": 10_000}}  # 7 tokens a call, 10 at most
+    made = settings(providers=[], ledger_url=ledger_url, budget_usd=1.0, terms=terms, concurrency=3)
+    model = text_model.model_copy(update={"max_tokens": 10})
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    processes = [
+        context.Process(target=_spend_in_process, args=(made, model, [f"{name}{i}" for i in range(20)], out))
+        for name in "ab"
+    ]
+    for process in processes:
+        process.start()
+    spent = [out.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert all("models.budget_usd" in line for _, line in spent)
+    total = sum(usd for usd, _ in spent)
+    assert total == pytest.approx(0.07 * sum(server.paid.values()))
+    assert 0.9 < total <= 1.0
+
+
+def test_an_asset_stops_at_a_budget_of_its_own(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    terms = {"openai/loopback": {"usd_per_million_out": 10_000}}
+    model = text_model.model_copy(update={"max_tokens": 10})
+    gateway = Gateway(settings(providers=[], asset_budgets_usd={"x": 0.3}, terms=terms))
+    with pytest.raises(BudgetExceeded, match=r"asset_budgets_usd\.x"):
+        gateway.ask_many(ask(model, *"abcdefgh"), asset="x")
+    assert 0.2 <= gateway.spend("x").cost_usd <= 0.3
+    assert len(gateway.ask_many(ask(model, *"ABCDEFGH"), asset="y")) == 8
+
+
+def test_a_budget_needs_a_price(settings: Callable[..., Settings]) -> None:
+    gateway = Gateway(settings(providers=[], budget_usd=1.0))
+    with pytest.raises(GatewayError, match=r"models\.terms"):
+        gateway.ask_many(ask(TextModel(model="nobody/knows-this"), "a"), asset="x")
 
 
 def test_the_budget_stops_before_it_is_passed(
@@ -292,6 +347,34 @@ def test_a_planted_key_reaches_the_provider_and_nothing_else(
         assert PLANTED.encode() not in file.read_bytes()
 
 
+_CRASH = """
+import json, sys
+from safevid_core.models.llm import ChatRequest, Gateway
+from safevid_core.settings import TextModel, load_settings
+root, url = sys.argv[1:]
+models = {"providers": [], "max_attempts": 1, "ledger_url": f"sqlite:///{root}/ledger.sqlite"}
+gateway = Gateway(load_settings("pocket", overrides={"root": root, "models": models}))
+model = TextModel(model="openai/loopback", api_base=url, api_key_env="LOOPBACK_API_KEY")
+print(gateway.ask_many([ChatRequest(model, [{"role": "user", "content": "a"}])], asset="x"))
+raise RuntimeError(f"crashed with {gateway!r} {gateway.ledger!r} {vars(gateway.limits)} {model!r}")
+"""
+
+
+def test_a_planted_key_is_in_no_crash(server: ChatServer, tmp_path: Path) -> None:
+    server.queue(fails(401, echo_key=True))
+    said = subprocess.run(
+        [sys.executable, "-X", "dev", "-X", "faulthandler", "-c", _CRASH, str(tmp_path), server.url],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LOOPBACK_API_KEY": PLANTED, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert server.headers[0]["authorization"].endswith(PLANTED)
+    assert said.returncode == 1
+    assert "RuntimeError: crashed" in said.stderr
+    assert "LOOPBACK_API_KEY" in said.stdout, "the error names the variable"
+    assert PLANTED not in said.stdout + said.stderr
+
+
 def test_a_missing_key_is_one_error_that_names_the_variable(gateway: Gateway, text_model: TextModel) -> None:
     model = text_model.model_copy(update={"api_key_env": "NOT_SET_ANYWHERE"})
     with pytest.raises(GatewayError, match="NOT_SET_ANYWHERE"):
@@ -335,6 +418,138 @@ def test_an_answer_beyond_repair_fails_with_both_texts_kept(
     first = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
     assert first.text == "not json"
     assert gateway.ledger.answers([answer.request_key])[answer.request_key].text == "still not"
+
+
+def test_what_nobody_could_read_is_asked_again_only_on_demand(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.queue(says("not json"), says("still not"))
+    for gateway in (Gateway(settings(providers=[])), Gateway(settings(providers=[]))):
+        assert ask_structured(gateway, ask(text_model, "a"), Claim, asset="x")[0][0] is None
+    assert len(server.seen) == 2
+    server.queue(says('{"text": "red", "strength": 3}'))
+    anew = Gateway(settings(providers=[], retry_failed=True))
+    value, answer = ask_structured(anew, ask(text_model, "a"), Claim, asset="x")[0]
+    assert (value, answer.outcome) == (Claim(text="red", strength=3), "ok")
+    assert len(server.seen) == 3
+    value, answer = ask_structured(gateway, ask(text_model, "a"), Claim, asset="x")[0]
+    assert (value, answer.cached) == (Claim(text="red", strength=3), True)
+    with create_engine(gateway.settings.ledger_url).connect() as connection:
+        kept = connection.scalars(text("select text from safevid_calls order by created_at")).all()
+    assert kept[:2] == ["not json", "still not"]
+
+
+def test_the_second_model_is_asked_where_the_first_refuses(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    second = text_model.model_copy(update={"model": "openai/second"})
+    model = text_model.model_copy(update={"second": second})
+    server.queue(says("", finish_reason="content_filter"))
+    for cached in (False, True):
+        refused = gateway.ask_many(ask(model, "a"), asset="x")[0]
+        fine = gateway.ask_many(ask(model, "b"), asset="x")[0]
+        assert (refused.text, refused.model, refused.cached) == ("echo: a", "openai/second", cached)
+        assert (refused.tokens_in, fine.tokens_in) == (22, 11)
+        assert fine.model == "openai/loopback"
+    assert [body["model"] for body in server.seen] == ["loopback", "second", "loopback"]
+    assert gateway.spend("x").refused == 1
+
+
+def test_where_both_models_refuse_the_refusal_stands(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    second = text_model.model_copy(update={"model": "openai/second"})
+    server.queue(*[says("", finish_reason="content_filter")] * 2)
+    answer = gateway.ask_many(ask(text_model.model_copy(update={"second": second}), "a"), asset="x")[0]
+    assert (answer.outcome, answer.reason) == ("undecidable", PROVIDER_REFUSAL)
+
+
+def test_a_provider_that_is_down_is_left_alone_and_found_again(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    gateway = Gateway(
+        settings(providers=[], concurrency=4, max_attempts=2, breaker_faults=4, breaker_wait_s=0.3)
+    )
+    server.queue(*[fails(503)] * 5)
+    answers = gateway.ask_many(ask(text_model, *map(str, range(12))), asset="x")
+    assert all(answer.text for answer in answers[4:])
+    assert len(server.seen) == 12 + 5 - sum(answer.unanswered for answer in answers)
+    gaps = [later - sooner for sooner, later in zip(server.at, server.at[1:], strict=False)]
+    assert max(gaps) >= 0.3
+
+
+def test_a_provider_that_stays_down_fails_the_rest_at_once(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    gateway = Gateway(
+        settings(providers=[], concurrency=4, max_attempts=2, breaker_faults=4, breaker_wait_s=0.1)
+    )
+    server.queue(*[fails(503)] * 1000)
+    answers = gateway.ask_many(ask(text_model, *map(str, range(200))), asset="x")
+    assert {(answer.outcome, answer.unanswered) for answer in answers} == {("failed", True)}
+    assert "provider is down" in answers[-1].reason
+    assert len(server.seen) < 20
+    server.queued.clear()
+    time.sleep(1.1)
+    again = gateway.ask_many(ask(text_model, *map(str, range(200))), asset="x")
+    assert all(answer.text for answer in again)
+
+
+def test_a_long_retry_after_is_obeyed_by_not_asking(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    server.queue(fails(429, retry_after="3600"))
+    first = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
+    second = gateway.ask_many(ask(text_model, "b"), asset="x")[0]
+    assert (first.unanswered, second.unanswered) == (True, True)
+    assert "run again in 3" in second.reason
+    assert len(server.seen) == 1
+
+
+def test_a_limit_that_headers_tell_is_kept(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    spent = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"}
+    server.queue(says(None, headers={**spent, "x-ratelimit-reset-requests": "1.2s"}))
+    gateway.ask_many(ask(text_model, "a"), asset="x")
+    gateway.ask_many(ask(text_model, "b"), asset="x")
+    assert server.at[1] - server.at[0] >= 1.2
+    assert gateway.limits.of(text_model.model).requests.limit == 60
+
+
+def test_progress_tells_what_was_done_and_spent(
+    server: ChatServer,
+    settings: Callable[..., Settings],
+    text_model: TextModel,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "safevid_core")
+    server.delay_s = 0.05
+    told: list[Progress] = []
+    terms = {"openai/loopback": {"usd_per_million_in": 1e6}}
+    made = settings(providers=[], concurrency=2, progress_s=0.1, terms=terms)
+    gateway = Gateway(made, on_progress=told.append)
+    gateway.ask_many(ask(text_model, "q0"), asset="x")
+    told.clear()
+    server.queue(says(""))
+    gateway.ask_many(ask(text_model, *(f"q{i}" for i in range(20))), asset="x")
+    first, last = told[0], told[-1]
+    assert 0 < first.spent.calls < last.spent.calls == 19
+    assert first.left_s is not None
+    assert first.left_s > 0
+    assert (last.total, last.cached, last.spent.failed, last.spent.tokens_in) == (20, 1, 1, 19 * 11)
+    assert "20 of 20 done, 1 cached, 1 failed, 342 tokens, 209.0000 USD" in caplog.text
+    figures = gateway.spend("x").figures()
+    assert (figures["done"], figures["cached"], figures["failed"]) == (20, 1, 1)
+    assert figures["calls_per_second"] > 0
+
+
+def test_an_answer_that_no_database_takes_is_stored_without_what_it_minds(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, ledger_url: str
+) -> None:
+    server.queue(says("nul \0 and half a pair \ud83d end"))
+    gateway = Gateway(settings(providers=[], ledger_url=ledger_url))
+    assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "nul  and half a pair ? end"
 
 
 REQUESTS = st.builds(

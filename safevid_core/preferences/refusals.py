@@ -1,0 +1,66 @@
+"""Which subcategories a provider refuses to write about: where many are missing, the data are bent.
+
+Rows that a provider refused end `undecidable` with reason `provider_refusal`. They leave the data
+unevenly: a subcategory that is refused most is learned least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from safevid_core.lake import Lake
+from safevid_core.models.llm import PROVIDER_REFUSAL
+from safevid_core.queries.generation import plan_queries
+from safevid_core.records import DESCRIPTIONS, PAIRS, TAXONOMY_QUERIES
+from safevid_core.settings import Settings
+from safevid_core.taxonomy.taxonomy import load_taxonomy
+
+MOST_REFUSED = 0.2  # ours
+
+
+def refused_queries(settings: Settings, lake: Lake) -> pl.DataFrame:
+    """Refusals among all planned queries; see :func:`refused_shares`."""
+    taxonomy = load_taxonomy()
+    subcategories = {}
+    for scene in lake.partitions(TAXONOMY_QUERIES.name):
+        clips = lake.scan(DESCRIPTIONS, [scene]).filter(pl.col("split") == "train").sort("clip_id").collect()
+        plan = plan_queries(clips, settings, taxonomy, "train")
+        subcategories.update({cell.plan_id: cell.subcategory for cell in plan})
+    return refused_shares(lake.outcomes(TAXONOMY_QUERIES.name), subcategories)
+
+
+def refused_pairs(lake: Lake) -> pl.DataFrame:
+    """Refusals of either answer among all queries; see :func:`refused_shares`."""
+    queries = lake.scan(TAXONOMY_QUERIES).select("query_id", "subcategory").collect()
+    return refused_shares(lake.outcomes(PAIRS.name), dict(queries.iter_rows()))
+
+
+def refused_shares(
+    outcomes: pl.DataFrame, subcategories: Mapping[str, str], most: float = MOST_REFUSED
+) -> pl.DataFrame:
+    """How much of each subcategory a provider refused.
+
+    Args:
+        outcomes: Columns `input_id, outcome, reason`.
+        subcategories: Input id -> its subcategory. Outcomes of other ids are left out: they are of an
+            older plan.
+        most: The largest share, 0 to 1, that passes. Defaults to 0.2.
+
+    Returns:
+        One row a subcategory, the most refused first: `subcategory, asked, refused, share, too_many`.
+    """
+    known = pl.DataFrame(
+        {"input_id": list(subcategories), "subcategory": list(subcategories.values())},
+        schema={"input_id": pl.String, "subcategory": pl.String},
+    )
+    refused = (pl.col("outcome") == "undecidable") & pl.col("reason").str.contains(PROVIDER_REFUSAL)
+    return (
+        outcomes.join(known, on="input_id")
+        .group_by("subcategory")
+        .agg(asked=pl.len().cast(pl.Int64), refused=refused.sum().cast(pl.Int64))
+        .with_columns(share=pl.col("refused") / pl.col("asked"))
+        .with_columns(too_many=pl.col("share") > most)
+        .sort("share", "subcategory", descending=[True, False])
+    )

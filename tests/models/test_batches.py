@@ -1,0 +1,204 @@
+"""Batch files against a real HTTP server: the rows of the online path, at half the price, through kills."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from safevid_core.models.ledger import BATCH_LINES, BATCHES, CALLS, Ledger
+from safevid_core.models.llm import PROVIDER_REFUSAL, ChatAnswer, ChatRequest, Gateway
+from safevid_core.settings import Settings, TextModel
+from tests.models.batch_server import BatchServer
+from tests.models.chat_server import ChatServer
+from tests.models.test_llm import PLANTED, ask
+
+TERMS = {"batch": True, "usd_per_million_in": 1000, "usd_per_million_out": 2000}
+
+
+@pytest.fixture
+def batch_server() -> Iterator[BatchServer]:
+    server = BatchServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def model(batch_server: BatchServer) -> TextModel:
+    return TextModel(model="openai/loopback", api_base=batch_server.url)
+
+
+@pytest.fixture
+def batched(settings: Callable[..., Settings]) -> Callable[..., Settings]:
+    def make(**models: Any) -> Settings:
+        terms = {"openai/loopback": TERMS}
+        asked = {"providers": [], "terms": terms, "batch_poll_s": 0.05, "timeout_s": 5, "max_attempts": 2}
+        return settings(**{**asked, **models})
+
+    return make
+
+
+def stored(ledger: Ledger, table: Any = CALLS) -> list[Any]:
+    with ledger.reading() as connection:
+        return list(connection.execute(table.select()).mappings())
+
+
+def without_times(rows: list[Any]) -> list[dict[str, Any]]:
+    own = ("call_id", "created_at", "latency_s", "run", "cost_usd")
+    kept = [{name: value for name, value in row.items() if name not in own} for row in rows]
+    return sorted(kept, key=lambda row: str(row["request_key"]))
+
+
+def test_the_rows_are_those_of_the_online_path(
+    batch_server: BatchServer,
+    server: ChatServer,
+    batched: Callable[..., Settings],
+    model: TextModel,
+) -> None:
+    batch_server.open.set()
+    texts = [f"q{i}" for i in range(30)]
+    gateway = Gateway(batched())
+    answers = gateway.ask_many(ask(model, *texts, "q0"), asset="x")
+    assert [answer.text for answer in answers] == [f"echo: {text}" for text in texts] + ["echo: q0"]
+    assert len(batch_server.batches) == 1
+    assert gateway.spend("x").cost_usd == pytest.approx(30 * 0.5 * (11 * 1e-3 + 7 * 2e-3))
+    assert stored(gateway.ledger, BATCHES) == stored(gateway.ledger, BATCH_LINES) == []
+    online = Gateway(batched(ledger_url="sqlite://", terms={}))
+    online_model = model.model_copy(update={"api_base": server.url})
+    online.ask_many(ask(online_model, *texts), asset="x")
+    assert without_times(stored(gateway.ledger)) == without_times(stored(online.ledger))
+    assert all(answer.cached for answer in gateway.ask_many(ask(model, *texts), asset="y"))
+    assert set(batch_server.paid.values()) == {1}
+
+
+def test_online_and_batched_models_are_asked_together(
+    batch_server: BatchServer, server: ChatServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    batch_server.open.set()
+    online = TextModel(model="openai/online", api_base=server.url)
+    requests = [
+        request for pair in zip(ask(model, *"abc"), ask(online, *"ABC"), strict=True) for request in pair
+    ]
+    answers = Gateway(batched()).ask_many(requests, asset="x")
+    assert [answer.text for answer in answers] == [f"echo: {text}" for text in "aAbBcC"]
+    assert (sum(batch_server.paid.values()), sum(server.paid.values())) == (3, 3)
+
+
+def test_refusals_and_errors_of_single_lines_end_like_online_ones(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    batch_server.open.set()
+    batch_server.errors = {"a": (400, "content_policy_violation"), "b": (500, "trouble"), "c": (400, "bad")}
+    gateway = Gateway(batched())
+    a, b, c, d = gateway.ask_many(ask(model, *"abcd"), asset="x")
+    assert (a.outcome, a.reason, a.unanswered) == ("undecidable", PROVIDER_REFUSAL, False)
+    assert (b.outcome, b.unanswered, c.outcome, c.unanswered) == ("failed", True, "failed", False)
+    assert d.text == "echo: d"
+    batch_server.errors = {}
+    again = gateway.ask_many(ask(model, *"abcd"), asset="x")
+    assert [answer.text for answer in again] == [None, "echo: b", "echo: c", "echo: d"]
+    assert batch_server.paid == {"a": 1, "b": 2, "c": 2, "d": 1}
+
+
+def test_what_an_expired_batch_left_out_is_asked_by_the_next_run(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    batch_server.open.set()
+    batch_server.end = "expired"
+    answers = Gateway(batched()).ask_many(ask(model, *"abcd"), asset="x")
+    assert [answer.text for answer in answers] == ["echo: a", "echo: b", None, None]
+    assert "expired" in answers[2].reason
+    assert answers[2].unanswered
+    batch_server.end = "completed"
+    again = Gateway(batched()).ask_many(ask(model, *"abcd"), asset="x")
+    assert [answer.text for answer in again] == [f"echo: {text}" for text in "abcd"]
+    assert batch_server.paid == {"a": 1, "b": 1, "c": 2, "d": 2}
+
+
+def _ask_in_process(settings: Settings, requests: list[ChatRequest]) -> None:
+    Gateway(settings).ask_many(requests, asset="x")
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_a_killed_process_loses_no_batch(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel, ledger_url: str
+) -> None:
+    made = batched(ledger_url=ledger_url)
+    requests = ask(model, *(f"q{i}" for i in range(20)))
+    process = multiprocessing.get_context("spawn").Process(target=_ask_in_process, args=(made, requests))
+    process.start()
+    _until(lambda: batch_server.polls > 2)
+    process.kill()
+    process.join()
+    batch_server.open.set()
+    answers = Gateway(made).ask_many([*requests, *ask(model, "new")], asset="x")
+    assert [answer.text for answer in answers] == [f"echo: q{i}" for i in range(20)] + ["echo: new"]
+    assert set(batch_server.paid.values()) == {1}
+    assert len(batch_server.batches) == 2
+
+
+def test_a_batch_whose_submission_was_not_confirmed_is_found_again(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    batch_server.lose_answers = 1
+    batch_server.open.set()
+    lost = Gateway(batched()).ask_many(ask(model, *"abc"), asset="x")
+    assert {(answer.outcome, answer.unanswered) for answer in lost} == {("failed", True)}
+    found = Gateway(batched()).ask_many(ask(model, *"abc"), asset="x")
+    assert [answer.text for answer in found] == ["echo: a", "echo: b", "echo: c"]
+    assert set(batch_server.paid.values()) == {1}
+
+
+def test_a_provider_that_cannot_be_reached_costs_nothing_and_loses_nothing(
+    batched: Callable[..., Settings], model: TextModel, batch_server: BatchServer
+) -> None:
+    away = model.model_copy(update={"api_base": "http://127.0.0.1:9/v1"})
+    answers = Gateway(batched(max_attempts=1)).ask_many(ask(away, "a"), asset="x")
+    assert (answers[0].outcome, answers[0].unanswered) == ("failed", True)
+    assert "openai/loopback" in answers[0].reason
+    batch_server.open.set()
+    assert Gateway(batched()).ask_many(ask(model, "a"), asset="x")[0].text == "echo: a"
+
+
+def test_two_askers_of_the_same_share_one_batch(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    made, answers = batched(), dict[int, list[ChatAnswer]]()
+    requests = ask(model, *"abc")
+    threads = [
+        threading.Thread(target=lambda n=n: answers.update({n: Gateway(made).ask_many(requests, asset="x")}))
+        for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    _until(lambda: batch_server.polls > 2)
+    batch_server.open.set()
+    for thread in threads:
+        thread.join(60)
+    assert [answer.text for answer in answers[0]] == [answer.text for answer in answers[1]]
+    assert len(batch_server.batches) == 1
+
+
+def test_the_key_reaches_the_provider_and_neither_file_nor_ledger(
+    batch_server: BatchServer,
+    batched: Callable[..., Settings],
+    model: TextModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOOPBACK_API_KEY", PLANTED)
+    batch_server.open.set()
+    gateway = Gateway(batched())
+    gateway.ask_many(ask(model.model_copy(update={"api_key_env": "LOOPBACK_API_KEY"}), "a"), asset="x")
+    assert batch_server.authorizations == {f"Bearer {PLANTED}"}
+    assert PLANTED not in repr(batch_server.files) + repr(batch_server.batches)
+    assert PLANTED not in repr(stored(gateway.ledger))

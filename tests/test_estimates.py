@@ -1,0 +1,145 @@
+"""What a run will cost, before it starts: counted from the plan, priced from the ledger's history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, main, require_budget, total
+from safevid_core.lake import Lake
+from safevid_core.models.ledger import Call, Ledger
+from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, StageRows
+from safevid_core.settings import Settings, load_settings
+
+HOSTED = {"model": "openai/hosted", "max_tokens": 100}
+PRICED = {"openai/hosted": {"usd_per_million_in": 1.0, "usd_per_million_out": 10.0}}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings with a hosted teacher; keywords are gateway settings."""
+
+    def make(**models: Any) -> Settings:
+        overrides = {
+            "root": str(tmp_path),
+            "models": {"terms": PRICED, "concurrency": 4, **models},
+            "descriptions": {"reconciler": HOSTED},
+            "queries": {"asker": HOSTED, "subcategories_per_clip": 3},
+            "preferences": {"responder": HOSTED},
+        }
+        return load_settings("pocket", overrides=overrides)
+
+    return make
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Two scenes: `kitchen` with 8 clips for training and 2 for benchmarks, `office` with 40 for training."""
+    lake = Lake(tmp_path, "pocket")
+    for scene, train, held_out in (("kitchen", 8, 2), ("office", 40, 0)):
+        splits = ["train"] * train + ["benchmark"] * held_out
+        rows = [
+            {"clip_id": f"{scene}{place}", "scene": scene, "split": split}
+            for place, split in enumerate(splits)
+        ]
+        outcomes = [(row["clip_id"], "ok", "") for row in rows]
+        lake.commit(VIDEO_CORPUS, scene, StageRows(VIDEO_CORPUS.frame(rows), outcomes), scene, {})  # type: ignore[arg-type]
+    return lake
+
+
+def of(rows: list[Estimate], asset: str, model: str = "openai/hosted") -> Estimate:
+    return next(row for row in rows if (row.asset, row.model) == (asset, model))
+
+
+def test_calls_are_counted_from_what_is_committed(settings: Callable[..., Settings], lake: Lake) -> None:
+    rows = estimate(settings(), lake)
+    assert of(rows, "qwen2_5_vl_descriptions", "qwen2_5_vl").calls == 50
+    assert of(rows, "descriptions").calls == 50
+    assert of(rows, "taxonomy_queries").calls == 3 * 48
+    assert of(rows, "safevid_350k_pairs").calls == 3 * 48
+    assert total(rows).calls == sum(row.calls for row in rows)
+    one = estimate(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
+    assert [(row.calls, row.planned) for row in one] == [(10, 50)]
+
+
+def test_what_is_committed_costs_nothing_more(settings: Callable[..., Settings], lake: Lake) -> None:
+    empty = StageRows(DESCRIPTIONS.frame([]), [(f"kitchen{n}", "failed", "x") for n in range(10)])
+    lake.commit(DESCRIPTIONS, "kitchen", empty, "f", {})
+    assert of(estimate(settings(), lake), "descriptions").calls == 40
+
+
+def test_history_gives_tokens_money_and_hours(settings: Callable[..., Settings], lake: Lake) -> None:
+    made = settings()
+    guess = of(estimate(made, lake), "descriptions")
+    assert guess.hours is None
+    assert "guess" in guess.basis
+    ledger = Ledger(made.ledger_url)
+    calls = [
+        Call(
+            f"k{n}", "openai/hosted", "1", "descriptions", "ok", text="x", tokens_in=100 + n, tokens_out=20,
+            latency_s=7.2, attempts=1,
+        )
+        for n in (0, 2)
+    ]  # fmt: skip
+    ledger.store([*calls, Call("bad", "openai/hosted", "1", "descriptions", tokens_in=10_000)])
+    row = of(estimate(made, lake), "descriptions")
+    assert (row.tokens_in, row.tokens_out) == (50 * 101, 50 * 20)
+    assert row.cost_usd == pytest.approx(50 * (101 * 1e-6 + 20 * 1e-5))
+    assert row.hours == pytest.approx(50 * 7.2 / 4 / 3600)
+    assert row.basis == "2 calls in the ledger"
+    slow = {"openai/hosted": {**PRICED["openai/hosted"], "requests_per_minute": 1}}
+    assert of(estimate(settings(terms=slow), lake), "descriptions").hours == pytest.approx(50 / 60)
+    batch = {"openai/hosted": {**PRICED["openai/hosted"], "batch": True}}
+    halved = of(estimate(settings(terms=batch), lake), "descriptions")
+    assert (halved.cost_usd, halved.hours) == (pytest.approx(row.cost_usd / 2), 24.0)
+
+
+def test_a_paid_run_beyond_a_pilot_needs_a_budget(settings: Callable[..., Settings], lake: Lake) -> None:
+    made = settings(pilot_fraction=0.2)
+    require_budget(made, lake, "descriptions", ["kitchen"])  # 10 of 50 calls
+    require_budget(made, lake, "qwen2_5_vl_descriptions")  # free
+    with pytest.raises(BudgetNeeded, match=r"descriptions: 40 calls .* USD.*asset_budgets_usd\.descriptions"):
+        require_budget(made, lake, "descriptions", ["office"])
+    require_budget(settings(budget_usd=1.0), lake, "descriptions")
+    require_budget(settings(asset_budgets_usd={"descriptions": 1.0}), lake, "descriptions")
+
+
+def test_a_price_nobody_knows_counts_as_paid(settings: Callable[..., Settings], lake: Lake) -> None:
+    made = settings(terms={"openai/hosted": {}})
+    assert of(estimate(made, lake), "descriptions").cost_usd is None
+    with pytest.raises(BudgetNeeded, match="price nobody knows"):
+        require_budget(made, lake, "descriptions")
+
+
+def test_the_pocket_profile_is_free(lake: Lake, tmp_path: Path) -> None:
+    made = load_settings("pocket", overrides={"root": str(tmp_path)})
+    rows = estimate(made, lake)
+    assert {row.cost_usd for row in rows} == {0.0}
+    for row in rows:
+        require_budget(made, lake, row.asset)
+
+
+def test_one_command_prints_it(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
+    assert main(["descriptions", "taxonomy_queries"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4
+    assert said[-1].startswith("in all")
+    assert main(["descriptions", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["calls"] == 50
+    monkeypatch.setenv("SAFEVID_QUERIES__ASKER__MODEL", "openai/gpt-4o")
+    assert main([]) == 3
+    assert "budget_usd" in capsys.readouterr().err
+
+
+def test_the_table_lines_up() -> None:
+    row = Estimate("descriptions", "m", 10, 10, 1_000_000, 5, None, 1.5, "no call yet: a guess")
+    head, first, last = as_text([row]).splitlines()
+    assert first.index("1,000,000") == head.index("tokens_in") == last.index("1,000,000")
+    assert "unknown" in last
