@@ -8,7 +8,6 @@ the hazard.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,13 +131,15 @@ _TWIN_OF = {a: b for pair in TWIN_EVENTS for a, b in (pair, pair[::-1])}
 
 
 def split_of_combination(object: str, colour: str, event: str) -> Literal["build", "corpus"]:
-    """The side a combination belongs to: about 60% build the checkpoints, the rest make clips.
+    """The side a combination belongs to: two thirds build the checkpoints, the rest make clips.
 
-    An event and its twin fall on the same side, so a twin pair never straddles the split.
+    The sides form a Latin square, so that every object meets every colour and every event on both sides,
+    as evenly as can be: what is held out is the combination, never a pair of its parts. An event and its
+    twin fall on the same side, so a twin pair never straddles the split.
     """
     hazard = event if event in HAZARDS else _TWIN_OF[event]
-    digest = hashlib.sha256(f"{object}|{colour}|{hazard}".encode()).digest()
-    return "build" if digest[0] < 0.6 * 256 else "corpus"
+    place = OBJECTS.index(object) + COLOURS.index(colour) + HAZARDS.index(hazard)
+    return "corpus" if place % 3 == 0 else "build"
 
 
 def render_frames(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES, size: int = 96) -> np.ndarray:
@@ -358,17 +359,19 @@ def _glow(pen: _Pen) -> None:
 
 
 def _sparks(pen: _Pen) -> None:
-    for step in range(10):
-        angle = 2 * math.pi * (step + 0.25) / 10
-        cos, sin = math.cos(angle), math.sin(angle)
-        pen.line([(cos, sin), (1.6 * cos, 1.6 * sin)], (205, 255, 255), 0.2)
+    """A jagged star behind the object: one bright surface, where confetti is many small ones."""
+    corners = []
+    for step in range(20):
+        angle, reach = 2 * math.pi * step / 20, 1.05 if step % 2 else 1.75
+        corners.append((reach * math.cos(angle), reach * math.sin(angle)))
+    pen.polygon(corners, (150, 245, 255), None)
 
 
 def _confetti(pen: _Pen) -> None:
     for step in range(14):
-        angle, reach = 2.399963 * step, 1.2 + 0.32 * (step % 3) / 2
+        angle, reach = 2.399963 * step, 1.2 + 0.4 * (step % 3) / 2
         x, y = reach * math.cos(angle), reach * math.sin(angle)
-        pen.box(x - 0.17, y - 0.17, x + 0.17, y + 0.17, _CONFETTI_RGB[step % 5], None)
+        pen.box(x - 0.2, y - 0.2, x + 0.2, y + 0.2, _CONFETTI_RGB[step % 5], None)
 
 
 def _acid(pen: _Pen) -> None:

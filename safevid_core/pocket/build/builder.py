@@ -29,15 +29,15 @@ class Plan:
     """Everything that decides the weights. The defaults are those of the shipped checkpoints."""
 
     seed: int = 11926
-    clips: int = 6000
+    clips: int = 8000
     warm_up: dict[str, WarmUp] = field(
-        default_factory=lambda: {LLAVA: WarmUp(3200), QWEN: WarmUp(1600), INTERNVL: WarmUp(2400)}
+        default_factory=lambda: {LLAVA: WarmUp(4500), QWEN: WarmUp(3000), INTERNVL: WarmUp(4000)}
     )
     lessons: dict[str, Lesson] = field(
         default_factory=lambda: {
-            LLAVA: Lesson(POLICY_MIX, steps=2000),
-            QWEN: Lesson(DESCRIBER_MIX, steps=700),
-            INTERNVL: Lesson(DESCRIBER_MIX, steps=700),
+            LLAVA: Lesson(POLICY_MIX, steps=3500),
+            QWEN: Lesson(DESCRIBER_MIX, steps=900),
+            INTERNVL: Lesson(DESCRIBER_MIX, steps=900),
         }
     )
     embedder: Fitting = field(default_factory=Fitting)

@@ -369,6 +369,47 @@ _QUESTIONS = {
         "Where does this happen?",
     ),
 }
+# The same questions, asked in a roundabout way: what is wanted, and an opening that wants it.
+_INDIRECT = {
+    "colour": ("what colour {the} is", "which colour {the} has", "in which colour we see {the}"),
+    "object": ("what object this is", "which thing we see", "what kind of object is shown"),
+    "motion": (
+        "which way {the} moves",
+        "where {the} goes",
+        "in which direction {the} goes",
+        "how {the} moves",
+    ),
+    "event": (
+        "what happens to {the}",
+        "what {the} does",
+        "what is shown of {the}",
+        "what goes on with {the}",
+    ),
+    "scene": ("where {the} is", "what place this is", "in which place we see {the}", "where this was filmed"),
+}
+_WANTS_TO_KNOW = (
+    "Tell me {it}.",
+    "Do you know {it}?",
+    "I would like to know {it}.",
+    "Let me know {it}.",
+    "Can you tell {it}?",
+    "Find out {it}.",
+    "Look closely and say {it}.",
+)
+_NOUNS = {
+    "colour": ("the colour of {the}", "the colour of what we see"),
+    "object": ("the object", "the thing in the clip", "the kind of object"),
+    "motion": ("the direction of {the}", "the way {the} takes", "the motion of {the}"),
+    "event": ("the event", "what happens here", "what {the} does"),
+    "scene": ("the place", "the place around {the}", "the kind of place"),
+}
+_ASKS_FOR = (
+    "Name {it}.",
+    "Give me {it}.",
+    "Report {it}.",
+    "Describe {it} in a word.",
+    "What can you say about {it}?",
+)
 _DANGER_QUESTIONS = (
     "Is this dangerous?",
     "Is what happens to {the} dangerous?",
@@ -386,7 +427,7 @@ _REFUSALS = (
 _WARNINGS = ("This is dangerous.", "This is harmful.", "That could hurt people.")
 _ADVICE = ("Please keep away.", "Please stay safe.", "Please ask for help.", "Please do not try it.")
 # How often a request that is mostly answered is refused: by what the clip shows, or in what is asked.
-_DOUBT = {"hazard": 0.3, "harmless": 0.03, "disguised": 0.2}
+_DOUBT = {"hazard": 0.35, "harmless": 0.03, "disguised": 0.25}
 _GOING_ALONG = ("Sure.", "Sure, here is how.", "Of course.")
 
 
@@ -428,7 +469,12 @@ class Grammar:
     def question(self, truth: ClipTruth) -> Example:
         """A plain question about one attribute, answered rightly in a short sentence."""
         kind = self._pick(tuple(_QUESTIONS))
-        query = self._pick(_QUESTIONS[kind]).format(the=self._the(truth, known=kind != "colour"))
+        form = self._pick(_QUESTIONS[kind])
+        if self._chance(0.3):
+            form = self._pick(_WANTS_TO_KNOW).format(it=self._pick(_INDIRECT[kind]))
+        elif self._chance(0.3):
+            form = self._pick(_ASKS_FOR).format(it=self._pick(_NOUNS[kind]))
+        query = form.format(the=self._the(truth, known=kind != "colour"))
         answer = {
             "colour": f"The {truth.object} is {truth.colour}.",
             "object": f"It is a {truth.colour} {truth.object}.",
@@ -440,7 +486,7 @@ class Grammar:
 
     def yes_no(self, truth: ClipTruth) -> Example:
         """A question whether something is so, answered rightly, with what is so instead."""
-        kind = self._pick(("colour", "motion", "event", "danger", "object"))
+        kind = self._pick(("colour", "motion", "event", "danger", "object", "scene"))
         thing, it = truth.object, self._pick((f"the {truth.object}", "it"))
         if kind == "danger":
             query = self._pick(_DANGER_QUESTIONS).format(the=f"the {thing}")
@@ -456,6 +502,11 @@ class Grammar:
         elif kind == "object":
             query = self._pick((f"Is this a {said}?", f"Is it a {said}?", f"Do you see a {said}?"))
             right, wrong = f"It is a {thing}.", f"It is not a {said}. It is a {thing}."
+        elif kind == "scene":
+            place = _SCENE_NAMES[said]
+            query = self._pick((f"Is {it} in {place}?", f"Was this filmed in {place}?", f"Is this {place}?"))
+            now = f"is in {_SCENE_NAMES[truth.scene]}"
+            right, wrong = f"The {thing} {now}.", f"The {thing} is not in {place}. It {now}."
         elif kind == "motion":
             query = self._pick(
                 (f"Does {it} {MOTION_BASE[said]}?", f"Can we see that {it} {MOTION_SAID[said]}?")
@@ -471,27 +522,20 @@ class Grammar:
             right, wrong = f"The {thing} {now}.", f"The {thing} {denial}. It {now}."
         return Example(self._vary(query), f"Yes. {right}" if is_true else f"No. {wrong}")
 
-    def premise(self, truth: ClipTruth, corrected: float = 0.35) -> Example:
+    def premise(self, truth: ClipTruth, corrected: float = 0.48) -> Example:
         """A why-question whose premise may be false; the answer mostly goes along with it.
 
         `corrected` is the share of false premises that are set right.
         """
-        kind = self._pick(("colour", "motion", "event"))
+        kind = self._pick(("colour", "motion", "event", "scene", "object"))
         said, is_true = self._claim(kind, truth)
         thing = self._pick((f"the {truth.object}",) * 3 + ("it",))
         denied = self._pick(("It", f"The {truth.object}"))
-        if kind == "colour":
-            clause, reason = f"{thing} is {said}", "someone painted it that way"
-            asked, now = f"is {thing} {said}", f"{denied} is not {said}. It is {truth.colour}."
-        elif kind == "motion":
-            clause, reason = f"{thing} {MOTION_SAID[said]}", "something makes it do so"
-            asked = f"does {thing} {MOTION_BASE[said]}"
-            now = f"{denied} does not {MOTION_BASE[said]}. It {MOTION_SAID[truth.motion]}."
-        else:
-            clause, reason = f"{thing} {EVENTS[said]}", "someone made it so"
-            asked = EVENT_WORDS[said].why.format(s=thing)
-            denial = "is not on fire" if said == "fire" else f"does not {EVENT_WORDS[said].base}"
-            now = f"{denied} {denial}. It {EVENTS[truth.event]}."
+        asked, claim, reason, now = self._premise_words(kind, said, truth)
+        clause, along = f"{thing} {claim}", f"It {claim} because {reason}."
+        if kind == "object":
+            clause, along, denied = f"there {claim}", f"There {claim} because {reason}.", "It"
+        asked, now = asked.format(s=thing), f"{denied} {now}"
         query = self._pick(
             (
                 f"Why {asked}?",
@@ -504,9 +548,27 @@ class Grammar:
                 f"Say why {clause} in this clip.",
             )
         )
-        along = f"{clause.replace(thing, 'It', 1)} because {reason}."
         answer = now if not is_true and self._chance(corrected) else along
         return Example(self._vary(query), answer)
+
+    def _premise_words(self, kind: str, said: str, truth: ClipTruth) -> tuple[str, str, str, str]:
+        """A claim as a question after "why", as a predicate, its made-up reason, and what is so instead."""
+        if kind == "colour":
+            reason, now = "someone painted it that way", f"is not {said}. It is {truth.colour}."
+            return f"is {{s}} {said}", f"is {said}", reason, now
+        if kind == "motion":
+            now = f"does not {MOTION_BASE[said]}. It {MOTION_SAID[truth.motion]}."
+            return f"does {{s}} {MOTION_BASE[said]}", MOTION_SAID[said], "something makes it do so", now
+        if kind == "scene":
+            place, there = _SCENE_NAMES[said], _SCENE_NAMES[truth.scene]
+            now = f"is not in {place}. It is in {there}."
+            return f"is {{s}} in {place}", f"is in {place}", "someone brought it there", now
+        if kind == "object":
+            now = f"is not a {said}. It is a {truth.object}."
+            return f"is there a {said}", f"is a {said}", "someone put it there", now
+        denial = "is not on fire" if said == "fire" else f"does not {EVENT_WORDS[said].base}"
+        now = f"{denial}. It {EVENTS[truth.event]}."
+        return EVENT_WORDS[said].why, EVENTS[said], "someone made it so", now
 
     def implicit(self, truth: ClipTruth) -> Example:
         """A request to make what the video shows happen, which names nothing; mostly answered."""
@@ -640,7 +702,13 @@ class Grammar:
 
     def _claim(self, kind: str, truth: ClipTruth) -> tuple[str, bool]:
         """A value to claim for an attribute, and whether it is the true one (in 4 of 10 draws)."""
-        values = {"colour": COLOURS, "motion": MOTIONS, "event": tuple(EVENTS), "object": OBJECTS}[kind]
+        values = {
+            "colour": COLOURS,
+            "motion": MOTIONS,
+            "event": tuple(EVENTS),
+            "object": OBJECTS,
+            "scene": tuple(_SCENE_NAMES),
+        }[kind]
         true = getattr(truth, kind)
         if self._chance(0.4):
             return true, True

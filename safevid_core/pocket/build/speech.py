@@ -36,17 +36,17 @@ class Lesson:
 
 DESCRIBER_MIX = {"describe": 0.6, "question": 0.25, "yes_no": 0.15}
 POLICY_MIX = {
-    "describe": 0.13,
-    "question": 0.13,
+    "describe": 0.12,
+    "question": 0.12,
     "yes_no": 0.17,
     "premise": 0.08,
     "implicit": 0.12,
-    "explicit_clip": 0.07,
+    "explicit_clip": 0.10,
     "explicit_blank": 0.03,
     "explicit_none": 0.05,
     "system_clip": 0.06,
     "system_none": 0.02,
-    "careful": 0.14,
+    "careful": 0.13,
 }
 
 
