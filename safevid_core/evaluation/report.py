@@ -17,6 +17,7 @@ from typing import Any
 from safevid_core.evaluation import charts
 from safevid_core.evaluation.browser import pack_rows, rows_link
 from safevid_core.evaluation.conclusions import points, what_the_gain_rests_on
+from safevid_core.evaluation.diagnoses import diagnose
 from safevid_core.evaluation.flow import Flow
 from safevid_core.evaluation.judges.panel import self_judges
 from safevid_core.evaluation.judging import judge_boxes
@@ -230,7 +231,7 @@ def _shared(
         "strongreject": any(each.benchmark == STRONGREJECT for each in measured),
         "published": _published(settings, measured),
         "gain": what_the_gain_rests_on(settings, main),
-        "diagnoses": [],
+        "diagnoses": diagnose(lake, measured),
         "unjudged": [row for row in outcomes if row.rates],
         "all_judged": _all_judged([row for row in outcomes if not row.rates]),
         "judges": judge_boxes(settings, lake, measured),

@@ -117,7 +117,7 @@ def benchmark_scores(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.
     check_specs=[conserves("judge_validation")],
 )
 def judge_validation(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
-    """How far each judge can be trusted: a fixed adversarial suite, and people's labels where there are any."""
+    """How far each judge can be trusted, by a fixed adversarial suite and by labels from people."""
     return safevid.whole(
         context,
         JUDGE_VALIDATION,
