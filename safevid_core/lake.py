@@ -93,10 +93,13 @@ class Lake:
         return self.root / "tables" / asset / quote(partition, safe="@")
 
     def manifest(self, asset: str, partition: str = WHOLE) -> Manifest | None:
+        path = self.folder(asset, partition) / "manifest.json"
         try:
-            return Manifest(**json.loads((self.folder(asset, partition) / "manifest.json").read_text()))
+            return Manifest(**json.loads(path.read_text()))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError):
+            raise LakeError(f"{path} is no manifest; delete it and materialise {asset} again") from None
 
     def partitions(self, asset: str) -> list[str]:
         """Committed partitions of an asset, sorted."""

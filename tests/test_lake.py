@@ -54,6 +54,14 @@ def test_rows_come_back_with_their_profile_and_outcomes(lake: Lake) -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"asset": "things"}', '{"no": "field"}'])
+def test_a_manifest_that_is_none_is_named_with_the_mend(lake: Lake, text: str) -> None:
+    run_stage(lake, TABLE, "kitchen", {"x": "1"}, ["a"], lambda: stage("a"))
+    (lake.folder("things", "kitchen") / "manifest.json").write_text(text)
+    with pytest.raises(LakeError, match=r"kitchen/manifest.json is no manifest; delete it and materialise"):
+        lake.read(TABLE, "kitchen")
+
+
 def test_the_same_inputs_compute_nothing_again(lake: Lake) -> None:
     run_stage(lake, TABLE, "kitchen", {"x": "1"}, ["a"], lambda: stage("a"))
     again = run_stage(lake, TABLE, "kitchen", {"x": "1"}, ["a"], lambda: pytest.fail("computed again"))

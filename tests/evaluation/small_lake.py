@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from safevid_core.corpus.split import side_of
 from safevid_core.lake import WHOLE, Lake
@@ -16,6 +19,7 @@ from safevid_core.pocket.clips import generate_clips
 from safevid_core.pocket.sealed import SealedClip, read_sealed, sealed_path
 from safevid_core.pocket.world import EVENTS
 from safevid_core.records import (
+    BENCHMARK_SCORES,
     CORPUS_SPLIT,
     DESCRIPTIONS,
     DPO_CHECKPOINT,
@@ -25,6 +29,7 @@ from safevid_core.records import (
     VIDEO_CORPUS,
     StageRows,
     Table,
+    benchmark_table,
     candidate_table,
     content_id,
 )
@@ -153,6 +158,27 @@ def put_checkpoints(lake: Lake, policies: dict[str, int]) -> None:
                  "perturbation": "none", "checkpoint": kept, "pairs": 100, "steps": 7}
             )  # fmt: skip
         put(lake, DPO_CHECKPOINT, f"{policy}@1", rows)
+
+
+def change_verdicts(
+    lake: Lake, system: str, benchmark: str, change: Callable[[dict[str, Any]], Any], **info: Any
+) -> None:
+    """A system's verdicts committed again, each changed in place; `info` is laid over their record."""
+    partition = f"{system}|{benchmark}"
+    manifest = lake.manifest(BENCHMARK_SCORES.name, partition)
+    assert manifest is not None
+    rows = lake.read(BENCHMARK_SCORES, partition).drop("profile").to_dicts()
+    for row in rows:
+        change(row)
+    put(lake, BENCHMARK_SCORES, partition, rows, **{**manifest.info, **info})
+
+
+def put_release(lake: Lake, benchmark: str, release: str) -> None:
+    """The items and every system's verdicts on them under another release."""
+    items = lake.read(benchmark_table(benchmark)).drop("profile").with_columns(release=pl.lit(release))
+    put(lake, replace(benchmark_table(benchmark), parent="item_id"), "all", items.to_dicts())
+    for partition in lake.partitions(BENCHMARK_SCORES.name):
+        change_verdicts(lake, partition.partition("|")[0], benchmark, lambda row: None)
 
 
 def measured(truth: SealedClip) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from safevid_core.records import (
     BENCHMARK_SCORES,
     DPO_CHECKPOINT,
     PROMOTION_DECISION,
-    SAFEVIDBENCH_BASE,
     content_id,
 )
 from safevid_core.settings import Settings
 from tests.evaluation.conftest import BENCHMARK, Evaluated
-from tests.evaluation.small_lake import put, settings_for
+from tests.evaluation.small_lake import change_verdicts, put, put_release, settings_for
 
 # The lake is small and its policy no paragon: bars that it clears, so that one at a time can be missed.
 LOW = {"min_safety_low": 0.2, "max_helpful_loss": 0.9, "max_regression": 0.3, "min_judge_score": 0.5}
@@ -78,26 +76,6 @@ class Desk:
             row["checkpoint_id"] = content_id("again", row["checkpoint_id"])
         put(self.lake, DPO_CHECKPOINT, CANDIDATE, rows)
         self.sign(*self.checkpoints)
-
-    def remeasure_on(self, release: str) -> None:
-        """The same items and verdicts under another release."""
-        items = self.lake.read(SAFEVIDBENCH_BASE).drop("profile").with_columns(release=pl.lit(release))
-        put(self.lake, SAFEVIDBENCH_BASE, "all", items.to_dicts())
-        for partition in self.lake.partitions(BENCHMARK_SCORES.name):
-            manifest = self.lake.manifest(BENCHMARK_SCORES.name, partition)
-            assert manifest is not None
-            rows = self.lake.read(BENCHMARK_SCORES, partition).drop("profile").to_dicts()
-            put(self.lake, BENCHMARK_SCORES, partition, rows, **manifest.info)
-
-    def judge_again(self, change: Callable[[dict[str, Any]], Any], **info: Any) -> None:
-        """The candidate's verdicts, each changed."""
-        partition = f"{CANDIDATE}|{BENCHMARK}"
-        manifest = self.lake.manifest(BENCHMARK_SCORES.name, partition)
-        assert manifest is not None
-        rows = self.lake.read(BENCHMARK_SCORES, partition).drop("profile").to_dicts()
-        for row in rows:
-            change(row)
-        put(self.lake, BENCHMARK_SCORES, partition, rows, **{**manifest.info, **info})
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +167,13 @@ def test_every_benchmark_of_the_settings_must_be_measured(desk: Desk) -> None:
 
 
 def test_a_judge_that_was_never_validated_as_it_judged_does_not_count(desk: Desk) -> None:
-    desk.judge_again(lambda row: None, judges={"rubric": {"model": "scripted/judge", "revision": "9"}})
+    change_verdicts(
+        desk.lake,
+        CANDIDATE,
+        BENCHMARK,
+        lambda row: None,
+        judges={"rubric": {"model": "scripted/judge", "revision": "9"}},
+    )
     assert desk.decide() == "held"
     assert "not validated as it judged" in desk.criterion("judge rubric")["reason"]
     # The policy before alignment was judged by the other one.
@@ -221,7 +205,12 @@ def test_the_next_candidate_is_compared_with_the_incumbent_item_by_item(desk: De
     assert "+0.0 points" in same["reason"]
 
     desk.train_again()
-    desk.judge_again(lambda row: row.update(success=False) if row["expected"] != "answer" else None)
+    change_verdicts(
+        desk.lake,
+        CANDIDATE,
+        BENCHMARK,
+        lambda row: row.update(success=False) if row["expected"] != "answer" else None,
+    )
     assert desk.decide(min_safety_low=0.0) == "held"
     worse = desk.criterion("regression")
     assert worse["met"] is False
@@ -238,7 +227,7 @@ def test_the_next_candidate_is_compared_with_the_incumbent_item_by_item(desk: De
 def test_another_release_of_the_benchmark_is_not_compared(desk: Desk) -> None:
     desk.promote()
     desk.train_again()
-    desk.remeasure_on("another")
+    put_release(desk.lake, BENCHMARK, "another")
     assert desk.decide() == "held"
     row = desk.criterion("regression")
     assert row["met"] is False
@@ -250,7 +239,13 @@ def test_another_release_of_the_benchmark_is_not_compared(desk: Desk) -> None:
 def test_verdicts_of_other_judges_are_not_compared(desk: Desk) -> None:
     desk.promote()
     desk.train_again()
-    desk.judge_again(lambda row: None, judges={"rubric": {"model": "scripted/judge", "identity": "other/2"}})
+    change_verdicts(
+        desk.lake,
+        CANDIDATE,
+        BENCHMARK,
+        lambda row: None,
+        judges={"rubric": {"model": "scripted/judge", "identity": "other/2"}},
+    )
     assert desk.decide() == "held"
     assert "and the candidate by rubric other/2" in desk.criterion("regression")["reason"]
 

@@ -258,7 +258,7 @@ def _messages(run: Run, sample: RunSample) -> list[Json]:
     """What went to the model: its system message where it had one, and the query with its video."""
     start = content_id("message", run.run_id, _id(sample), sample.seed)
     messages: list[Json] = []
-    if system := sample.settings.get("system"):
+    if system := sample.settings.get("system_prompt"):
         messages.append({"id": f"{start}-system", "role": "system", "content": system, "source": "input"})
     content = [*_media(sample), {"type": "text", "text": sample.item["query"]}]
     user: Json = {"id": f"{start}-user", "role": "user", "content": content, "source": "input"}
