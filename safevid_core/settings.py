@@ -223,6 +223,10 @@ class Policy(Group):
         return (self.perturbation, self.objective, self.trained_on) != ("none", "dpo", "release")
 
     @property
+    def shows_video(self) -> bool:
+        return self.perturbation != "text_only"
+
+    @property
     def is_trained(self) -> bool:
         return self.objective != "none"
 
@@ -235,6 +239,9 @@ class Policy(Group):
         return self
 
 
+Packing = Literal["none", "pair", "video"]
+
+
 class AlignmentSettings(Group):
     base: VideoModel
     policies: dict[str, Policy]
@@ -244,11 +251,34 @@ class AlignmentSettings(Group):
     learning_rate: float = Field(5e-7, gt=0, description="Ours.")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Ours.")
     batch_size: int = Field(16, ge=1, description="Pairs an optimizer step (ours).")
-    micro_batch_size: int = Field(16, ge=1, description="Pairs a forward pass.")
+    micro_batch_size: int = Field(16, ge=1, description="Pairs a forward pass, without packing.")
     lora_rank: int = Field(64, ge=1, description="Ours.")
     lora_alpha: int = Field(128, ge=1, description="Ours.")
     max_length: int = Field(4096, ge=1, description="Pairs with more tokens are refused beforehand.")
+    packing: Packing = Field(
+        "none",
+        description="What stands once in a forward pass: nothing; a pair's prompt; a video, for all its pairs. "
+        "The gradient is the same.",
+    )
+    pairs_a_tree: int = Field(
+        8, ge=1, description="With packing `video`: most pairs of one video that follow each other (ours)."
+    )
+    pass_tokens: int = Field(16384, ge=1, description="With packing: most tokens of a forward pass.")
+    store_features: bool = Field(
+        True,
+        description="Keep what the frozen vision tower makes of a clip on disk, in float16, for all runs; "
+        "otherwise in memory.",
+    )
+    gradient_checkpointing: bool = False
     save_steps: int = Field(50, ge=1)
+    save_minutes: float | None = Field(
+        10.0, gt=0, description="A checkpoint at least so often; None leaves it to `save_steps`."
+    )
+    merge: bool = Field(False, description="Also keep the checkpoint with the adapter merged into it.")
+    processes: int = Field(1, ge=1, description="Processes of one training, started by `accelerate launch`.")
+    accelerate_config: Path | None = Field(
+        None, description="File of `accelerate config`, for FSDP or several machines; None is plain DDP."
+    )
     workers: int = Field(1, ge=1, description="Training processes at once.")
     threads: int | None = Field(None, description="Torch threads a process; None leaves torch's choice.")
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+# Inputs of the model that say how a video lies in time and space.
+GRIDS = ("video_grid_thw", "second_per_grid_ts")
+
 
 class ClipStore(Protocol):
     """Model arguments for clips that were added by key."""
@@ -20,6 +23,9 @@ class ClipStore(Protocol):
 
     def batch(self, keys: Sequence[str]) -> dict[str, Any]:
         """Model arguments for a batch with one row a key; a key may come more than once."""
+
+    def grids(self, key: str) -> dict[str, torch.Tensor]:
+        """What of them says how a clip lies in time and space, where positions depend on it."""
 
 
 class PixelStore:
@@ -34,6 +40,9 @@ class PixelStore:
     def batch(self, keys: Sequence[str]) -> dict[str, Any]:
         return _joined([self._clips[key] for key in keys])
 
+    def grids(self, key: str) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self._clips[key].items() if name in GRIDS}
+
 
 class FeatureStore:
     """Keeps what the frozen tower and projector make of a clip, computed once when it is added.
@@ -46,7 +55,8 @@ class FeatureStore:
         self._family = FAMILIES[family]
         self._encode = getattr(model.model, f"get_{self._family.feature_key}_features")
         self._model = model
-        self._clips: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}
+        self._features: dict[str, Any] = {}
+        self._beside: dict[str, dict[str, torch.Tensor]] = {}
 
     @staticmethod
     def suits(model: PreTrainedModel) -> bool:
@@ -56,28 +66,42 @@ class FeatureStore:
         return "mm_encoder_outputs" in inspect.signature(type(model.model).forward).parameters
 
     def add(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
-        import torch
-
-        beside = dict(inputs)
-        pixels = beside.pop(self._family.pixels).to(self._model.device, self._model.dtype)
-        # Qwen2.5-VL's tower also needs to know how the pixels lie in time and space.
-        grid = {k: v.to(self._model.device) for k, v in beside.items() if k == "video_grid_thw"}
-        with torch.no_grad():
-            features = self._encode(pixels, **grid, return_dict=True).pooler_output
-        self._clips[key] = (features, beside)
+        self.keep(key, inputs)
+        self._beside[key] = {name: value for name, value in inputs.items() if name != self._family.pixels}
 
     def batch(self, keys: Sequence[str]) -> dict[str, Any]:
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        features = [self._clips[key][0] for key in keys]
+        features = [self.kept(key) for key in keys]
         whole: Any
         if isinstance(features[0], torch.Tensor):
             whole = torch.cat(features)
         else:  # Qwen2.5-VL gives one tensor a video
             whole = [each for clip in features for each in clip]
         outputs = {self._family.feature_key: BaseModelOutputWithPooling(pooler_output=whole)}
-        return {**_joined([self._clips[key][1] for key in keys]), "mm_encoder_outputs": outputs}
+        return {**_joined([self._beside[key] for key in keys]), "mm_encoder_outputs": outputs}
+
+    def grids(self, key: str) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self._beside[key].items() if name in GRIDS}
+
+    def encode(self, inputs: dict[str, torch.Tensor]) -> Any:
+        """The features of one clip: a tensor, or a tuple of one."""
+        import torch
+
+        pixels = inputs[self._family.pixels].to(self._model.device, self._model.dtype)
+        # Qwen2.5-VL's tower also needs to know how the pixels lie in time and space.
+        grid = {k: v.to(self._model.device) for k, v in inputs.items() if k == "video_grid_thw"}
+        with torch.no_grad():
+            return self._encode(pixels, **grid, return_dict=True).pooler_output
+
+    def keep(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
+        """Have the features of a clip at hand from now on."""
+        self._features[key] = self.encode(inputs)
+
+    def kept(self, key: str) -> Any:
+        """The features of a clip, as :meth:`encode` gives them."""
+        return self._features[key]
 
 
 class NoClips:
@@ -87,6 +111,9 @@ class NoClips:
         """Leaves the clip out."""
 
     def batch(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+    def grids(self, key: str) -> dict[str, torch.Tensor]:
         return {}
 
 

@@ -37,7 +37,7 @@ from safevid_core.records import (
     StageRows,
     content_id,
 )
-from safevid_core.settings import Policy, Settings, VideoModel
+from safevid_core.settings import AlignmentSettings, Policy, Settings, VideoModel
 
 # What of a pair reaches the training: its path may move, its bytes may not.
 _TRAINED_ON = (
@@ -45,7 +45,12 @@ _TRAINED_ON = (
     "prompt", "chosen", "rejected",
 )  # fmt: skip
 # Settings that change how fast a run goes or what runs beside it, not what it ends with.
-_WITHOUT_EFFECT = {"policies", "data_scales", "workers", "threads", "save_steps"}
+_WITHOUT_EFFECT = {
+    "policies", "data_scales", "workers", "threads", "save_steps", "save_minutes", "processes",
+    "accelerate_config", "gradient_checkpointing",
+}  # fmt: skip
+# Settings that a reference log-probability depends on, if only in its last bits.
+_REFERENCE_SETTINGS = {"packing", "pass_tokens", "micro_batch_size", "max_length", "store_features"}
 _BASE_WITHOUT_EFFECT = {
     "path", "revision", "batch_size", "threads", "max_new_tokens", "temperature", "api_key_env",
 }  # fmt: skip
@@ -78,7 +83,7 @@ def make_dpo_checkpoints(
     for plan in stale:
         plan.write_jobs()
     reports, failures = [], []
-    with _launched([job for plan in stale for job in plan.jobs], settings.alignment.workers) as launch:
+    with _launched([job for plan in stale for job in plan.jobs], settings.alignment) as launch:
         for plan in plans:
             compute = partial(_collect, settings, lake, plan, launch)
             ids = plan.source.rows["pair_id"].to_list
@@ -110,6 +115,8 @@ class _Plan:
 
     Attributes:
         source: All pairs, of which the share `share` is sampled; `pairs` are those with a chosen answer.
+        reference_pairs: Those whose reference is computed in one pass: of an arm that is not spoiled, the
+            pairs of its largest data scale, whichever scale is trained first.
     """
 
     name: str
@@ -123,6 +130,7 @@ class _Plan:
     source: TrainingPairs
     sampled: frozenset[str]
     pairs: pl.DataFrame
+    reference_pairs: pl.DataFrame
     jobs: list[Job] = field(default_factory=list)
 
     def is_current(self, lake: Lake) -> bool:
@@ -136,6 +144,7 @@ class _Plan:
             job.folder.mkdir(parents=True, exist_ok=True)
             job.write()
         self.pairs.write_parquet(self.folder / "pairs.parquet")
+        self.reference_pairs.write_parquet(self.folder / "reference_pairs.parquet")
 
 
 def _plan(
@@ -172,13 +181,31 @@ def _plan(
     folder = lake.root / "training" / partition / fingerprint
     sampled = nested_sample(source.rows, share)
     pairs = perturb(sampled.drop_nulls("chosen"), policy.perturbation, settings.seed)
+    reference_pairs = pairs
+    if policy.perturbation in ("none", "text_only"):
+        largest = max(data_scale, *settings.alignment.data_scales) * source.share
+        reference_pairs = nested_sample(source.rows, largest).drop_nulls("chosen")
+    run = {"base": inputs["base"], "base_settings": inputs["base_settings"]}
+    passes = settings.alignment.model_dump(mode="json", include=_REFERENCE_SETTINGS)
+    reference = settings_hash(
+        run, passes, policy.shows_video, frame_hash(reference_pairs.select(_TRAINED_ON))
+    )
     jobs = [
-        Job(folder / f"seed-{seed}", folder / "pairs.parquet", seed, settings.alignment, policy)
+        Job(
+            folder / f"seed-{seed}",
+            folder / "pairs.parquet",
+            seed,
+            settings.alignment,
+            policy,
+            features=lake.root / "features" / settings_hash(run),
+            reference=lake.root / "references" / f"{reference}.parquet",
+            reference_pairs=folder / "reference_pairs.parquet",
+        )
         for seed in policy.seeds
     ]
     return _Plan(
         name, policy, data_scale, share, partition, base, inputs, folder, source,
-        frozenset(sampled["pair_id"]), pairs, jobs,
+        frozenset(sampled["pair_id"]), pairs, reference_pairs, jobs,
     )  # fmt: skip
 
 
@@ -227,14 +254,27 @@ def _reason(job: Job, code: int) -> str:
     return f"its process ended with {code}; see output.txt there, and run again to go on"
 
 
+def _launcher(settings: AlignmentSettings) -> list[str]:
+    """The command that runs a module: Python's own, or `accelerate launch`."""
+    if settings.processes == 1:
+        return [sys.executable, "-m"]
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--num_processes", str(settings.processes)]
+    if settings.accelerate_config is not None:
+        command += ["--config_file", str(settings.accelerate_config)]
+    if settings.base.device == "cpu":
+        command += ["--cpu"]
+    return [*command, "--module"]
+
+
 @contextlib.contextmanager
-def _launched(jobs: Sequence[Job], workers: int) -> Iterator[_Launch]:
+def _launched(jobs: Sequence[Job], settings: AlignmentSettings) -> Iterator[_Launch]:
     """A process that trains the jobs in their order, so many at a time; ended with the block."""
     if not jobs:
         yield _Launch(None)
         return
-    command = [sys.executable, "-m", "safevid_core.alignment.train"]
-    command += ["--workers", str(workers), *(str(job.file) for job in jobs)]
+    command = [*_launcher(settings), "safevid_core.alignment.train"]
+    command += ["--workers", str(settings.workers), *(str(job.file) for job in jobs)]
     environment = {**_KEEP_MEMORY, **os.environ}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -254,6 +294,7 @@ def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> St
         "cost_usd": 0.0,
         "train_s": {str(job.seed): round(r.train_s, 1) for job, r in zip(plan.jobs, results, strict=True)},
         "refused": len(results[0].refused),
+        "warnings": [text for result in results for text in result.warnings],
         "curves": _curves(read_training_log(lake, rows[0]["checkpoint"])),
     }
     return StageRows(DPO_CHECKPOINT.frame(rows), _outcomes(plan, results[0]), info)

@@ -106,9 +106,10 @@ def encode_pairs(
 
 
 def _by_clip(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    columns = ["media_sha256", "path", "start_s", "end_s"]
-    for clip, group in rows.group_by(columns, maintain_order=True):
-        yield content_id(*clip), group
+    """Pairs of one clip, under an id of its content: where the file lies is none of it."""
+    columns = ["media_sha256", "start_s", "end_s", "path"]
+    for (*content, _), group in rows.group_by(columns, maintain_order=True):
+        yield content_id(*content), group
 
 
 def _decode(row: dict[str, Any], base: VideoModel) -> Frames:

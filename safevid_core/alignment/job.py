@@ -12,6 +12,7 @@ from safevid_core.records import Outcome
 from safevid_core.settings import AlignmentSettings, Policy
 
 _ORDINARY = Policy.model_validate({})
+_SHARED = ("features", "reference", "reference_pairs")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Job:
         seed: Sets LoRA's start and the order of the pairs.
         settings: The alignment settings.
         policy: What is trained, and how.
+        features: Folder of the clips' vision features, shared by runs over one base; None keeps them in
+            memory.
+        reference: File of the pairs' reference, shared likewise; None computes it for this run alone.
+        reference_pairs: Parquet file of all pairs whose reference goes into the file; None is `pairs`.
     """
 
     folder: Path
@@ -31,6 +36,9 @@ class Job:
     seed: int
     settings: AlignmentSettings
     policy: Policy = _ORDINARY
+    features: Path | None = None
+    reference: Path | None = None
+    reference_pairs: Path | None = None
 
     @property
     def file(self) -> Path:
@@ -47,6 +55,7 @@ class Job:
             "seed": self.seed,
             "settings": self.settings.model_dump(mode="json"),
             "policy": self.policy.model_dump(mode="json"),
+            **{name: str(path) for name in _SHARED if (path := getattr(self, name)) is not None},
         }
         write_atomically(self.file, json.dumps(content, indent=1).encode())
 
@@ -55,12 +64,15 @@ class Job:
         content = json.loads(file.read_text())
         settings = AlignmentSettings.model_validate(content["settings"])
         policy = Policy.model_validate(content["policy"])
-        return cls(Path(content["folder"]), Path(content["pairs"]), content["seed"], settings, policy)
+        shared = {name: Path(content[name]) for name in _SHARED if name in content}
+        return cls(
+            Path(content["folder"]), Path(content["pairs"]), content["seed"], settings, policy, **shared
+        )
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: how it went, and which pairs were refused (pair id -> outcome, reason).
+    """A finished run: how it went, which pairs were refused (pair id -> outcome, reason), and warnings.
 
     `first_loss` is the first step's; the other figures are means over the last tenth of the steps.
     """
@@ -73,6 +85,7 @@ class RunResult:
     reward_accuracy: float
     train_s: float
     refused: dict[str, tuple[Outcome, str]]
+    warnings: list[str]
 
     def write(self, folder: Path) -> None:
         write_atomically(folder / "result.json", json.dumps(asdict(self), indent=1).encode())

@@ -2,7 +2,7 @@
 
 Imports the heavy libraries once and forks one process a job, so many at a time; each trains alone and
 dies alone. A run that was killed goes on from its last whole checkpoint and ends with the weights of an
-unbroken run.
+unbroken run. Under `accelerate launch` the processes train each job together, one job after another.
 """
 
 from __future__ import annotations
@@ -20,20 +20,29 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import polars as pl
 
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
+from safevid_core.alignment.processes import is_first_process, on_first_process, process_count, wait_for_all
+from safevid_core.alignment.reference import read_reference, write_reference
 
 if TYPE_CHECKING:
-    from safevid_core.alignment.trainer import VideoDPOTrainer
+    from transformers import PreTrainedModel
 
-WHOLE_MARK = "whole"  # a checkpoint folder without this file was cut off while it was written
+    from safevid_core.alignment.clips import ClipStore
+    from safevid_core.alignment.collator import StepCollator
+    from safevid_core.alignment.encoding import EncodedPair, EncodedPairs
+    from safevid_core.alignment.trainer import VideoDPOTrainer
+    from safevid_core.settings import AlignmentSettings
+
 LOG_NAME = "training_log.jsonl"
+MERGED_NAME = "merged"  # within the adapter's folder
 # Column of the log -> trl's name for the figure. All follow from the seed: no times, no rates.
 LOG_COLUMNS = {
     "step": "step",
@@ -57,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     importlib.import_module("safevid_core.alignment.trainer")
+    if process_count() > 1:
+        return int(_train_together(options.jobs))
     # A fork inherits the imports, which cost more than a pocket run; elsewhere than on Linux it is not
     # safe with these libraries loaded.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -85,6 +96,20 @@ def _run_all(context: Any, waiting: list[Path], workers: int) -> bool:
     return failed
 
 
+def _train_together(files: Sequence[Path]) -> bool:
+    """Train the jobs one after another with the processes of this launch; the first that fails ends all."""
+    for file in files:
+        try:
+            _run(file)
+        except SystemExit:
+            if is_first_process():
+                print(json.dumps({"job": str(file), "code": 1}), file=sys.__stdout__, flush=True)
+            raise
+        if is_first_process():
+            print(json.dumps({"job": str(file), "code": 0}), file=sys.__stdout__, flush=True)
+    return False
+
+
 def _run(file: Path) -> None:
     """Train one job; a failure is left in the folder's `error.txt`, first line for people."""
     job = Job.read(file)
@@ -105,57 +130,63 @@ def train(job: Job) -> RunResult:
     """Train one job, or read the result that is there; safe to call again after any death.
 
     Raises:
-        AlignmentError: If no pair is left to train on, or the loss is not finite.
+        AlignmentError: If no pair is left to train on, the loss is not finite, memory is short, or a
+            checkpoint cannot be written.
     """
     with _sole_owner(job.folder):
-        result = RunResult.read(job.folder)
+        result = on_first_process(RunResult.read(job.folder))
         if result is None:
             result = _train(job)
-            result.write(job.folder)
+            if is_first_process():
+                result.write(job.folder)
     return result
 
 
 def _train(job: Job) -> RunResult:
     started = time.monotonic()
     _make_deterministic(job)
-    trainer, refused = build_trainer(job)
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(job.folder))
+    trainer, encoded = build_trainer(job)
+    trainer.train(resume_from_checkpoint=on_first_process(_last_whole_checkpoint(job.folder)))
     log = [{name: entry.get(key) for name, key in LOG_COLUMNS.items()}
            for entry in trainer.state.log_history if "loss" in entry]  # fmt: skip
-    _save_adapter(trainer, job, log)
+    if is_first_process():
+        _save_adapter(trainer, job, log)
     last = log[-max(1, len(log) // 10) :]
 
     def mean(name: str) -> float:
         return sum(entry[name] for entry in last) / len(last)
 
     return RunResult(
-        pairs=len(trainer.data_collator.pairs),
+        pairs=len(encoded.pairs),
         steps=trainer.state.global_step,
         first_loss=log[0]["loss"],
         last_loss=mean("loss"),
         reward_margin=mean("reward_margin"),
         reward_accuracy=mean("reward_accuracy"),
         train_s=time.monotonic() - started,
-        refused=refused,
+        refused=encoded.refused,
+        warnings=trainer.progress.warnings,
     )
 
 
-def build_trainer(job: Job) -> tuple[VideoDPOTrainer, dict[str, tuple[Any, str]]]:
-    """The trainer of a job with clips encoded and reference stored, and the refused pairs."""
+def build_trainer(job: Job) -> tuple[VideoDPOTrainer, EncodedPairs]:
+    """The trainer of a job with clips encoded and reference stored, and its pairs."""
     from transformers import set_seed
 
-    from safevid_core.alignment.clips import NoClips, open_clip_store
-    from safevid_core.alignment.collator import VideoPreferenceCollator
     from safevid_core.alignment.encoding import encode_pairs
+    from safevid_core.alignment.progress import Progress
     from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
     from safevid_core.models.video_chat import load_local
 
     settings = job.settings
     model, processor = load_local(settings.base)
-    show_video = job.policy.perturbation != "text_only"
-    store = open_clip_store(model, settings.base.family) if show_video else NoClips()
-    rows = pl.read_parquet(job.pairs)
-    encoded = encode_pairs(rows, settings, processor, store, show_video=show_video)
+    rows, reference_rows = pl.read_parquet(job.pairs), pl.read_parquet(job.reference_pairs or job.pairs)
+    store = _clip_store(job, model, reference_rows)
+
+    def encode(rows: pl.DataFrame) -> EncodedPairs:
+        return encode_pairs(rows, settings, processor, store, show_video=job.policy.shows_video)
+
+    encoded = encode(rows)
     if not encoded.pairs:
         reason = next((why for _, why in encoded.refused.values()), "there were none")
         raise AlignmentError(f"no pair is left to train on; the first refused: {reason}")
@@ -163,13 +194,75 @@ def build_trainer(job: Job) -> tuple[VideoDPOTrainer, dict[str, tuple[Any, str]]
     trainer = VideoDPOTrainer(
         model=model,
         args=training_arguments(settings, job.folder, len(encoded.pairs), job.seed, job.policy.objective),
-        data_collator=VideoPreferenceCollator(encoded.pairs, store, processor.tokenizer.pad_token_id),
+        data_collator=step_collator(settings, encoded.pairs, store, model, processor),
+        pairs_a_tree=settings.pairs_a_tree,
         processing_class=processor,
         peft_config=lora_config(settings),
-        callbacks=[_progress_callback(job.folder)],
+        progress=Progress(job.folder, settings.save_minutes),
     )
-    trainer.store_reference()
-    return trainer, encoded.refused
+    _give_reference(trainer, job, encoded.pairs, lambda: encode(reference_rows).pairs)
+    return trainer, encoded
+
+
+def step_collator(
+    settings: AlignmentSettings,
+    pairs: Sequence[EncodedPair],
+    store: ClipStore,
+    model: PreTrainedModel,
+    processor: Any,
+) -> StepCollator:
+    """How the settings want these pairs packed for this model."""
+    from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
+    from safevid_core.alignment.positions import trunk_positions
+
+    return StepCollator(
+        pairs,
+        VideoPreferenceCollator(pairs, store, processor.tokenizer.pad_token_id),
+        ForestCollator(store, partial(trunk_positions, model.model)),
+        settings.packing,
+        settings.micro_batch_size,
+        settings.pass_tokens,
+    )
+
+
+def _clip_store(job: Job, model: PreTrainedModel, rows: pl.DataFrame) -> ClipStore:
+    from safevid_core.alignment.clips import FeatureStore, NoClips, open_clip_store
+    from safevid_core.alignment.vision_features import FeatureFolder, StoredFeatures
+
+    if not job.policy.shows_video:
+        return NoClips()
+    store = open_clip_store(model, job.settings.base.family)
+    if job.features is None or not job.settings.store_features or not isinstance(store, FeatureStore):
+        return store
+    clips = rows.select("media_sha256", "start_s", "end_s").n_unique()
+    return StoredFeatures(model, job.settings.base.family, FeatureFolder(job.features), clips)
+
+
+def _give_reference(
+    trainer: VideoDPOTrainer,
+    job: Job,
+    pairs: Sequence[EncodedPair],
+    everyone: Callable[[], Sequence[EncodedPair]],
+) -> None:
+    """Give the pairs their reference: the stored one, or one pass over `everyone`, which is then stored.
+
+    Another run that computes it at this moment is waited for.
+    """
+    file = job.reference
+    if file is None:
+        trainer.store_reference(pairs)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(file.with_suffix(".lock")):
+        if not on_first_process(read_reference(file, pairs)):
+            computed = everyone()
+            trainer.store_reference(computed)
+            if is_first_process():
+                write_reference(file, computed)
+        wait_for_all()
+    if not read_reference(file, pairs):
+        raise AlignmentError(f"{file} lacks the reference of some pairs; remove it and run again")
+    trainer.precompute_ref_logps = True
 
 
 def _make_deterministic(job: Job) -> None:
@@ -182,25 +275,12 @@ def _make_deterministic(job: Job) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, guards only against bugs
 
 
-def _progress_callback(folder: Path) -> Any:
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):
-        """Marks checkpoints that are whole, and appends each step's figures with the time of day."""
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE_MARK).touch()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            with (folder / "progress.jsonl").open("a") as file:
-                figures = {"time": time.time(), "step": state.global_step, "steps": state.max_steps}
-                file.write(json.dumps({**figures, **(logs or {})}) + "\n")
-
-    return Progress()
-
-
 def _last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint whose writing ended; those that were cut off are removed."""
+    from safevid_core.alignment.progress import WHOLE_MARK
+
+    if not is_first_process():
+        return None
     whole = []
     for checkpoint in folder.glob("checkpoint-*"):
         if (checkpoint / WHOLE_MARK).exists():
@@ -225,16 +305,31 @@ def _save_adapter(trainer: VideoDPOTrainer, job: Job, log: list[dict[str, Any]])
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
     lines = [json.dumps(entry) + "\n" for entry in log]
     (job.adapter / LOG_NAME).write_text("".join(lines))
+    if job.settings.merge:
+        merged = trainer.model.merge_and_unload()
+        merged.save_pretrained(job.adapter / MERGED_NAME)
+        trainer.processing_class.save_pretrained(job.adapter / MERGED_NAME)
 
 
 @contextlib.contextmanager
 def _sole_owner(folder: Path) -> Iterator[None]:
     """Waits while another process trains in this folder, as one may whose parent was killed."""
-    with (folder / "owner.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(str(os.getpid()))
-        file.flush()
+    with _locked(folder / "owner.lock") as file:
+        if file is not None:
+            file.write(str(os.getpid()))
+            file.flush()
         yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[str] | None]:
+    """Alone with the lock; of processes that train together the first one holds it for all."""
+    if not is_first_process():
+        yield None
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 if __name__ == "__main__":

@@ -2,27 +2,38 @@
 
 What trl 1.16 lacks for video, and what is done here: it keeps no video column (signature columns), its
 vision collator knows images only (ours), and it refuses reference log-probabilities computed beforehand
-for visual data (:meth:`VideoDPOTrainer.store_reference`). The loss is trl's own.
+for visual data (:meth:`VideoDPOTrainer.store_reference`). The loss is trl's own, packed or not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Iterator, Sized
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import LoraConfig
+from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from safevid_core.alignment.collator import VideoPreferenceCollator
+from safevid_core.alignment.collator import StepCollator
+from safevid_core.alignment.encoding import EncodedPair
 from safevid_core.alignment.errors import AlignmentError
+from safevid_core.alignment.packing import Turns, training_order
+from safevid_core.alignment.processes import process_count
+from safevid_core.alignment.progress import Progress
 from safevid_core.alignment.scoring import score_answers_only
-from safevid_core.settings import AlignmentSettings
+from safevid_core.alignment.throughput import Throughput
+from safevid_core.alignment.tree import lasting_trunk, row_tokens
+from safevid_core.alignment.tree_attention import TrunkStates, use_tree_attention
+from safevid_core.settings import AlignmentSettings, Packing
 
 # The projections of the language model's layers, by the names that LLaVA-NeXT-Video, Qwen2.5-VL and
 # InternVL share; their vision towers and projectors lie elsewhere, and trl refuses adapters on lm_head.
@@ -32,16 +43,24 @@ LANGUAGE_PROJECTIONS = (
 
 
 class PairOrder(Sampler[int]):
-    """The order of the pairs: a permutation that follows from seed and epoch alone, so that it resumes."""
+    """The order of the pairs: a permutation that follows from seed and epoch alone, so that it resumes.
 
-    def __init__(self, pairs: Sized, seed: int) -> None:
-        self.count, self.seed, self.epoch = len(pairs), seed, 0
+    Args:
+        clips: The clip of each pair; see :func:`~safevid_core.alignment.packing.training_order`.
+    """
+
+    def __init__(
+        self, clips: Sequence[str], seed: int, packing: Packing = "none", pairs_a_tree: int = 1
+    ) -> None:
+        self.clips, self.seed, self.epoch = clips, seed, 0
+        self.packing, self.pairs_a_tree = packing, pairs_a_tree
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.clips)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(random.Random(f"{self.seed}:{self.epoch}").sample(range(self.count), self.count))
+        rng = random.Random(f"{self.seed}:{self.epoch}")
+        return iter(training_order(self.clips, self.packing, self.pairs_a_tree, rng))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -50,43 +69,120 @@ class PairOrder(Sampler[int]):
 class VideoDPOTrainer(DPOTrainer):
     """`DPOTrainer` over encoded video pairs; its arguments, callbacks, logs and checkpoints are trl's.
 
+    A batch is an optimizer step's pairs of one process, as one or more forward passes: the passes' losses
+    are weighted by their shares of the batch, so its gradient does not depend on how it was cut.
+
     Args:
         data_collator: Holds the pairs; the data set that trl sees names them.
+        pairs_a_tree: Most pairs of one video that follow each other, with packing `video`.
+        progress: Writes the run's progress. Defaults to one in the folder of the arguments.
         **stock: The other arguments of trl's trainer.
 
     Raises:
         AlignmentError: If anything but a LoRA weight of the language model would train.
     """
 
-    def __init__(self, *, data_collator: VideoPreferenceCollator, **stock: Any) -> None:
+    def __init__(
+        self,
+        *,
+        data_collator: StepCollator,
+        pairs_a_tree: int = 1,
+        progress: Progress | None = None,
+        **stock: Any,
+    ) -> None:
         pairs = data_collator.pairs
         # trl takes rows for visual, and leaves their text alone, by the column `images`.
         columns = {"pair_id": [pair.pair_id for pair in pairs], "images": [[pair.clip] for pair in pairs]}
         super().__init__(data_collator=data_collator, train_dataset=Dataset.from_dict(columns), **stock)
+        self.progress = progress or Progress(Path(self.args.output_dir))
+        self.add_callback(self.progress)
         self._pairs = pairs
-        score_answers_only(self.model.get_base_model())
+        self._pairs_a_tree = pairs_a_tree
+        self._share = 1.0  # of the pass that is computed
+        base = self.model.get_base_model()
+        score_answers_only(base)
+        if data_collator.packing != "none":
+            use_tree_attention(base.model.language_model)
+        self._throughput = Throughput(base)
         self.remove_callback(PrinterCallback)
         _check_trainable(self.model)
 
-    def store_reference(self) -> None:
-        """Give every pair its reference log-probabilities: adapter off, one pass over the data.
+    def store_reference(self, pairs: Sequence[EncodedPair] | None = None) -> None:
+        """Give pairs, by default the trainer's, their reference log-probabilities: adapter off, one pass.
 
-        Pairs of like length share a batch, which spares most of the padding.
+        Several processes share the passes.
         """
-        pairs = sorted(self._pairs, key=len)
+        pairs = self._pairs if pairs is None else pairs
         was_training = self.model.training
         self.model.eval()
-        for start in range(0, len(pairs), self.args.per_device_train_batch_size):
-            some = pairs[start : start + self.args.per_device_train_batch_size]
-            batch = self._prepare_inputs(self.data_collator([{"pair_id": pair.pair_id} for pair in some]))
-            batch.pop("pair_ids")
-            chosen, rejected = self.compute_ref_log_probs(self.model, batch)
-            for pair, *reference in zip(some, chosen.tolist(), rejected.tolist(), strict=True):
-                pair.reference = (reference[0], reference[1])
+        found: list[tuple[str, float, float]] = []
+        own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        in_order = _by_clip_or_length(pairs, self.data_collator.packing)
+        for turns in self.data_collator.cuts(in_order)[own]:
+            with torch.no_grad(), self._sharing_a_trunk(turns, self.model.disable_adapter()) as batch_of:
+                for some in turns:
+                    batch = self._prepare_inputs(batch_of(some))
+                    ids = batch.pop("pair_ids")
+                    chosen, rejected = self.compute_ref_log_probs(self.model, batch)
+                    found += zip(ids, chosen.tolist(), rejected.tolist(), strict=True)
+        reference = {pair_id: (chosen, rejected) for pair_id, chosen, rejected in gather_object(found)}
+        for pair in pairs:
+            pair.reference = reference[pair.pair_id]
         self.model.train(was_training)
         self.precompute_ref_logps = True
 
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of all passes of a step; returns its loss."""
+        steps = self._as_many_passes_everywhere(inputs["passes"])
+        weights = [self._weight(some) for turns in steps for some in turns]
+        shares = iter([weight / sum(weights) for weight in weights])
+        before = {name: len(values) for name, values in self._metrics["train"].items()}
+        loss = torch.zeros((), device=self.accelerator.device)
+        model.train()
+        for turns in steps:
+            is_last = turns is steps[-1]
+            with (
+                contextlib.nullcontext() if is_last else self.accelerator.no_sync(model),
+                _out_of_memory_explained(turns, self.data_collator.packing),
+                self._sharing_a_trunk(turns) as batch_of,
+            ):
+                for some in turns:
+                    self._share = next(shares)
+                    batch = batch_of(some)
+                    self._throughput.count(some, batch)
+                    loss = loss + super().training_step(model, batch, *args, **kwargs)
+        self._average_figures(before, [weight / sum(weights) for weight in weights])
+        return loss
+
+    @contextlib.contextmanager
+    def _sharing_a_trunk(
+        self, turns: Turns[EncodedPair], adapter: contextlib.AbstractContextManager[Any] | None = None
+    ) -> Iterator[Callable[[Sequence[EncodedPair]], dict[str, Any]]]:
+        """What makes the turns' batches: of one turn a whole pass, of several their shares of one tree.
+
+        The trunk of several is computed beforehand, and its backward pass made when they are through.
+
+        Args:
+            adapter: A context in which to compute the trunk. Defaults to none: the adapter as it is.
+        """
+        if len(turns) == 1:
+            yield self.data_collator.forward_pass
+            return
+        tree = [pair for some in turns for pair in some]
+        tokens = lasting_trunk(tree)
+        assert tokens is not None, "such a tree is not cut into turns"
+        states = TrunkStates()
+        arguments = self._prepare_inputs(self.data_collator.trunk(tree[0], tokens, states))
+        forest = arguments.pop("forest").to(self.accelerator.device)
+        with adapter or contextlib.nullcontext(), self.accelerator.autocast():
+            backbone = self.accelerator.unwrap_model(self.model).get_base_model().base_model
+            backbone(**arguments, **forest.arguments(), use_cache=False)
+        yield lambda some: self.data_collator.turn(some, tokens, states)
+        if torch.is_grad_enabled():
+            states.backward()
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of one pass, times the pass's share of the step."""
         pair_ids = inputs.pop("pair_ids")
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss[0] if isinstance(loss, tuple) else loss).all():
@@ -94,16 +190,89 @@ class VideoDPOTrainer(DPOTrainer):
                 f"the loss is not finite at step {self.state.global_step + 1} for the pairs "
                 f"{', '.join(pair_ids)}; look at them, or lower alignment.learning_rate"
             )
-        return loss
+        return loss * self._share
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self._throughput.figures()
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's is a RuntimeError
+            folder = Path(self.args.output_dir)
+            free = shutil.disk_usage(folder).free // 10**6
+            raise AlignmentError(
+                f"the checkpoint of step {self.state.global_step} cannot be written to {folder}, where "
+                f"{free} MB are free ({error}); the one before is whole: make room and run again"
+            ) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the stage writes one card, with the lineage, beside the finished adapter."""
+
+    def _as_many_passes_everywhere(self, steps: list[Turns[EncodedPair]]) -> list[Turns[EncodedPair]]:
+        """The passes, some cut further where another process has more: trl gathers figures in each."""
+        if self.accelerator.num_processes == 1:
+            return steps
+        counts = self.accelerator.gather(torch.tensor([len(steps)], device=self.accelerator.device))
+        passes = [some for turns in steps for some in turns]
+        return [[some] for some in cut_further(passes, int(counts.max()))]
+
+    def _weight(self, pairs: Sequence[EncodedPair]) -> int:
+        """What a pass weighs in its step: its pairs, or the tokens over which its loss is a mean."""
+        if "sft" in self.loss_types:
+            return sum(len(pair.chosen_ids) for pair in pairs)
+        return len(pairs)
+
+    def _average_figures(self, before: dict[str, int], shares: Sequence[float]) -> None:
+        """One figure a step in place of one a pass."""
+        for name, values in self._metrics["train"].items():
+            new = values[before.get(name, 0) :]
+            if len(new) == len(shares):
+                values[before.get(name, 0) :] = [sum(map(float.__mul__, map(float, new), shares))]
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["pair_id", "images"]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PairOrder:
-        return PairOrder(self._pairs, self.args.seed)
+        clips = [pair.clip for pair in self._pairs]
+        return PairOrder(clips, self.args.seed, self.data_collator.packing, self._pairs_a_tree)
+
+
+def cut_further(cuts: list[list[EncodedPair]], count: int) -> list[list[EncodedPair]]:
+    """The passes in their order, the largest halved until there are `count`, or one pair each."""
+    cuts = list(cuts)
+    while len(cuts) < count and max(map(len, cuts)) > 1:
+        largest = max(range(len(cuts)), key=lambda index: len(cuts[index]))
+        middle = len(cuts[largest]) // 2
+        cuts[largest : largest + 1] = [cuts[largest][:middle], cuts[largest][middle:]]
+    return cuts
+
+
+def _by_clip_or_length(pairs: Sequence[EncodedPair], packing: Packing) -> list[EncodedPair]:
+    """In the order that shares most, or, where nothing is shared, pads least."""
+    if packing == "none":
+        return sorted(pairs, key=len)
+    first = {pair.clip: index for index, pair in reversed(list(enumerate(pairs)))}
+    return sorted(pairs, key=lambda pair: first[pair.clip])
+
+
+@contextlib.contextmanager
+def _out_of_memory_explained(turns: Turns[EncodedPair], packing: Packing) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is one; a CPU has only the text
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        pairs = max(turns, key=len)
+        tokens = sum(map(row_tokens, pairs))
+        setting = "alignment.micro_batch_size" if packing == "none" else "alignment.pass_tokens"
+        raise AlignmentError(
+            f"out of memory in a pass over {len(pairs)} pairs: {tokens} tokens before anything is shared, in "
+            f"rows of up to {max(map(len, pairs))}; lower {setting} or set alignment.gradient_checkpointing"
+        ) from error
 
 
 # Objective -> trl's name of the loss. Its "sft" is the mean negative log-likelihood of a batch's chosen
@@ -120,13 +289,13 @@ def training_arguments(
         objective: A key of LOSSES. Defaults to `dpo`.
 
     Raises:
-        AlignmentError: If the batch cannot be cut into micro batches of equal size.
+        AlignmentError: If the batch cannot be shared by the processes.
     """
-    micro = min(settings.micro_batch_size, settings.batch_size)
-    if settings.batch_size % micro:
+    processes = process_count()
+    if settings.batch_size % processes:
         raise AlignmentError(
-            f"alignment.batch_size {settings.batch_size} is no multiple of "
-            f"alignment.micro_batch_size {micro}; change one of them"
+            f"alignment.batch_size {settings.batch_size} is no multiple of the {processes} processes; "
+            "change one of them"
         )
     steps = -(-pairs // settings.batch_size) * settings.epochs
     return DPOConfig(
@@ -138,14 +307,15 @@ def training_arguments(
         lr_scheduler_type="linear",
         warmup_steps=round(settings.warmup_fraction * steps),
         optim="adamw_torch",
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // micro,
+        per_device_train_batch_size=settings.batch_size // processes,
+        gradient_accumulation_steps=1,  # a step's passes are cut by its collator
         max_length=None,  # pairs over the limit were refused when they were encoded
         seed=seed,
         bf16=settings.base.dtype == "bfloat16",
         fp16=settings.base.dtype == "float16",
         use_cpu=settings.base.device == "cpu",
-        gradient_checkpointing=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=2,

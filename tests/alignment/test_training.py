@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from safevid_core.alignment.clips import FeatureStore, NoClips, PixelStore
-from safevid_core.alignment.collator import VideoPreferenceCollator
 from safevid_core.alignment.encoding import encode_pairs
 from safevid_core.alignment.errors import AlignmentError
+from safevid_core.alignment.train import step_collator
 from safevid_core.alignment.trainer import (
     PairOrder,
     VideoDPOTrainer,
@@ -47,7 +47,7 @@ def build(
     trainer = VideoDPOTrainer(
         model=model,
         args=training_arguments(alignment, folder, len(pairs), 0, objective),
-        data_collator=VideoPreferenceCollator(pairs, store, processor.tokenizer.pad_token_id),
+        data_collator=step_collator(alignment, pairs, store, model, processor),
         processing_class=processor,
         peft_config=lora_config(alignment),
     )
@@ -62,7 +62,8 @@ def move_adapter(model: torch.nn.Module) -> None:
 
 
 def batch_of(trainer: VideoDPOTrainer, indices: list[int]) -> dict[str, Any]:
-    return trainer.data_collator([trainer.train_dataset[index] for index in indices])
+    pairs = [trainer.data_collator.pairs[index] for index in indices]
+    return trainer.data_collator.forward_pass(pairs)
 
 
 def loss_and_gradients(trainer: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -242,7 +243,8 @@ def test_a_loss_that_is_not_finite_names_its_pairs(
 
 
 def test_the_order_of_the_pairs_follows_from_seed_and_epoch() -> None:
-    order, again, other = PairOrder(range(50), 1), PairOrder(range(50), 1), PairOrder(range(50), 2)
+    clips = [f"clip-{number % 7}" for number in range(50)]
+    order, again, other = PairOrder(clips, 1), PairOrder(clips, 1), PairOrder(clips, 2)
     first = list(order)
     assert sorted(first) == list(range(50))
     assert first == list(again) != list(other)
@@ -250,7 +252,9 @@ def test_the_order_of_the_pairs_follows_from_seed_and_epoch() -> None:
     assert list(order) != first
 
 
-def test_a_batch_that_cannot_be_cut_evenly_is_refused(settings: Settings, tmp_path: Path) -> None:
-    alignment = settings.alignment.model_copy(update={"batch_size": 10, "micro_batch_size": 4})
-    with pytest.raises(AlignmentError, match=r"alignment\.batch_size 10 is no multiple"):
-        training_arguments(alignment, tmp_path, 100, seed=0)
+def test_a_batch_that_the_processes_cannot_share_is_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(AlignmentError, match=r"alignment\.batch_size 4 is no multiple of the 3 processes"):
+        training_arguments(settings.alignment, tmp_path, 100, seed=0)

@@ -1,0 +1,66 @@
+"""How fast a training goes and what packing saves it. Imports torch: import it inside functions."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from safevid_core.alignment.encoding import EncodedPair
+from safevid_core.alignment.tree import row_tokens
+
+# Dense bfloat16 operations a second, as the makers state them.
+_PEAK_OPERATIONS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+
+
+class Throughput:
+    """Counts tokens between two entries of the log.
+
+    Args:
+        model: Its language model's parameters count as operations: two a token forward and two backward,
+            for the frozen weights have no gradient of their own.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._parameters = sum(parameter.numel() for parameter in model.model.language_model.parameters())
+        self._start()
+
+    def _start(self) -> None:
+        self._began = time.perf_counter()
+        self._computed = self._padding = self._unshared = 0
+
+    def count(self, pairs: Sequence[EncodedPair], batch: Mapping[str, Any]) -> None:
+        """Take in one pass over these pairs, with the batch that was made of them."""
+        mask = batch["attention_mask"]
+        self._computed += mask.numel()
+        self._padding += int(mask.numel() - mask.sum())
+        self._unshared += sum(map(row_tokens, pairs))
+
+    def figures(self) -> dict[str, float]:
+        """The figures since the last call, by their names in the log."""
+        rate = self._computed / max(time.perf_counter() - self._began, 1e-9)
+        shown = {
+            "tokens/s": round(rate, 1),
+            "tokens/padding_share": round(self._padding / max(self._computed, 1), 4),
+            "tokens/saved_by_sharing": self._unshared + self._padding - self._computed,
+            "memory/peak_gb": round(_peak_memory() / 1e9, 3),
+        }
+        peak = next((value for name, value in _PEAK_OPERATIONS.items() if name in _device_name()), None)
+        if peak is not None:
+            shown["mfu"] = round(4 * self._parameters * rate / peak, 4)
+        self._start()
+        return shown
+
+
+def _peak_memory() -> float:
+    """Bytes: of the GPU where one computes, else of this process."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""

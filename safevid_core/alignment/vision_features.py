@@ -1,0 +1,119 @@
+"""What the frozen vision tower makes of a clip, once for all pairs, epochs, data scales and the reference."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from safevid_core.alignment.clips import FeatureStore
+from safevid_core.alignment.errors import AlignmentError
+from safevid_core.lake import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class FeatureFolder:
+    """Features by clip, float16, a memory-mapped file each; several processes may fill it at once.
+
+    Args:
+        path: The folder; it belongs to one checkpoint and one way of taking frames.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __contains__(self, clip: str) -> bool:
+        return self._file(clip).exists()
+
+    def read(self, clip: str) -> np.ndarray:
+        """float16, mapped into memory, in the shape in which it was written."""
+        return np.load(self._file(clip), mmap_mode="r")
+
+    def write(self, clip: str, features: np.ndarray) -> None:
+        """Store float features.
+
+        Raises:
+            AlignmentError: If one of them is beyond float16.
+        """
+        with np.errstate(over="ignore"):
+            halved = features.astype(np.float16)
+        if not np.isfinite(halved).all():
+            raise AlignmentError(
+                f"clip {clip}: a vision feature of {np.abs(features).max():.3g} is beyond float16; "
+                "set alignment.store_features to false"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, halved)
+        write_atomically(self._file(clip), buffer.getvalue())
+
+    def make_room(self, clips: int, bytes_a_clip: int) -> None:
+        """Say what so many further clips take, before the first is written.
+
+        Raises:
+            AlignmentError: If the disk has less.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        needed, free = clips * bytes_a_clip, shutil.disk_usage(self.path).free
+        size = f"vision features of {clips} clips take {_readable(needed)} in {self.path}"
+        if needed > free:
+            raise AlignmentError(
+                f"{size}, where {_readable(free)} are free; free some, or set alignment.store_features false"
+            )
+        print(f"{size}; {_readable(free)} are free", flush=True)
+
+    def _file(self, clip: str) -> Path:
+        return self.path / f"{clip}.npy"
+
+
+class StoredFeatures(FeatureStore):
+    """A feature store whose features lie in a folder; a clip that is there is not encoded again.
+
+    Args:
+        clips: How many clips will be added, for the forecast of the folder's size.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: str, folder: FeatureFolder, clips: int) -> None:
+        super().__init__(model, family)
+        self._folder = folder
+        self._to_come = clips
+        self._told = False
+
+    def keep(self, clip: str, inputs: dict[str, torch.Tensor]) -> None:
+        if clip not in self._folder:
+            features = _array(self.encode(inputs))
+            if not self._told:
+                self._folder.make_room(self._to_come, features.size * 2)
+                self._told = True
+            self._folder.write(clip, features)
+        self._to_come -= 1
+
+    def kept(self, clip: str) -> Any:
+        import torch
+
+        features = torch.from_numpy(np.array(self._folder.read(clip)))
+        features = features.to(self._model.device, self._model.dtype)
+        # Qwen2.5-VL's features come and go as one tensor a video.
+        return features if features.ndim == 3 else [features]
+
+
+def _array(features: torch.Tensor | Sequence[torch.Tensor]) -> np.ndarray:
+    import torch
+
+    whole = features if isinstance(features, torch.Tensor) else features[0]
+    return whole.float().cpu().numpy()
+
+
+def _readable(size: int) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 10_000:
+            return f"{size:.0f} {unit}"
+        size //= 1000
+    return f"{size:.0f} TB"

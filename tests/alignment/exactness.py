@@ -1,0 +1,185 @@
+"""What the tests of packing compare: one model's figures and gradients over the same pairs, packed or not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safevid_core.alignment.clips import FeatureStore
+from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
+from safevid_core.alignment.encoding import EncodedPair
+from safevid_core.alignment.packing import cut_into_trees
+from safevid_core.alignment.positions import trunk_positions
+from safevid_core.alignment.trainer import VideoDPOTrainer
+from safevid_core.alignment.tree_attention import Way, use_tree_attention
+
+
+@dataclass
+class Figures:
+    """Of one batch: loss, log-probability of each answer by pair and side, gradient of each weight."""
+
+    loss: torch.Tensor
+    logps: dict[tuple[str, str], float]
+    gradients: dict[str, torch.Tensor]
+
+    def largest_difference(self, other: Figures) -> float:
+        """The largest of: relative difference of the loss, of a log-probability, and of a gradient's norm."""
+        assert self.logps.keys() == other.logps.keys()
+        assert self.gradients.keys() == other.gradients.keys()
+        keys = list(self.logps)
+        ours, theirs = (torch.tensor([each.logps[key] for key in keys]) for each in (self, other))
+        found = [relative(self.loss, other.loss), ((ours - theirs).abs() / theirs.abs()).max().item()]
+        found += [relative(self.gradients[name], true) for name, true in other.gradients.items()]
+        return max(found)
+
+
+def relative(found: torch.Tensor, true: torch.Tensor) -> float:
+    """Norm of the difference over norm."""
+    return ((found - true).norm() / true.norm()).item()
+
+
+def move_adapter(model: torch.nn.Module) -> None:
+    """Draw LoRA's B at random: at its start A has no gradient."""
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+
+
+def padded(trainer: VideoDPOTrainer, store: FeatureStore, pairs: Sequence[EncodedPair]) -> Figures:
+    language_model(trainer).config._attn_implementation = "sdpa"
+    batch = VideoPreferenceCollator(pairs, store, pad_token_id=0).batch(pairs)
+    return figures(trainer, batch)
+
+
+def packed(
+    trainer: VideoDPOTrainer,
+    store: FeatureStore,
+    pairs: Sequence[EncodedPair],
+    packing: Any,
+    way: Way = "segments",
+    change: Any = None,
+) -> Figures:
+    """`change` may spoil the batch before the model sees it."""
+    use_tree_attention(language_model(trainer))
+    batch = forest_batch(trainer, store, pairs, packing, way)
+    if change is not None:
+        change(batch)
+    return figures(trainer, batch)
+
+
+def forest_batch(
+    trainer: VideoDPOTrainer, store: FeatureStore, pairs: Sequence[EncodedPair], packing: Any, way: Way
+) -> dict[str, Any]:
+    backbone = trainer.model.get_base_model().model
+    collator = ForestCollator(store, partial(trunk_positions, backbone), way)
+    return collator.batch(cut_into_trees(pairs, packing, max_tokens=10**6))
+
+
+def language_model(trainer: VideoDPOTrainer) -> Any:
+    return trainer.model.get_base_model().model.language_model
+
+
+def figures(trainer: VideoDPOTrainer, batch: dict[str, Any]) -> Figures:
+    """By trl's own loss and scoring; the reference is the one that the pairs carry."""
+    trainer.model.zero_grad()
+    trainer.precompute_ref_logps = True
+    ids = list(batch["pair_ids"])
+    inputs = {name: value for name, value in batch.items() if name != "pair_ids"}
+    loss = super(VideoDPOTrainer, trainer)._compute_loss(trainer.model, inputs, False)
+    loss.backward()
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.requires_grad
+    }
+    return Figures(loss.detach(), log_probabilities(trainer, inputs, ids), gradients)
+
+
+def log_probabilities(
+    trainer: VideoDPOTrainer, inputs: dict[str, Any], ids: Sequence[str]
+) -> dict[tuple[str, str], float]:
+    arguments = {
+        name: value
+        for name, value in inputs.items()
+        if name not in ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
+    }
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    with torch.no_grad():
+        found = trainer.model(**arguments, labels=labels, fused_lm_head=True, use_cache=False).log_probs.sum(
+            1
+        )
+    sides = [(pair_id, side) for side in ("chosen", "rejected") for pair_id in ids]
+    return dict(zip(sides, found.tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def collating(
+    trainer: VideoDPOTrainer,
+    store: FeatureStore,
+    pairs: Sequence[EncodedPair],
+    packing: Any,
+    pass_tokens: int,
+    way: Way,
+) -> Iterator[None]:
+    """With another collator, and the attention that it needs."""
+    if packing == "none":
+        language_model(trainer).config._attn_implementation = "sdpa"
+    else:
+        use_tree_attention(language_model(trainer))
+    before = trainer.data_collator
+    backbone = trainer.model.get_base_model().model
+    forests = ForestCollator(store, partial(trunk_positions, backbone), way)
+    rows = VideoPreferenceCollator(pairs, store, pad_token_id=0)
+    trainer.data_collator = StepCollator(pairs, rows, forests, packing, 1, pass_tokens)
+    try:
+        yield
+    finally:
+        trainer.data_collator = before
+
+
+def stepped(
+    trainer: VideoDPOTrainer, store: FeatureStore, pairs: Sequence[EncodedPair], pass_tokens: int, way: Way
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients of the trainer's own step over pairs packed by video, and the most turns of a tree."""
+    trainer.model.zero_grad()
+    trainer.precompute_ref_logps = True
+    trainer.current_gradient_accumulation_steps = 1
+    with collating(trainer, store, pairs, "video", pass_tokens, way):
+        passes = trainer.data_collator.cuts(pairs)
+        trainer.training_step(trainer.model, {"passes": passes})
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.requires_grad
+    }
+    return gradients, max(map(len, passes))
+
+
+def trainer_of(alignment: Any, folder: Path, rows: Any) -> tuple[VideoDPOTrainer, FeatureStore, Any]:
+    """A trainer with a moved adapter, its store, and its processor."""
+    from safevid_core.alignment.encoding import encode_pairs
+    from safevid_core.alignment.train import step_collator
+    from safevid_core.alignment.trainer import lora_config, training_arguments
+    from safevid_core.models.video_chat import load_local
+
+    model, processor = load_local(alignment.base)
+    store = FeatureStore(model, alignment.base.family)
+    pairs = encode_pairs(rows, alignment, processor, store).pairs
+    torch.manual_seed(1)
+    trainer = VideoDPOTrainer(
+        model=model,
+        args=training_arguments(alignment, folder, len(pairs), seed=0),
+        data_collator=step_collator(alignment, pairs, store, model, processor),
+        processing_class=processor,
+        peft_config=lora_config(alignment),
+    )
+    move_adapter(trainer.model)
+    trainer.model.eval()
+    return trainer, store, processor
