@@ -102,7 +102,14 @@ def steps(settings: Settings) -> Iterator[Step]:
     for asset in ("taxonomy_queries", "safevid_350k_pairs"):
         yield Step(asset, scenes)
     yield Step("safevid_350k_release")
-    policies = [dg.MultiPartitionKey({"policy": p, "data_scale": "1"}) for p in settings.alignment.policies]
+    yield Step("preference_style_audit")
+    arms = {settings.alignment.policies[name].trained_on for name in settings.alignment.trained}
+    if "own_style" in arms:
+        yield Step("own_style_answers", scenes)
+    if "without_descriptions" in arms:
+        yield Step("queries_without_descriptions", scenes)
+        yield Step("pairs_without_descriptions", scenes)
+    policies = [dg.MultiPartitionKey({"policy": p, "data_scale": "1"}) for p in settings.alignment.trained]
     yield Step("dpo_checkpoint", tuple(policies))
     for benchmark in settings.evaluation.benchmarks:
         yield Step(benchmark)
@@ -117,6 +124,7 @@ def steps(settings: Settings) -> Iterator[Step]:
     yield Step("query_robustness_audit")
     yield Step("judge_validation")
     yield Step("scorecard")
+    yield Step("promotion_decision")
 
 
 def demo(settings: Settings, home: Path) -> int:

@@ -1,4 +1,4 @@
-"""DPO on the release, for each policy and data scale."""
+"""Alignment on the release, for each policy and control arm and each data scale."""
 
 import dagster as dg
 
@@ -6,7 +6,11 @@ from safevid_core.alignment.dpo import make_dpo_checkpoints
 from safevid_core.records import DPO_CHECKPOINT
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.partitions import CHECKPOINTS
-from safevid_dagster.defs.preferences import safevid_350k_release
+from safevid_dagster.defs.preferences import (
+    own_style_answers,
+    pairs_without_descriptions,
+    safevid_350k_release,
+)
 from safevid_dagster.defs.resources import SafeVid
 
 
@@ -25,7 +29,7 @@ def split_partition(partition: str) -> tuple[str, float]:
 @dg.asset(
     group_name="alignment",
     kinds={"pytorch"},
-    deps=[safevid_350k_release],
+    deps=[safevid_350k_release, own_style_answers, pairs_without_descriptions],
     partitions_def=CHECKPOINTS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="training",

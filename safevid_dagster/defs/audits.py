@@ -1,4 +1,4 @@
-"""Audits hang off descriptions, queries and scores; nothing is made from them."""
+"""Audits hang off descriptions, queries, pairs and scores; nothing is made from them."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import dagster as dg
 from safevid_core.audits.drift import make_taxonomy_drift_audit
 from safevid_core.audits.fidelity import make_description_fidelity_audit
 from safevid_core.audits.loss_of_detail import make_detail_loss_audit
+from safevid_core.audits.preference_style import make_preference_style_audit
 from safevid_core.audits.robustness import make_query_robustness_audit
 from safevid_core.audits.temporal import make_temporal_audit
 from safevid_core.lake import Lake, StageReport
@@ -51,6 +52,12 @@ audits = [
         "descriptions",
         make_temporal_audit,
         "How often the described direction of motion is the one measured from the pixels.",
+    ),
+    _audit(
+        "preference_style_audit",
+        "safevid_350k_release",
+        make_preference_style_audit,
+        "How often a chosen answer is told from the rejected one by its words or its length alone.",
     ),
     _audit(
         "taxonomy_drift_audit",

@@ -4,7 +4,9 @@ import dagster as dg
 
 from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE, make_outside_benchmark
 from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
+from safevid_core.evaluation.benchmarks.safevidbench_challenge import make_safevidbench_challenge
 from safevid_core.evaluation.judge_validation import make_judge_validation
+from safevid_core.evaluation.promotion import make_promotion_decision
 from safevid_core.evaluation.responses import make_benchmark_responses
 from safevid_core.evaluation.scorecard import make_scorecard
 from safevid_core.evaluation.scores import make_benchmark_scores
@@ -12,7 +14,9 @@ from safevid_core.records import (
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
     JUDGE_VALIDATION,
+    PROMOTION_DECISION,
     SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_CHALLENGE,
     SCORECARD,
     benchmark_table,
 )
@@ -40,6 +44,22 @@ def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
         lambda: make_safevidbench_base(safevid.settings, safevid.lake, safevid.gateway),
     )
     return result._replace(check_results=[*(result.check_results or []), leakage(safevid.lake)])
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"pytorch"},
+    deps=[safevidbench_base],
+    pool="video_model",
+    check_specs=[conserves("safevidbench_challenge")],
+)
+def safevidbench_challenge(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Queries in seven harmful categories that a panel of other systems fails on, for people to refine."""
+    return safevid.whole(
+        context,
+        SAFEVIDBENCH_CHALLENGE,
+        lambda: make_safevidbench_challenge(safevid.settings, safevid.lake, safevid.gateway),
+    )
 
 
 def _outside(name: str) -> dg.AssetsDefinition:
@@ -75,6 +95,7 @@ def system_and_benchmark(key: str) -> str:
     deps=[
         dg.AssetDep(dpo_checkpoint, partition_mapping=dg.AllPartitionMapping()),
         safevidbench_base,
+        safevidbench_challenge,
         *outside_benchmarks,
     ],
     partitions_def=MEASUREMENTS,
@@ -134,3 +155,16 @@ def judge_validation(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.
 def scorecard(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Rates with intervals before and after, the controls, and the report as HTML and JSON."""
     return safevid.whole(context, SCORECARD, lambda: make_scorecard(safevid.settings, safevid.lake))
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"polars"},
+    deps=[benchmark_scores, judge_validation],
+    check_specs=[conserves("promotion_decision")],
+)
+def promotion_decision(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Whether the aligned policy replaces the one in use: bars, regressions, judges, and who signed off."""
+    return safevid.whole(
+        context, PROMOTION_DECISION, lambda: make_promotion_decision(safevid.settings, safevid.lake)
+    )

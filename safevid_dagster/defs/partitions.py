@@ -10,7 +10,7 @@ settings = load_settings()
 SCENES = dg.StaticPartitionsDefinition([scene.id for scene in load_scenes().scenes])
 CHECKPOINTS = dg.MultiPartitionsDefinition(
     {
-        "policy": dg.StaticPartitionsDefinition(list(settings.alignment.policies)),
+        "policy": dg.StaticPartitionsDefinition(list(settings.alignment.trained)),
         "data_scale": dg.StaticPartitionsDefinition([f"{s:g}" for s in settings.alignment.data_scales]),
     }
 )

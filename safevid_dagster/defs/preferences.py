@@ -2,12 +2,13 @@
 
 import dagster as dg
 
+from safevid_core.preferences.own_style import make_own_style_answers
 from safevid_core.preferences.release import make_release
 from safevid_core.preferences.responses import make_pairs
-from safevid_core.records import PAIRS, RELEASE
+from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, PAIRS_WITHOUT_DESCRIPTIONS, RELEASE
 from safevid_dagster.defs.checks import COVERAGE, conserves, coverage
 from safevid_dagster.defs.partitions import SCENES
-from safevid_dagster.defs.queries import taxonomy_queries
+from safevid_dagster.defs.queries import queries_without_descriptions, taxonomy_queries
 from safevid_dagster.defs.resources import SafeVid
 
 
@@ -43,3 +44,39 @@ def safevid_350k_release(context: dg.AssetExecutionContext, safevid: SafeVid) ->
     result = safevid.whole(context, RELEASE, lambda: make_release(safevid.settings, safevid.lake))
     covered = coverage(safevid.lake, RELEASE, PAIRS, SCENES.get_partition_keys())
     return result._replace(check_results=[*(result.check_results or []), covered])
+
+
+@dg.asset(
+    group_name="preferences",
+    kinds={"pytorch"},
+    deps=[safevid_350k_pairs],
+    partitions_def=SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="video_model",
+    check_specs=[conserves("own_style_answers")],
+)
+def own_style_answers(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """The chosen answers as the policy before alignment would say them: for a control arm."""
+    return safevid.partitions(
+        context,
+        OWN_STYLE_ANSWERS,
+        lambda scene: make_own_style_answers(safevid.settings, safevid.lake, scene, safevid.gateway),
+    )
+
+
+@dg.asset(
+    group_name="preferences",
+    kinds={"pytorch"},
+    deps=[queries_without_descriptions],
+    partitions_def=SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="video_model",
+    check_specs=[conserves("pairs_without_descriptions")],
+)
+def pairs_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Pairs whose queries and chosen answers were made without descriptions: for a control arm."""
+    return safevid.partitions(
+        context,
+        PAIRS_WITHOUT_DESCRIPTIONS,
+        lambda scene: make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway, described=False),
+    )

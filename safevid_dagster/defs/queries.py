@@ -3,7 +3,7 @@
 import dagster as dg
 
 from safevid_core.queries.generation import make_taxonomy_queries
-from safevid_core.records import TAXONOMY_QUERIES
+from safevid_core.records import QUERIES_WITHOUT_DESCRIPTIONS, TAXONOMY_QUERIES
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.descriptions import descriptions
 from safevid_dagster.defs.partitions import SCENES
@@ -24,4 +24,23 @@ def taxonomy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.
         context,
         TAXONOMY_QUERIES,
         lambda scene: make_taxonomy_queries(safevid.settings, safevid.lake, scene, safevid.gateway),
+    )
+
+
+@dg.asset(
+    group_name="queries",
+    kinds={"polars"},
+    deps=[descriptions],
+    partitions_def=SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    check_specs=[conserves("queries_without_descriptions")],
+)
+def queries_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Queries on the same clips by an asker that is told nothing of them: for a control arm."""
+    return safevid.partitions(
+        context,
+        QUERIES_WITHOUT_DESCRIPTIONS,
+        lambda scene: make_taxonomy_queries(
+            safevid.settings, safevid.lake, scene, safevid.gateway, described=False
+        ),
     )
