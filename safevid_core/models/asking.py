@@ -35,6 +35,9 @@ from safevid_core.models.providers import (
     storable,
 )
 
+# How long an answer waits for others to be stored with; a kill meanwhile costs it.
+_GATHER_S = 0.02
+
 
 class Asker:
     """Questions to text models, on their way: handed over, asked on the process's event loop, collected."""
@@ -72,6 +75,8 @@ class Asker:
 
     def collect(self) -> list[CallResult]:
         results = [self._finished.get()]
+        if self._tasks:  # more are under way: a transaction of a few costs hardly more than one of one
+            time.sleep(_GATHER_S)
         while not self._finished.empty():
             results.append(self._finished.get())
         return results

@@ -215,20 +215,14 @@ class Ledger:
         if not calls:
             return {}
         now = time.time()
-        rows = [
-            {"call_id": uuid.uuid4().hex, "created_at": now, "served": True, "run": run, **call._asdict()}
-            for call in calls
-        ]
+        new = {"created_at": now, "served": True, "run": run}
+        rows = [{"call_id": uuid.uuid4().hex, **new, **call._asdict()} for call in calls]
         keys = [call.request_key for call in calls]
         with self._writing() as connection:
-            for some in _portions(keys):
-                connection.execute(
-                    update(CALLS)
-                    .where(CALLS.c.request_key.in_(some), CALLS.c.served, CALLS.c.outcome != "ok")
-                    .values(served=False)
-                )
             connection.execute(self._insert_new_calls(), rows)
-            self._keep_losers(connection, rows)
+            late = self._not_there(connection, rows)
+            if late:
+                self._take_over(connection, late)
             self._drop_claims(connection, keys)
             _forget_lines(connection, keys)
             return {key: call for some in _portions(keys) for key, call in _served(connection, some).items()}
@@ -384,13 +378,25 @@ class Ledger:
             index_elements=[CALLS.c.request_key], index_where=CALLS.c.served
         )
 
-    def _keep_losers(self, connection: Connection, rows: list[dict]) -> None:
+    def _take_over(self, connection: Connection, late: list[dict]) -> None:
+        """Serve these instead of unusable answers; beside a usable one they only stay on the bill."""
+        for some in _portions([row["request_key"] for row in late]):
+            connection.execute(
+                update(CALLS)
+                .where(CALLS.c.request_key.in_(some), CALLS.c.served, CALLS.c.outcome != "ok")
+                .values(served=False)
+            )
+        connection.execute(self._insert_new_calls(), late)
+        lost = [{**row, "served": False} for row in self._not_there(connection, late)]
+        if lost:
+            connection.execute(self._insert(CALLS), lost)
+
+    @staticmethod
+    def _not_there(connection: Connection, rows: list[dict]) -> list[dict]:
         stored: set[str] = set()
         for some in _portions([row["call_id"] for row in rows]):
             stored.update(connection.scalars(select(CALLS.c.call_id).where(CALLS.c.call_id.in_(some))))
-        losers = [{**row, "served": False} for row in rows if row["call_id"] not in stored]
-        if losers:
-            connection.execute(self._insert(CALLS), losers)
+        return [row for row in rows if row["call_id"] not in stored]
 
     def _drop_claims(self, connection: Connection, keys: Sequence[str]) -> None:
         for some in _portions(keys):
@@ -449,6 +455,8 @@ def _sum(connection: Connection, column: Column, run: str, asset: str | None) ->
 
 def _forget_lines(connection: Connection, keys: Sequence[str]) -> None:
     """Drop the keys from their batches, and the batches that are empty then."""
+    if connection.scalar(select(BATCHES.c.batch_id).limit(1)) is None:
+        return  # as nearly always
     touched: set[str] = set()
     for some in _portions(keys):
         lines = BATCH_LINES.c.request_key.in_(some)
