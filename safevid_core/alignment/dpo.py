@@ -217,7 +217,7 @@ def _base_identity(base: VideoModel) -> tuple[str, str]:
 
 # glibc hands each large tensor back to the kernel and asks for it again, page by page: measured at 15%
 # of a pocket step. Other C libraries ignore these.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 class _Launch:
@@ -275,7 +275,7 @@ def _launched(jobs: Sequence[Job], settings: AlignmentSettings) -> Iterator[_Lau
         return
     command = [*_launcher(settings), "safevid_core.alignment.train"]
     command += ["--workers", str(settings.workers), *(str(job.file) for job in jobs)]
-    environment = {**_KEEP_MEMORY, **os.environ}
+    environment = {**KEEP_MEMORY, **os.environ}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield _Launch(process)

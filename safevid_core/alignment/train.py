@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -145,7 +145,7 @@ def train(job: Job) -> RunResult:
 def _train(job: Job) -> RunResult:
     started = time.monotonic()
     _make_deterministic(job)
-    trainer, encoded = build_trainer(job)
+    trainer, encoded, _ = prepare(job)
     trainer.train(resume_from_checkpoint=on_first_process(_last_whole_checkpoint(job.folder)))
     log = [{name: entry.get(key) for name, key in LOG_COLUMNS.items()}
            for entry in trainer.state.log_history if "loss" in entry]  # fmt: skip
@@ -169,8 +169,20 @@ def _train(job: Job) -> RunResult:
     )
 
 
-def build_trainer(job: Job) -> tuple[VideoDPOTrainer, EncodedPairs]:
-    """The trainer of a job with clips encoded and reference stored, and its pairs."""
+class Prepared(NamedTuple):
+    """A training that can begin: its trainer, its pairs, and how further pairs are encoded for it."""
+
+    trainer: VideoDPOTrainer
+    encoded: EncodedPairs
+    encode: Callable[[pl.DataFrame], EncodedPairs]
+
+
+def prepare(job: Job) -> Prepared:
+    """The trainer of a job, its clips encoded and the reference of its pairs at hand.
+
+    Raises:
+        AlignmentError: If no pair is left to train on.
+    """
     from transformers import set_seed
 
     from safevid_core.alignment.encoding import encode_pairs
@@ -201,7 +213,7 @@ def build_trainer(job: Job) -> tuple[VideoDPOTrainer, EncodedPairs]:
         progress=Progress(job.folder, settings.save_minutes),
     )
     _give_reference(trainer, job, encoded.pairs, lambda: encode(reference_rows).pairs)
-    return trainer, encoded
+    return Prepared(trainer, encoded, encode)
 
 
 def step_collator(

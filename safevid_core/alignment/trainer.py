@@ -154,6 +154,29 @@ class VideoDPOTrainer(DPOTrainer):
         self._average_figures(before, [weight / sum(weights) for weight in weights])
         return loss
 
+    def measure(self, pairs: Sequence[EncodedPair]) -> dict[str, float]:
+        """Loss, reward margin and reward accuracy over pairs that carry their reference, by one pass."""
+        was_training = self.model.training
+        self.model.eval()
+        self._metrics["eval"].clear()
+        self._share = 1.0
+        losses, weights = [], []
+        for turns in self.data_collator.cuts(_by_clip_or_length(pairs, self.data_collator.packing)):
+            with torch.no_grad(), self._sharing_a_trunk(turns) as batch_of:
+                for some in turns:
+                    batch = self._prepare_inputs(batch_of(some))
+                    losses.append(float(self.compute_loss(self.model, batch)))
+                    weights.append(len(some))
+        found = {"loss": losses} | {
+            name: self._metrics["eval"][f"rewards/{name}"] for name in ("margins", "accuracies")
+        }
+        self._metrics["eval"].clear()
+        self.model.train(was_training)
+        return {
+            name: sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+            for name, values in found.items()
+        }
+
     @contextlib.contextmanager
     def _sharing_a_trunk(
         self, turns: Turns[EncodedPair], adapter: contextlib.AbstractContextManager[Any] | None = None

@@ -18,7 +18,7 @@ import pytest
 
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
-from safevid_core.alignment.train import _run, build_trainer, train
+from safevid_core.alignment.train import _run, prepare, train
 from safevid_core.lake import directory_hash
 from safevid_core.settings import Settings
 
@@ -150,7 +150,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 def test_a_loss_that_is_not_finite_names_the_pairs_of_its_pass(
     packing: str, make_job: Callable[..., Job]
 ) -> None:
-    trainer, _ = build_trainer(make_job("nan", packing=packing, micro_batch_size=1, pass_tokens=1))
+    job = make_job("nan", packing=packing, micro_batch_size=1, pass_tokens=1)
+    trainer = prepare(job).trainer
     trainer.data_collator.pairs[7].reference = (float("nan"), 0.0)
     with pytest.raises(AlignmentError, match=r"not finite at step \d+ for the pairs pair-07; look"):
         trainer.train()
@@ -158,7 +159,7 @@ def test_a_loss_that_is_not_finite_names_the_pairs_of_its_pass(
 
 def starve(job: Job, answer: Any) -> None:
     """Train with 8 MB more than the trainer has taken."""
-    trainer, _ = build_trainer(job)
+    trainer = prepare(job).trainer
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**23, limits[1]))

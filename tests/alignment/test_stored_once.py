@@ -15,7 +15,7 @@ from safevid_core.alignment.encoding import EncodedPair, encode_pairs
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job
 from safevid_core.alignment.reference import read_reference, write_reference
-from safevid_core.alignment.train import build_trainer
+from safevid_core.alignment.train import prepare
 from safevid_core.alignment.trainer import VideoDPOTrainer
 from safevid_core.alignment.vision_features import FeatureFolder, StoredFeatures
 from safevid_core.models.video_chat import load_local
@@ -129,7 +129,7 @@ def test_a_smaller_scale_takes_the_reference_of_the_largest(
             reference_pairs=tmp_path / "all.parquet",
         )
         job.folder.mkdir()
-        return build_trainer(job)[0]
+        return prepare(job).trainer
 
     some = trainer_over("some").data_collator.pairs
 
