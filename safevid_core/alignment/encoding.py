@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -129,25 +130,63 @@ def _over_long(pair: EncodedPair, limit: int) -> str:
     )
 
 
+# Token ids of a prompt, and which of them are video.
+_Prompt = tuple[list[int], list[int] | None]
+
+
 def _encode_prompts(
     prompts: list[str], frames: Frames | None, base: VideoModel, processor: Any
-) -> tuple[list[tuple[list[int], list[int] | None]], dict[str, torch.Tensor]]:
+) -> tuple[list[_Prompt], dict[str, torch.Tensor]]:
     """Ids and modalities of prompts about one clip, and the clip's own inputs; none without frames.
 
-    The processor repeats the clip for every prompt, joined along dimension 0; the first copy is kept.
+    The processor takes the clip again for each prompt. So it takes the first two alone, and the others get
+    the first one's beginning, video included, before their own text, provided that this is how the second
+    came out as well.
     """
+    conversations = [conversation(prompt, video=frames is not None) for prompt in prompts]
+    if frames is None or len(prompts) < 3:
+        return _processed(conversations, frames, base, processor)
+    (first, second), clip = _processed(conversations[:2], frames, base, processor)
+    texts = [prompt_text(processor, each) for each in conversations]
+    plain = [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    others = [_with_beginning_of(first, plain[0], each) for each in plain[1:]]
+    if others[0] != second or None in others:
+        return _processed(conversations, frames, base, processor)
+    return [first, *(other for other in others if other is not None)], clip
+
+
+def _with_beginning_of(first: _Prompt, first_plain: list[int], plain: list[int]) -> _Prompt | None:
+    """A prompt from the ids of its text, where the video is not spread out yet, by the example of another."""
+    ids, modalities = first
+    pairs = zip(reversed(ids), reversed(first_plain), strict=False)
+    alike = len(list(itertools.takewhile(lambda two: two[0] == two[1], pairs)))
+    beginning, begins = len(ids) - alike, len(first_plain) - alike
+    if plain[:begins] != first_plain[:begins]:
+        return None
+    rest = plain[begins:]
+    if modalities is None:
+        return [*ids[:beginning], *rest], None
+    # What is alike may begin within the video, whose tokens are all the same.
+    video = sum(1 for each in modalities[beginning:] if each)
+    return [*ids[:beginning], *rest], [*modalities[: beginning + video], *(0 for _ in rest[video:])]
+
+
+def _processed(
+    conversations: list[list[dict[str, Any]]], frames: Frames | None, base: VideoModel, processor: Any
+) -> tuple[list[_Prompt], dict[str, torch.Tensor]]:
+    """What the family's processor makes of the conversations; of the clip's equal copies the first."""
     import torch
 
-    conversations = [conversation(prompt, video=frames is not None) for prompt in prompts]
-    inputs = build_inputs(base.family, processor, conversations, [frames] * len(prompts))
+    count = len(conversations)
+    inputs = build_inputs(base.family, processor, conversations, [frames] * count)
     shown = inputs["attention_mask"].bool()
     ids, modalities = inputs["input_ids"], inputs.get("mm_token_type_ids")
     encoded = [
         (ids[row][shown[row]].tolist(), None if modalities is None else modalities[row][shown[row]].tolist())
-        for row in range(len(prompts))
+        for row in range(count)
     ]
     clip = {name: torch.as_tensor(value) for name, value in inputs.items() if name not in _TOKEN_COLUMNS}
-    return encoded, {name: value[: len(value) // len(prompts)].clone() for name, value in clip.items()}
+    return encoded, {name: value[: len(value) // count].clone() for name, value in clip.items()}
 
 
 class _AnswerEncoder:

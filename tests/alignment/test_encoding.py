@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -93,3 +94,34 @@ def test_rows_that_cannot_be_trained_on_are_refused_by_id(
     assert "notes.mp4" in reasons["pair-01"]
     assert "max_length 512" in reasons["pair-05"]
     assert len(encoded.pairs) == 21
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_prompts_about_a_clip_are_encoded_as_each_would_be_and_the_clip_is_processed_twice(
+    family: str,
+    settings: Settings,
+    checkpoints: dict[str, Path],
+    release: pl.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also prompts that are equal, that begin another, that spell out a control token, or that are empty."""
+    prompts = ["What is it?", "What is it?", "What is it? Say more.", "<video> and <|im_end|>?", "", "É 中"]
+    rows = pl.concat([release[:1]] * len(prompts)).with_columns(
+        pair_id=pl.Series([f"pair-{number}" for number in range(len(prompts))]), prompt=pl.Series(prompts)
+    )
+    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
+    alignment = settings.alignment.model_copy(update={"base": base})
+    _, processor = load_local(base)
+    alone = [
+        encode_pairs(rows[number : number + 1], alignment, processor, PixelStore()).pairs[0]
+        for number in range(len(prompts))
+    ]
+    processed: list[int] = []
+
+    def counting(family: Any, processor: Any, conversations: Any, videos: Any) -> Any:
+        processed.append(len(videos))
+        return build_inputs(family, processor, conversations, videos)
+
+    monkeypatch.setattr("safevid_core.alignment.encoding.build_inputs", counting)
+    assert encode_pairs(rows, alignment, processor, PixelStore()).pairs == alone
+    assert processed == [2]
