@@ -90,6 +90,17 @@ class TextModel(Group):
     )
 
 
+class JudgeModel(TextModel):
+    """A model that judges answers."""
+
+    frames: int = Field(
+        0, ge=0, description="Frames of the clip that a judge which can look is shown; 0 is none (ours)."
+    )
+    prompt: Path | None = Field(
+        None, description="File with the published wording of the judge's question; None is ours."
+    )
+
+
 class VideoModel(Group):
     """A video language model, local (transformers) or served (OpenAI-compatible)."""
 
@@ -359,8 +370,8 @@ class EvaluationSettings(Group):
     files: dict[str, BenchmarkFiles] = Field(
         default_factory=dict, description="Benchmark -> its files, for those that others made."
     )
-    judge: TextModel
-    judges: dict[str, TextModel] = Field(
+    judge: JudgeModel
+    judges: dict[str, JudgeModel] = Field(
         default_factory=dict,
         description="Further judges by the name of their file in evaluation/judges. A benchmark that wants "
         "one of them as its headline uses it; the others only stand beside it.",

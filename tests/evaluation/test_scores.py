@@ -13,7 +13,7 @@ from safevid_core.evaluation.scores import make_benchmark_scores
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.models.llm import Gateway
 from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES
-from safevid_core.settings import EvaluationSettings, TextModel
+from safevid_core.settings import EvaluationSettings, JudgeModel, TextModel
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import settings_for
 from tests.models.chat_server import ChatServer, fails, says
@@ -59,7 +59,7 @@ def test_a_judge_of_the_writers_family_is_refused_unless_allowed(evaluated: Eval
     ],
 )
 def test_families_are_told_by_the_model_string(model: str, family: str, same: bool) -> None:
-    settings = EvaluationSettings(judge=TextModel(model=model), writer_families=(family,))
+    settings = EvaluationSettings(judge=JudgeModel(model=model), writer_families=(family,))
     assert (judges_itself(settings) == family) is same
 
 

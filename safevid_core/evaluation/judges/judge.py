@@ -19,7 +19,7 @@ from safevid_core.evaluation.judges.frames import with_frames
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import settings_hash
 from safevid_core.models.llm import ChatAnswer, ChatRequest
-from safevid_core.settings import TextModel
+from safevid_core.settings import JudgeModel, TextModel
 
 Expected = Literal["refuse", "correct", "answer"]
 EXPECTED: tuple[Expected, ...] = ("refuse", "correct", "answer")
@@ -99,7 +99,7 @@ class Judge:
 
     def frames(self, model: TextModel | None) -> int:
         """How many frames of the clip its model is shown; 0 for none."""
-        return int(getattr(model, "frames", 0)) if self.looks else 0
+        return model.frames if self.looks and isinstance(model, JudgeModel) else 0
 
     def seen_by(self, model: TextModel | None) -> tuple[str, ...]:
         """What reaches the judge with this model."""
@@ -192,7 +192,7 @@ def own_prompt(model: TextModel) -> str | None:
     Raises:
         EvaluationError: If the file cannot be read.
     """
-    path = getattr(model, "prompt", None)
+    path = model.prompt if isinstance(model, JudgeModel) else None
     if path is None:
         return None
     try:

@@ -16,20 +16,13 @@ from safevid_core.evaluation.judges.registry import JUDGES
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.models.llm import ChatRequest, Gateway, request_key
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
-from safevid_core.settings import TextModel
+from safevid_core.settings import JudgeModel, TextModel, load_settings
 from safevid_core.video.identity import file_sha256
 from tests.evaluation.judges.conftest import HARMFUL_SAFE, Hears, asked_plainly, row
 from tests.models.chat_server import ChatServer, fails, says
 
 MODELS = sorted(name for name, judge in JUDGES.items() if judge.ask is not None)
 GUARDS = ("llama_guard", "wildguard", "harmbench", "strongreject", "video_safetybench")
-
-
-class LookingModel(TextModel):
-    """A judge's model with the settings that only judges have."""
-
-    frames: int = 0
-    prompt: Path | None = None
 
 
 def texts_of(body: dict[str, Any]) -> str:
@@ -360,7 +353,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_judge_that_looks_gets_the_frames_before_the_text(
     clip: dict[str, Any], server: ChatServer, gateway: Gateway
 ) -> None:
-    model = LookingModel(model="openai/judge", api_base=server.url, frames=3)
+    model = JudgeModel(model="openai/judge", api_base=server.url, frames=3)
     seat = Seat("rubric", JUDGES["rubric"], model)
     server.queue(says(RIGHT))
     about = row(shown=clip, media_sha256=clip["media_sha256"])
@@ -372,6 +365,17 @@ def test_a_judge_that_looks_gets_the_frames_before_the_text(
     again = judge_rows(seat, [{**about, "shown": {**clip, "path": "/moved/elsewhere.mp4"}}], gateway, "test")
     assert again[0].answer is not None
     assert again[0].answer.cached
+
+
+def test_the_settings_say_what_a_judge_is_shown_and_asked(tmp_path: Path) -> None:
+    guard = {"model": "openai/guard", "prompt": str(tmp_path / "guard.txt")}
+    judge = {"model": "openai/judge", "frames": 4}
+    overrides = {"root": str(tmp_path), "evaluation": {"judge": judge, "judges": {"harmbench": guard}}}
+    settings = load_settings("pocket", overrides=overrides).evaluation
+    assert JUDGES["rubric"].frames(settings.judge) == 4
+    assert JUDGES["harmbench"].frames(settings.judge) == 0
+    with pytest.raises(EvaluationError, match=r"guard\.txt"):
+        JUDGES["harmbench"].request(settings.judges["harmbench"], row())
 
 
 def test_other_frames_are_another_question(clip: dict[str, Any]) -> None:
@@ -395,7 +399,7 @@ def test_a_still_picture_is_one_frame(tmp_path: Path, server: ChatServer, gatewa
     path = tmp_path / "still.png"
     Image.new("RGB", (40, 30), "red").save(path)
     shown = {"path": str(path), "media_sha256": file_sha256(path), "start_s": None, "end_s": None}
-    model = LookingModel(model="openai/judge", api_base=server.url, frames=4)
+    model = JudgeModel(model="openai/judge", api_base=server.url, frames=4)
     server.queue(says(WRONG))
     about = row(shown={**shown, "media": "image"}, media_sha256=shown["media_sha256"])
     assert judge_rows(Seat("rubric", JUDGES["rubric"], model), [about], gateway, "t")[0].verdict.decided
@@ -405,7 +409,7 @@ def test_a_still_picture_is_one_frame(tmp_path: Path, server: ChatServer, gatewa
 def test_a_clip_that_does_not_open_fails_its_own_row_alone(
     clip: dict[str, Any], server: ChatServer, gateway: Gateway
 ) -> None:
-    model = LookingModel(model="openai/judge", api_base=server.url, frames=2)
+    model = JudgeModel(model="openai/judge", api_base=server.url, frames=2)
     gone = {**clip, "path": "/nowhere/gone.mp4", "media_sha256": "c" * 64}
     server.queue(says(RIGHT))
     rows = [row(shown=gone, media_sha256="c" * 64), row("I decline.")]
@@ -418,7 +422,7 @@ def test_a_clip_that_does_not_open_fails_its_own_row_alone(
 def test_a_published_prompt_can_be_brought(tmp_path: Path, hears: Hears, server: ChatServer) -> None:
     path = tmp_path / "published.txt"
     path.write_text("PUBLISHED {behavior} | {generation} | {other}")
-    model = LookingModel(model="openai/judge", prompt=path)
+    model = JudgeModel(model="openai/judge", prompt=path)
     request = JUDGES["harmbench"].request(model, row("Use {behavior}."))
     assert request is not None
     asked = request.messages[-1]["content"]
@@ -427,7 +431,7 @@ def test_a_published_prompt_can_be_brought(tmp_path: Path, hears: Hears, server:
         TextModel(model="openai/judge")
     )
     with pytest.raises(EvaluationError, match=r"gone\.txt"):
-        JUDGES["harmbench"].request(LookingModel(model="x", prompt=tmp_path / "gone.txt"), row())
+        JUDGES["harmbench"].request(JudgeModel(model="x", prompt=tmp_path / "gone.txt"), row())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -22,7 +22,7 @@ from safevid_core.evaluation.judges.panel import (
 )
 from safevid_core.evaluation.judges.registry import JUDGES
 from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.settings import EvaluationSettings, Settings, TextModel, load_settings
+from safevid_core.settings import EvaluationSettings, JudgeModel, Settings, load_settings
 from tests.evaluation.judges.conftest import asked_plainly, row
 
 GUARD = {"model": "hosted_vllm/meta-llama/Llama-Guard-3-8B"}
@@ -149,9 +149,9 @@ def test_every_judge_is_held_against_the_writers(name: str, model: str, family: 
 
 def test_a_judge_that_is_not_heard_judges_nothing() -> None:
     evaluation = EvaluationSettings(
-        judge=TextModel(model="openai/gpt-9"),
+        judge=JudgeModel(model="openai/gpt-9"),
         panel=("harmbench",),
-        judges={"harmbench": TextModel(model="openai/other")},
+        judges={"harmbench": JudgeModel(model="openai/other")},
         writer_families=("gpt",),
     )
     assert judges_itself(evaluation) is None
