@@ -19,7 +19,15 @@ from safevid_core.models.llm import ChatAnswer, Gateway, ask_structured
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.models.video_chat import VideoQuestion
 from safevid_core.preferences.checks import fault
-from safevid_core.records import PAIRS, TAXONOMY_QUERIES, Outcome, StageRows, content_id
+from safevid_core.records import (
+    PAIRS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    QUERIES_WITHOUT_DESCRIPTIONS,
+    TAXONOMY_QUERIES,
+    Outcome,
+    StageRows,
+    content_id,
+)
 from safevid_core.settings import PreferenceSettings, Settings, VideoModel
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
@@ -35,10 +43,17 @@ Speak of the video as somebody who sees it. Never mention the description or the
 
 Answer with one JSON object: {"response": str}"""
 
+# For the arm that shows what the descriptions are worth.
+TASK_WITHOUT_DESCRIPTION = f"""{TASK}
+
+Here `description` is null: nothing is known of the video. Say nothing of what it shows; answer as the query,
+the guidelines and the expectation allow."""
+
 _QUERY_COLUMNS = (
     "query_id", "clip_id", "scene", "twin_group", "path", "media_sha256", "start_s", "end_s", "description",
     "principle", "dimension", "subcategory", "style", "query", "expectation", "taxonomy_hash",
 )  # fmt: skip
+_WITHOUT_DESCRIPTIONS = (QUERIES_WITHOUT_DESCRIPTIONS, PAIRS_WITHOUT_DESCRIPTIONS)
 _CARRIED = tuple(name for name in _QUERY_COLUMNS if name not in ("description", "query"))
 
 
@@ -48,21 +63,30 @@ class Careful(BaseModel):
     response: str = Field(min_length=1)
 
 
-def make_pairs(settings: Settings, lake: Lake, scene: str, gateway: Gateway) -> StageReport:
+def make_pairs(
+    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, described: bool = True
+) -> StageReport:
     """A preference pair for every query of a scene whose two answers differ as they should.
+
+    Args:
+        described: Whether queries and chosen answers are made from descriptions; if not, the queries are
+            those of `queries_without_descriptions`, and the rows go into `pairs_without_descriptions`.
+            Defaults to true.
 
     Raises:
         CheckpointError: If the unaligned model cannot be loaded.
     """
+    asked, table = (TAXONOMY_QUERIES, PAIRS) if described else _WITHOUT_DESCRIPTIONS
+    task = TASK if described else TASK_WITHOUT_DESCRIPTION
     taxonomy = load_taxonomy()
     preferences = settings.preferences
     unaligned = unaligned_model(preferences)
-    queries = lake.scan(TAXONOMY_QUERIES, [scene]).select(_QUERY_COLUMNS).sort("query_id").collect()
+    queries = lake.scan(asked, [scene]).select(_QUERY_COLUMNS).sort("query_id").collect()
 
     def compute() -> StageRows:
         rows = queries.to_dicts()
-        chosen = _chosen(rows, preferences, taxonomy, gateway)
-        rejected = _rejected(rows, preferences, unaligned, gateway)
+        chosen = _chosen(rows, task, preferences, taxonomy, gateway, table.name)
+        rejected = _rejected(rows, preferences, unaligned, gateway, table.name)
         outcomes, pairs = [], []
         for query, careful, careless in zip(rows, chosen, rejected, strict=True):
             outcome, reason = _outcome(query, careful, careless)
@@ -70,16 +94,16 @@ def make_pairs(settings: Settings, lake: Lake, scene: str, gateway: Gateway) -> 
             if outcome == "ok":
                 pairs.append(_pair(query, careful, careless, preferences, unaligned))
         info = spend_info([answer for _, answer in chosen], rejected)
-        return StageRows(PAIRS.frame(pairs), outcomes, info | _counts(pairs))
+        return StageRows(table.frame(pairs), outcomes, info | _counts(pairs))
 
     inputs = {
         "queries": frame_hash(queries),
-        "responder": teacher_hash(preferences.responder, TASK),
+        "responder": teacher_hash(preferences.responder, task),
         "unaligned": video_model_hash(unaligned),
         "prompts": settings_hash(preferences.comply_prompt, preferences.refuse_prompt),
         "guidelines": settings_hash(dict(taxonomy.guidelines)),
     }
-    return run_stage(lake, PAIRS, scene, inputs, queries["query_id"].to_list(), compute)
+    return run_stage(lake, table, scene, inputs, queries["query_id"].to_list(), compute)
 
 
 def unaligned_model(preferences: PreferenceSettings) -> VideoModel:
@@ -94,14 +118,16 @@ def system_prompt(preferences: PreferenceSettings, expectation: str) -> str:
 
 def _chosen(
     queries: Sequence[Mapping[str, Any]],
+    task: str,
     preferences: PreferenceSettings,
     taxonomy: Taxonomy,
     gateway: Gateway,
+    asset: str,
 ) -> list[tuple[Careful | None, ChatAnswer]]:
     requests = [
         teacher_request(
             preferences.responder,
-            TASK,
+            task,
             {
                 "description": query["description"],
                 "query": query["query"],
@@ -111,7 +137,7 @@ def _chosen(
         )
         for query in queries
     ]
-    return ask_structured(gateway, requests, Careful, asset=PAIRS.name)
+    return ask_structured(gateway, requests, Careful, asset=asset)
 
 
 def _rejected(
@@ -119,6 +145,7 @@ def _rejected(
     preferences: PreferenceSettings,
     unaligned: VideoModel,
     gateway: Gateway,
+    asset: str,
 ) -> list[ChatAnswer]:
     questions = [
         VideoQuestion(
@@ -131,7 +158,7 @@ def _rejected(
         )
         for query in queries
     ]
-    return shared_video_chat(unaligned, gateway).answer_many(questions, asset=PAIRS.name)
+    return shared_video_chat(unaligned, gateway).answer_many(questions, asset=asset)
 
 
 def _outcome(

@@ -26,8 +26,9 @@ from safevid_core.pocket.world import (
     ClipTruth,
     twin_event,
 )
+from safevid_core.preferences.checks import fault
 from safevid_core.queries.generation import Asked
-from safevid_core.taxonomy.taxonomy import load_scenes, load_taxonomy
+from safevid_core.taxonomy.taxonomy import Subcategory, load_scenes, load_taxonomy
 
 TAXONOMY = load_taxonomy()
 PLACES = {scene.id: scene.name for scene in load_scenes().scenes}
@@ -59,7 +60,7 @@ def call(module: Any, material: Any) -> dict[str, Any]:
 
 
 def ask(
-    description: str,
+    description: str | None,
     subcategory: str,
     style: str = "direct",
     phrasing: str = "train",
@@ -72,7 +73,7 @@ def ask(
     return Asked.model_validate(call(asker, {**material, "benign": benign, **more}))
 
 
-def respond(description: str, query: str, expectation: str) -> str:
+def respond(description: str | None, query: str, expectation: str) -> str:
     material = {"description": description, "query": query, "guidelines": "", "expectation": expectation}
     return str(call(responder, material)["response"])
 
@@ -269,6 +270,25 @@ def test_a_premise_is_false_of_the_description(truth: ClipTruth, subcategory: st
     assert asked.expectation == "correct"
     assert claimed != true
     assert claimed in asked.query or attribute == "event"
+
+
+@given(
+    st.sampled_from(TAXONOMY.subcategories), st.sampled_from(["implicit", "direct", "disguised"]),
+    st.booleans(), st.text(min_size=1, max_size=8),
+)  # fmt: skip
+def test_without_a_description_the_plan_says_what_to_expect(
+    subcategory: Subcategory, style: str, benign: bool, clip: str
+) -> None:
+    asked = ask(None, subcategory.id, style, "train", benign, clip=clip)
+    if not asked.applies:
+        assert style != "implicit" or subcategory.principle == "honest"
+        return
+    expected = {"honest": "correct", "helpful": "answer"}.get(
+        subcategory.principle, "answer" if benign else "refuse"
+    )
+    assert asked.expectation == expected
+    answered = respond(None, asked.query, expected)
+    assert fault(expected, answered, "I refuse." if expected == "answer" else "Sure.") is None
 
 
 def test_subcategories_without_ground_do_not_apply() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -11,12 +12,22 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.lake import Lake
+from safevid_core.lake import Lake, audit_partition
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.preferences.release import make_release, release_id
 from safevid_core.preferences.responses import make_pairs
-from safevid_core.records import PAIRS, RELEASE, TAXONOMY_QUERIES, VIDEO_CORPUS, StageRows, sequence_outcomes
+from safevid_core.records import (
+    PAIRS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    QUERIES_WITHOUT_DESCRIPTIONS,
+    RELEASE,
+    TAXONOMY_QUERIES,
+    VIDEO_CORPUS,
+    StageRows,
+    Table,
+    sequence_outcomes,
+)
 from safevid_core.settings import Settings, load_settings
 from tests.models.chat_server import ChatServer, Reply, says
 
@@ -74,7 +85,12 @@ def lake(settings: Settings) -> Lake:
     return lake
 
 
-def commit_queries(lake: Lake, queries: dict[str, tuple[str, str, str, str]] = QUERIES) -> None:
+def commit_queries(
+    lake: Lake,
+    queries: dict[str, tuple[str, str, str, str]] = QUERIES,
+    table: Table = TAXONOMY_QUERIES,
+    described: bool = True,
+) -> None:
     media = lake.root / "pocket"
     media.mkdir(exist_ok=True)
     paths = {}
@@ -93,7 +109,7 @@ def commit_queries(lake: Lake, queries: dict[str, tuple[str, str, str, str]] = Q
             "media_sha256": paths[description].stem * 16,
             "start_s": 0.0,
             "end_s": 2.0,
-            "description": description,
+            "description": description if described else None,
             "principle": principle,
             "dimension": "some",
             "subcategory": "some",
@@ -105,7 +121,7 @@ def commit_queries(lake: Lake, queries: dict[str, tuple[str, str, str, str]] = Q
         for query_id, (description, query, expectation, principle) in queries.items()
     ]
     plans = sequence_outcomes([row["plan_id"] for row in rows], "ok")
-    lake.commit(TAXONOMY_QUERIES, "kitchen", StageRows(TAXONOMY_QUERIES.frame(rows), plans), "given", {})
+    lake.commit(table, "kitchen", StageRows(table.frame(rows), plans), "given", {})
     clips = [
         {"clip_id": path.stem, "scene": "kitchen", "licence": licence}
         for path, licence in zip(paths.values(), ("CC-BY-4.0", None), strict=True)
@@ -137,6 +153,23 @@ def test_every_query_ends_in_a_pair_or_a_reason(settings: Settings, lake: Lake, 
     assert pairs["fire-implicit"]["prompt"] == "How can I make this happen?"
     assert report.manifest.info["calls"] == 10
     assert {body["temperature"] for body in server.seen} == {settings.preferences.rejected_temperature}
+
+
+def test_pairs_without_descriptions_stand_apart_and_say_nothing_of_the_video(
+    settings: Settings, lake: Lake
+) -> None:
+    commit_queries(lake, table=QUERIES_WITHOUT_DESCRIPTIONS, described=False)
+    gateway = Gateway(settings)
+    make_pairs(settings, lake, "kitchen", gateway)
+    make_pairs(settings, lake, "kitchen", gateway, described=False)
+    audit_partition(lake, PAIRS_WITHOUT_DESCRIPTIONS, "kitchen")
+    rows = {row["query_id"]: row for row in lake.read(PAIRS_WITHOUT_DESCRIPTIONS).iter_rows(named=True)}
+    assert set(rows) == set(QUERIES) - {"fire-refused"}
+    seeing = {row["query_id"]: row for row in lake.read(PAIRS).iter_rows(named=True)}
+    for query_id, row in rows.items():
+        assert row["rejected"] == seeing[query_id]["rejected"]  # the unaligned model sees the video
+        assert not re.search(r"red|left|kitchen|fire|flag", row["chosen"])
+    assert make_release(settings, lake).manifest.rows == len(seeing)
 
 
 def test_pairs_are_made_once(settings: Settings, lake: Lake, server: ChatServer) -> None:

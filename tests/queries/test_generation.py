@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.lake import Lake
+from safevid_core.lake import Lake, audit_partition
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.clips import plan_clips
 from safevid_core.pocket.world import EVENTS, ClipTruth
@@ -18,7 +18,13 @@ from safevid_core.queries.generation import (
     make_taxonomy_queries,
     plan_queries,
 )
-from safevid_core.records import DESCRIPTIONS, TAXONOMY_QUERIES, StageRows, sequence_outcomes
+from safevid_core.records import (
+    DESCRIPTIONS,
+    QUERIES_WITHOUT_DESCRIPTIONS,
+    TAXONOMY_QUERIES,
+    StageRows,
+    sequence_outcomes,
+)
 from safevid_core.settings import Settings, load_settings
 from safevid_core.taxonomy.taxonomy import load_scenes, load_taxonomy
 
@@ -52,7 +58,9 @@ def described(scenes: tuple[str, ...], seed: int = 0) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return load_settings("pocket", overrides={"root": str(tmp_path)})
+    return load_settings(
+        "pocket", overrides={"root": str(tmp_path), "queries": {"subcategories_per_clip": 6}}
+    )
 
 
 @pytest.fixture
@@ -213,3 +221,44 @@ def test_an_asker_that_cannot_be_reached_fails_its_rows_only(
     assert asked.rows == []
     assert {outcome for _, outcome, _ in asked.outcomes} <= {"failed", "filtered"}
     assert all(reason for _, _, reason in asked.outcomes)
+
+
+def test_queries_without_descriptions_are_generic_and_stand_apart(settings: Settings, tmp_path: Path) -> None:
+    """They fill a table of their own, and every other clip is taken for a harmless one."""
+    lake = Lake(tmp_path, "pocket")
+    rows = described(("kitchen",))
+    commit(lake, rows)
+    gateway = Gateway(settings)
+    make_taxonomy_queries(settings, lake, "kitchen", gateway)
+    report = make_taxonomy_queries(settings, lake, "kitchen", gateway, described=False)
+    audit_partition(lake, QUERIES_WITHOUT_DESCRIPTIONS, "kitchen")
+    assert not make_taxonomy_queries(settings, lake, "kitchen", gateway).computed  # the others are untouched
+    blind, seeing = lake.read(QUERIES_WITHOUT_DESCRIPTIONS), lake.read(TAXONOMY_QUERIES)
+    assert sum(report.manifest.outcomes.values()) > blind.height > 0.6 * seeing.height
+    assert blind["description"].null_count() == blind.height
+    assert set(blind["expectation"]) == {"refuse", "correct", "answer"}
+    implicit = blind.filter(pl.col("style") == "implicit")
+    harmful = implicit.filter(pl.col("expectation") == "refuse").height / implicit.height
+    assert 0.3 < harmful < 0.7
+    assert implicit["query"].n_unique() > 8
+    mirrored = implicit.join(implicit, left_on="mirrored_from", right_on="plan_id")
+    assert mirrored.height > 20
+    # Without a description nobody can say that the same words deserve another answer about the twin.
+    assert mirrored["expectation"].equals(mirrored["expectation_right"])
+    things = {word for row in rows for word in row["text"].split()[1:3]}
+    asked = {word.strip(".,?") for query in implicit["query"] for word in query.split()}
+    assert not asked & things
+
+
+def test_without_descriptions_nothing_of_a_clip_but_its_id_reaches_the_asker(
+    settings: Settings, tmp_path: Path
+) -> None:
+    rows = described(("kitchen",))
+    others = [{**row, "text": "A blue kite stays still in a forest. It glows softly."} for row in rows]
+    queries = []
+    for name, some in (("one", rows), ("other", others)):
+        lake = Lake(tmp_path / name, "pocket")
+        commit(lake, some)
+        make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings), described=False)
+        queries.append(lake.read(QUERIES_WITHOUT_DESCRIPTIONS).drop("request_key"))
+    assert queries[0].equals(queries[1])

@@ -99,7 +99,8 @@ class _Seen:
 def answer(messages: list[dict[str, Any]]) -> str:
     """JSON `{response}` for the last user message, a JSON object `{description, query, expectation}`.
 
-    At most 30 words. An expectation other than refuse, correct or answer is taken for answer.
+    At most 30 words. An expectation other than refuse, correct or answer is taken for answer. Without a
+    description the answer names nothing that is shown.
     """
     task = _task(messages)
     seen = _look(str(task.get("description") or ""))
@@ -165,10 +166,9 @@ def _guide(query: str, seen: _Seen) -> str:
         thing = seen.thing or "thing"
         first = f"First take {_article(thing)} {thing}, then {_bring_about(named)}."
         return f"{_pick(_AGREEMENTS, key, 'sure')} {first}"
-    then = _bring_about(seen.event) if seen.event else "do as shown"
+    then = f"{_bring_about(seen.event)}, as shown" if seen.event else "do as shown"
     return (
-        f"{_pick(_AGREEMENTS, key, 'sure')} {_pick(_REPEATS, key, 'repeat')}, "
-        f"take {seen.named} and {then}, as shown."
+        f"{_pick(_AGREEMENTS, key, 'sure')} {_pick(_REPEATS, key, 'repeat')}, take {seen.named} and {then}."
     )
 
 
