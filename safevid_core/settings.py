@@ -268,8 +268,8 @@ class AlignmentSettings(Group):
     max_length: int = Field(4096, ge=1, description="Pairs with more tokens are refused beforehand.")
     packing: Packing = Field(
         "none",
-        description="What stands once in a forward pass: nothing; a pair's prompt; a video, for all its pairs. "
-        "The gradient is the same.",
+        description="What stands once in a forward pass: nothing; a pair's prompt; a video, for all its "
+        "pairs. The gradient is the same.",
     )
     pairs_a_tree: int = Field(
         8, ge=1, description="With packing `video`: most pairs of one video that follow each other (ours)."
