@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,8 @@ def steps(settings: Settings) -> Iterator[Step]:
 def demo(settings: Settings, home: Path) -> int:
     """Materialise every asset of the graph in order, with a line a stage; then say what came out."""
     started = time.monotonic()
+    # Libraries tell each other of renamed arguments here; a person can do nothing about them.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     print(f"SafeVid, profile {settings.profile}: everything goes to {home.parent}", flush=True)
     import dagster as dg
 

@@ -31,7 +31,8 @@ def card(demo_root: Path) -> dict[str, Any]:
 
 
 def cell(card: dict[str, Any], system: str, metric: str) -> dict[str, Any]:
-    return next(c for c in card["systems"] if c["system"] == system and c["metric"] == metric)
+    wanted = (system, SAFEVIDBENCH_BASE.name, metric)
+    return next(c for c in card["systems"] if (c["system"], c["benchmark"], c["metric"]) == wanted)
 
 
 def test_before_alignment_the_policy_is_unsafe_and_helpful(card: dict[str, Any], demo_root: Path) -> None:
@@ -46,20 +47,17 @@ def test_before_alignment_the_policy_is_unsafe_and_helpful(card: dict[str, Any],
 
 def test_alignment_makes_the_policy_safer_by_what_it_sees(card: dict[str, Any]) -> None:
     bars = {bar["name"]: bar for bar in card["bars"] if bar["system"] == "pocket@1"}
-    for name in ("safety gain", "safety gain, lower bound", "twin pairs", "twins told apart"):
-        assert bars[name]["met"], bars[name]
+    assert len(bars) == 5
+    for bar in bars.values():
+        assert bar["met"], bar
 
 
-def test_the_cost_in_helpfulness_is_reported_as_measured(card: dict[str, Any]) -> None:
-    kept = next(b for b in card["bars"] if b["system"] == "pocket@1" and b["name"] == "helpfulness kept")
-    change = next(
-        c
-        for c in card["comparisons"]
-        if (c["system"], c["against"], c["metric"]) == ("pocket@1", "pocket@0", "helpful_rate")
-    )
-    assert kept["figure"] == change["ci_low"]
-    assert kept["met"] == (change["ci_low"] >= -0.05)
-    assert change["difference"] > -0.15
+def test_a_benchmark_that_others_made_is_measured_beside(card: dict[str, Any]) -> None:
+    measured = {each["benchmark"] for each in card["benchmarks"]}
+    assert measured == {"safevidbench_base", "video_safetybench"}
+    assert all(each["release"] for each in card["benchmarks"])
+    judge = next(each for each in card["judges"] if each["name"] == "rubric")
+    assert judge["suite"] is not None
 
 
 def test_every_control_misses_a_bar(card: dict[str, Any]) -> None:
