@@ -12,9 +12,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks, make_safevidbench_base
+from safevid_core.evaluation.benchmarks.safevidbench_base import (
+    benchmark_leaks,
+    held_out_descriptions,
+    make_safevidbench_base,
+)
 from safevid_core.evaluation.benchmarks.safevidbench_challenge import (
     NAME,
+    candidates_of,
     make_safevidbench_challenge,
     options_of,
     panel_identities,
@@ -27,6 +32,7 @@ from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import WHOLE, Lake, audit_partition
 from safevid_core.models.ledger import CALLS
 from safevid_core.models.llm import Gateway
+from safevid_core.queries.generation import plan_queries
 from safevid_core.queries.strength import normalised
 from safevid_core.records import (
     BENCHMARK_RESPONSES,
@@ -98,6 +104,17 @@ def test_items_are_harmful_held_out_queries_that_ask_no_item_of_base_again(drawn
     assert not asked[0] & asked[1]
     assert len(asked[0]) == items.height
     assert benchmark_leaks(drawn.lake, benchmark=SAFEVIDBENCH_CHALLENGE) == []
+
+
+def test_nothing_is_asked_again_that_is_an_item_of_base(drawn: Drawn) -> None:
+    taxonomy, descriptions = load_taxonomy(), held_out_descriptions(drawn.lake)
+    base = drawn.lake.read(SAFEVIDBENCH_BASE)
+    plan = plan_queries(descriptions, drawn.settings, taxonomy, "held_out")
+    cells = [candidate.cell for candidate in candidates_of(plan, descriptions, base, taxonomy)]
+    assert not {cell.plan_id for cell in cells} & set(base["plan_id"])
+    assert not any(cell.benign or cell.mirrored_from for cell in cells)
+    none_taken = candidates_of(plan, descriptions, base.clear(), taxonomy)
+    assert len(none_taken) > len(cells) > 0
 
 
 def test_every_item_was_failed_on_by_enough_systems_and_keeps_what_they_said(drawn: Drawn) -> None:
