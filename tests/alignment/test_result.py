@@ -12,10 +12,11 @@ import torch
 
 from safevid_core.alignment.job import Job
 from safevid_core.alignment.progress import chosen_falls
-from safevid_core.alignment.train import train
+from safevid_core.alignment.train import prepare, train
 from safevid_core.models.families import build_inputs, conversation
 from safevid_core.settings import Settings
 from safevid_core.video.decoding import decode_uniform
+from tests.alignment.exactness import move_adapter
 
 FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
 
@@ -87,3 +88,24 @@ def test_a_falling_chosen_log_probability_is_warned_about() -> None:
     assert not chosen_falls([-1.0] * 19)
     assert chosen_falls([0.5] * 10 + [-0.1] * 20)
     assert not chosen_falls([-5.0] * 10 + [0.1] * 20)
+
+
+def test_held_out_pairs_are_measured_alike_in_every_packing(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    release[:16].write_parquet(tmp_path / "pairs.parquet")
+    found = []
+    for packing in ("none", "video"):
+        alignment = settings.alignment.model_copy(update={"packing": packing, "learning_rate": 1e-2})
+        job = Job(tmp_path / packing, tmp_path / "pairs.parquet", 0, alignment)
+        job.folder.mkdir()
+        trainer, _, encode = prepare(job)
+        held = encode(release[16:]).pairs
+        trainer.store_reference(held)
+        untrained = trainer.measure(held)
+        assert untrained["loss"] == pytest.approx(0.6931, abs=1e-4)
+        move_adapter(trainer.model)
+        found.append(trainer.measure(held))
+    one, other = found
+    assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
+    assert abs(one["margins"]) > 0
