@@ -54,8 +54,9 @@ def arm_of(settings: Settings, system: System) -> str | None:
     policy = settings.alignment.policies.get(system.policy)
     if policy is None or not system.is_control:
         return None
-    told = [value for value in policy.model_dump().values() if isinstance(value, str)]
-    return next((name for name in (*told, system.policy) if name in ARMS), system.policy)
+    objective = policy.objective if policy.is_trained else "safety_prompt"
+    told = (policy.perturbation, objective, policy.trained_on, system.policy)
+    return next((name for name in told if name in ARMS), system.policy)
 
 
 def points(value: float | None) -> str:
