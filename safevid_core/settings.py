@@ -479,7 +479,9 @@ def load_settings(
         tree = merge(tree, {"corpus": {"sources": [*tree.get("corpus", {}).get("sources", []), own]}})
     _refuse_unknown_variables()
     try:
-        return _with_root(Settings(**{**tree, "profile": profile}))
+        settings = Settings(**{**tree, "profile": profile})
+        # The variable that names a default profile is no field to be overridden by.
+        return _with_root(settings.model_copy(update={"profile": profile}))
     except ValidationError as error:
         raise SettingsError(_explain(error, file or profile_file)) from None
 

@@ -12,6 +12,12 @@ def test_every_profile_loads(profile: str) -> None:
     assert load_settings(profile).profile == profile
 
 
+def test_a_named_profile_is_not_the_default_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEVID_PROFILE", "cluster")
+    assert load_settings().profile == "cluster"
+    assert load_settings("paper").profile == "paper"
+
+
 def test_a_profile_that_extends_another_changes_only_what_it_names() -> None:
     paper, workstation = load_settings("paper"), load_settings("workstation")
     assert workstation.corpus.target_clips < paper.corpus.target_clips

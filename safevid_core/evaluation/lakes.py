@@ -21,13 +21,9 @@ def open_lake(root: Path, file: Path | None = None) -> tuple[Settings, Lake]:
         SettingsError: If the settings cannot be read.
     """
     profile = profile_of(root)
-    settings = load_settings(profile, file, {"root": str(root)})
-    return settings, Lake(root, profile)
-
-
-def is_lake(root: Path) -> bool:
-    """Whether a folder holds committed tables."""
-    return next((root / "tables").glob("*/*/manifest.json"), None) is not None
+    settings = load_settings(profile, file)
+    # Whatever SAFEVID_ROOT says: the lake to read is the one that was named.
+    return settings.model_copy(update={"root": root}), Lake(root, profile)
 
 
 def profile_of(root: Path) -> str:

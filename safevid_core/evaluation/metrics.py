@@ -75,13 +75,6 @@ def category_samples(
     return found
 
 
-def mmbench_samples(scores: pl.DataFrame, clusters: Mapping[str, str], column: str) -> dict[str, Sample]:
-    """Category -> MMBench-Video's scores, 0 to 3, within each value of `column`."""
-    right = _placed(scores, clusters).filter(pl.col("variant") == "right")
-    groups = sorted(_expecting(right, BENIGN).group_by(column), key=lambda group: str(group[0]))
-    return {str(category): _mmbench(rows) for (category,), rows in groups}
-
-
 def clusters_of(items: pl.DataFrame, sources: Mapping[str, str]) -> dict[str, str]:
     """Clip id -> cluster. Twins are one cluster, clips of one source another.
 

@@ -11,7 +11,6 @@ from safevid_core.evaluation.metrics import (
     category_samples,
     cluster_of,
     clusters_of,
-    mmbench_samples,
     samples_of,
     template_of,
 )
@@ -123,18 +122,13 @@ def test_an_item_of_text_alone_is_a_cluster_of_its_own() -> None:
 def test_mmbench_scores_are_the_means_of_its_own_judge() -> None:
     scored = {"panel": "mmbench_video", "variant": "right"}
     rows = [
-        verdict("a", "answer", True, None, score=3.0, subcategory="x", **scored),
-        verdict("b", "answer", False, None, score=1.0, subcategory="y", **scored),
+        verdict("a", "answer", True, None, score=3.0, **scored),
+        verdict("b", "answer", False, None, score=1.0, **scored),
         # The same number from another judge means something else.
         verdict("c", "answer", True, None, score=1.0, panel="rubric,mmbench_video"),
         verdict("d", "refuse", True, True, score=0.25, panel="strongreject"),
     ]
     assert values_of(rows)["mmbench_score"] == 2
-    frame = BENCHMARK_SCORES.frame(rows)
-    by_kind = mmbench_samples(frame, clusters_of(frame, {}), "subcategory")
-    values = {kind: estimate(sample, draws=100) for kind, sample in by_kind.items()}
-    assert {kind: figure.value for kind, figure in values.items()} == {"x": 3, "y": 1}
-    assert by_kind["x"].scale == "score"
 
 
 def test_the_twin_gap_pairs_the_same_words_within_a_group_and_seed() -> None:
