@@ -6,24 +6,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from safevid_core.lake import Lake, Manifest
-from safevid_core.records import BENCHMARK_RELEASES, OUTCOMES, SCORECARD, content_id
+from safevid_core.records import BENCHMARK_RELEASES, OUTCOMES, PROMOTION_DECISION, SCORECARD, content_id
 
 # Phase of the method -> its assets in order. The describers' assets, whose names the settings give, come
 # before these within their phase; what belongs to no phase comes last.
 PHASES = {
     "Corpus": ("clip_manifest", "scene_assignments", "corpus_split", "video_corpus"),
     "Descriptions": ("signal_descriptions", "descriptions"),
-    "Queries and pairs": ("taxonomy_queries", "safevid_350k_pairs", "safevid_350k_release"),
+    "Queries and pairs": (
+        "taxonomy_queries",
+        "safevid_350k_pairs",
+        "safevid_350k_release",
+        "own_style_answers",
+        "queries_without_descriptions",
+        "pairs_without_descriptions",
+    ),
     "Alignment": ("dpo_checkpoint",),
     "Evaluation": (
         "safevidbench_base",
         "safevidbench_challenge",
         "benchmark_responses",
         "benchmark_scores",
+        "judge_validation",
     ),
     "Audits": (),
     "Other": (),
 }
+
+
+# The scorecard and what is decided by it, and the releases kept beside it, are no part of what it tells of.
+_LEFT_OUT = {SCORECARD.name, PROMOTION_DECISION.name, BENCHMARK_RELEASES.name}
 
 
 @dataclass
@@ -82,12 +94,12 @@ class Flow:
 
 
 def read_flow(lake: Lake) -> Flow:
-    """What the lake holds; the scorecard itself and the releases that are kept beside it are left out."""
+    """What the lake holds, but for the scorecard, the decisions by it and the kept releases."""
     folder = lake.root / "tables"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     stages, hashes = [], []
     for phase, asset in sorted(map(_placed, names), key=_order):
-        if asset in (SCORECARD.name, BENCHMARK_RELEASES.name):
+        if asset in _LEFT_OUT:
             continue
         stage = Stage(asset, phase)
         for partition, manifest in _manifests(lake, asset):

@@ -160,7 +160,7 @@ def scorecard(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.Materia
 @dg.asset(
     group_name="evaluation",
     kinds={"polars"},
-    deps=[benchmark_scores, judge_validation],
+    deps=[scorecard],
     check_specs=[conserves("promotion_decision")],
 )
 def promotion_decision(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:

@@ -16,6 +16,7 @@ from safevid_core.evaluation.judge_validation import make_judge_validation
 from safevid_core.evaluation.promotion import decide, make_promotion_decision
 from safevid_core.evaluation.promotion.criteria import Criterion
 from safevid_core.evaluation.promotion.sign_off import read_sign_offs
+from safevid_core.evaluation.scorecard import make_scorecard
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import Lake, audit_partition
 from safevid_core.records import (
@@ -117,6 +118,12 @@ def test_nothing_is_appended_while_nothing_has_changed(desk: Desk) -> None:
     assert not make_promotion_decision(desk.settings(), desk.lake).computed
     assert make_promotion_decision(desk.settings(min_safety_low=0.1), desk.lake).computed
     assert desk.log.head(before.height).equals(before)
+
+
+def test_a_decision_leaves_the_scorecard_that_it_rests_on_as_it_is(desk: Desk) -> None:
+    make_scorecard(desk.settings(), desk.lake)
+    assert make_promotion_decision(desk.settings(), desk.lake).computed
+    assert not make_scorecard(desk.settings(), desk.lake).computed
 
 
 def test_a_word_for_another_checkpoint_does_not_count(desk: Desk) -> None:
