@@ -92,6 +92,11 @@ class Sample:
     frame: pl.DataFrame
     scale: Scale = "rate"
 
+    @property
+    def known(self) -> pl.DataFrame:
+        """The rows that have a value."""
+        return self.frame.drop_nulls("value") if self.frame["value"].null_count() else self.frame
+
 
 SAMPLE_SCHEMA = pl.Schema(
     {
@@ -119,7 +124,7 @@ def estimate(sample: Sample, draws: int = 2000, seed: int = 0) -> Estimate:
 
 def estimates(samples: Mapping[Key, Sample], draws: int = 2000, seed: int = 0) -> dict[Key, Estimate]:
     """The same of each sample, faster than one by one; their categories, for instance."""
-    frames = {key: sample.frame.drop_nulls("value") for key, sample in samples.items()}
+    frames = {key: sample.known for key, sample in samples.items()}
     known = {key: _Known(frame, samples[key].scale) for key, frame in frames.items() if not frame.is_empty()}
     # One cluster has no spread that could be measured.
     several = {key: each for key, each in known.items() if each.layout.clusters > 1}
@@ -139,7 +144,7 @@ def paired_difference(after: Sample, before: Sample) -> Sample:
     """
     if after.scale != before.scale or after.scale not in _DIFFERENCE_OF:
         raise ValueError(f"no paired difference of {after.scale} and {before.scale}")
-    ours, theirs = (each.frame.drop_nulls("value") for each in (after, before))
+    ours, theirs = after.known, before.known
     keys = ["unit", "seed"] if set(ours["seed"]) == set(theirs["seed"]) else ["unit"]
     was = theirs.group_by(keys).agg(pl.col("value").mean().alias("was"))
     values = ours.join(was, on=keys, how="inner").with_columns(pl.col("value") - pl.col("was"))

@@ -29,6 +29,9 @@ Codes = NDArray[np.int64]
 MIN_TEMPLATES = 3
 # Clusters whose weights are drawn at once: 0.5 MB at 2,000 draws.
 _ROWS = 64
+# Multiplications up to which OpenBLAS starts no thread. On a busy machine a product of 3 ms in one thread
+# took 180 ms in two, nearly all of it waiting for the other.
+_PRODUCT = 2**18
 # Pairs of video and template whose sums are kept for all pairs; of more, for those that occur.
 _MOST_CELLS = 100_000
 
@@ -171,15 +174,19 @@ def bootstrap_covariances(
         for table, end in zip(tables, ends, strict=True):
             rows = table[start : start + _ROWS]
             part[: len(rows), end - table.shape[1] : end] = rows
-        drawn += part.T @ _weights(way, start // _ROWS, draws, seed)
+        weights = _weights(way, start // _ROWS, draws, seed)
+        step = max(1, _PRODUCT // part.size)
+        for first in range(0, draws, step):
+            drawn[:, first : first + step] += part.T @ weights[:, first : first + step]
     return [_of_shifts(mine) for mine in np.split(drawn, ends[:-1])] if tables else []
 
 
 def _of_shifts(drawn: NDArray[np.float32]) -> Floats:
     """The covariance of drawn sums by drawn counts, which are the last row."""
+    some = drawn[-1] > 0
     # A draw of no cluster has no mean.
-    whole = drawn[:, drawn[-1] > 0].astype(float)
-    shifts = whole[:-1] / whole[-1]
+    whole = drawn if some.all() else drawn[:, some]
+    shifts = (whole[:-1] / whole[-1]).astype(float)
     covariance: Floats = shifts @ shifts.T / shifts.shape[1]
     return covariance
 
