@@ -130,10 +130,10 @@ def incumbent_of(log: pl.DataFrame) -> Incumbent | None:
 
 def decide(criteria: Sequence[Criterion]) -> Decision:
     """What comes of the criteria, the sign-off among them."""
-    missed = [each.name for each in criteria if each.met is False]
+    missed = {each.name for each in criteria if each.met is False}
     if not missed:
         return "promoted"
-    return "needs sign-off" if missed == [_SIGN_OFF] else "held"
+    return "needs sign-off" if missed == {_SIGN_OFF} else "held"
 
 
 def _sign_off(candidate: System, word: SignOff | None, path: Path) -> Criterion:
