@@ -2,9 +2,9 @@
 
 A made lake holds 2,760 items on two benchmarks, 1,240 distinct spans of rendered clips (a tenth of the
 paper's 12,377), and six systems, one of them with three training seeds; answers have the length of a model's.
-Rendered frames are easier to pack than filmed ones: in the second case every film is noise, and takes all
-that films may take. There is no peer; the goals are the project's own: 2 s and 15 MB.
-Run with ``python -m benchmarks.scorecard``.
+Rendered frames are easier to pack than filmed ones: in the second case every film is noise, more than films
+may take of the page, and has to be made smaller. There is no peer; the goals are the project's own: 2 s and
+15 MB. Run with ``python -m benchmarks.scorecard``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from safevid_core.video.identity import file_sha256
 
 GOALS = {"rows readable, s": 2.0, "page, MB": 15.0}
 BENCHMARKS = ("safevidbench_base", "safevidbench_challenge")
+POLICIES = ("pocket", "permuted_videos", "shuffled_labels")
 CONTROLS = ("always_refuse", "always_comply")
 QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -53,9 +54,13 @@ _OPENINGS = 5
 
 def settings_for(root: Path, benchmarks: Sequence[str] = BENCHMARKS) -> Settings:
     """Six systems: a policy before and after, two arms, two plain controls."""
-    return load_settings(
+    settings = load_settings(
         "pocket",
         overrides={"root": str(root), "evaluation": {"benchmarks": list(benchmarks), "controls": CONTROLS}},
+    )
+    policies = {name: settings.alignment.policies[name] for name in POLICIES}
+    return settings.model_copy(
+        update={"alignment": settings.alignment.model_copy(update={"policies": policies})}
     )
 
 
@@ -87,22 +92,11 @@ class Writer:
 
     def __init__(self, words: tuple[int, int]) -> None:
         rng = random.Random(0)
-        syllables = [
-            "ba",
-            "den",
-            "fo",
-            "gri",
-            "lan",
-            "mo",
-            "nes",
-            "pi",
-            "ra",
-            "sto",
-            "tur",
-            "ve",
-            "wil",
-            "zor",
-        ]
+        # fmt: off
+        syllables = (
+            "ba", "den", "fo", "gri", "lan", "mo", "nes", "pi", "ra", "sto", "tur", "ve", "wil", "zor",
+        )
+        # fmt: on
         self._words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(6000)]
         self._shares = [1 / (place + 2) for place in range(len(self._words))]
         self._lengths = words

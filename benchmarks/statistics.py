@@ -81,14 +81,12 @@ def ours(frame: pl.DataFrame, seed: int = 0) -> dict[str, Estimate]:
 def errors_of_ours(categories: Mapping[str, Category]) -> Errors:
     """The two standard errors within our intervals."""
     residuals = [(each.values - each.values.mean())[:, None] for each in categories.values()]
+    groups = [
+        [each.cluster for each in categories.values()],
+        [each.template for each in categories.values()],
+    ]
     videos, templates = (
-        bootstrap_covariances(residuals, groups, DRAWS, 0, way)
-        for way, groups in enumerate(
-            (
-                [each.cluster for each in categories.values()],
-                [each.template for each in categories.values()],
-            )
-        )
+        bootstrap_covariances(residuals, mine, DRAWS, 0, way) for way, mine in enumerate(groups)
     )
     return {
         name: (math.sqrt(video[0, 0]), math.sqrt(template[0, 0]))
@@ -156,10 +154,8 @@ def disagreement(
         figure = figures[name]
         for one, other in zip(our_errors[name], (videos, templates), strict=True):
             of_errors = max(of_errors, abs(one / other - 1))
-        rate, rest = (
-            figure.value or 0.0,
-            (figure.se or 0.0) ** 2 - _items_variance(*our_errors[name], categories[name]),
-        )
+        rate, variance = figure.value or 0.0, (figure.se or 0.0) ** 2
+        rest = variance - _items_variance(*our_errors[name], categories[name])
         total = _items_variance(videos, templates, categories[name]) + rest
         n = rate * (1 - rate) / total
         bounds = wilson(rate * n, n, float(stats.t.ppf(0.975, figure.df)))
