@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from safevid_core.evaluation.judges.rubric import RubricAnswer, judge_identity, judge_request, judges_itself
+from safevid_core.evaluation.judges.panel import judges_itself
+from safevid_core.evaluation.judges.rubric import RubricAnswer, judge_identity, judge_request
 from safevid_core.evaluation.scores import make_benchmark_scores
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.models.llm import Gateway

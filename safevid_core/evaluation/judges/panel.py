@@ -249,9 +249,7 @@ def _parts(model: str) -> list[str]:
 
 def _outside(benchmark: str) -> object | None:
     """What is known of a benchmark that others made."""
-    try:
-        from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
-    except ImportError:
-        return None
+    from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
+
     found: object | None = OUTSIDE.get(benchmark)
     return found

@@ -24,7 +24,7 @@ from safevid_core.evaluation.judges.judge import (
 from safevid_core.models.llm import ChatAnswer, ChatRequest
 from safevid_core.models.structured import json_values
 from safevid_core.models.teacher import teacher_request
-from safevid_core.settings import EvaluationSettings, TextModel
+from safevid_core.settings import TextModel
 
 NAME = "rubric"
 
@@ -134,10 +134,3 @@ JUDGE = Judge(
 def judge_identity(judge: TextModel) -> str:
     """What decides a rubric verdict beside the response: the judge, its prompt and its parser."""
     return JUDGE.identity(judge)
-
-
-def judges_itself(settings: EvaluationSettings) -> str | None:
-    """As :func:`safevid_core.evaluation.judges.panel.judges_itself`, which knows all judges."""
-    from safevid_core.evaluation.judges import panel
-
-    return panel.judges_itself(settings)
