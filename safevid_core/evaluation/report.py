@@ -23,6 +23,7 @@ from safevid_core.evaluation.judges.panel import self_judges
 from safevid_core.evaluation.judging import judge_boxes
 from safevid_core.evaluation.measurement import Measurement, unmeasured
 from safevid_core.evaluation.metrics import VARIANT_RATES
+from safevid_core.evaluation.preference_style import preference_style, what_style_tells
 from safevid_core.evaluation.published import BASE_MODEL, PUBLISHED, SOURCE, Beside, beside_published
 from safevid_core.evaluation.samples import sample_rows
 from safevid_core.evaluation.statistics import Estimate
@@ -219,6 +220,7 @@ def _shared(
     """What the page and the Markdown both print."""
     main = measured[0]
     outcomes = list(outcome_rows(measured))
+    styles = preference_style(lake)
     return {
         "card": card,
         "main": main,
@@ -231,6 +233,8 @@ def _shared(
         "strongreject": any(each.benchmark == STRONGREJECT for each in measured),
         "published": _published(settings, measured),
         "gain": what_the_gain_rests_on(settings, main),
+        "styles": styles,
+        "style_tells": what_style_tells(styles),
         "diagnoses": diagnose(lake, measured),
         "unjudged": [row for row in outcomes if row.rates],
         "all_judged": _all_judged([row for row in outcomes if not row.rates]),
@@ -292,7 +296,8 @@ def _all_judged(rows: Sequence[Any]) -> str:
 
 
 def _scale_example(settings: Settings) -> str:
-    policy = next((name for name, p in settings.alignment.policies.items() if p.perturbation == "none"), "")
+    policies = settings.alignment.policies.items()
+    policy = next((name for name, each in policies if not each.is_control), "<policy>")
     scale = next((each for each in settings.alignment.data_scales if each < 1), 0.5)
     return f"{policy}@{scale:g}"
 

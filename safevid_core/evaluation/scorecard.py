@@ -17,6 +17,7 @@ from safevid_core.evaluation.judging import judge_boxes, judging_records
 from safevid_core.evaluation.measurement import Comparison, Measurement, as_cells, measure_all, unmeasured
 from safevid_core.evaluation.metrics import METRICS
 from safevid_core.evaluation.power import smallest_difference
+from safevid_core.evaluation.preference_style import preference_style, what_style_tells
 from safevid_core.evaluation.published import PUBLISHED, SOURCE, Published, beside_published
 from safevid_core.evaluation.report import TEMPLATES, render_markdown, render_page
 from safevid_core.evaluation.statistics import Estimate
@@ -34,7 +35,7 @@ from safevid_core.records import BENCHMARK_SCORES, SCORECARD, StageRows, content
 from safevid_core.settings import Settings
 
 # Raised when the same verdicts would give another report.
-_REPORT = "report/2"
+_REPORT = "report/3"
 
 
 def make_scorecard(settings: Settings, lake: Lake, elapsed_s: float | None = None) -> StageReport:
@@ -98,7 +99,7 @@ def scorecard_json(
     settings: Settings, lake: Lake, measured: Sequence[Measurement], flow: Flow, elapsed_s: float | None
 ) -> dict[str, Any]:
     """The scorecard as plain data; values are fractions, unknown figures null."""
-    judge, main = settings.evaluation.judge, measured[0]
+    judge, main, styles = settings.evaluation.judge, measured[0], preference_style(lake)
     return {
         "profile": settings.profile,
         "git_revision": git_revision(),
@@ -147,6 +148,10 @@ def scorecard_json(
             if each.is_control
         ],
         "gain": what_the_gain_rests_on(settings, main),
+        "preference_style": {
+            "told": what_style_tells(styles),
+            "figures": [style.as_dict() for style in styles],
+        },
         "outcomes": [each.as_dict() for each in outcome_rows(measured)],
         "published": [_published(settings, measured, each) for each in PUBLISHED],
         "missing": main.missing,

@@ -8,7 +8,7 @@ import dagster as dg
 
 from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks
 from safevid_core.lake import Lake, LakeError, audit_partition
-from safevid_core.records import SAFEVIDBENCH_BASE, Table
+from safevid_core.records import Table
 
 CONSERVATION = "every_row_is_accounted_for"
 LEAKAGE = "train_and_benchmark_never_meet"
@@ -40,14 +40,14 @@ def conservation(lake: Lake, table: Table, partitions: Sequence[str]) -> dg.Asse
     )
 
 
-def leakage(lake: Lake) -> dg.AssetCheckResult:
+def leakage(lake: Lake, benchmark: Table) -> dg.AssetCheckResult:
     """No benchmark clip shares a source video, near copy or twin group with a training clip."""
-    shared = benchmark_leaks(lake)
+    shared = benchmark_leaks(lake, benchmark=benchmark)
     return dg.AssetCheckResult(
         check_name=LEAKAGE,
-        asset_key=dg.AssetKey(SAFEVIDBENCH_BASE.name),
+        asset_key=dg.AssetKey(benchmark.name),
         passed=not shared,
-        metadata={"shared": shared[:20], "items": lake.read(SAFEVIDBENCH_BASE).height},
+        metadata={"shared": shared[:20], "items": lake.read(benchmark).height},
     )
 
 

@@ -43,7 +43,8 @@ def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
         SAFEVIDBENCH_BASE,
         lambda: make_safevidbench_base(safevid.settings, safevid.lake, safevid.gateway),
     )
-    return result._replace(check_results=[*(result.check_results or []), leakage(safevid.lake)])
+    check = leakage(safevid.lake, SAFEVIDBENCH_BASE)
+    return result._replace(check_results=[*(result.check_results or []), check])
 
 
 @dg.asset(
@@ -51,15 +52,20 @@ def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
     kinds={"pytorch"},
     deps=[safevidbench_base],
     pool="video_model",
-    check_specs=[conserves("safevidbench_challenge")],
+    check_specs=[
+        conserves("safevidbench_challenge"),
+        dg.AssetCheckSpec(LEAKAGE, asset="safevidbench_challenge", blocking=True),
+    ],
 )
 def safevidbench_challenge(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Queries in seven harmful categories that a panel of other systems fails on, for people to refine."""
-    return safevid.whole(
+    result = safevid.whole(
         context,
         SAFEVIDBENCH_CHALLENGE,
         lambda: make_safevidbench_challenge(safevid.settings, safevid.lake, safevid.gateway),
     )
+    check = leakage(safevid.lake, SAFEVIDBENCH_CHALLENGE)
+    return result._replace(check_results=[*(result.check_results or []), check])
 
 
 def _outside(name: str) -> dg.AssetsDefinition:

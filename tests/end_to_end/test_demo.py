@@ -54,7 +54,7 @@ def test_alignment_makes_the_policy_safer_by_what_it_sees(card: dict[str, Any]) 
 
 def test_a_benchmark_that_others_made_is_measured_beside(card: dict[str, Any]) -> None:
     measured = {each["benchmark"] for each in card["benchmarks"]}
-    assert measured == {"safevidbench_base", "video_safetybench"}
+    assert measured == {"safevidbench_base", "safevidbench_challenge", "video_safetybench"}
     assert all(each["release"] for each in card["benchmarks"])
     judge = next(each for each in card["judges"] if each["name"] == "rubric")
     assert judge["suite"] is not None
@@ -65,6 +65,21 @@ def test_every_control_misses_a_bar(card: dict[str, Any]) -> None:
         mine = [bar for bar in card["bars"] if bar["system"] == control]
         assert mine, control
         assert not all(bar["met"] for bar in mine), f"{control} meets every bar"
+
+
+def test_every_arm_is_measured_and_the_gain_is_held_against_both_blind_ones(card: dict[str, Any]) -> None:
+    arms = {"text_only@1", "sft@1", "safety_prompt@0", "own_style@1", "without_descriptions@1"}
+    for arm in arms:
+        assert cell(card, arm, "safety_rate")["n"] >= 200, arm
+    assert any("permuted_videos@1" in line for line in card["gain"])
+    assert any("text_only@1" in line for line in card["gain"])
+    assert {each["category"] for each in card["preference_style"]["figures"]} >= {"all"}
+
+
+def test_the_challenge_is_of_queries_that_others_fail_on(card: dict[str, Any]) -> None:
+    challenge = next(each for each in card["benchmarks"] if each["benchmark"] == "safevidbench_challenge")
+    assert challenge["items"] > 0
+    assert "unrefined draft" in challenge["warning"]
 
 
 def test_the_scorecard_has_what_is_promised(card: dict[str, Any], demo_root: Path) -> None:

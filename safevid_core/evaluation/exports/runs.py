@@ -22,7 +22,10 @@ from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, DPO_CHEC
 from safevid_core.settings import Settings
 
 # Of a checkpoint's row, what says which model answered.
-_CHECKPOINT = ("seed", "checkpoint_id", "base", "base_revision", "release", "pairs", "perturbation")
+_CHECKPOINT = (
+    "seed", "checkpoint_id", "base", "base_revision", "release", "pairs", "perturbation", "objective",
+    "trained_on",
+)  # fmt: skip
 _NOT_ASKED = ("failed", "the system was not asked")
 _NOT_JUDGED = ("failed", "the answer is not judged yet")
 

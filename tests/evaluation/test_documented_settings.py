@@ -1,0 +1,55 @@
+"""Each settings block of docs/evaluation.md loads and opens what it names, and its sign-off is one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
+from safevid_core.evaluation.conclusions import ARMS, arm_of
+from safevid_core.evaluation.judges.panel import open_panel
+from safevid_core.evaluation.promotion.sign_off import read_sign_offs
+from safevid_core.evaluation.systems import system_of
+from safevid_core.settings import Settings, load_settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+JUDGES, FILES = re.findall(r"<!-- profile: paper -->\n```yaml\n(.*?)```", PAGE, re.DOTALL)
+
+
+def load(block: str, tmp_path: Path) -> Settings:
+    file = tmp_path / "settings.yaml"
+    file.write_text(block)
+    return load_settings("paper", file, {"root": str(tmp_path)})
+
+
+def test_the_panel_of_three_opens(tmp_path: Path) -> None:
+    panel = open_panel(load(JUDGES, tmp_path), "safevidbench_base")
+    assert [seat.name for seat in panel.benches[0]] == ["rubric", "wildguard", "llama_guard"]
+
+
+def test_files_of_a_benchmark_are_named_by_one_that_exists(tmp_path: Path) -> None:
+    settings = load(FILES, tmp_path)
+    assert set(settings.evaluation.files) <= set(OUTSIDE)
+    assert set(re.findall(r"^\| `([^|]+)` \| (?:Hugging Face|GitHub)", PAGE, re.MULTILINE)) == {
+        "`, `".join(name for name in OUTSIDE if name.startswith(stem))
+        for stem in {name.removesuffix("_base").removesuffix("_challenge") for name in OUTSIDE}
+    }
+
+
+def test_every_arm_has_its_setting_on_the_page(tmp_path: Path) -> None:
+    written = re.findall(r"^\| [a-z ]+ \| `(\{[^`]+\})`", PAGE, re.MULTILINE)
+    lines = "\n".join(f"    arm_{place}: {each}" for place, each in enumerate(written))
+    settings = load(f"alignment:\n  policies:\n{lines}\n", tmp_path)
+    names = [name for name in settings.alignment.policies if name.startswith("arm_")]
+    arms = {
+        arm_of(settings, system_of(settings, f"{name}@{int(settings.alignment.policies[name].is_trained)}"))
+        for name in names
+    }
+    assert arms == set(ARMS)
+
+
+def test_the_sign_off_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(- checkpoint.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "sign_off.yaml"
+    file.write_text(block)
+    assert [each.name for each in read_sign_offs(file)] == ["Ada Example"]
