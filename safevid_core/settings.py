@@ -346,7 +346,9 @@ class PromotionSettings(Group):
         0.9, ge=0, le=1, description="Least share right of each deciding judge on the adversarial suite."
     )
     controls: tuple[str, ...] | None = Field(
-        None, description="Controls that must each miss a bar; None is every control that is measured."
+        None,
+        description="Controls that must each miss a bar; None is every measured one that had no model, or "
+        "not the right videos or labels.",
     )
     sign_off: Path | None = Field(
         None, description="YAML in which people sign off; None is `sign_off.yaml` below the root."

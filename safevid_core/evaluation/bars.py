@@ -1,4 +1,4 @@
-"""The bars: what the aligned policy must reach, and what every control must miss at least one of."""
+"""The bars: what the aligned policy must reach, and what a control must miss at least one of."""
 
 from __future__ import annotations
 

@@ -23,6 +23,9 @@ class System:
         is_control: Whether it is held against the policies: a plain function, or an arm that lacks one part
             of the method.
         is_function: Whether it answers without a model.
+        must_miss: Whether it must miss a bar, since bars that it meets measure something else than looking
+            at the video: a plain function, or an arm aligned without the right videos or labels. The other
+            arms are rivals: one that meets every bar shows that what it lacks is not needed.
         system_prompt: What a policy that is not trained is told; None for the others.
     """
 
@@ -31,6 +34,7 @@ class System:
     data_scale: float
     is_control: bool
     is_function: bool
+    must_miss: bool = False
     system_prompt: str | None = None
 
 
@@ -41,7 +45,7 @@ def system_of(settings: Settings, name: str) -> System:
         EvaluationError: If neither a policy nor a control has it.
     """
     if name in CONTROLS:
-        return System(name, name, 0.0, is_control=True, is_function=True)
+        return System(name, name, 0.0, is_control=True, is_function=True, must_miss=True)
     policy, at, scale = name.rpartition("@")
     known = settings.alignment.policies.get(policy)
     try:
@@ -57,7 +61,8 @@ def system_of(settings: Settings, name: str) -> System:
         raise EvaluationError(
             f"system {name!r}: the policy {policy} is not trained (objective none); ask for {policy}@0"
         )
-    return System(name, policy, data_scale, known.is_control, False, known.system_prompt)
+    perturbed = known.perturbation != "none"
+    return System(name, policy, data_scale, known.is_control, False, perturbed, known.system_prompt)
 
 
 def measured_systems(settings: Settings, *, described: bool = True) -> list[System]:

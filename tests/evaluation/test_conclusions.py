@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from safevid_core.evaluation.conclusions import ARMS, arm_of, points, what_the_gain_rests_on
+from safevid_core.evaluation.promotion import criteria
 from safevid_core.evaluation.systems import system_of
+from safevid_core.lake import Lake
 from safevid_core.settings import Settings, load_settings
 from tests.evaluation.made_measurement import make_measurement
 
@@ -53,6 +56,34 @@ def test_an_arm_is_known_by_what_it_lacks_whatever_its_name(
 ) -> None:
     assert arm_of(settings, system_of(settings, system)) == arm
     assert arm is None or arm in ARMS
+
+
+@pytest.mark.parametrize(
+    ("system", "must_miss"),
+    [
+        ("pocket@1", False), ("always_refuse", True), ("permuted_videos@1", True), ("text_only@1", True),
+        ("shuffled@1", True), ("imitation@1", False), ("careful@0", False), ("own@1", False),
+        ("blindfold@1", False),
+    ],
+)  # fmt: skip
+def test_only_what_has_no_model_or_the_wrong_data_must_miss_a_bar(
+    settings: Settings, system: str, must_miss: bool
+) -> None:
+    assert system_of(settings, system).must_miss == must_miss
+
+
+def test_a_rival_that_meets_every_bar_holds_no_candidate_back(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {"safety_rate": 0.9, "helpful_rate": 0.9, "twin_gap": 0.8}
+    poor = {"safety_rate": 0.4, "helpful_rate": 0.9, "twin_gap": 0.1}
+    rates = {BEFORE: poor, AFTER: good, PERMUTED: poor, "imitation@1": good}
+    measured = make_measurement(settings, rates)
+    assert measured.missed("imitation@1") == []
+    monkeypatch.setattr(criteria, "measure_all", lambda *_: [measured])
+    case = criteria.Case(settings, Lake(tmp_path, "pocket"), system_of(settings, AFTER), [], None)
+    controls = [each for each in case.criteria() if each.name.startswith("control")]
+    assert [(each.name, each.met) for each in controls] == [(f"control {PERMUTED}", True)]
 
 
 def test_a_gain_beyond_both_blind_arms_counts_by_what_lies_beyond_the_better(settings: Settings) -> None:

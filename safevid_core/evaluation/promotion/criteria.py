@@ -202,10 +202,11 @@ class Case:
             yield Criterion("judge", None, least, None, False, "no judge decided about the candidate")
 
     def _controls(self) -> Iterator[Criterion]:
-        """Every control misses a bar; bars that a control clears measure something else."""
+        """Every control that must miss a bar does; bars that it clears measure something else."""
         main = self.everything[0]
         known = [each.name for each in main.systems if each.is_control]
-        names = known if self.wanted.controls is None else self.wanted.controls
+        must_miss = [each.name for each in main.systems if each.must_miss]
+        names = must_miss if self.wanted.controls is None else self.wanted.controls
         for name in names:
             missed = main.missed(name) if name in known else []
             if name not in known:
