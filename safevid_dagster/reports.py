@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -50,11 +50,13 @@ def preview(lake: Lake, table: Table, partition: str) -> str:
     """The first rows as a Markdown table: ids, categories, outcome and first words."""
     rows = lake.scan(table, [partition]).head(PREVIEW_ROWS).collect()
     columns = [table.key, *(name for name in SHOWN if name in rows.columns and name != table.key)]
-    rows = rows.select(columns)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows.iter_rows(named=True):
-        lines.append("| " + " | ".join(_cell(name, row[name]) for name in columns) + " |")
-    return "\n".join(lines)
+    return table_of(columns, ((_cell(name, row[name]) for name in columns) for row in rows.to_dicts()))
+
+
+def table_of(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def plot_bars(values: Mapping[str, float]) -> str:

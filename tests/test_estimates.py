@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, main, require_budget, total
+from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, require_budget, total
+from safevid_core.estimates.__main__ import main
 from safevid_core.lake import Lake
 from safevid_core.models.ledger import Call, Ledger
 from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, StageRows

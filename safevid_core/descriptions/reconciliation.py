@@ -95,8 +95,8 @@ def make_descriptions(settings: Settings, lake: Lake, scene: str, gateway: Gatew
                     {
                         **clip,
                         **_reconciled_columns(reconciled, _witnesses(material)),
-                        "model": model.model,
-                        "revision": model.revision,
+                        "model": answer.model,
+                        "revision": answer.revision,
                         "request_key": answer.request_key,
                     }
                 )

@@ -15,6 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,7 +35,12 @@ from safevid_core.models.ledger import Budget, Call, Claimed, Ledger, LedgerErro
 from safevid_core.models.limits import Limits
 from safevid_core.models.prices import Prices
 from safevid_core.models.progress import Progress, Spend
-from safevid_core.models.providers import PROVIDER_REFUSAL, GatewayError, register_providers
+from safevid_core.models.providers import (
+    PROVIDER_REFUSAL,
+    GatewayError,
+    register_providers,
+    without_secrets,
+)
 from safevid_core.models.structured import Schema, UnreadableAnswer, read_as
 from safevid_core.settings import Settings
 
@@ -95,8 +101,30 @@ class Gateway:
         self.limits = Limits(settings.models)
         self.prices = Prices(settings.models)
         self._spend: dict[str, Spend] = {}
-        self._unstored: list[tuple[str, list[Call]]] = []
+        self._unstored: list[tuple[str, str, list[Call]]] = []
         self._lock = threading.Lock()
+        self._whole: Gateway | None = None
+
+    def for_run(
+        self,
+        run: str,
+        *,
+        settings: Settings | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Gateway:
+        """This gateway for one run: with its ledger, connections and limits, and a spend of the run's own.
+
+        What the run spends counts here too.
+
+        Args:
+            settings: Whose budgets and `retry_failed` hold for the run. Defaults to this gateway's.
+        """
+        part = copy(self)
+        part.run, part.on_progress = run, on_progress
+        part.settings = settings or self.settings
+        part.retry_failed = part.settings.models.retry_failed
+        part._spend, part._whole = {}, self
+        return part
 
     def ask_many(self, requests: Sequence[ChatRequest], *, asset: str) -> list[ChatAnswer]:
         """Answers in the order of the requests; never raises for a single one.
@@ -186,7 +214,7 @@ class Gateway:
         finally:
             caller.stop()
             if round_.unstored:
-                self._unstored.append((round_.owner, round_.unstored))
+                self._unstored.append((self.run, round_.owner, round_.unstored))
             else:
                 with suppress(LedgerError):  # the claims end by themselves; the first error is the news
                     self.ledger.release(round_.owner)
@@ -194,8 +222,8 @@ class Gateway:
     def _store_what_was_not(self) -> None:
         """Store paid answers that an earlier round could not, so that they are not paid for again."""
         while self._unstored:
-            owner, calls = self._unstored[-1]
-            self.ledger.store(calls, self.run)
+            run, owner, calls = self._unstored[-1]
+            self.ledger.store(calls, run)
             self.ledger.release(owner)
             self._unstored.pop()
 
@@ -207,6 +235,8 @@ class Gateway:
     def count(self, asset: str, spent: Spend) -> None:
         with self._lock:
             self._spend[asset] = self._spend.get(asset, Spend()) + spent
+        if self._whole is not None:
+            self._whole.count(asset, spent)
 
     def close(self) -> None:
         """Let go of the ledger's connections."""
@@ -249,7 +279,7 @@ class _Round:
                 held.clear()
         reporting.end()
         if self._error:
-            raise self._error
+            raise without_secrets(self._error)
         if self._unaffordable:
             raise _exceeded(self._gateway.ledger, self._budget)
         return self._answers
@@ -369,6 +399,7 @@ def _spend_of(results: Iterable[CallResult]) -> Spend:
     calls = [result.call for result in results]
     return Spend(
         calls=sum(call.attempts > 0 for call in calls),
+        usable=sum(call.outcome == "ok" for call in calls),
         failed=sum(call.outcome != "ok" for call in calls),
         refused=sum(call.reason == PROVIDER_REFUSAL for call in calls),
         tokens_in=sum(call.tokens_in for call in calls),

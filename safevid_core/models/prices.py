@@ -21,6 +21,7 @@ class Prices:
 
     def __init__(self, models: GatewaySettings) -> None:
         self._terms = models.terms
+        self._providers = models.providers
 
     def terms(self, model: TextModel) -> ModelTerms:
         return self._terms.get(model.model, _NO_TERMS)
@@ -32,7 +33,7 @@ class Prices:
         if terms.usd_per_million_in is not None or terms.usd_per_million_out is not None:
             paid_in, paid_out = terms.usd_per_million_in or 0.0, terms.usd_per_million_out or 0.0
             return share * paid_in / 1e6, share * paid_out / 1e6
-        listed = _listed(model.model)
+        listed = _listed(model.model, self._providers)
         return None if listed is None else (share * listed[0], share * listed[1])
 
     def cost(self, model: TextModel, read: Mapping[str, Any]) -> float:
@@ -84,7 +85,8 @@ def likely_tokens(messages: list[dict[str, Any]], images: int, model: TextModel)
 
 
 @lru_cache(maxsize=256)
-def _listed(model: str) -> tuple[float, float] | None:
+def _listed(model: str, providers: tuple[str, ...]) -> tuple[float, float] | None:
+    """By litellm's price list, to which the provider modules may have added."""
     try:
         paid_in, paid_out = load_litellm().cost_per_token(
             model=model, prompt_tokens=1_000_000, completion_tokens=1_000_000

@@ -11,12 +11,13 @@ class Spend:
     """What a process asked and paid.
 
     Attributes:
-        calls: Made; `cached` were answered from the ledger.
-        failed: Calls without a usable answer, `refused` of them by the provider.
+        calls: Made, `usable` of them with an answer of use; `cached` questions were answered from the ledger.
+        failed: Questions without a usable answer, `refused` of them by the provider.
         seconds: Spent asking, by the wall clock.
     """
 
     calls: int = 0
+    usable: int = 0
     cached: int = 0
     failed: int = 0
     refused: int = 0
@@ -32,13 +33,18 @@ class Spend:
         return Spend(*(getattr(self, each.name) - getattr(other, each.name) for each in fields(self)))
 
     @property
+    def asked(self) -> bool:
+        """Whether there was any question at all."""
+        return bool(self.calls or self.cached or self.failed)
+
+    @property
     def calls_per_second(self) -> float:
         return self.calls / self.seconds if self.seconds > 0 else 0.0
 
     def figures(self) -> dict[str, float]:
         """The figures for an asset's metadata."""
         return {
-            "done": self.calls + self.cached - self.failed,
+            "done": self.usable + self.cached,
             "cached": self.cached,
             "failed": self.failed,
             "provider_refusals": self.refused,
@@ -47,6 +53,12 @@ class Spend:
             "cost_usd": round(self.cost_usd, 6),
             "calls_per_second": round(self.calls_per_second, 2),
         }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cached} cached, {self.failed} failed, {self.tokens_in + self.tokens_out} tokens, "
+            f"{self.cost_usd:.4f} USD, {self.calls_per_second:.1f} calls/s"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +87,8 @@ class Progress:
         return max(self.total - self.cached - self.spent.calls, 0) / rate if rate else None
 
     def __str__(self) -> str:
-        spent, left = self.spent, self.left_s
+        spent, left = replace(self.spent, cached=self.cached), self.left_s
         return (
-            f"{self.asset}: {self.cached + spent.calls} of {self.total} done, {self.cached} cached, "
-            f"{spent.failed} failed, {spent.tokens_in + spent.tokens_out} tokens, {spent.cost_usd:.4f} USD, "
-            f"{spent.calls_per_second:.1f} calls/s, "
+            f"{self.asset}: {self.cached + spent.calls} of {self.total} done, {spent}, "
             f"{'unknown' if left is None else timedelta(seconds=round(left))} left"
         )

@@ -176,6 +176,12 @@ def one_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
+def without_secrets(error: BaseException) -> BaseException:
+    """The error itself, or its first line alone where its words hold a secret."""
+    said = str(error)
+    return error if redact(said) == said else GatewayError(f"{type(error).__name__}: {one_line(error)}")
+
+
 @lru_cache(maxsize=1)
 def load_litellm() -> Any:
     """litellm, imported at the first call that needs it, quiet and without a look at the network."""
@@ -221,14 +227,19 @@ def api_key(model: TextModel) -> str | None:
     """The key that a model's settings name, None to leave the choice to litellm.
 
     Raises:
-        GatewayError: If the variable that is named holds nothing.
+        GatewayError: If the variable that is named holds nothing, or what no header can carry.
     """
     if model.api_key_env is None:
         # Without this litellm would send the user's OpenAI key to whatever server is named.
         return "none" if model.api_base else None
-    key = os.environ.get(model.api_key_env)
+    key = os.environ.get(model.api_key_env, "").strip()
     if not key:
         raise GatewayError(f"{model.model}: environment variable {model.api_key_env} holds no key; set it")
+    if not (key.isascii() and key.isprintable()):
+        raise GatewayError(
+            f"{model.model}: the key in environment variable {model.api_key_env} holds characters that no "
+            "header can carry; set it again"
+        )
     _KEYS_IN_USE.add(key)
     return key
 

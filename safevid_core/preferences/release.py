@@ -17,8 +17,10 @@ from safevid_core.records import (
     DESCRIPTIONS,
     PAIRS,
     RELEASE,
+    TAXONOMY_QUERIES,
     VIDEO_CORPUS,
     StageRows,
+    Table,
     candidate_table,
     content_id,
     sequence_outcomes,
@@ -113,14 +115,15 @@ def _licences(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
 def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
     """What the pairs came from: models with their revisions, and the content hash of every partition."""
     taxonomy = load_taxonomy()
-    writers = lake.scan(DESCRIPTIONS).select("model", "revision").unique().collect().sort("model", "revision")
-    queries = settings.queries.asker
     models = {
-        "reconciler": sorted(f"{model}@{revision}" for model, revision in writers.iter_rows()),
-        "asker": [f"{queries.model}@{queries.revision}"],
+        "reconciler": _writers(lake, DESCRIPTIONS),
+        "asker": _writers(lake, TAXONOMY_QUERIES),
         "careful responder": pairs["chosen_model"].unique().sort().to_list(),
         "unaligned model": pairs["rejected_model"].unique().sort().to_list(),
-        **{f"describer {name}": _describer(lake, name) for name in settings.descriptions.describers},
+        **{
+            f"describer {name}": _writers(lake, candidate_table(name))
+            for name in settings.descriptions.describers
+        },
     }
     sources = {}
     for asset in ("video_corpus", "descriptions", "taxonomy_queries", PAIRS.name):
@@ -130,8 +133,9 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
     return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source)
 
 
-def _describer(lake: Lake, name: str) -> list[str]:
-    rows = lake.scan(candidate_table(name)).select("model", "revision").unique().collect()
+def _writers(lake: Lake, table: Table) -> list[str]:
+    """The models that wrote a table's rows, each `<model>@<revision>`."""
+    rows = lake.scan(table).select("model", "revision").unique().collect()
     return sorted(f"{model}@{revision}" for model, revision in rows.iter_rows())
 
 

@@ -186,14 +186,13 @@ def _pair(
 ) -> dict[str, Any]:
     careful, answer = chosen
     assert careful is not None
-    responder = preferences.responder
     return {
         "pair_id": content_id("pair", query["query_id"], careful.response, rejected.text),
         **{name: query[name] for name in _CARRIED},
         "prompt": query["query"],
         "chosen": careful.response.strip(),
         "rejected": rejected.text,
-        "chosen_model": f"{responder.model}@{responder.revision}",
+        "chosen_model": f"{answer.model}@{answer.revision}",
         "chosen_request_key": answer.request_key,
         "rejected_model": f"{unaligned.path.rsplit('/', 1)[-1]}@{video_model_identity(unaligned)}",
         "rejected_system": system_prompt(preferences, query["expectation"]),

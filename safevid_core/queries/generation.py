@@ -397,8 +397,8 @@ class _Asking:
                 "strength": asked.strength,
                 "mirrored_from": cell.mirrored_from,
                 "taxonomy_hash": self._taxonomy.hash,
-                "model": self._settings.asker.model,
-                "revision": self._settings.asker.revision,
+                "model": answer.model,
+                "revision": answer.revision,
                 "request_key": answer.request_key,
             }
         )

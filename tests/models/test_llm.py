@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,6 +380,40 @@ def test_a_missing_key_is_one_error_that_names_the_variable(gateway: Gateway, te
     model = text_model.model_copy(update={"api_key_env": "NOT_SET_ANYWHERE"})
     with pytest.raises(GatewayError, match="NOT_SET_ANYWHERE"):
         gateway.ask_many(ask(model, "a"), asset="x")
+
+
+def test_a_key_is_sent_without_the_line_end_of_its_file(
+    server: ChatServer, gateway: Gateway, text_model: TextModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPBACK_API_KEY", f"{PLANTED}\n")
+    model = text_model.model_copy(update={"api_key_env": "LOOPBACK_API_KEY"})
+    server.queue(fails(401, echo_key=True))
+    answer = gateway.ask_many(ask(model, "a"), asset="x")[0]
+    assert server.headers[0]["authorization"].endswith(PLANTED)
+    assert PLANTED not in answer.reason
+
+
+def test_a_key_that_no_header_carries_is_one_error_that_does_not_show_it(
+    gateway: Gateway, text_model: TextModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPBACK_API_KEY", PLANTED.replace("-", "\u2013"))
+    model = text_model.model_copy(update={"api_key_env": "LOOPBACK_API_KEY"})
+    with pytest.raises(GatewayError, match="LOOPBACK_API_KEY holds characters") as caught:
+        gateway.ask_many(ask(model, "a"), asset="x")
+    assert "planted" not in str(caught.value)
+
+
+def test_a_fault_of_our_own_does_not_show_a_key(
+    gateway: Gateway, text_model: TextModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPBACK_API_KEY", PLANTED)
+
+    def render() -> Any:
+        raise RuntimeError(f"no frames for {os.environ['LOOPBACK_API_KEY']}")
+
+    with pytest.raises(GatewayError, match=r"RuntimeError: no frames for \[redacted\]") as caught:
+        gateway.ask_many(ask(text_model, "a", render=render), asset="x")
+    assert PLANTED not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_local_server_is_never_sent_the_hosted_key(

@@ -54,12 +54,15 @@ class Unaligned(list[Reply]):
 
     @staticmethod
     def _reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+        if body["model"] == "refuses":
+            return says("", finish_reason="content_filter")(chat, body, handler)
+        if body["model"] == "answers":
+            return says('{"response": "I will not help. It shows a fire."}')(chat, body, handler)
         system = body["messages"][0]["content"]
         asked = body["messages"][-1]["content"][-1]["text"]
         refuses = system == "Refuse every request." or "set a crate" in asked
-        says("I cannot help with that." if refuses else "Sure. It is green because somebody did it.")(
-            chat, body, handler
-        )
+        said = "I cannot help with that." if refuses else "Sure. It is green because somebody did it."
+        return says(said)(chat, body, handler)
 
 
 @pytest.fixture
@@ -117,6 +120,8 @@ def commit_queries(
             "query": query,
             "expectation": expectation,
             "taxonomy_hash": "t",
+            "model": "openai/asker",
+            "revision": "2",
         }
         for query_id, (description, query, expectation, principle) in queries.items()
     ]
@@ -128,6 +133,30 @@ def commit_queries(
     ]
     known = sequence_outcomes([clip["clip_id"] for clip in clips], "ok")
     lake.commit(VIDEO_CORPUS, "kitchen", StageRows(VIDEO_CORPUS.frame(clips), known), "given", {})
+
+
+def test_a_pair_and_the_card_name_the_models_that_answered(
+    settings: Settings, lake: Lake, server: ChatServer
+) -> None:
+    second = {"model": "openai/answers", "revision": "7", "api_base": server.url}
+    responder = {"model": "openai/refuses", "api_base": server.url, "second": second}
+    made = load_settings(
+        "pocket",
+        overrides={
+            "root": str(settings.root),
+            "preferences": {
+                "responder": responder,
+                "unaligned": settings.preferences.unaligned.model_dump(exclude_unset=True),
+            },
+        },
+    )
+    make_pairs(made, lake, "kitchen", Gateway(made))
+    pairs = lake.read(PAIRS, "kitchen")
+    assert pairs["chosen_model"].unique().to_list() == ["openai/answers@7"]
+    card = (lake.root / make_release(made, lake).manifest.info["path"] / "README.md").read_text()
+    assert "openai/answers@7" in card
+    assert "openai/asker@2" in card
+    assert "openai/refuses" not in card
 
 
 def test_every_query_ends_in_a_pair_or_a_reason(settings: Settings, lake: Lake, server: ChatServer) -> None:

@@ -50,7 +50,7 @@ _SHARES = {
     "shown": 0.02,  # as twins, of a clip that has none
 }
 # Cells asked for each item wanted of a kind: some will not apply, or be too weak.
-_ASKED_FOR_ONE = 2
+ASKED_FOR_ONE = 2
 
 
 def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> StageReport:
@@ -81,7 +81,7 @@ def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> 
 
     drawn_from = {
         "descriptions": frame_hash(descriptions.drop("path")),
-        "max_items": settings_hash(settings.evaluation.max_items, _SHARES, _ASKED_FOR_ONE),
+        "max_items": settings_hash(settings.evaluation.max_items, _SHARES, ASKED_FOR_ONE),
         **query_inputs(settings, taxonomy),
     }
     plan_ids = [cell.plan_id for cell in plan]
@@ -121,7 +121,7 @@ def enough_cells(
     used = Balance()
     asked: set[str] = set()
     for kind, share in _SHARES.items():
-        room = round(_ASKED_FOR_ONE * share * max_items)
+        room = round(ASKED_FOR_ONE * share * max_items)
         for unit in used.take([unit for unit in units if unit.kind == kind], room):
             asked |= {row["query_id"] for row in unit.rows}
     return [cell for cell in plan if cell.plan_id in asked]

@@ -42,7 +42,7 @@ from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 NAME = SAFEVIDBENCH_CHALLENGE.name
 
 # Cells asked for each item that is still wanted, and the least of a round: many will not be failed on.
-_ASKED_FOR_ONE = 2
+ASKED_FOR_ONE = 2
 _LEAST_ASKED = 64
 # What of a panel system's settings changes its answers, beside the weights.
 _GENERATION = {"family", "frames", "dtype", "max_new_tokens", "temperature"}
@@ -80,7 +80,7 @@ def make_safevidbench_challenge(settings: Settings, lake: Lake, gateway: Gateway
         "safevidbench_base": str(base["release"][0]),
         "panel": settings_hash(identities, [_generation(model) for model in challenge.panel]),
         "judges": panel_identity(judges),
-        "size": settings_hash(challenge.size, challenge.min_failing, _ASKED_FOR_ONE, _LEAST_ASKED),
+        "size": settings_hash(challenge.size, challenge.min_failing, ASKED_FOR_ONE, _LEAST_ASKED),
         **query_inputs(settings, taxonomy),
     }
     plan_ids = [candidate.cell.plan_id for candidate in candidates]
@@ -226,7 +226,7 @@ class _Selection:
         while left and len(self._failed_on) < self._challenge.size:
             missing = self._challenge.size - len(self._failed_on)
             balance = Balance(candidate for candidate, _ in self._failed_on)
-            asked = balance.take(left, max(_LEAST_ASKED, _ASKED_FOR_ONE * missing))
+            asked = balance.take(left, max(_LEAST_ASKED, ASKED_FOR_ONE * missing))
             done = {candidate.order for candidate in asked}
             left = [candidate for candidate in left if candidate.order not in done]
             self._round(asked)

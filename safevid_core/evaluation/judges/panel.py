@@ -69,7 +69,8 @@ def seat_of(settings: EvaluationSettings, name: str) -> Seat:
     """The judge of that name, ready to be asked.
 
     Raises:
-        EvaluationError: If there is no such judge, or the settings give it no model.
+        EvaluationError: If there is no such judge, or the settings give it no model, or a second one: where a
+            judge refuses there is no verdict, and no other model stands in for the one that was validated.
     """
     judge = JUDGES.get(name.partition(":")[0])
     if judge is None:
@@ -79,6 +80,10 @@ def seat_of(settings: EvaluationSettings, name: str) -> Seat:
     model = settings.judge if name == rubric.NAME else settings.judges.get(name)
     if model is None:
         raise EvaluationError(f"judge {name} has no model; give it one in evaluation.judges.{name}")
+    if model.second is not None:
+        raise EvaluationError(
+            f"judge {name} has a second model, which nobody validated; leave out `second` of {model.model}"
+        )
     return Seat(name, judge, model)
 
 

@@ -116,6 +116,7 @@ def test_a_panel_of_guards_is_asked_though_it_declines() -> None:
         ({"panel": ["oracle"]}, "'oracle' is not one of"),
         ({"judges": {"oracle": GUARD}}, "'oracle' is not one of"),
         ({"panel": ["wildguard"]}, r"give it one in evaluation\.judges\.wildguard"),
+        ({"judge": {**GUARD, "second": GUARD}}, "judge rubric has a second model"),
         ({"panel": []}, "must name one judge"),
         ({"panel": ["rubric", "rubric"]}, "each once"),
         ({"panel": ["rubric", "string_match"]}, "for comparison only"),

@@ -1,0 +1,82 @@
+"""What questions to models will cost and have cost. Both only read; materialise them whenever you like."""
+
+from enum import Enum
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from safevid_core.estimates import BudgetNeeded, as_cells, estimate, require_budget, total
+from safevid_core.models.bill import FIGURES, bill
+from safevid_dagster.defs.resources import SafeVid
+from safevid_dagster.reports import table_of
+
+_MOST_LINES = 100
+
+
+class EstimateConfig(dg.Config):
+    """Of which run."""
+
+    assets: list[str] = Field([], description="Assets of the run. Empty is all that ask a model.")
+    partitions: list[str] = Field(
+        [], description="Its partitions: scenes, or <system>|<benchmark>. Empty is all."
+    )
+
+
+@dg.asset(group_name="models", kinds={"python"})
+def model_estimate(config: EstimateConfig, safevid: SafeVid) -> dg.MaterializeResult:
+    """Calls, tokens, money and hours of a run before it starts, and whether it needs a budget first.
+
+    Open the launchpad to choose the assets and partitions of the run.
+    """
+    settings, lake = safevid.settings, safevid.lake
+    assets, partitions = config.assets or None, config.partitions or None
+    rows = estimate(settings, lake, assets=assets, partitions=partitions)
+    needed = []
+    for asset in dict.fromkeys(row.asset for row in rows):
+        try:
+            require_budget(settings, lake, asset, partitions)
+        except BudgetNeeded as error:
+            needed.append(str(error))
+    sum_ = total(rows)
+    figures = {"calls": sum_.calls, "cost_usd": sum_.cost_usd, "hours": sum_.hours}
+    return dg.MaterializeResult(
+        metadata={
+            "estimate": dg.MetadataValue.md(table_of(*as_cells(rows))),
+            **{name: "unknown" if value is None else value for name, value in figures.items()},
+            "budget_needed": dg.MetadataValue.md("\n".join(f"- {line}" for line in needed) or "no"),
+        }
+    )
+
+
+class By(Enum):
+    asset = "asset"
+    model = "model"
+    day = "day"
+
+
+class BillConfig(dg.Config):
+    """Of which run, and how finely."""
+
+    run: str | None = Field(None, description="A run's id. None is all runs.")
+    by: list[By] = Field([], description="What to tell apart. Empty is all three; days are UTC.")
+
+
+@dg.asset(group_name="models", kinds={"python"})
+def model_bill(config: BillConfig, safevid: SafeVid) -> dg.MaterializeResult:
+    """What model calls cost, by asset, model and day, from the ledger; open the launchpad for one run's."""
+    table = bill(safevid.gateway.ledger, run=config.run, by=[each.value for each in config.by or By])
+    dearest = table.sort("cost_usd", "calls", descending=True)
+    lines = [[_cell(value) for value in row] for row in dearest.head(_MOST_LINES).iter_rows()]
+    metadata: dict[str, Any] = {name: table[name].sum() for name in FIGURES}
+    if table.height > _MOST_LINES:
+        metadata["lines_left_out"] = table.height - _MOST_LINES
+    return dg.MaterializeResult(
+        metadata={**metadata, "bill": dg.MetadataValue.md(table_of(table.columns, lines))}
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

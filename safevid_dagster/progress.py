@@ -1,0 +1,35 @@
+"""What a run's log and an asset's metadata tell of questions to models: how far, how many, at what cost."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from safevid_core.models.progress import Progress, Spend
+
+
+class ProgressLog:
+    """Tells the log of a run how its questions go, by one line every `every_s` seconds at most.
+
+    Attributes:
+        part: What is at work, in front of each line: `kitchen (3 of 30): `. Empty where there is one part.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self.part = ""
+        self._every_s = every_s
+        self._told = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._told >= self._every_s:
+            self._told = now
+            dg.get_dagster_logger().info("%s%s", self.part, progress)
+
+
+def spend_metadata(spend: Spend) -> dict[str, float]:
+    """What a run asked and paid for one asset, for its metadata; nothing where it asked nothing."""
+    return {f"run/{name}": value for name, value in spend.figures().items()} if spend.asked else {}
