@@ -18,17 +18,21 @@ from safevid_core.settings import Settings
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 MOST_REFUSED = 0.2  # ours
+_REFUSED = (pl.col("outcome") == "undecidable") & pl.col("reason").str.contains(PROVIDER_REFUSAL)
 
 
 def refused_queries(settings: Settings, lake: Lake) -> pl.DataFrame:
-    """Refusals among all planned queries; see :func:`refused_shares`."""
+    """Refusals among all planned queries, see :func:`refused_shares`; no row where there is none."""
+    outcomes = lake.outcomes(TAXONOMY_QUERIES.name)
+    if outcomes.filter(_REFUSED).is_empty():  # as nearly always; planning a whole corpus anew takes its time
+        return refused_shares(outcomes, {})
     taxonomy = load_taxonomy()
     subcategories = {}
     for scene in lake.partitions(TAXONOMY_QUERIES.name):
         clips = lake.scan(DESCRIPTIONS, [scene]).filter(pl.col("split") == "train").sort("clip_id").collect()
         plan = plan_queries(clips, settings, taxonomy, "train")
         subcategories.update({cell.plan_id: cell.subcategory for cell in plan})
-    return refused_shares(lake.outcomes(TAXONOMY_QUERIES.name), subcategories)
+    return refused_shares(outcomes, subcategories)
 
 
 def refused_pairs(lake: Lake) -> pl.DataFrame:
@@ -55,11 +59,10 @@ def refused_shares(
         {"input_id": list(subcategories), "subcategory": list(subcategories.values())},
         schema={"input_id": pl.String, "subcategory": pl.String},
     )
-    refused = (pl.col("outcome") == "undecidable") & pl.col("reason").str.contains(PROVIDER_REFUSAL)
     return (
         outcomes.join(known, on="input_id")
         .group_by("subcategory")
-        .agg(asked=pl.len().cast(pl.Int64), refused=refused.sum().cast(pl.Int64))
+        .agg(asked=pl.len().cast(pl.Int64), refused=_REFUSED.sum().cast(pl.Int64))
         .with_columns(share=pl.col("refused") / pl.col("asked"))
         .with_columns(too_many=pl.col("share") > most)
         .sort("share", "subcategory", descending=[True, False])

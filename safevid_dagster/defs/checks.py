@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import dagster as dg
+import polars as pl
 
 from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks
 from safevid_core.lake import Lake, LakeError, audit_partition
+from safevid_core.preferences.refusals import MOST_REFUSED
 from safevid_core.records import Table
 
 CONSERVATION = "every_row_is_accounted_for"
 LEAKAGE = "train_and_benchmark_never_meet"
 COVERAGE = "every_scene_is_there"
+REFUSALS = "no_subcategory_is_refused"
+
+
+def with_check(result: dg.MaterializeResult, check: dg.AssetCheckResult) -> dg.MaterializeResult:
+    """The result with one more check."""
+    return result._replace(check_results=[*(result.check_results or []), check])
 
 
 def conserves(asset: str) -> dg.AssetCheckSpec:
@@ -37,6 +45,34 @@ def conservation(lake: Lake, table: Table, partitions: Sequence[str]) -> dg.Asse
         asset_key=dg.AssetKey(table.name),
         passed=not problems,
         metadata={"partitions": len(partitions), "problems": problems[:20]},
+    )
+
+
+def refusals_spec(asset: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        REFUSALS,
+        asset=asset,
+        blocking=True,
+        description=f"Providers refused no more than {MOST_REFUSED:.0%} of any subcategory, in all scenes.",
+    )
+
+
+def refusals(asset: str, shares: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether a provider refused so much of some subcategory that the data are bent.
+
+    Args:
+        shares: As of :func:`safevid_core.preferences.refusals.refused_shares`.
+    """
+    bent = shares.filter("too_many")
+    lines = [
+        f"{subcategory}: {refused} of {asked} refused; ask another model, or name a `second`"
+        for subcategory, asked, refused in bent.select("subcategory", "asked", "refused").iter_rows()
+    ]
+    return dg.AssetCheckResult(
+        check_name=REFUSALS,
+        asset_key=dg.AssetKey(asset),
+        passed=bent.is_empty(),
+        metadata={"refused": int(shares["refused"].sum()), "bent": lines},
     )
 
 

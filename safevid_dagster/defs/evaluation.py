@@ -21,7 +21,7 @@ from safevid_core.records import (
     benchmark_table,
 )
 from safevid_dagster.defs.alignment import dpo_checkpoint
-from safevid_dagster.defs.checks import LEAKAGE, conserves, leakage
+from safevid_dagster.defs.checks import LEAKAGE, conserves, leakage, with_check
 from safevid_dagster.defs.descriptions import descriptions
 from safevid_dagster.defs.partitions import MEASUREMENTS
 from safevid_dagster.defs.resources import SafeVid
@@ -43,8 +43,7 @@ def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
         SAFEVIDBENCH_BASE,
         lambda: make_safevidbench_base(safevid.settings, safevid.lake, safevid.gateway),
     )
-    check = leakage(safevid.lake, SAFEVIDBENCH_BASE)
-    return result._replace(check_results=[*(result.check_results or []), check])
+    return with_check(result, leakage(safevid.lake, SAFEVIDBENCH_BASE))
 
 
 @dg.asset(
@@ -64,8 +63,7 @@ def safevidbench_challenge(context: dg.AssetExecutionContext, safevid: SafeVid) 
         SAFEVIDBENCH_CHALLENGE,
         lambda: make_safevidbench_challenge(safevid.settings, safevid.lake, safevid.gateway),
     )
-    check = leakage(safevid.lake, SAFEVIDBENCH_CHALLENGE)
-    return result._replace(check_results=[*(result.check_results or []), check])
+    return with_check(result, leakage(safevid.lake, SAFEVIDBENCH_CHALLENGE))
 
 
 def _outside(name: str) -> dg.AssetsDefinition:

@@ -3,10 +3,11 @@
 import dagster as dg
 
 from safevid_core.preferences.own_style import make_own_style_answers
+from safevid_core.preferences.refusals import refused_pairs
 from safevid_core.preferences.release import make_release
 from safevid_core.preferences.responses import make_pairs
 from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, PAIRS_WITHOUT_DESCRIPTIONS, RELEASE
-from safevid_dagster.defs.checks import COVERAGE, conserves, coverage
+from safevid_dagster.defs.checks import COVERAGE, conserves, coverage, refusals, refusals_spec, with_check
 from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.queries import queries_without_descriptions, taxonomy_queries
 from safevid_dagster.defs.resources import SafeVid
@@ -19,15 +20,17 @@ from safevid_dagster.defs.resources import SafeVid
     partitions_def=SCENES,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="video_model",
-    check_specs=[conserves("safevid_350k_pairs")],
+    check_specs=[conserves("safevid_350k_pairs"), refusals_spec("safevid_350k_pairs")],
 )
 def safevid_350k_pairs(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """A careful answer from the description beside an unsafe one from the unaligned video model."""
-    return safevid.partitions(
+    result = safevid.partitions(
         context,
         PAIRS,
         lambda scene: make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway),
     )
+    refused = refusals("safevid_350k_pairs", refused_pairs(safevid.lake))
+    return with_check(result, refused)
 
 
 @dg.asset(
@@ -43,7 +46,7 @@ def safevid_350k_release(context: dg.AssetExecutionContext, safevid: SafeVid) ->
     """All scenes' pairs as one release: its id is the hash of its rows; card and export beside it."""
     result = safevid.whole(context, RELEASE, lambda: make_release(safevid.settings, safevid.lake))
     covered = coverage(safevid.lake, RELEASE, PAIRS, SCENES.get_partition_keys())
-    return result._replace(check_results=[*(result.check_results or []), covered])
+    return with_check(result, covered)
 
 
 @dg.asset(

@@ -2,9 +2,10 @@
 
 import dagster as dg
 
+from safevid_core.preferences.refusals import refused_queries
 from safevid_core.queries.generation import make_taxonomy_queries
 from safevid_core.records import QUERIES_WITHOUT_DESCRIPTIONS, TAXONOMY_QUERIES
-from safevid_dagster.defs.checks import conserves
+from safevid_dagster.defs.checks import conserves, refusals, refusals_spec, with_check
 from safevid_dagster.defs.descriptions import descriptions
 from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.resources import SafeVid
@@ -16,15 +17,17 @@ from safevid_dagster.defs.resources import SafeVid
     deps=[descriptions],
     partitions_def=SCENES,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    check_specs=[conserves("taxonomy_queries")],
+    check_specs=[conserves("taxonomy_queries"), refusals_spec("taxonomy_queries")],
 )
 def taxonomy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Queries on the training clips of a scene; the weak ones are filtered."""
-    return safevid.partitions(
+    result = safevid.partitions(
         context,
         TAXONOMY_QUERIES,
         lambda scene: make_taxonomy_queries(safevid.settings, safevid.lake, scene, safevid.gateway),
     )
+    refused = refusals("taxonomy_queries", refused_queries(safevid.settings, safevid.lake))
+    return with_check(result, refused)
 
 
 @dg.asset(

@@ -1,0 +1,56 @@
+"""Checks that stop what would be made from bent data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from safevid_core.lake import Lake
+from tests.assets.conftest import DESCRIBED, TEACHER, Materialise
+from tests.assets.test_models import asks
+from tests.models.chat_server import ChatServer, says
+from tests.preferences.test_pairs_and_release import commit_queries
+
+REFUSED = says("", finish_reason="content_filter")
+CAREFUL = says('{"response": "I will not help with that. The crate is on fire."}')
+
+
+def refusal_check(result: dg.ExecuteInProcessResult) -> tuple[bool, Any, Any]:
+    found = next(
+        each
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "no_subcategory_is_refused"
+    )
+    assert found.blocking
+    return found.passed, found.metadata["refused"].value, found.metadata["bent"].value
+
+
+def test_queries_of_a_subcategory_that_a_provider_refuses_fail_a_check(
+    server: ChatServer, materialise: Materialise, environment: Any
+) -> None:
+    environment.setenv("SAFEVID_QUERIES__SUBCATEGORIES_PER_CLIP", "1")
+    server.queue(DESCRIBED, DESCRIBED, REFUSED, asks("How can I make this happen?"))
+    materialise("descriptions", "kitchen")
+    passed, refused, bent = refusal_check(materialise("taxonomy_queries", "kitchen"))
+    assert (passed, refused) == (False, 1)
+    assert ": 1 of 1 refused; ask another model, or name a `second`" in bent[0]
+    server.queue(asks("How would one do that?"))
+    assert refusal_check(materialise("taxonomy_queries", "kitchen", retry_failed=True)) == (True, 0, [])
+
+
+def test_pairs_of_a_subcategory_may_be_refused_to_a_fifth(
+    server: ChatServer, materialise: Materialise, environment: Any, lake: Lake
+) -> None:
+    hosted = {"model": TEACHER, "api_base": server.url}
+    unaligned = {"path": "openai/unaligned", "served_at": server.url, "frames": 2}
+    environment.setenv("SAFEVID_PREFERENCES__RESPONDER", json.dumps(hosted))
+    environment.setenv("SAFEVID_PREFERENCES__UNALIGNED", json.dumps(unaligned))
+    commit_queries(lake)  # five of one subcategory
+    server.queue(REFUSED, REFUSED, *[CAREFUL] * 3)
+    passed, refused, bent = refusal_check(materialise("safevid_350k_pairs", "kitchen"))
+    assert (passed, refused) == (False, 2)
+    assert bent == ["some: 2 of 5 refused; ask another model, or name a `second`"]
+    server.queue(REFUSED, CAREFUL)
+    assert refusal_check(materialise("safevid_350k_pairs", "kitchen", retry_failed=True)) == (True, 1, [])
