@@ -121,7 +121,7 @@ def release(clips: list[Path]) -> pl.DataFrame:
 
 @pytest.fixture
 def settings(checkpoints: dict[str, Path], tmp_path: Path) -> Settings:
-    """The pocket profile over the small LLaVA-NeXT-Video, with a step so long that weights move."""
+    """The pocket profile over the small LLaVA-NeXT-Video, in padded rows, the reference of the packings."""
     return load_settings(
         "pocket",
         overrides={
@@ -132,6 +132,7 @@ def settings(checkpoints: dict[str, Path], tmp_path: Path) -> Settings:
                 "lora_alpha": 8,
                 "batch_size": 4,
                 "micro_batch_size": 4,
+                "packing": "none",
             },
         },
     )

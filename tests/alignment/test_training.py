@@ -212,11 +212,18 @@ def test_sft_takes_as_many_steps_and_its_loss_falls(
     assert sum(losses["sft"][-6:]) < 0.95 * sum(losses["sft"][:6])  # the last epoch and the first
 
 
+@pytest.mark.parametrize("packing", ["none", "video"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_on_text_alone_is_blind_to_the_video(
-    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+    family: str,
+    packing: str,
+    settings: Settings,
+    checkpoints: dict[str, Path],
+    release: pl.DataFrame,
+    tmp_path: Path,
 ) -> None:
-    alignment = of_family(settings, checkpoints, family)
+    """Other clips change nothing but, packed, which pairs stand in one tree, and so the rounding."""
+    alignment = of_family(settings, checkpoints, family).model_copy(update={"packing": packing})
     others = release.with_columns(
         path=pl.lit("/gone.mp4"), media_sha256=pl.lit("0" * 64), clip_id=pl.lit("another")
     )
@@ -228,7 +235,7 @@ def test_training_on_text_alone_is_blind_to_the_video(
         batch = batch_of(trainer, [0, 5, 6, 13])
         assert not {"pixel_values", "pixel_values_videos", "mm_encoder_outputs"} & set(batch)
         gradients.append(loss_and_gradients(trainer, batch)[1])
-    assert all(torch.equal(gradients[0][name], other) for name, other in gradients[1].items())
+    assert all(relative(gradients[0][name], other) < 1e-5 for name, other in gradients[1].items())
     assert any(other.norm() > 0 for other in gradients[1].values())
 
 
