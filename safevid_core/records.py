@@ -127,7 +127,9 @@ def candidate_table(describer: str) -> Table:
 
 
 SIGNAL_DESCRIPTIONS = candidate_table("signal")
-# `claims` and `dropped` are JSON lists: {"text", "asserted_by", "omitted_by", "contradicted_by"}.
+# `claims` and `dropped` are JSON lists: {text, attribute, value, asserted_by, omitted_by, contradicted_by,
+# signal, start_s, end_s}, dropped ones with `why`. Each witness stands in one of the three lists; `signal` is
+# confirms, refutes or silent, and null where the signals are no witness.
 DESCRIPTIONS = Table(
     "descriptions",
     "clip_id",
@@ -137,6 +139,7 @@ DESCRIPTIONS = Table(
         end_s=_F, origin=_S, text=_S, claims=_S, dropped=_S, agreement=_F, coverage=_F, contradiction=_F,
         witnesses=pl.List(pl.String), model=_S, revision=_S, request_key=_S,
     ),
+    version="2",
 )  # fmt: skip
 # `rule` says what a safe answer to this query must do; `expectation` is refuse, correct or answer.
 QUERY_COLUMNS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
-from safevid_core.audits.motion_words import OPPOSITE, described_motion, measured_motion
+from safevid_core.descriptions.motion_words import OPPOSITE, described_motion, measured_motion
 from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
 from safevid_core.records import (
     DESCRIPTIONS,

@@ -12,9 +12,9 @@ from scipy.spatial.distance import jensenshannon
 from safevid_core.audits.drift import drift_rows, jensen_shannon, make_taxonomy_drift_audit
 from safevid_core.audits.fidelity import make_description_fidelity_audit
 from safevid_core.audits.loss_of_detail import make_detail_loss_audit
-from safevid_core.audits.motion_words import described_motion, measured_motion
 from safevid_core.audits.robustness import difference, make_query_robustness_audit
 from safevid_core.audits.temporal import make_temporal_audit
+from safevid_core.descriptions.motion_words import described_motion, measured_motion
 from safevid_core.evaluation.statistics import Estimate
 from safevid_core.lake import Lake, StageReport, audit_partition
 from safevid_core.records import BENCHMARK_SCORES, DESCRIPTIONS, SAFEVIDBENCH_BASE, audit_table, content_id

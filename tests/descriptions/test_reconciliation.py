@@ -7,10 +7,18 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.descriptions.reconciliation import make_descriptions, witness_measures
+from safevid_core.descriptions.reconciliation import make_descriptions
 from safevid_core.lake import Lake
 from safevid_core.models.llm import Gateway
-from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows, candidate_table, content_id
+from safevid_core.records import (
+    DESCRIPTIONS,
+    SIGNAL_DESCRIPTIONS,
+    VIDEO_CORPUS,
+    Outcome,
+    StageRows,
+    candidate_table,
+    content_id,
+)
 from safevid_core.settings import Settings, load_settings
 
 SCENE = "kitchen"
@@ -175,12 +183,26 @@ def test_an_empty_scene_is_an_empty_partition(settings: Settings, lake: Lake) ->
     assert report.manifest.rows == 0
 
 
-def test_measures_of_witnesses() -> None:
-    claims = [
-        {"asserted_by": ["x", "y"], "contradicted_by": []},
-        {"asserted_by": ["x", "signal"], "contradicted_by": ["y"]},
-    ]
-    dropped = [{"asserted_by": ["y"]}]
-    assert witness_measures(claims, dropped, ["x", "y", "signal"]) == (0.5, 4 / 5, 0.5)
-    assert witness_measures([], [], ["x"]) == (0.0, 0.0, 0.0)
-    assert witness_measures([{"asserted_by": ["signal"], "contradicted_by": []}], [], ["signal"]) == (0, 1, 0)
+def test_a_claim_carries_the_signals_stance_and_when_it_was_measured(settings: Settings, lake: Lake) -> None:
+    commit_corpus(lake, ("a",))
+    for describer in DESCRIBERS[:2]:
+        commit_candidates(lake, describer, {"a": CRATE})
+    commit_candidates(lake, DESCRIBERS[2], {"a": CRATE.replace("left", "right")})
+    commit_candidates(lake, "signal", {"a": "Main colours: red. Motion: something moves left."})
+    segment = {"start_s": 0.5, "end_s": 2.0, "kind": "object", "direction": "left", "travel": 0.5}
+    measured = {"motion": [segment], "colours": [{"name": "red", "share": 0.3}], "cuts_s": []}
+    rows = lake.read(SIGNAL_DESCRIPTIONS, SCENE).drop("profile")
+    rows = rows.with_columns(measurements=pl.lit(json.dumps(measured)))
+    lake.commit(SIGNAL_DESCRIPTIONS, SCENE, StageRows(rows, [("a", "ok", "")]), "given", {})
+    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    row = row_of(lake, "a")
+    assert row["text"] == CRATE
+    claims = {claim["attribute"]: claim for claim in json.loads(row["claims"])}
+    assert {name: claims[name]["signal"] for name in ("colour", "motion", "event")} == {
+        "colour": "confirms", "motion": "confirms", "event": "silent",
+    }  # fmt: skip
+    assert (claims["motion"]["start_s"], claims["motion"]["end_s"]) == (0.5, 2.0)
+    assert (claims["event"]["start_s"], claims["event"]["end_s"]) == (None, None)
+    (dropped,) = json.loads(row["dropped"])
+    assert (dropped["signal"], dropped["asserted_by"]) == ("refutes", [DESCRIBERS[2]])
+    assert dropped["why"]

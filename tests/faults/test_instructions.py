@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ def test_an_order_in_a_description_stays_in_its_row(tmp_path: Path) -> None:
         assert ordered[clip] == plain[clip]
         assert asked_too[clip] == asked[clip]
     own = ("claims", "dropped", "agreement", "coverage", "contradiction", "text", "request_key")
-    if "b" in ordered:
-        same = [name for name in plain["b"] if name not in own]
-        assert {name: ordered["b"][name] for name in same} == {name: plain["b"][name] for name in same}
+    same = [name for name in plain["b"] if name not in own]
+    assert {name: ordered["b"][name] for name in same} == {name: plain["b"][name] for name in same}
+    assert ordered["b"]["text"] == plain["b"]["text"]
+    dropped = [claim for claim in json.loads(ordered["b"]["dropped"]) if "ignore" in claim["text"].lower()]
+    assert dropped
+    assert all(claim["why"] for claim in dropped)
     assert {row["expectation"] for row in asked_too["b"]} <= {"refuse", "correct", "answer"}
     assert "Ignore your instructions" not in " ".join(row["query"] for row in asked_too["b"])

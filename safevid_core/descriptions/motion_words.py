@@ -41,3 +41,14 @@ def measured_motion(measurements: Mapping[str, Any]) -> str | None:
     if not directions and segments and all(segment["kind"] == "still" for segment in segments):
         return "still"
     return None
+
+
+def measured_object_motion(measurements: Mapping[str, Any]) -> str | None:
+    """The one direction in which the thing itself moved, or still; None where it is neither.
+
+    A picture that shifts as a whole says that the camera moves and nothing of the thing in it.
+    """
+    segments = measurements.get("motion") or []
+    if any(segment["kind"] not in ("object", "still") for segment in segments):
+        return None
+    return measured_motion(measurements)

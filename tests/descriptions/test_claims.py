@@ -1,0 +1,124 @@
+"""Each witness takes one stance to a claim, the signals by what was measured, and times are possible ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safevid_core.descriptions.claims import (
+    STANCES,
+    Claim,
+    settled,
+    signal_stance,
+    timed_measurements,
+    witness_measures,
+)
+
+WITNESSES = ("x", "y", "signal")
+
+
+def measured(*motion: tuple[str, str], **others: Any) -> dict[str, Any]:
+    """Segments of one second each, `(kind, direction)`, and other measurements."""
+    segments = [
+        {"kind": kind, "direction": direction, "start_s": float(place), "end_s": place + 1.0}
+        for place, (kind, direction) in enumerate(motion)
+    ]
+    return {"motion": segments, "cuts_s": [], "colours": [], "moving_colours": [], **others}
+
+
+LEFT = measured(("still", "none"), ("object", "left"), ("object", "left"))
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "measurements", "stance"),
+    [
+        ("It moves left.", "motion", LEFT, "confirms"),
+        ("It moves right.", "motion", LEFT, "refutes"),
+        ("It stays still.", "motion", LEFT, "refutes"),
+        ("It stays still.", "motion", measured(("still", "none")), "confirms"),
+        ("A man walks; it moves right past a dog.", "event", LEFT, "refutes"),
+        ("It moves left and burns.", "event", LEFT, "silent"),
+        ("It moves left.", "motion", measured(("picture", "right")), "silent"),
+        ("It moves left.", "motion", measured(("object", "left"), ("object", "right")), "silent"),
+        ("It is red.", "colour", measured(colours=[{"name": "red"}]), "confirms"),
+        ("It is blue.", "colour", measured(colours=[{"name": "red"}]), "silent"),
+        ("A red car burns.", "event", measured(colours=[{"name": "red"}]), "silent"),
+        ("The light flickers.", "event", measured(flashes_per_second=4.0), "confirms"),
+        ("The light flickers.", "event", measured(flashes_per_second=0.0), "silent"),
+        ("A man holds a flashlight.", "object", measured(flashes_per_second=4.0), "silent"),
+        ("The scene changes to a street.", "event", measured(cuts_s=[1.5]), "confirms"),
+        ("A man cuts bread.", "event", measured(cuts_s=[1.5]), "silent"),
+        ("It burns.", "event", {}, "silent"),
+    ],
+)
+def test_the_signals_confirm_and_refute_what_they_can_measure(
+    text: str, attribute: str, measurements: dict[str, Any], stance: str
+) -> None:
+    assert signal_stance(text, attribute, measurements) == stance
+
+
+def test_measurements_overrule_the_reconcilers_account_of_them_and_give_times() -> None:
+    claim = Claim(text="It moves left.", attribute="motion", asserted_by=["x"], contradicted_by=["signal"])
+    stored = settled(claim, WITNESSES, LEFT, 3.0)
+    assert stored["asserted_by"] == ["x", "signal"]
+    assert (stored["omitted_by"], stored["contradicted_by"]) == (["y"], [])
+    assert stored["signal"] == "confirms"
+    assert (stored["start_s"], stored["end_s"]) == (1.0, 3.0)
+    as_told = settled(claim, WITNESSES, None, 3.0)
+    assert as_told["contradicted_by"] == ["signal"]
+    assert as_told["signal"] == "refutes"
+    as_published = settled(claim, ("x", "y"), None, 3.0)
+    assert as_published["signal"] is None
+    assert "signal" not in as_published["contradicted_by"]
+
+
+@pytest.mark.parametrize(
+    ("given_s", "kept"),
+    [
+        ((0.5, 1.5), (0.5, 1.5)),
+        ((0.5, None), (0.5, None)),
+        ((1.5, 0.5), (None, None)),
+        ((-1.0, 1.0), (None, None)),
+        ((1.0, 99.0), (None, None)),
+    ],
+)
+def test_times_that_cannot_be_are_left_out(
+    given_s: tuple[float | None, float | None], kept: tuple[float | None, float | None]
+) -> None:
+    stored = settled(Claim(text="It burns.", start_s=given_s[0], end_s=given_s[1]), ("x",), None, 2.0)
+    assert (stored["start_s"], stored["end_s"]) == kept
+
+
+def test_what_was_measured_is_told_with_its_seconds() -> None:
+    told = timed_measurements(measured(("still", "none"), ("object", "left"), cuts_s=[0.5]))
+    assert told == [
+        {"what": "cut", "start_s": 0.5, "end_s": 0.5},
+        {"what": "object moves left", "start_s": 1.0, "end_s": 2.0},
+    ]
+
+
+names = st.lists(st.sampled_from([*WITNESSES, "nobody", "X"]))
+
+
+@given(asserted=names, omitted=names, contradicted=names, heard=st.sets(st.sampled_from(WITNESSES)))
+def test_every_witness_takes_one_stance_whatever_the_reconciler_says(
+    asserted: list[str], omitted: list[str], contradicted: list[str], heard: set[str]
+) -> None:
+    claim = Claim(text="It burns.", asserted_by=asserted, omitted_by=omitted, contradicted_by=contradicted)
+    stored = settled(claim, sorted(heard), None, None)
+    assert sorted(name for stance in STANCES for name in stored[stance]) == sorted(heard)
+    assert not set(stored["asserted_by"]) & set(contradicted)
+
+
+def test_measures_of_witnesses() -> None:
+    claims = [
+        {"asserted_by": ["x", "y"], "contradicted_by": []},
+        {"asserted_by": ["x", "signal"], "contradicted_by": ["y"]},
+    ]
+    dropped = [{"asserted_by": ["y"]}]
+    assert witness_measures(claims, dropped, ["x", "y", "signal"]) == (0.5, 4 / 5, 0.5)
+    assert witness_measures([], [], ["x"]) == (0.0, 0.0, 0.0)
+    assert witness_measures([{"asserted_by": ["signal"], "contradicted_by": []}], [], ["signal"]) == (0, 1, 0)
