@@ -176,6 +176,43 @@ OWN_STYLE_ANSWERS = Table(
 # Queries and pairs that were made without descriptions, for the arm that trains on them alone.
 QUERIES_WITHOUT_DESCRIPTIONS = replace(TAXONOMY_QUERIES, name="queries_without_descriptions")
 PAIRS_WITHOUT_DESCRIPTIONS = replace(PAIRS, name="pairs_without_descriptions")
+# Descriptions that lost a detail on purpose and what was made from them, a partition `<loss>|<scene>` each.
+LOSSY_DESCRIPTIONS = replace(DESCRIPTIONS, name="lossy_descriptions")
+LOSSY_QUERIES = replace(TAXONOMY_QUERIES, name="lossy_queries")
+LOSSY_PAIRS = replace(PAIRS, name="lossy_pairs")
+
+
+@dataclass(frozen=True)
+class Track:
+    """The tables from descriptions to pairs: the method's own, or those of a control arm.
+
+    Attributes:
+        loss: What the descriptions lost, see `settings.LOSSES`; empty for nothing.
+        described: Whether the teachers are given the descriptions at all.
+    """
+
+    descriptions: Table
+    queries: Table
+    pairs: Table
+    loss: str = ""
+    described: bool = True
+
+    def partition(self, scene: str) -> str:
+        """The lake's name for a scene's partition of the three tables."""
+        return f"{self.loss}|{scene}" if self.loss else scene
+
+
+AS_DESCRIBED = Track(DESCRIPTIONS, TAXONOMY_QUERIES, PAIRS)
+WITHOUT_DESCRIPTIONS = Track(
+    DESCRIPTIONS, QUERIES_WITHOUT_DESCRIPTIONS, PAIRS_WITHOUT_DESCRIPTIONS, described=False
+)
+
+
+def lossy(loss: str) -> Track:
+    """The track on which descriptions lose something."""
+    return Track(LOSSY_DESCRIPTIONS, LOSSY_QUERIES, LOSSY_PAIRS, loss)
+
+
 # One row a trained seed; `checkpoint` is a content-addressed directory below the lake's root.
 DPO_CHECKPOINT = Table(
     "dpo_checkpoint",

@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -210,6 +210,11 @@ class PreferenceSettings(Group):
     own_style: OwnStyleSettings = OwnStyleSettings.model_validate({})
 
 
+Loss = Literal["without_times", "first_sentence", "one_describer", "with_signal", "without_signal"]
+# What descriptions can lose on purpose; each loss is a partition of `lossy_descriptions`.
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+
+
 class Policy(Group):
     """One model to align, or an arm that lacks one part of the method: a control."""
 
@@ -219,10 +224,10 @@ class Policy(Group):
     objective: Literal["dpo", "sft", "none"] = Field(
         "dpo", description="Preferences, imitation of the chosen answers, or no training at all."
     )
-    trained_on: Literal["release", "own_style", "without_descriptions"] = Field(
+    trained_on: Literal["release", "own_style", "without_descriptions"] | Loss = Field(
         "release",
         description="Pairs of the release; with chosen answers in the policy's own style; or other pairs, "
-        "made without descriptions.",
+        "made without descriptions or from descriptions with this loss.",
     )
     system_prompt: str | None = Field(
         None, description="System prompt under which a policy that is not trained is measured (ours)."

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safevid_core.lake import Lake, LakeError
-from safevid_core.settings import Settings, SettingsError, load_settings
+from safevid_core.settings import LOSSES, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -110,6 +110,10 @@ def steps(settings: Settings) -> Iterator[Step]:
     if "without_descriptions" in arms:
         yield Step("queries_without_descriptions", scenes)
         yield Step("pairs_without_descriptions", scenes)
+    for loss in sorted(arms & set(LOSSES)):
+        keys = tuple(dg.MultiPartitionKey({"loss": loss, "scene": scene}) for scene in scenes)
+        for asset in ("lossy_descriptions", "lossy_queries", "lossy_pairs"):
+            yield Step(asset, keys)
     policies = [dg.MultiPartitionKey({"policy": p, "data_scale": "1"}) for p in settings.alignment.trained]
     yield Step("dpo_checkpoint", tuple(policies))
     for benchmark in settings.evaluation.benchmarks:

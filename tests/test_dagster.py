@@ -16,7 +16,8 @@ ASSETS = {
     "benchmark_scores", "scorecard", "description_fidelity_audit", "detail_loss_audit", "temporal_audit",
     "taxonomy_drift_audit", "query_robustness_audit", "judge_validation", "vlbreakbench_base",
     "safevidbench_challenge", "promotion_decision", "own_style_answers", "queries_without_descriptions",
-    "pairs_without_descriptions", "preference_style_audit",
+    "pairs_without_descriptions", "preference_style_audit", "lossy_descriptions", "lossy_queries",
+    "lossy_pairs",
     "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
     "mmbench_video", "model_estimate", "model_bill",
 }  # fmt: skip

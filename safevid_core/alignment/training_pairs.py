@@ -8,7 +8,8 @@ import polars as pl
 
 from safevid_core.lake import Lake
 from safevid_core.preferences.release import release_id
-from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, PAIRS_WITHOUT_DESCRIPTIONS, RELEASE
+from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, RELEASE, WITHOUT_DESCRIPTIONS, Track, lossy
+from safevid_core.settings import LOSSES
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,18 @@ def read_training_pairs(lake: Lake, trained_on: str) -> TrainingPairs:
         rows = release.drop("chosen").join(answers, on="pair_id", how="left", maintain_order="left")
         return TrainingPairs(rows, OWN_STYLE_ANSWERS.name)
     if trained_on == "without_descriptions":
-        pairs = lake.scan(PAIRS_WITHOUT_DESCRIPTIONS).select(PAIRS.schema.names()).sort("pair_id").collect()
-        rows = pairs.with_columns(pl.lit(release_id(pairs)).alias("release"))
-        share = min(1.0, release.height / max(1, pairs.height))
-        return TrainingPairs(rows, PAIRS_WITHOUT_DESCRIPTIONS.name, share)
+        return _of_track(lake, WITHOUT_DESCRIPTIONS, release)
+    if trained_on in LOSSES:
+        return _of_track(lake, lossy(trained_on), release)
     return TrainingPairs(release, RELEASE.name)
+
+
+def _of_track(lake: Lake, track: Track, release: pl.DataFrame) -> TrainingPairs:
+    """Pairs that were made beside the release's, as many of them as it holds."""
+    prefix = track.partition("")
+    mine = [name for name in lake.partitions(track.pairs.name) if name.startswith(prefix)]
+    pairs = lake.scan(track.pairs, mine).select(PAIRS.schema.names()).sort("pair_id").collect()
+    rows = pairs.with_columns(pl.lit(release_id(pairs)).alias("release"))
+    share = min(1.0, release.height / max(1, pairs.height))
+    made_by = f"{track.pairs.name}[{track.loss}]" if track.loss else track.pairs.name
+    return TrainingPairs(rows, made_by, share)

@@ -45,6 +45,13 @@ ARMS = {
     "without_descriptions": Arm(
         "aligned on queries and answers made without descriptions", "the bridge through descriptions"
     ),
+    "without_times": Arm("aligned on descriptions without times", "times in the descriptions"),
+    "first_sentence": Arm(
+        "aligned on the first sentence of each description", "the descriptions beyond their first sentence"
+    ),
+    "one_describer": Arm("aligned on what one describer says", "several describers and their reconciliation"),
+    "with_signal": Arm("aligned on descriptions with the signal witness", "doing without the signal witness"),
+    "without_signal": Arm("aligned on descriptions without the signal witness", "the signal witness"),
 }
 _UNKNOWN = Arm("a control arm", "what that arm lacks")
 

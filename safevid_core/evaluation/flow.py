@@ -12,7 +12,7 @@ from safevid_core.records import BENCHMARK_RELEASES, OUTCOMES, PROMOTION_DECISIO
 # before these within their phase; what belongs to no phase comes last.
 PHASES = {
     "Corpus": ("clip_manifest", "scene_assignments", "corpus_split", "video_corpus"),
-    "Descriptions": ("signal_descriptions", "descriptions"),
+    "Descriptions": ("signal_descriptions", "descriptions", "lossy_descriptions"),
     "Queries and pairs": (
         "taxonomy_queries",
         "safevid_350k_pairs",
@@ -20,6 +20,8 @@ PHASES = {
         "own_style_answers",
         "queries_without_descriptions",
         "pairs_without_descriptions",
+        "lossy_queries",
+        "lossy_pairs",
     ),
     "Alignment": ("dpo_checkpoint",),
     "Evaluation": (

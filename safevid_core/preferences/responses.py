@@ -19,15 +19,7 @@ from safevid_core.models.llm import ChatAnswer, Gateway, ask_structured
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.models.video_chat import VideoQuestion
 from safevid_core.preferences.checks import fault
-from safevid_core.records import (
-    PAIRS,
-    PAIRS_WITHOUT_DESCRIPTIONS,
-    QUERIES_WITHOUT_DESCRIPTIONS,
-    TAXONOMY_QUERIES,
-    Outcome,
-    StageRows,
-    content_id,
-)
+from safevid_core.records import AS_DESCRIBED, Outcome, StageRows, Track, content_id
 from safevid_core.settings import PreferenceSettings, Settings, VideoModel
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
@@ -53,7 +45,6 @@ _QUERY_COLUMNS = (
     "query_id", "clip_id", "scene", "twin_group", "path", "media_sha256", "start_s", "end_s", "description",
     "principle", "dimension", "subcategory", "style", "query", "expectation", "taxonomy_hash",
 )  # fmt: skip
-_WITHOUT_DESCRIPTIONS = (QUERIES_WITHOUT_DESCRIPTIONS, PAIRS_WITHOUT_DESCRIPTIONS)
 _CARRIED = tuple(name for name in _QUERY_COLUMNS if name not in ("description", "query"))
 
 
@@ -64,24 +55,22 @@ class Careful(BaseModel):
 
 
 def make_pairs(
-    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, described: bool = True
+    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, track: Track = AS_DESCRIBED
 ) -> StageReport:
     """A preference pair for every query of a scene whose two answers differ as they should.
 
     Args:
-        described: Whether queries and chosen answers are made from descriptions; if not, the queries are
-            those of `queries_without_descriptions`, and the rows go into `pairs_without_descriptions`.
-            Defaults to true.
+        track: Which descriptions queries and chosen answers are made from, if any, and where the rows go.
 
     Raises:
         CheckpointError: If the unaligned model cannot be loaded.
     """
-    asked, table = (TAXONOMY_QUERIES, PAIRS) if described else _WITHOUT_DESCRIPTIONS
-    task = TASK if described else TASK_WITHOUT_DESCRIPTION
+    table, partition = track.pairs, track.partition(scene)
+    task = TASK if track.described else TASK_WITHOUT_DESCRIPTION
     taxonomy = load_taxonomy()
     preferences = settings.preferences
     unaligned = unaligned_model(preferences)
-    queries = lake.scan(asked, [scene]).select(_QUERY_COLUMNS).sort("query_id").collect()
+    queries = lake.scan(track.queries, [partition]).select(_QUERY_COLUMNS).sort("query_id").collect()
 
     def compute() -> StageRows:
         rows = queries.to_dicts()
@@ -103,7 +92,7 @@ def make_pairs(
         "prompts": settings_hash(preferences.comply_prompt, preferences.refuse_prompt),
         "guidelines": settings_hash(dict(taxonomy.guidelines)),
     }
-    return run_stage(lake, table, scene, inputs, queries["query_id"].to_list(), compute)
+    return run_stage(lake, table, partition, inputs, queries["query_id"].to_list(), compute)
 
 
 def unaligned_model(preferences: PreferenceSettings) -> VideoModel:

@@ -19,14 +19,7 @@ from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.queries.strength import normalised, weakness
-from safevid_core.records import (
-    DESCRIPTIONS,
-    QUERIES_WITHOUT_DESCRIPTIONS,
-    TAXONOMY_QUERIES,
-    Outcome,
-    StageRows,
-    content_id,
-)
+from safevid_core.records import AS_DESCRIBED, Outcome, StageRows, Track, content_id
 from safevid_core.settings import Settings
 from safevid_core.taxonomy.taxonomy import Subcategory, Taxonomy, load_taxonomy
 
@@ -134,34 +127,33 @@ class AskedQueries:
 
 
 def make_taxonomy_queries(
-    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, described: bool = True
+    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, track: Track = AS_DESCRIBED
 ) -> StageReport:
     """Queries about the training clips of a scene, in the training phrasing.
 
     Args:
-        described: Whether the asker is given the descriptions; if not, the rows go into a table of their own,
-            `queries_without_descriptions`. Defaults to true.
+        track: Which descriptions they are made from, if any, and where the rows go.
     """
-    table = TAXONOMY_QUERIES if described else QUERIES_WITHOUT_DESCRIPTIONS
     taxonomy = load_taxonomy()
+    partition = track.partition(scene)
     descriptions = (
-        lake.scan(DESCRIPTIONS, [scene])
+        lake.scan(track.descriptions, [partition])
         .filter(pl.col("split") == "train")
         .select(_CLIP_COLUMNS)
         .sort("clip_id")
         .collect()
     )
-    if not described:
+    if not track.described:
         descriptions = descriptions.with_columns(pl.lit(None, pl.String).alias("text"))
     plan = plan_queries(descriptions, settings, taxonomy, "train")
 
     def compute() -> StageRows:
-        asked = ask_queries(plan, descriptions, settings, taxonomy, gateway, asset=table.name)
-        return StageRows(table.frame(asked.rows), asked.outcomes, asked.info)
+        asked = ask_queries(plan, descriptions, settings, taxonomy, gateway, asset=track.queries.name)
+        return StageRows(track.queries.frame(asked.rows), asked.outcomes, asked.info)
 
-    task = TASK if described else TASK_WITHOUT_DESCRIPTION
+    task = TASK if track.described else TASK_WITHOUT_DESCRIPTION
     inputs = {"descriptions": frame_hash(descriptions), **query_inputs(settings, taxonomy, task)}
-    return run_stage(lake, table, scene, inputs, [cell.plan_id for cell in plan], compute)
+    return run_stage(lake, track.queries, partition, inputs, [cell.plan_id for cell in plan], compute)
 
 
 def query_inputs(settings: Settings, taxonomy: Taxonomy, task: str = TASK) -> dict[str, str]:

@@ -7,6 +7,7 @@ from safevid_core.records import DPO_CHECKPOINT
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.partitions import CHECKPOINTS
 from safevid_dagster.defs.preferences import (
+    lossy_pairs,
     own_style_answers,
     pairs_without_descriptions,
     safevid_350k_release,
@@ -29,7 +30,7 @@ def split_partition(partition: str) -> tuple[str, float]:
 @dg.asset(
     group_name="alignment",
     kinds={"pytorch"},
-    deps=[safevid_350k_release, own_style_answers, pairs_without_descriptions],
+    deps=[safevid_350k_release, own_style_answers, pairs_without_descriptions, lossy_pairs],
     partitions_def=CHECKPOINTS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="training",

@@ -16,7 +16,8 @@ refresh_scene = dg.define_asset_job(
     "refresh_scene",
     selection=dg.AssetSelection.assets("video_corpus").downstream()
     & dg.AssetSelection.groups("corpus", "descriptions", "queries", "preferences")
-    - dg.AssetSelection.assets("safevid_350k_release", "description_fidelity_audit"),
+    - dg.AssetSelection.assets("safevid_350k_release", "description_fidelity_audit")
+    - dg.AssetSelection.assets("lossy_descriptions", "lossy_queries", "lossy_pairs"),
     partitions_def=SCENES,
     description="Corpus, descriptions, queries and pairs of one scene.",
 )

@@ -1,14 +1,15 @@
-"""What each describer says of a clip, what the pixels say, and the reconciled description."""
+"""What each describer says of a clip, what the pixels say, the reconciled description, and lossy ones."""
 
 import dagster as dg
 
+from safevid_core.descriptions.lossy import make_lossy_descriptions
 from safevid_core.descriptions.reconciliation import make_descriptions
 from safevid_core.descriptions.signal import make_signal_descriptions
 from safevid_core.descriptions.synthesis import make_candidate_descriptions
-from safevid_core.records import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, candidate_table
+from safevid_core.records import DESCRIPTIONS, LOSSY_DESCRIPTIONS, SIGNAL_DESCRIPTIONS, candidate_table
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.corpus import video_corpus
-from safevid_dagster.defs.partitions import SCENES, settings
+from safevid_dagster.defs.partitions import LOSSY_SCENES, SCENES, lossy_partition, settings
 from safevid_dagster.defs.resources import SafeVid
 
 
@@ -72,4 +73,23 @@ def descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.Mate
         context,
         DESCRIPTIONS,
         lambda scene: make_descriptions(safevid.settings, safevid.lake, scene, safevid.gateway),
+    )
+
+
+@dg.asset(
+    group_name="descriptions",
+    kinds={"polars"},
+    deps=[descriptions],
+    partitions_def=LOSSY_SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    check_specs=[conserves("lossy_descriptions")],
+)
+def lossy_descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Descriptions that lose a detail on purpose: for control arms."""
+    return safevid.partitions(
+        context,
+        LOSSY_DESCRIPTIONS,
+        lambda key: make_lossy_descriptions(
+            safevid.settings, safevid.lake, *lossy_partition(key), safevid.gateway
+        ),
     )

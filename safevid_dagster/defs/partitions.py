@@ -2,12 +2,15 @@
 
 import dagster as dg
 
-from safevid_core.settings import load_settings
+from safevid_core.settings import LOSSES, load_settings
 from safevid_core.taxonomy.taxonomy import load_scenes
 
 settings = load_settings()
 
 SCENES = dg.StaticPartitionsDefinition([scene.id for scene in load_scenes().scenes])
+LOSSY_SCENES = dg.MultiPartitionsDefinition(
+    {"loss": dg.StaticPartitionsDefinition(list(LOSSES)), "scene": SCENES}
+)
 CHECKPOINTS = dg.MultiPartitionsDefinition(
     {
         "policy": dg.StaticPartitionsDefinition(list(settings.alignment.trained)),
@@ -20,3 +23,9 @@ MEASUREMENTS = dg.MultiPartitionsDefinition(
         "system": dg.StaticPartitionsDefinition(list(settings.systems)),
     }
 )
+
+
+def lossy_partition(key: str) -> tuple[str, str]:
+    """The loss and the scene of a two-dimensional partition key."""
+    assert isinstance(key, dg.MultiPartitionKey)
+    return key.keys_by_dimension["loss"], key.keys_by_dimension["scene"]

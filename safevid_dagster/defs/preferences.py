@@ -2,14 +2,23 @@
 
 import dagster as dg
 
+from safevid_core.lake import StageReport
 from safevid_core.preferences.own_style import make_own_style_answers
 from safevid_core.preferences.refusals import refused_pairs
 from safevid_core.preferences.release import make_release
 from safevid_core.preferences.responses import make_pairs
-from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, PAIRS_WITHOUT_DESCRIPTIONS, RELEASE
+from safevid_core.records import (
+    LOSSY_PAIRS,
+    OWN_STYLE_ANSWERS,
+    PAIRS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    RELEASE,
+    WITHOUT_DESCRIPTIONS,
+    lossy,
+)
 from safevid_dagster.defs.checks import COVERAGE, conserves, coverage, refusals, refusals_spec, with_check
-from safevid_dagster.defs.partitions import SCENES
-from safevid_dagster.defs.queries import queries_without_descriptions, taxonomy_queries
+from safevid_dagster.defs.partitions import LOSSY_SCENES, SCENES, lossy_partition
+from safevid_dagster.defs.queries import lossy_queries, queries_without_descriptions, taxonomy_queries
 from safevid_dagster.defs.resources import SafeVid
 
 
@@ -81,5 +90,26 @@ def pairs_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeV
     return safevid.partitions(
         context,
         PAIRS_WITHOUT_DESCRIPTIONS,
-        lambda scene: make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway, described=False),
+        lambda scene: make_pairs(
+            safevid.settings, safevid.lake, scene, safevid.gateway, track=WITHOUT_DESCRIPTIONS
+        ),
     )
+
+
+@dg.asset(
+    group_name="preferences",
+    kinds={"pytorch"},
+    deps=[lossy_queries],
+    partitions_def=LOSSY_SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="video_model",
+    check_specs=[conserves("lossy_pairs")],
+)
+def lossy_pairs(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Pairs whose queries and chosen answers rest on descriptions that lost a detail: for control arms."""
+
+    def make(key: str) -> StageReport:
+        loss, scene = lossy_partition(key)
+        return make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway, track=lossy(loss))
+
+    return safevid.partitions(context, LOSSY_PAIRS, make)

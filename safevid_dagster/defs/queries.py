@@ -2,12 +2,19 @@
 
 import dagster as dg
 
+from safevid_core.lake import StageReport
 from safevid_core.preferences.refusals import refused_queries
 from safevid_core.queries.generation import make_taxonomy_queries
-from safevid_core.records import QUERIES_WITHOUT_DESCRIPTIONS, TAXONOMY_QUERIES
+from safevid_core.records import (
+    LOSSY_QUERIES,
+    QUERIES_WITHOUT_DESCRIPTIONS,
+    TAXONOMY_QUERIES,
+    WITHOUT_DESCRIPTIONS,
+    lossy,
+)
 from safevid_dagster.defs.checks import conserves, refusals, refusals_spec, with_check
-from safevid_dagster.defs.descriptions import descriptions
-from safevid_dagster.defs.partitions import SCENES
+from safevid_dagster.defs.descriptions import descriptions, lossy_descriptions
+from safevid_dagster.defs.partitions import LOSSY_SCENES, SCENES, lossy_partition
 from safevid_dagster.defs.resources import SafeVid
 
 
@@ -44,6 +51,26 @@ def queries_without_descriptions(context: dg.AssetExecutionContext, safevid: Saf
         context,
         QUERIES_WITHOUT_DESCRIPTIONS,
         lambda scene: make_taxonomy_queries(
-            safevid.settings, safevid.lake, scene, safevid.gateway, described=False
+            safevid.settings, safevid.lake, scene, safevid.gateway, track=WITHOUT_DESCRIPTIONS
         ),
     )
+
+
+@dg.asset(
+    group_name="queries",
+    kinds={"polars"},
+    deps=[lossy_descriptions],
+    partitions_def=LOSSY_SCENES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    check_specs=[conserves("lossy_queries")],
+)
+def lossy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """Queries from descriptions that lost a detail: for control arms."""
+
+    def make(key: str) -> StageReport:
+        loss, scene = lossy_partition(key)
+        return make_taxonomy_queries(
+            safevid.settings, safevid.lake, scene, safevid.gateway, track=lossy(loss)
+        )
+
+    return safevid.partitions(context, LOSSY_QUERIES, make)

@@ -14,7 +14,7 @@ from safevid_core.evaluation.conclusions import ARMS, arm_of, points, what_the_g
 from safevid_core.evaluation.promotion import criteria
 from safevid_core.evaluation.systems import system_of
 from safevid_core.lake import Lake
-from safevid_core.settings import Settings, load_settings
+from safevid_core.settings import LOSSES, Settings, load_settings
 from tests.evaluation.made_measurement import make_measurement
 
 ARMS_OF_SETTINGS = {
@@ -26,6 +26,7 @@ ARMS_OF_SETTINGS = {
     "careful": {"objective": "none", "system_prompt": "Be careful."},
     "own": {"trained_on": "own_style"},
     "blindfold": {"trained_on": "without_descriptions"},
+    "short": {"trained_on": "first_sentence"},
 }
 BEFORE, AFTER = "pocket@0", "pocket@1"
 PERMUTED, TEXT = "permuted_videos@1", "text_only@1"
@@ -49,6 +50,7 @@ def told(settings: Settings, **rates: float) -> list[str]:
         ("permuted_videos@1", "permuted_videos"), ("text_only@1", "text_only"),
         ("shuffled@1", "shuffled_labels"), ("imitation@1", "sft"), ("careful@0", "safety_prompt"),
         ("own@1", "own_style"), ("blindfold@1", "without_descriptions"),
+        ("short@1", "first_sentence"),
     ],
 )  # fmt: skip
 def test_an_arm_is_known_by_what_it_lacks_whatever_its_name(
@@ -84,6 +86,10 @@ def test_a_rival_that_meets_every_bar_holds_no_candidate_back(
     case = criteria.Case(settings, Lake(tmp_path, "pocket"), system_of(settings, AFTER), [], None)
     controls = [each for each in case.criteria() if each.name.startswith("control")]
     assert [(each.name, each.met) for each in controls] == [(f"control {PERMUTED}", True)]
+
+
+def test_every_loss_is_an_arm_with_words_for_what_it_lacks() -> None:
+    assert set(LOSSES) < set(ARMS)
 
 
 def test_a_gain_beyond_both_blind_arms_counts_by_what_lies_beyond_the_better(settings: Settings) -> None:

@@ -24,6 +24,7 @@ from safevid_core.records import (
     RELEASE,
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
+    WITHOUT_DESCRIPTIONS,
     StageRows,
     Table,
     sequence_outcomes,
@@ -190,7 +191,7 @@ def test_pairs_without_descriptions_stand_apart_and_say_nothing_of_the_video(
     commit_queries(lake, table=QUERIES_WITHOUT_DESCRIPTIONS, described=False)
     gateway = Gateway(settings)
     make_pairs(settings, lake, "kitchen", gateway)
-    make_pairs(settings, lake, "kitchen", gateway, described=False)
+    make_pairs(settings, lake, "kitchen", gateway, track=WITHOUT_DESCRIPTIONS)
     audit_partition(lake, PAIRS_WITHOUT_DESCRIPTIONS, "kitchen")
     rows = {row["query_id"]: row for row in lake.read(PAIRS_WITHOUT_DESCRIPTIONS).iter_rows(named=True)}
     assert set(rows) == set(QUERIES) - {"fire-refused"}

@@ -22,6 +22,7 @@ from safevid_core.records import (
     DESCRIPTIONS,
     QUERIES_WITHOUT_DESCRIPTIONS,
     TAXONOMY_QUERIES,
+    WITHOUT_DESCRIPTIONS,
     StageRows,
     sequence_outcomes,
 )
@@ -230,7 +231,7 @@ def test_queries_without_descriptions_are_generic_and_stand_apart(settings: Sett
     commit(lake, rows)
     gateway = Gateway(settings)
     make_taxonomy_queries(settings, lake, "kitchen", gateway)
-    report = make_taxonomy_queries(settings, lake, "kitchen", gateway, described=False)
+    report = make_taxonomy_queries(settings, lake, "kitchen", gateway, track=WITHOUT_DESCRIPTIONS)
     audit_partition(lake, QUERIES_WITHOUT_DESCRIPTIONS, "kitchen")
     assert not make_taxonomy_queries(settings, lake, "kitchen", gateway).computed  # the others are untouched
     blind, seeing = lake.read(QUERIES_WITHOUT_DESCRIPTIONS), lake.read(TAXONOMY_QUERIES)
@@ -259,6 +260,6 @@ def test_without_descriptions_nothing_of_a_clip_but_its_id_reaches_the_asker(
     for name, some in (("one", rows), ("other", others)):
         lake = Lake(tmp_path / name, "pocket")
         commit(lake, some)
-        make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings), described=False)
+        make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings), track=WITHOUT_DESCRIPTIONS)
         queries.append(lake.read(QUERIES_WITHOUT_DESCRIPTIONS).drop("request_key"))
     assert queries[0].equals(queries[1])
