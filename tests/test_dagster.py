@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[1]
 
 ASSETS = {
@@ -84,3 +86,26 @@ def test_importing_the_core_is_cheap_and_bare() -> None:
         [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_an_arm_of_a_loss_is_made_over_its_own_partitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    from safevid_core.lake import Lake
+    from safevid_core.settings import load_settings
+    from safevid_dagster.definitions import defs
+    from safevid_dagster.launch import run_step, steps
+
+    monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
+    arms = {"policies": {"short": {"trained_on": "first_sentence"}}}
+    settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
+    lossy = [step for step in steps(settings) if step.asset.startswith("lossy_")]
+    assert [step.asset for step in lossy] == ["lossy_descriptions", "lossy_queries", "lossy_pairs"]
+    assert not any(step.asset.startswith("lossy_") for step in steps(load_settings("pocket")))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_step(defs(), instance, lossy[0]).succeeded
+    made = Lake(tmp_path, "pocket").partitions("lossy_descriptions")
+    assert len(made) == 30
+    assert {name.split("|")[0] for name in made} == {"first_sentence"}

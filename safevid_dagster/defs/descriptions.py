@@ -89,7 +89,7 @@ def lossy_descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> d
     return safevid.partitions(
         context,
         LOSSY_DESCRIPTIONS,
-        lambda key: make_lossy_descriptions(
-            safevid.settings, safevid.lake, *lossy_partition(key), safevid.gateway
+        lambda partition: make_lossy_descriptions(
+            safevid.settings, safevid.lake, *lossy_partition(partition), safevid.gateway
         ),
     )

@@ -25,7 +25,7 @@ MEASUREMENTS = dg.MultiPartitionsDefinition(
 )
 
 
-def lossy_partition(key: str) -> tuple[str, str]:
-    """The loss and the scene of a two-dimensional partition key."""
-    assert isinstance(key, dg.MultiPartitionKey)
-    return key.keys_by_dimension["loss"], key.keys_by_dimension["scene"]
+def lossy_partition(partition: str) -> tuple[str, str]:
+    """The loss and the scene of a lake partition, which is named as the two-dimensional key is."""
+    loss, scene = partition.split("|")
+    return loss, scene

@@ -108,8 +108,8 @@ def pairs_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeV
 def lossy_pairs(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Pairs whose queries and chosen answers rest on descriptions that lost a detail: for control arms."""
 
-    def make(key: str) -> StageReport:
-        loss, scene = lossy_partition(key)
+    def make(partition: str) -> StageReport:
+        loss, scene = lossy_partition(partition)
         return make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway, track=lossy(loss))
 
     return safevid.partitions(context, LOSSY_PAIRS, make)

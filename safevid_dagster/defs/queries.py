@@ -67,8 +67,8 @@ def queries_without_descriptions(context: dg.AssetExecutionContext, safevid: Saf
 def lossy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Queries from descriptions that lost a detail: for control arms."""
 
-    def make(key: str) -> StageReport:
-        loss, scene = lossy_partition(key)
+    def make(partition: str) -> StageReport:
+        loss, scene = lossy_partition(partition)
         return make_taxonomy_queries(
             safevid.settings, safevid.lake, scene, safevid.gateway, track=lossy(loss)
         )
