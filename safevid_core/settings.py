@@ -14,7 +14,13 @@ from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as UnreadableVariable
 
 PROFILES = Path(__file__).parent / "profiles"
 PACKAGE = Path(__file__).parent
@@ -440,7 +446,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
+        # `load_settings` reads the environment itself, to lay a caller's overrides over it.
+        return (init_settings,)
 
     @property
     def ledger_url(self) -> str:
@@ -462,12 +469,12 @@ def systems_of(policies: Mapping[str, Policy], controls: tuple[str, ...]) -> tup
 def load_settings(
     profile: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Settings from a profile, a user's YAML file, the environment and keyword overrides.
+    """Settings from a profile, a user's YAML file, the environment and overrides, each laid over the last.
 
     Args:
         profile: Name of a file under ``profiles/``. Defaults to ``SAFEVID_PROFILE`` or ``pocket``.
         file: YAML with the keys to change. Defaults to ``SAFEVID_SETTINGS`` if that is set.
-        overrides: A nested mapping laid over both.
+        overrides: A nested mapping.
 
     A folder named in ``SAFEVID_CLIPS`` is added to the corpus sources.
 
@@ -480,6 +487,10 @@ def load_settings(
     tree = _read_profile(profile_file)
     if file is not None:
         tree = merge(tree, _read_yaml(file))
+    try:
+        tree = merge(tree, EnvSettingsSource(Settings)())
+    except UnreadableVariable as error:
+        raise SettingsError(f"environment: {error}; write a list or a mapping as JSON") from None
     tree = merge(tree, dict(overrides or {}))
     if os.environ.get("SAFEVID_CLIPS"):
         own = {"kind": "folder", "path": str(Path(os.environ["SAFEVID_CLIPS"]).absolute())}

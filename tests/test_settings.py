@@ -30,8 +30,16 @@ def test_layers_are_laid_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 5\nalignment: {beta: 0.2}\n")
     monkeypatch.setenv("SAFEVID_SEED", "7")
-    settings = load_settings("pocket", file, {"alignment": {"epochs": 2}})
+    monkeypatch.setenv("SAFEVID_MODELS__BUDGET_USD", "3")
+    settings = load_settings("pocket", file, {"alignment": {"epochs": 2}, "models": {"budget_usd": 1}})
     assert (settings.seed, settings.alignment.beta, settings.alignment.epochs) == (7, 0.2, 2)
+    assert settings.models.budget_usd == 1
+
+
+def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEVID_ALIGNMENT__DATA_SCALES", "all")
+    with pytest.raises(SettingsError, match=r"environment: .*; write a list or a mapping as JSON"):
+        load_settings("pocket")
 
 
 @pytest.mark.parametrize(
