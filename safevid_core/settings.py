@@ -110,18 +110,32 @@ class JudgeModel(TextModel):
 class VideoModel(Group):
     """A video language model, local (transformers) or served (OpenAI-compatible)."""
 
-    family: Literal["llava_next_video", "qwen2_5_vl", "internvl"]
+    family: str = Field(
+        description="How it takes a video: an entry of models/families.py (llava_next_video, qwen2_5_vl, "
+        "internvl)."
+    )
     path: str = Field(description="Checkpoint folder or hub id; for a served model its litellm string.")
     revision: str = "main"
     served_at: str | None = Field(None, description="Base URL of an OpenAI-compatible server; None is local.")
     api_key_env: str | None = None
     frames: int = Field(8, ge=1, description="Uniform frames shown to the model.")
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    quantisation: Literal["none", "4bit"] = Field(
+        "none",
+        description="Weights of a local language model in NF4 by bitsandbytes, computing in `dtype`; what "
+        "sees stays whole. There is no 8-bit: it looks for outliers over the whole batch, so that answers "
+        "would hang on each other.",
+    )
     device: str = "cpu"
     batch_size: int = Field(32, ge=1)
     threads: int | None = Field(None, ge=1, description="Torch threads; None is torch's choice.")
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(0.0, ge=0)
+
+    @property
+    def precision(self) -> str:
+        """What the model computes with, as far as it decides the answers."""
+        return self.dtype if self.quantisation == "none" else f"{self.dtype}/{self.quantisation}"
 
 
 class ModelTerms(Group):
@@ -303,6 +317,12 @@ class AlignmentSettings(Group):
     )
     workers: int = Field(1, ge=1, description="Training processes at once.")
     threads: int | None = Field(None, description="Torch threads a process; None leaves torch's choice.")
+
+    @model_validator(mode="after")
+    def _base_is_whole(self) -> AlignmentSettings:
+        if self.base.quantisation != "none":
+            raise ValueError("base.quantisation: a quantised model is not trained; say none")
+        return self
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from safevid_core.models.families import FAMILIES
+from safevid_core.models.families import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ class FeatureStore:
     """
 
     def __init__(self, model: PreTrainedModel, family: str) -> None:
-        self._family = FAMILIES[family]
+        self._family = family_of(family)
         self._encode = getattr(model.model, f"get_{self._family.feature_key}_features")
         self._model = model
         self._features: dict[str, Any] = {}

@@ -86,7 +86,7 @@ def video_model_identity(model: VideoModel) -> str:
 
 def video_model_hash(model: VideoModel) -> str:
     """What decides a video model's answers; where it lies and how it is batched do not."""
-    decides = (model.family, model.frames, model.dtype, model.max_new_tokens, model.temperature)
+    decides = (model.family, model.frames, model.precision, model.max_new_tokens, model.temperature)
     return settings_hash(video_model_identity(model), *decides)
 
 

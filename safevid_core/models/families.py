@@ -19,15 +19,24 @@ if TYPE_CHECKING:
     import torch
 
 
+class FamilyError(ValueError):
+    """A family that is not in the table."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """How one family takes a video.
+    """How one family takes a video; `name` is its `model_type` in transformers.
+
+    The chat template and the size of the pictures come with the checkpoint's own processor. A server is sent
+    frames as a list of images, whatever the family.
 
     Attributes:
         pixels: Name of the model input that holds the frames.
         rows_a_video: Whether `pixels` has one row a video (else rows of all videos follow each other).
         feature_key: The key under which cached vision features go into `mm_encoder_outputs`.
         timed: Whether the frames' times reach the model.
+        frame_side: Longest side in pixels of a frame that is sent to a server. More is not seen: the family's
+            processor scales a frame down to it.
     """
 
     name: str
@@ -35,17 +44,38 @@ class Family:
     rows_a_video: bool
     feature_key: str
     timed: bool = False
+    frame_side: int = 672
 
 
 FAMILIES = {
     family.name: family
     for family in (
+        # 672: the largest of LLaVA-NeXT's image grids. A video's frames are cut to 336.
         Family("llava_next_video", "pixel_values_videos", rows_a_video=True, feature_key="video"),
-        Family("qwen2_5_vl", "pixel_values_videos", rows_a_video=False, feature_key="video", timed=True),
-        # InternVL's video reaches the model as images: `pixel_values`, one row a frame.
-        Family("internvl", "pixel_values", rows_a_video=False, feature_key="image"),
+        # 776: the square of 768 tokens of 28 x 28 pixels, the most that qwen-vl-utils gives a frame.
+        Family(
+            "qwen2_5_vl",
+            "pixel_values_videos",
+            rows_a_video=False,
+            feature_key="video",
+            timed=True,
+            frame_side=776,
+        ),
+        # InternVL's video reaches the model as images: `pixel_values`, one row a frame, one tile of 448.
+        Family("internvl", "pixel_values", rows_a_video=False, feature_key="image", frame_side=448),
     )
 }
+
+
+def family_of(name: str) -> Family:
+    """The entry of the table.
+
+    Raises:
+        FamilyError: If there is none.
+    """
+    if name not in FAMILIES:
+        raise FamilyError(f"no model family {name!r}; mend the model's `family`: {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
 def conversation(
@@ -86,7 +116,7 @@ def build_inputs(
     Raises:
         ValueError: If only some conversations have a video.
     """
-    family = FAMILIES[family] if isinstance(family, str) else family
+    family = family_of(family) if isinstance(family, str) else family
     shown = [video for video in videos if video is not None]
     if len(videos) != len(conversations) or len(shown) not in (0, len(conversations)):
         raise ValueError("a batch must have a video for each conversation, or for none")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, text_of_times
-from safevid_core.models.families import FAMILIES, build_inputs, conversation
+from safevid_core.models.families import build_inputs, conversation, family_of
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
 from safevid_core.settings import TextModel, VideoModel
@@ -37,6 +37,8 @@ _GENERATION = "generation/1"
 _BATCHES_SORTED_TOGETHER = 16
 _JPEG_QUALITY = 90
 _PICTURES = ("still", "image")
+# What sees is small beside what speaks, and what it loses nothing later brings back.
+_NOT_QUANTISED = ("model.vision_tower", "model.visual", "model.multi_modal_projector", "lm_head")
 
 
 class CheckpointError(RuntimeError):
@@ -89,8 +91,15 @@ def open_video_chat(model: VideoModel, gateway: Gateway, *, adapter: Path | None
         adapter: Folder of a peft adapter to merge into a local checkpoint.
 
     Raises:
-        CheckpointError: If a local folder holds no checkpoint, or an adapter is given for a served model.
+        CheckpointError: If a local folder holds no checkpoint, or an adapter is given for a model that is
+            served or quantised.
+        FamilyError: If there is no such family.
     """
+    family_of(model.family)
+    if adapter is not None and model.quantisation != "none":
+        raise CheckpointError(
+            f"{model.path}: an adapter is merged into whole weights; set quantisation: none"
+        )
     if model.served_at is None:
         return LocalVideoChat(model, gateway, adapter=adapter)
     if adapter is not None:
@@ -116,7 +125,7 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
     try:
         processor = AutoProcessor.from_pretrained(model.path, **where)
         loaded = AutoModelForImageTextToText.from_pretrained(
-            model.path, dtype=getattr(torch, model.dtype), **where
+            model.path, dtype=getattr(torch, model.dtype), **where, **_quantised(model)
         )
     except (OSError, ValueError, KeyError) as error:
         line = str(error).strip().splitlines()[0]
@@ -126,6 +135,22 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
 
         loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
     return loaded.to(model.device).eval(), processor
+
+
+def _quantised(model: VideoModel) -> dict[str, Any]:
+    """What `from_pretrained` is told of the quantisation; weights are quantised on the device."""
+    if model.quantisation == "none":
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=getattr(torch, model.dtype),
+        llm_int8_skip_modules=list(_NOT_QUANTISED),
+    )
+    return {"quantization_config": config, "device_map": {"": model.device}}
 
 
 def checkpoint_identity(model: VideoModel, adapter: Path | None = None) -> str:
@@ -222,9 +247,9 @@ class LocalVideoChat:
         except VideoError as error:
             media = f"unreadable:{error}"
         parts = [
-            _GENERATION, self.identity, model.family, model.dtype, model.max_new_tokens, model.temperature,
-            question.system, question.prompt, *_shown_of(question, model.frames, media),
-            question.sample_index,
+            _GENERATION, self.identity, model.family, model.precision, model.max_new_tokens,
+            model.temperature, question.system, question.prompt,
+            *_shown_of(question, model.frames, media), question.sample_index,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -388,7 +413,7 @@ def generate(
     """One batch of answers, greedy at temperature 0, else sampled with noise drawn from each key."""
     import torch
 
-    inputs = build_inputs(FAMILIES[model.family], processor, conversations, videos, as_images=as_images)
+    inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
     inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
     noise = [_gumbel_noise(model.temperature, keys, loaded.device)] if model.temperature > 0 else []
     with torch.inference_mode():
@@ -452,6 +477,7 @@ class ServedVideoChat:
     def __init__(self, model: VideoModel, gateway: Gateway) -> None:
         self.model = model
         self.identity = f"{model.path}@{model.revision}"
+        self._side = family_of(model.family).frame_side
         self._gateway = gateway
         self._text_model = TextModel(
             model=model.path,
@@ -474,7 +500,9 @@ class ServedVideoChat:
         shown = _shown_of(question, self.model.frames, media)
         return ChatRequest(
             self._text_model,
-            _messages(question, [{"type": "frames", "frames": shown, "jpeg": _JPEG_QUALITY}]),
+            _messages(
+                question, [{"type": "frames", "frames": shown, "jpeg": _JPEG_QUALITY, "side": self._side}]
+            ),
             media=(media,) if media else (),
             sample_index=question.sample_index,
             render=lambda: self._render(question),
@@ -486,7 +514,7 @@ class ServedVideoChat:
         if frames is None:
             return _messages(question, []), ()
         images = [
-            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_jpeg(pixels)}"}}
+            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_jpeg(pixels, self._side)}"}}
             for pixels in frames.pixels
         ]
         return _messages(question, images), tuple(frames.times_s)
@@ -498,9 +526,10 @@ def _messages(question: VideoQuestion, shown: list[dict[str, Any]]) -> list[dict
     return [*system, {"role": "user", "content": content}]
 
 
-def _jpeg(pixels: Any) -> str:
+def _jpeg(pixels: Any, side: int) -> str:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((side, side), Image.Resampling.BICUBIC)  # which never makes it larger
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()

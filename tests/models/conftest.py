@@ -63,14 +63,14 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     made = {}
     for family, name in ARCHITECTURES.items():
         model, processor = create(name, type(tokenizer).from_pretrained(root / "tokenizer"))
-        _loosen(model)
+        loosen(model)
         made[family] = root / family
         model.save_pretrained(made[family])
         processor.save_pretrained(made[family])
     return made
 
 
-def _loosen(model: Any) -> None:
+def loosen(model: Any) -> None:
     # Stock initial weights answer everything alike; larger ones make answers hang on the input.
     import torch
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safevid_core.models.families import FAMILIES, build_inputs, conversation, frames_a_second, prompt_text
+from safevid_core.models.families import (
+    FAMILIES,
+    Family,
+    FamilyError,
+    build_inputs,
+    conversation,
+    frames_a_second,
+    prompt_text,
+)
 from safevid_core.models.llm import Gateway
 from safevid_core.models.video_chat import (
     CheckpointError,
@@ -24,6 +32,7 @@ from safevid_core.models.video_chat import (
 from safevid_core.settings import Settings, VideoModel
 from safevid_core.video.decoding import Frames, decode_uniform
 from tests.models.chat_server import ChatServer
+from tests.models.conftest import loosen
 
 every_family = pytest.mark.parametrize("family", list(FAMILIES))
 POCKET = Path("safevid_core/pocket/checkpoints").absolute()
@@ -195,6 +204,101 @@ def test_an_unusable_video_fails_its_own_row_and_is_not_kept(
     assert (gateway.spend("x").calls, gateway.spend("x").failed) == (1, 3)
 
 
+@every_family
+def test_four_bit_weights_answer_as_one_by_one_under_a_key_of_their_own(
+    family: str, fresh: Callable[[], Gateway], video_model: Callable[..., VideoModel], clips: list[Path]
+) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    model = video_model(family, quantisation="4bit", batch_size=8)
+    chat = open_video_chat(model, fresh())
+    asked = questions(clips)[:6]
+    together = chat.answer_many(asked, asset="x")
+    layers = [type(part) for part in chat.loaded()[0].modules()]  # type: ignore[attr-defined]
+    assert layers.count(Linear4bit) > 10
+    alone = open_video_chat(model.model_copy(update={"batch_size": 1}), fresh())
+    assert [a.text for a in together] == [a.text for a in alone.answer_many(asked, asset="x")]
+    assert len({answer.text for answer in together}) > 2
+    whole = open_video_chat(video_model(family), fresh()).answer_many(asked, asset="x")
+    assert not {a.request_key for a in whole} & {a.request_key for a in together}
+    with pytest.raises(CheckpointError, match="quantisation: none"):
+        open_video_chat(model, fresh(), adapter=Path("somewhere"))
+
+
+def test_another_family_is_one_entry(
+    fresh: Callable[[], Gateway], clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLaVA-OneVision, which no code of ours names, by its line in the table and a checkpoint on disk."""
+    save_llava_onevision(tmp_path)
+    model = VideoModel(
+        family="llava_onevision", path=str(tmp_path), frames=4, dtype="float32", max_new_tokens=8
+    )
+    with pytest.raises(FamilyError, match=r"'llava_onevision'.*llava_next_video, qwen2_5_vl, internvl"):
+        open_video_chat(model, fresh())
+    entry = Family("llava_onevision", "pixel_values_videos", rows_a_video=True, feature_key="video")
+    monkeypatch.setitem(FAMILIES, entry.name, entry)
+    chat = open_video_chat(model, fresh())
+    answers = chat.answer_many([VideoQuestion("What is this?", str(clip)) for clip in clips], asset="x")
+    assert [answer.outcome for answer in answers] == ["ok"] * len(clips)
+    assert len({answer.text for answer in answers}) > 1
+
+
+def save_llava_onevision(folder: Path) -> None:
+    """A small checkpoint of the real architecture, random weights."""
+    import torch
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
+
+    from safevid_core.pocket.build import tokenizer as tokens
+
+    tokenizer = tokens.train_tokenizer(0)
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=48,
+        patch_size=8,
+    )  # fmt: skip
+    config = LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids(tokens.IMAGE),
+        video_token_index=tokenizer.convert_tokens_to_ids(tokens.VIDEO),
+        image_grid_pinpoints=[[48, 48]],
+    )
+    torch.manual_seed(0)
+    model = LlavaOnevisionForConditionalGeneration(config)
+    loosen(model)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    square = {"height": 48, "width": 48}
+    processor = LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=[[48, 48]]),
+        video_processor=LlavaOnevisionVideoProcessor(size=square),
+        tokenizer=tokenizer,
+        num_image_tokens=36,
+        vision_feature_select_strategy="full",
+        image_token=tokens.IMAGE,
+        video_token=tokens.VIDEO,
+        chat_template="{% for m in messages %}{% for part in m['content'] %}{% if part['type'] == 'video' %}"
+        + tokens.VIDEO
+        + "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}",
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
 def test_a_missing_checkpoint_is_named(gateway: Gateway, tmp_path: Path) -> None:
     model = VideoModel(family="llava_next_video", path=str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match="nowhere"):
@@ -242,6 +346,21 @@ def test_a_served_model_gets_the_frames_as_images(
     again = chat.answer_many(asked[:3], asset="x")
     assert all(answer.cached for answer in again)
     assert again[0].frame_times == pytest.approx(answers[0].frame_times)
+
+
+def test_a_large_frame_is_sent_no_larger_than_the_family_sees_it(
+    server: ChatServer, gateway: Gateway, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    large = tmp_path / "large.png"
+    Image.fromarray(np.zeros((500, 1000, 3), np.uint8)).save(large)
+    model = VideoModel(family="internvl", path="openai/served", served_at=server.url)
+    open_video_chat(model, gateway).answer_many(
+        [VideoQuestion("What?", str(large), video="still")], asset="x"
+    )
+    url = server.seen[0]["messages"][0]["content"][0]["image_url"]["url"]
+    assert Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).size == (448, 224)
 
 
 def _images(body: dict) -> int:
