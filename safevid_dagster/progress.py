@@ -15,10 +15,12 @@ class ProgressLog:
     """Tells the log of a run how its questions go, by one line every `every_s` seconds at most.
 
     Attributes:
+        log: Of the run.
         part: What is at work, in front of each line: `kitchen (3 of 30): `. Empty where there is one part.
     """
 
     def __init__(self, every_s: float) -> None:
+        self.log = dg.get_dagster_logger()
         self.part = ""
         self._every_s = every_s
         self._told = time.monotonic()
@@ -27,7 +29,7 @@ class ProgressLog:
         now = time.monotonic()
         if now - self._told >= self._every_s:
             self._told = now
-            dg.get_dagster_logger().info("%s%s", self.part, progress)
+            self.log.info("%s%s", self.part, progress)
 
 
 def spend_metadata(spend: Spend) -> dict[str, float]:

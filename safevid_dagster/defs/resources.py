@@ -87,7 +87,7 @@ class SafeVid(dg.ConfigurableResource):
         Raises:
             dg.Failure: If a budget is needed first, or no model can be asked.
         """
-        with self._asking(table, [WHOLE]):
+        with self._asking(context, table, [WHOLE]):
             report = make()
         return self._result(context, table, {WHOLE: report})
 
@@ -110,7 +110,7 @@ class SafeVid(dg.ConfigurableResource):
         reports: dict[str, StageReport] = {}
         failures: dict[str, list[str]] = {}
         keys = context.partition_keys
-        with self._asking(table, [name(key) for key in keys]):
+        with self._asking(context, table, [name(key) for key in keys]):
             for number, key in enumerate(keys, 1):
                 self._progress.part = f"{key} ({number} of {len(keys)}): "
                 try:
@@ -138,9 +138,11 @@ class SafeVid(dg.ConfigurableResource):
         return self._result(context, table, dict(zip(context.partition_keys, reports, strict=True)))
 
     @contextmanager
-    def _asking(self, table: Table, partitions: Sequence[str]) -> Iterator[None]:
+    def _asking(
+        self, context: dg.AssetExecutionContext, table: Table, partitions: Sequence[str]
+    ) -> Iterator[None]:
         """Around a stage that may ask models: its budget before, and what cannot be asked as one line."""
-        self._progress.part = ""
+        self._progress.log, self._progress.part = context.log, ""
         try:
             require_budget(self.settings, self.lake, table.name, partitions)
             yield

@@ -54,12 +54,19 @@ def test_calls_are_booked_on_the_run_and_its_figures_are_in_the_metadata(
 
 
 def test_the_log_tells_of_progress_now_and_then_and_at_the_end(
-    server: ChatServer, materialise: Materialise, instance: dg.DagsterInstance, environment: Any
+    server: ChatServer,
+    materialise: Materialise,
+    instance: dg.DagsterInstance,
+    environment: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     environment.setenv("SAFEVID_MODELS__PROGRESS_S", "0.05")
     server.delay_s = 0.1
     server.queue(*[DESCRIBED] * 4)
     result = materialise("descriptions", *SCENES)
+    elsewhere = {record.name for record in caplog.records if "bathroom (2 of 2)" in record.getMessage()}
+    assert elsewhere <= {"dagster"}, "a run whose console is quiet prints nothing"
     lines = [line for line in log_of(instance, result.run_id) if "descriptions: " in line]
     assert any(line.startswith("bathroom (2 of 2): descriptions: ") and " left" in line for line in lines)
     assert "descriptions: 4 done, 0 cached, 0 failed, 72 tokens, 0.0000 USD" in lines[-1]
