@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import socket
@@ -143,13 +144,14 @@ def demo(settings: Settings, home: Path) -> int:
     from safevid_dagster.definitions import defs
 
     definitions = defs()
-    recomputed, failed = 0, False
+    recomputed, failed, notes = 0, False, Notes()
+    logging.getLogger().addHandler(notes)
     with dg.DagsterInstance.get() as instance:
         plan = list(steps(settings))
         for number, step in enumerate(plan, 1):
             print(f"[{number:2}/{len(plan)}] {step.asset:32}", end="", flush=True)
             line = run_step(definitions, instance, step)
-            print(line.text, flush=True)
+            print("\n      ".join([line.text, *notes.taken()]), flush=True)
             recomputed += line.recomputed
             if not line.succeeded:
                 failed = True
@@ -159,6 +161,22 @@ def demo(settings: Settings, home: Path) -> int:
         return 1
     conclude(settings, home.parent, recomputed, time.monotonic() - started)
     return 0
+
+
+class Notes(logging.Handler):
+    """Warnings of a step, kept until its line is written."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(" ".join(record.getMessage().split()))
+
+    def taken(self) -> list[str]:
+        """Each warning once, and none of them again."""
+        lines, self._lines = list(dict.fromkeys(self._lines)), []
+        return lines
 
 
 def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) -> None:

@@ -1,10 +1,13 @@
 """The launcher's own errors are one clear line."""
 
+import logging
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from safevid_dagster.launch import Notes
 
 PROJECT = Path(__file__).parents[2]
 
@@ -45,3 +48,17 @@ def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "did you mean 'scene_margin'?" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_warnings_of_a_step_wait_for_its_line_and_are_told_once() -> None:
+    notes = Notes()
+    logger = logging.getLogger("safevid_core.somewhere")
+    logger.addHandler(notes)
+    try:
+        for _ in range(2):
+            logger.warning("Video-SafetyBench: the files hold %d rows,\nnot all", 120)
+        logger.info("nothing to tell")
+    finally:
+        logger.removeHandler(notes)
+    assert notes.taken() == ["Video-SafetyBench: the files hold 120 rows, not all"]
+    assert notes.taken() == []
