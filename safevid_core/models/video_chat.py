@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -141,6 +142,11 @@ def _quantised(model: VideoModel) -> dict[str, Any]:
     """What `from_pretrained` is told of the quantisation; weights are quantised on the device."""
     if model.quantisation == "none":
         return {}
+    if find_spec("bitsandbytes") is None:
+        raise CheckpointError(
+            f"{model.path}: quantisation: {model.quantisation} needs bitsandbytes, which is not installed; "
+            "install it (`uv pip install bitsandbytes`) or set quantisation: none"
+        )
     import torch
     from transformers import BitsAndBytesConfig
 

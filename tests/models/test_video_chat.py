@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from safevid_core.models import video_chat
 from safevid_core.models.families import (
     FAMILIES,
     Family,
@@ -208,14 +209,13 @@ def test_an_unusable_video_fails_its_own_row_and_is_not_kept(
 def test_four_bit_weights_answer_as_one_by_one_under_a_key_of_their_own(
     family: str, fresh: Callable[[], Gateway], video_model: Callable[..., VideoModel], clips: list[Path]
 ) -> None:
-    from bitsandbytes.nn import Linear4bit
-
+    four_bit = pytest.importorskip("bitsandbytes.nn").Linear4bit
     model = video_model(family, quantisation="4bit", batch_size=8)
     chat = open_video_chat(model, fresh())
     asked = questions(clips)[:6]
     together = chat.answer_many(asked, asset="x")
     layers = [type(part) for part in chat.loaded()[0].modules()]  # type: ignore[attr-defined]
-    assert layers.count(Linear4bit) > 10
+    assert layers.count(four_bit) > 10
     alone = open_video_chat(model.model_copy(update={"batch_size": 1}), fresh())
     assert [a.text for a in together] == [a.text for a in alone.answer_many(asked, asset="x")]
     assert len({answer.text for answer in together}) > 2
@@ -223,6 +223,17 @@ def test_four_bit_weights_answer_as_one_by_one_under_a_key_of_their_own(
     assert not {a.request_key for a in whole} & {a.request_key for a in together}
     with pytest.raises(CheckpointError, match="quantisation: none"):
         open_video_chat(model, fresh(), adapter=Path("somewhere"))
+
+
+def test_four_bits_without_their_package_are_one_line_with_the_mend(
+    fresh: Callable[[], Gateway],
+    video_model: Callable[..., VideoModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(video_chat, "find_spec", lambda name: None)
+    chat = open_video_chat(video_model("qwen2_5_vl", quantisation="4bit"), fresh())
+    with pytest.raises(CheckpointError, match=r"4bit needs bitsandbytes.*; install it"):
+        chat.loaded()  # type: ignore[attr-defined]
 
 
 def test_another_family_is_one_entry(
