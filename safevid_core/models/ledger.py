@@ -201,8 +201,9 @@ class Ledger:
     def answers(self, keys: Iterable[str]) -> dict[str, Call]:
         """The served call of each key that has one."""
         found: dict[str, Call] = {}
-        with self.reading() as connection:
-            for some in _portions(list(keys)):
+        wanted = list(keys)
+        with self.reading() as connection, _mapped(connection, len(wanted)):
+            for some in _portions(wanted):
                 found.update(_served(connection, some))
         return found
 
@@ -509,6 +510,22 @@ def _served(connection: Connection, keys: Sequence[str]) -> dict[str, Call]:
     return {row[0]: Call._make(row) for row in rows}
 
 
+@contextmanager
+def _mapped(connection: Connection, keys: int) -> Iterator[None]:
+    """SQLite's file mapped into memory while many keys are read: they are hashes, in all corners of it.
+
+    Not for longer: the mapped pages count as the process's memory, and the file grows with each call.
+    """
+    if connection.dialect.name != "sqlite" or keys <= _KEYS_A_QUERY:
+        yield
+        return
+    connection.exec_driver_sql(f"PRAGMA mmap_size={_MAPPED_BYTES}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql("PRAGMA mmap_size=0")
+
+
 def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(keys), _KEYS_A_QUERY):
         yield keys[start : start + _KEYS_A_QUERY]
@@ -545,8 +562,6 @@ def _tune_sqlite(engine: Engine) -> None:
         connection.execute(f"PRAGMA busy_timeout={int(busy_s * 1000)}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        # Keys are hashes, so that reading many goes to all corners of the file: map it, if it is there.
-        connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:

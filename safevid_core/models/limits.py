@@ -21,6 +21,7 @@ from safevid_core.settings import GatewaySettings, ModelTerms
 
 MINUTE_S = 60.0
 PROBES = 3  # that a provider may leave unanswered before its questions fail at once
+_SLOTS = 600  # of a window
 _DOWN_WAITS = 10  # so many times the wait between probes, until it is probed again
 
 # Names of the headers that tell limits: OpenAI's, which most servers copy, and Anthropic's.
@@ -136,12 +137,15 @@ class ModelLimits:
 
 
 class Window:
-    """An amount that may be used in any stretch of a minute; no limit where `limit` is None."""
+    """An amount that may be used in any stretch of a minute; no limit where `limit` is None.
+
+    What is used within a six-hundredth of the stretch counts as used at once, at the end of it.
+    """
 
     def __init__(self, limit: float | None, seconds: float | None = None) -> None:
         self.limit = limit
         self._seconds = MINUTE_S if seconds is None else seconds
-        self._used: deque[tuple[float, float]] = deque()
+        self._used: deque[tuple[float, float]] = deque()  # until when, and how much
         self._total = 0.0
 
     @property
@@ -167,14 +171,20 @@ class Window:
 
     def take(self, amount: float) -> None:
         if self.limit is not None:
-            self._used.append((time.monotonic(), amount))
-            self._total += amount
+            self._add(amount)
 
     def correct(self, difference: float) -> None:
         """Count so much more, or less, as used just now."""
         if self.limit is not None and self._used:
-            self._used.append((time.monotonic(), difference))
-            self._total += difference
+            self._add(difference)
+
+    def _add(self, amount: float) -> None:
+        now = time.monotonic()
+        if not self._used or self._used[-1][0] < now:
+            self._used.append((now + self._seconds / _SLOTS, 0.0))
+        until, used = self._used[-1]
+        self._used[-1] = (until, used + amount)
+        self._total += amount
 
 
 class Breaker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -36,6 +37,17 @@ def test_a_window_without_a_limit_never_waits() -> None:
     window = Window(None)
     window.take(1e9)
     assert window.wait_s(1e9) == 0
+
+
+def test_a_window_stays_small_however_many_calls_a_minute_it_sees() -> None:
+    window = Window(1e9, 60)
+    tracemalloc.start()
+    for _ in range(20_000):
+        window.take(100)
+        window.correct(-1)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 100_000
 
 
 def test_tokens_that_were_not_used_make_room() -> None:
