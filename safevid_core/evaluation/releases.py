@@ -61,6 +61,22 @@ def make_release(
     return report
 
 
+def refuse_unanswered(benchmark: str, spent: Mapping[str, Any]) -> None:
+    """Stop a draw in which questions went unanswered: a release is for ever.
+
+    Args:
+        spent: As of :func:`safevid_core.models.teacher.spend_info`.
+
+    Raises:
+        EvaluationError: With their number.
+    """
+    if spent["unanswered"]:
+        raise EvaluationError(
+            f"{benchmark}: {spent['unanswered']} questions found no model that answers, so nothing is drawn; "
+            "the answers so far are in the ledger; see the models' providers and run again"
+        )
+
+
 def keep_release(lake: Lake, table: Table) -> str | None:
     """Keep the release in use under its hash, unless that was done before; None where none is in use."""
     manifest = lake.manifest(table.name, WHOLE)

@@ -19,9 +19,11 @@ from safevid_core.lake import Lake
 from safevid_core.models.llm import Gateway
 from safevid_core.queries.generation import plan_queries
 from safevid_core.records import DESCRIPTIONS, SAFEVIDBENCH_BASE, VIDEO_CORPUS
+from safevid_core.settings import TextModel
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 from tests.evaluation.conftest import Evaluated
 from tests.evaluation.small_lake import build_lake, put, settings_for
+from tests.models.chat_server import ChatServer, fails
 
 
 def test_items_are_of_benchmark_clips_only(evaluated: Evaluated) -> None:
@@ -122,6 +124,27 @@ def test_without_benchmark_clips_there_is_no_item_and_no_crash(tmp_path: Path) -
     put(lake, DESCRIPTIONS, "kitchen", [])
     settings = settings_for(tmp_path)
     assert make_safevidbench_base(settings, lake, Gateway(settings)).manifest.rows == 0
+
+
+def test_nothing_is_drawn_while_the_asker_does_not_answer(tmp_path: Path) -> None:
+    """A release is for ever: one that lacks what a provider did not answer would be too."""
+    lake = Lake(tmp_path, "pocket")
+    text = "A red crate moves left in a kitchen. It is on fire."
+    clips = [{"clip_id": f"c{i}", "scene": "kitchen", "split": "benchmark", "text": text} for i in range(2)]
+    put(lake, DESCRIPTIONS, "kitchen", clips)
+    asked, server = settings_for(tmp_path, max_items=6), ChatServer()
+    hosted = TextModel(model="openai/loopback", api_base=server.url)
+    queries = asked.queries.model_copy(update={"asker": hosted})
+    models = asked.models.model_copy(update={"max_attempts": 1})
+    down = asked.model_copy(update={"queries": queries, "models": models})
+    server.queue(*[fails(503)] * 500)
+    with pytest.raises(
+        EvaluationError, match=r"safevidbench_base: \d+ questions found no model .* run again"
+    ):
+        make_safevidbench_base(down, lake, Gateway(down))
+    server.close()
+    assert lake.manifest(SAFEVIDBENCH_BASE.name) is None
+    assert make_safevidbench_base(asked, lake, Gateway(asked)).manifest.rows > 0
 
 
 def test_only_about_twice_as_many_queries_are_asked_as_items_are_wanted(evaluated: Evaluated) -> None:

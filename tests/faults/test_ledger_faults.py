@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from safevid_core.models.ledger import LedgerError
 from safevid_core.models.llm import Gateway
@@ -86,6 +87,49 @@ def test_a_locked_database_is_waited_for(
     holder.join()
     assert [answer.text for answer in answers] == [f"echo: {text}" for text in TEXTS]
     assert server.paid == dict.fromkeys(TEXTS, 1)
+
+
+def _cut_connections(url: str) -> int:
+    """What a database server does when it restarts: every connection to this database ends."""
+    engine = create_engine(url)
+    own = "pid <> pg_backend_pid() and datname = current_database()"
+    with engine.connect() as connection:
+        cut = connection.execute(
+            text(f"select pg_terminate_backend(pid) from pg_stat_activity where {own}")
+        ).rowcount
+    engine.dispose()
+    return cut
+
+
+def test_a_database_server_that_drops_its_connections_costs_no_call_twice(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, postgres_database: str
+) -> None:
+    gateway = Gateway(settings(providers=[], ledger_url=postgres_database, concurrency=4))
+    server.delay_s = 0.02
+    over, cut = threading.Event(), []
+
+    def restart_now_and_then() -> None:
+        while not over.wait(0.03):
+            cut.append(_cut_connections(postgres_database))
+
+    restarting = threading.Thread(target=restart_now_and_then)
+    restarting.start()
+    told = []
+    deadline = time.monotonic() + 60
+    try:
+        while len(server.paid) < len(TEXTS) and time.monotonic() < deadline:
+            try:
+                gateway.ask_many(ask(text_model, *TEXTS), asset="x")
+            except LedgerError as error:
+                told.append(str(error))
+    finally:
+        over.set()
+        restarting.join()
+    answers = gateway.ask_many(ask(text_model, *TEXTS), asset="x")
+    assert [answer.text for answer in answers] == [f"echo: {said}" for said in TEXTS]
+    assert server.paid == dict.fromkeys(TEXTS, 1)
+    assert sum(cut) > 0
+    assert all("who else holds it" in line for line in told)
 
 
 def test_a_database_locked_for_long_is_told_and_nothing_is_paid_twice(

@@ -15,7 +15,7 @@ import polars as pl
 
 from safevid_core.corpus.leakage import leaks
 from safevid_core.evaluation.benchmarks.balance import Balance
-from safevid_core.evaluation.releases import as_release, make_release
+from safevid_core.evaluation.releases import as_release, make_release, refuse_unanswered
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, settings_hash
 from safevid_core.models.llm import Gateway
@@ -59,8 +59,8 @@ def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> 
     A release that is in use stays so; `evaluation.releases` asks for another.
 
     Raises:
-        EvaluationError: If a benchmark clip shares a video, a near copy or a twin with a training clip, or
-            the lake has no release of the name that the settings give.
+        EvaluationError: If a benchmark clip shares a video, a near copy or a twin with a training clip, the
+            lake has no release of the name that the settings give, or questions went unanswered.
     """
     taxonomy = load_taxonomy()
     descriptions = held_out_descriptions(lake)
@@ -74,6 +74,7 @@ def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> 
     def draw() -> StageRows:
         refuse_leaks(lake, descriptions, NAME)
         asked = ask_queries(plan, descriptions, settings, taxonomy, gateway, asset=NAME)
+        refuse_unanswered(NAME, asked.info)
         items = choose_items(asked.rows, settings.evaluation.max_items)
         spent = {name: asked.info[name] for name in ("calls", "cached_calls", "cost_usd")}
         info = spent | {"release": items[0]["release"] if items else "", **composition(items)}

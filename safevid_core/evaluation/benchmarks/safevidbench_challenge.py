@@ -25,7 +25,7 @@ from safevid_core.evaluation.benchmarks.safevidbench_base import (
     refuse_leaks,
 )
 from safevid_core.evaluation.judges.panel import Panel, open_panel
-from safevid_core.evaluation.releases import as_release, make_release
+from safevid_core.evaluation.releases import as_release, make_release, refuse_unanswered
 from safevid_core.evaluation.responses import read_items
 from safevid_core.evaluation.scores import Hearing, hear, panel_identity
 from safevid_core.evaluation.systems import EvaluationError
@@ -55,8 +55,8 @@ def make_safevidbench_challenge(settings: Settings, lake: Lake, gateway: Gateway
 
     Raises:
         EvaluationError: If SafeVidBench-Base is not committed, the panel cannot select (see
-            :func:`panel_identities`), its judge cannot be opened, a clip leaks, or the lake has no release
-            of the name that the settings give.
+            :func:`panel_identities`), its judge cannot be opened, a clip leaks, the lake has no release of
+            the name that the settings give, or questions went unanswered.
     """
     taxonomy, challenge = load_taxonomy(), settings.evaluation.challenge
     identities = panel_identities(settings)
@@ -326,6 +326,7 @@ class _Selection:
         return ("failed" if failed else "undecidable"), reason
 
     def _count(self, spent: dict[str, Any]) -> None:
+        refuse_unanswered(NAME, spent)
         for name in self._spend:
             self._spend[name] += spent[name]
 
