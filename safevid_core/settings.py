@@ -478,6 +478,13 @@ class Settings(BaseSettings):
         """Every system that is measured: each policy before and after, then the controls."""
         return systems_of(self.alignment.policies, self.evaluation.controls)
 
+    @property
+    def systems_at_other_scales(self) -> tuple[str, ...]:
+        """Each policy on other shares of the pairs: measured where somebody asks for it."""
+        policies = [name for name, policy in self.alignment.policies.items() if not policy.is_control]
+        names = [f"{policy}@{scale:g}" for policy in policies for scale in self.alignment.data_scales]
+        return tuple(name for name in names if name not in self.systems)
+
 
 def systems_of(policies: Mapping[str, Policy], controls: tuple[str, ...]) -> tuple[str, ...]:
     trained = [f"{name}@1" for name, policy in policies.items() if policy.is_trained]

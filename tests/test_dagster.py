@@ -109,3 +109,16 @@ def test_an_arm_of_a_loss_is_made_over_its_own_partitions(
     made = Lake(tmp_path, "pocket").partitions("lossy_descriptions")
     assert len(made) == 30
     assert {name.split("|")[0] for name in made} == {"first_sentence"}
+
+
+def test_systems_at_other_scales_can_be_measured_and_are_in_no_range_of_the_demo() -> None:
+    import dagster as dg
+
+    from safevid_dagster.defs.partitions import MEASUREMENTS, settings
+    from safevid_dagster.launch import steps
+
+    step = next(step for step in steps(settings) if step.asset == "benchmark_scores")
+    between = dg.PartitionKeyRange(str(step.partitions[0]), str(step.partitions[-1]))
+    assert set(MEASUREMENTS.get_partition_keys_in_range(between)) == set(step.partitions)
+    systems = {str(key).split("|")[1] for key in MEASUREMENTS.get_partition_keys()}
+    assert {"pocket@0.1", "pocket@0.2", "pocket@0.5"} <= systems - set(settings.systems)

@@ -290,16 +290,10 @@ def _at_other_scales(settings: Settings, lake: Lake, benchmark: str, release: st
 
     They are beside what the settings ask for, so that one left behind is left out rather than refused.
     """
-    names = [
-        f"{policy}@{scale:g}"
-        for policy in settings.alignment.policies
-        for scale in settings.alignment.data_scales
-    ]
     return [
         system_of(settings, name)
-        for name in names
-        if name not in settings.systems
-        and lake.manifest(BENCHMARK_SCORES.name, f"{name}|{benchmark}") is not None
+        for name in settings.systems_at_other_scales
+        if lake.manifest(BENCHMARK_SCORES.name, f"{name}|{benchmark}") is not None
         and release_of(lake, BENCHMARK_SCORES.name, f"{name}|{benchmark}") in (None, release)
     ]
 

@@ -162,14 +162,9 @@ def scorecard_json(
 
 def _judged(settings: Settings, lake: Lake) -> list[str]:
     """The partitions of verdicts that the scorecard is made from."""
-    policies = [
-        f"{policy}@{scale:g}"
-        for policy in settings.alignment.policies
-        for scale in settings.alignment.data_scales
-    ]
-    systems = dict.fromkeys((*settings.systems, *policies))
     missing = unmeasured(settings, lake)
     names = [name for name in settings.evaluation.benchmarks if name not in missing]
+    systems = (*settings.systems, *settings.systems_at_other_scales)
     return [f"{system}|{name}" for name in names for system in systems]
 
 
