@@ -11,10 +11,11 @@ import pytest
 
 from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, require_budget, total
 from safevid_core.estimates.__main__ import main
+from safevid_core.estimates.plan import plan_calls
 from safevid_core.lake import Lake
 from safevid_core.models.ledger import Call, Ledger
 from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, StageRows
-from safevid_core.settings import Settings, load_settings
+from safevid_core.settings import Settings, TextModel, VideoModel, load_settings
 
 HOSTED = {"model": "openai/hosted", "max_tokens": 100}
 PRICED = {"openai/hosted": {"usd_per_million_in": 1.0, "usd_per_million_out": 10.0}}
@@ -144,3 +145,21 @@ def test_the_table_lines_up() -> None:
     head, first, last = as_text([row]).splitlines()
     assert first.index("1,000,000") == head.index("tokens_in") == last.index("1,000,000")
     assert "unknown" in last
+
+
+def test_an_arm_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(tmp_path: Path) -> None:
+    arms = {"policies": {"short": {"trained_on": "first_sentence"}, "mute": {"trained_on": "without_signal"}}}
+    settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
+    lake = Lake(tmp_path, "pocket")
+    planned = {(each.asset, _name(each.model)): each.calls for each in plan_calls(settings, lake)}
+    own = planned["taxonomy_queries", "scripted/asker"]
+    lossy = planned["lossy_queries", "scripted/asker"]
+    assert sum(lossy.values()) == 2 * sum(own.values())
+    assert lossy["first_sentence|kitchen"] == own["kitchen"]
+    reconciled = planned["lossy_descriptions", "scripted/reconciler"]
+    assert {name.split("|")[0] for name in reconciled} == {"without_signal"}
+    assert not any(each.asset.startswith("lossy_") for each in plan_calls(load_settings("pocket"), lake))
+
+
+def _name(model: TextModel | VideoModel) -> str:
+    return model.model if isinstance(model, TextModel) else model.path

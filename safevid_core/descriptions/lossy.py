@@ -20,7 +20,8 @@ from safevid_core.settings import LOSSES, Settings
 
 # Raised when a loss takes something else away from the same texts.
 _VERSION = "1"
-_WITNESSES_CHANGED: Mapping[str, bool] = {"with_signal": True, "without_signal": False}
+# Whether the signals bear witness.
+RECONCILED_AGAIN: Mapping[str, bool] = {"with_signal": True, "without_signal": False}
 
 _NUMBER = r"(?:\d+(?:\.\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty)"
 # "the 90s" is no time of a clip, and "a second man" is no second.
@@ -55,8 +56,8 @@ def make_lossy_descriptions(
         raise LossError(f"no loss {loss!r}; there are: {', '.join(LOSSES)}")
     track = lossy(loss)
     table, partition = track.descriptions, track.partition(scene)
-    if loss in _WITNESSES_CHANGED:
-        witness = {"signal_witness": _WITNESSES_CHANGED[loss]}
+    if loss in RECONCILED_AGAIN:
+        witness = {"signal_witness": RECONCILED_AGAIN[loss]}
         changed = settings.model_copy(
             update={"descriptions": settings.descriptions.model_copy(update=witness)}
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import polars as pl
 
 from safevid_core.descriptions import reconciliation
+from safevid_core.descriptions.lossy import RECONCILED_AGAIN
 from safevid_core.descriptions.synthesis import video_model_hash
 from safevid_core.evaluation.benchmarks import safevidbench_base, safevidbench_challenge
 from safevid_core.evaluation.judge_validation import load_suite
@@ -24,6 +25,9 @@ from safevid_core.records import (
     BENCHMARK_SCORES,
     DESCRIPTIONS,
     JUDGE_VALIDATION,
+    LOSSY_DESCRIPTIONS,
+    LOSSY_PAIRS,
+    LOSSY_QUERIES,
     OWN_STYLE_ANSWERS,
     PAIRS,
     PAIRS_WITHOUT_DESCRIPTIONS,
@@ -35,8 +39,9 @@ from safevid_core.records import (
     Table,
     benchmark_table,
     candidate_table,
+    lossy,
 )
-from safevid_core.settings import Settings, TextModel, VideoModel
+from safevid_core.settings import LOSSES, Settings, TextModel, VideoModel
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_scenes, load_taxonomy
 
 
@@ -111,6 +116,9 @@ class _Plan:
             PAIRS_WITHOUT_DESCRIPTIONS.name: lambda: self._pairs(
                 PAIRS_WITHOUT_DESCRIPTIONS, QUERIES_WITHOUT_DESCRIPTIONS, responses.TASK_WITHOUT_DESCRIPTION
             ),
+            LOSSY_DESCRIPTIONS.name: lambda: self._over_losses(self._lossy_descriptions()),
+            LOSSY_QUERIES.name: lambda: self._over_losses(self._lossy(LOSSY_QUERIES, TAXONOMY_QUERIES)),
+            LOSSY_PAIRS.name: lambda: self._over_losses(self._lossy(LOSSY_PAIRS, PAIRS)),
             SAFEVIDBENCH_BASE.name: self._base,
             SAFEVIDBENCH_CHALLENGE.name: self._challenge,
             BENCHMARK_RESPONSES.name: self._answers,
@@ -120,8 +128,7 @@ class _Plan:
 
     def flow(self) -> list[str]:
         """The assets that the settings' flow makes: control arms and benchmarks of ours only if named."""
-        alignment, evaluation = self._settings.alignment, self._settings.evaluation
-        arms = {alignment.policies[name].trained_on for name in alignment.trained}
+        evaluation, arms = self._settings.evaluation, self._arms
         left_out = {
             name
             for name, arm in (
@@ -131,6 +138,8 @@ class _Plan:
             )
             if arm not in arms
         }
+        if not arms & set(LOSSES):
+            left_out |= {LOSSY_DESCRIPTIONS.name, LOSSY_QUERIES.name, LOSSY_PAIRS.name}
         ours = {SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_CHALLENGE.name}
         left_out |= ours - set(evaluation.benchmarks)
         return [asset for asset in self.ways() if asset not in left_out]
@@ -165,6 +174,31 @@ class _Plan:
         planned = self._planned_queries(TAXONOMY_QUERIES)
         pairs = {scene: samples * self._rows(PAIRS.name, scene, n) for scene, n in planned.items()}
         yield Planned(OWN_STYLE_ANSWERS.name, self._settings.alignment.base, pairs)
+
+    def _lossy_descriptions(self) -> Iterator[Planned]:
+        for planned in self._descriptions():
+            yield replace(planned, asset=LOSSY_DESCRIPTIONS.name)
+
+    def _lossy(self, table: Table, like: Table) -> Iterator[Planned]:
+        """As many calls as the method's own asset makes."""
+        for planned in self.ways()[like.name]():
+            yield replace(planned, asset=table.name)
+
+    def _over_losses(self, planned: Iterator[Planned]) -> Iterator[Planned]:
+        """The same calls for each loss that an arm has; for every one where none has any."""
+        losses = [loss for loss in LOSSES if loss in self._arms] or list(LOSSES)
+        for each in planned:
+            asked = losses
+            if each.asset == LOSSY_DESCRIPTIONS.name:
+                asked = [loss for loss in losses if loss in RECONCILED_AGAIN]
+            calls = {lossy(loss).partition(s): n for loss in asked for s, n in each.calls.items()}
+            yield replace(each, calls=calls)
+
+    @cached_property
+    def _arms(self) -> set[str]:
+        """What the trained policies are trained on."""
+        alignment = self._settings.alignment
+        return {alignment.policies[name].trained_on for name in alignment.trained}
 
     @cached_property
     def _taxonomy(self) -> Taxonomy:
