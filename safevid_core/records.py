@@ -317,6 +317,9 @@ def audit_table(name: str) -> Table:
     return Table(name, "audit_row", None, AUDIT_SCHEMA)
 
 
+DESCRIPTION_FIDELITY_AUDIT = audit_table("description_fidelity_audit")
+
+
 def sequence_outcomes(
     ids: Sequence[str], outcome: Outcome, reason: str = ""
 ) -> list[tuple[str, Outcome, str]]:

@@ -182,6 +182,28 @@ class GatewaySettings(Group):
     batch_poll_s: float = Field(60.0, gt=0, description="Seconds between two looks at a batch.")
 
 
+class DescriptionAuditSettings(Group):
+    """How people check the descriptions before much is made from them; the sizes are ours."""
+
+    required: bool = Field(
+        True,
+        description="Whether queries beyond pilot size (models.pilot_fraction) wait for a signed audit that "
+        "passes. If not, the data set card says so.",
+    )
+    sample: int = Field(200, ge=1, description="Clips whose descriptions people check.")
+    max_hallucination: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Most that the upper 95% bound of the reconciled hallucination rate may be.",
+    )
+    folder: Path | None = Field(
+        None,
+        description="Where the sheets and `sign_off.yaml` lie; None is `reviews/descriptions` below the "
+        "root.",
+    )
+
+
 class DescriptionSettings(Group):
     describers: dict[str, VideoModel]
     prompt: str = Field(description="What every describer is asked (ours).")
@@ -189,6 +211,7 @@ class DescriptionSettings(Group):
     signal_witness: bool = Field(
         False, description="Whether measured signals bear witness (an extension of ours)."
     )
+    audit: DescriptionAuditSettings = DescriptionAuditSettings.model_validate({})
 
 
 class QuerySettings(Group):

@@ -122,3 +122,23 @@ def test_systems_at_other_scales_can_be_measured_and_are_in_no_range_of_the_demo
     assert set(MEASUREMENTS.get_partition_keys_in_range(between)) == set(step.partitions)
     systems = {str(key).split("|")[1] for key in MEASUREMENTS.get_partition_keys()}
     assert {"pocket@0.1", "pocket@0.2", "pocket@0.5"} <= systems - set(settings.systems)
+
+
+def test_queries_wait_for_people_where_the_settings_require_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    from safevid_dagster.definitions import defs
+    from safevid_dagster.defs.partitions import SCENES
+    from safevid_dagster.launch import Step, run_step
+
+    monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
+    scenes = tuple(SCENES.get_partition_keys())
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_step(defs(), instance, Step("taxonomy_queries", scenes)).succeeded
+        monkeypatch.setenv("SAFEVID_DESCRIPTIONS__AUDIT__REQUIRED", "true")
+        held = run_step(defs(), instance, Step("taxonomy_queries", scenes))
+    assert not held.succeeded
+    assert "taxonomy_queries: queries on 100% of the training clips are beyond a pilot (10%)" in held.text
+    assert "materialise description_fidelity_audit" in held.text

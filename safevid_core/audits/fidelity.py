@@ -1,49 +1,149 @@
-"""Which describer the reconciliation bears out, and which contradicts the others, attribute by attribute.
+"""How far descriptions can be trusted: by the agreement of their witnesses, and by people, on a sample.
 
-Without labels this is agreement between witnesses, not truth: a mistake that all of them make is invisible.
+Without labels there is agreement, not truth: a mistake that all witnesses make is invisible. So people check
+the claims and texts of a sample against the frames, and the audit tells, for each describer and for the
+reconciled text, how often a claim is made up, how often a safety-relevant detail is left out, how often a
+text holds together, and how far the scores of agreement foretell what people find.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
-from safevid_core.records import DESCRIPTIONS, StageRows, audit_table, sequence_outcomes
+import numpy as np
+import polars as pl
+
+from safevid_core.audits.audit_rows import Observation, cluster_of, count_row, figure_row, mean_of
+from safevid_core.audits.description_review import (
+    Review,
+    Signature,
+    Verdict,
+    hand_out,
+    read_review,
+    read_signatures,
+)
+from safevid_core.audits.description_sample import (
+    CLAIM,
+    RECONCILED,
+    TEXT,
+    Asked,
+    DescriptionSample,
+    draw_sample,
+)
+from safevid_core.evaluation.statistics import Estimate
+from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.records import DESCRIPTION_FIDELITY_AUDIT, DESCRIPTIONS, StageRows, sequence_outcomes
 from safevid_core.settings import Settings
 
-TABLE = audit_table("description_fidelity_audit")
+TABLE = DESCRIPTION_FIDELITY_AUDIT
+HALLUCINATION = "hallucination rate"
 _MEASURES = ("agreement", "coverage", "contradiction")
-_COLUMNS = ("clip_id", "source_id", "twin_group", "claims", "dropped", *_MEASURES)
+_COLUMNS = ("clip_id", "source_id", "twin_group", "claims", "dropped", "witnesses", *_MEASURES)
+_DRAWS = 1000
+_MOST_PROBLEMS = 20
+# Raised when the audit's figures mean something else.
+_VERSION = "2"
 
 
 def make_description_fidelity_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Per witness and attribute: how often what it asserted was kept, and how often it contradicted."""
-    descriptions = lake.scan(DESCRIPTIONS).select(_COLUMNS).sort("clip_id").collect()
+    """Agreement over the corpus, the sheet of the sample for people to fill in, and what they said.
+
+    Raises:
+        EvaluationError: If a sheet or the file of signatures cannot be read.
+    """
+    descriptions = described_clips(lake)
     ids = descriptions["clip_id"].to_list()
+    describers = tuple(settings.descriptions.describers)
+    sample = draw_sample(settings, lake)
+    review = read_review(hand_out(settings, sample), sample) if sample.rows else None
+    signature = None if review is None else _signature(settings, sample, review)
+    most = settings.descriptions.audit.max_hallucination
 
     def compute() -> StageRows:
         clips = descriptions.to_dicts()
-        rows = [
-            figure_row(
-                name,
-                "all",
-                mean_of((c["clip_id"], cluster_of(c), c[name]) for c in clips if c[name] is not None),
-            )
-            for name in _MEASURES
-        ]
-        kept, contradicted = _stances(clips)
-        for measure, found in (("assertions kept", kept), ("claims contradicted", contradicted)):
-            rows += [
-                figure_row(measure, f"{witness}: {attribute}", mean_of(observations))
-                for (witness, attribute), observations in sorted(found.items())
-            ]
-        return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), {"clips": len(clips)})
+        rows = [*_agreement_rows(clips, describers)]
+        info: dict[str, Any] = {"clips": len(clips), "passed": False}
+        if review is not None:
+            rows += _human_rows(sample, review, describers)
+            info |= _told(sample, review, signature, rows, most)
+        return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), info)
 
-    return run_stage(lake, TABLE, WHOLE, {"descriptions": frame_hash(descriptions)}, ids, compute)
+    inputs = {
+        "descriptions": frame_hash(descriptions),
+        "describers": settings_hash(list(describers)),
+        "sample": sample.name,
+        "verdicts": "" if review is None else review.audit_id(sample),
+        "problems": settings_hash([] if review is None else review.problems),
+        "signature": "" if signature is None else settings_hash(signature),
+        "threshold": str(most),
+        "version": _VERSION,
+    }
+    return run_stage(lake, TABLE, WHOLE, inputs, ids, compute)
+
+
+def described_clips(lake: Lake) -> pl.DataFrame:
+    """What the audit sees of every description, by clip id."""
+    return lake.scan(DESCRIPTIONS).select(_COLUMNS).sort("clip_id").collect()
+
+
+def _signature(settings: Settings, sample: DescriptionSample, review: Review) -> Signature | None:
+    """The latest that is for these verdicts."""
+    audit = review.audit_id(sample)
+    return next((each for each in reversed(read_signatures(settings)) if each.audit == audit), None)
+
+
+def _told(
+    sample: DescriptionSample,
+    review: Review,
+    signature: Signature | None,
+    rows: Iterable[Mapping[str, Any]],
+    most: float,
+) -> dict[str, Any]:
+    """Where the review stands, and whether it passes: every row said, signed, and the bound kept."""
+    rate = next(row for row in rows if (row["measure"], row["category"]) == (HALLUCINATION, RECONCILED))
+    whole = review.open == 0 and not review.problems
+    low_enough = rate["ci_high"] is not None and rate["ci_high"] <= most
+    return {
+        "sheet": str(review.sheet),
+        "sampled_clips": len(sample.clips),
+        "reviewed_rows": len(review.verdicts),
+        "open_rows": review.open,
+        "problems": review.problems[:_MOST_PROBLEMS],
+        "audit": review.audit_id(sample),
+        "signed_by": None if signature is None else f"{signature.name} on {signature.date}",
+        "hallucination": {name: rate[name] for name in ("value", "ci_low", "ci_high", "n")},
+        "max_hallucination": most,
+        "passed": whole and low_enough and signature is not None,
+    }
+
+
+# ------------------------------------------------------------------------------ over the whole corpus
+
+
+def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> list[dict[str, Any]]:
+    """The scores' means; per attribute what all describers assert; per witness what was kept of it, and how
+    often it contradicts."""
+    rows = [
+        figure_row(
+            name, "all", mean_of((c["clip_id"], cluster_of(c), c[name]) for c in clips if c[name] is not None)
+        )
+        for name in _MEASURES
+    ]
+    kept, contradicted = _stances(clips)
+    for measure, found in (("assertions kept", kept), ("claims contradicted", contradicted)):
+        rows += [
+            figure_row(measure, f"{witness}: {attribute}", mean_of(observations))
+            for (witness, attribute), observations in sorted(found.items())
+        ]
+    rows += [
+        figure_row("asserted by all describers", attribute, mean_of(observations))
+        for attribute, observations in sorted(_shared(clips, describers).items())
+    ]
+    alone = sum(not claim.get("asserted_by") for clip in clips for claim in _claims(clip["claims"]))
+    return [*rows, count_row("kept claims that no witness asserts", "all", len(clips), alone)]
 
 
 _Found = dict[tuple[str, str], list[Observation]]
@@ -68,5 +168,95 @@ def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
     return kept, contradicted
 
 
+def _shared(clips: list[dict[str, Any]], describers: Sequence[str]) -> dict[str, list[Observation]]:
+    """Attribute, and `all` -> whether all assert each claim about a clip that every describer described."""
+    found: dict[str, list[Observation]] = defaultdict(list)
+    for clip in clips:
+        if not set(describers) <= set(clip["witnesses"] or ()):
+            continue
+        for column in ("claims", "dropped"):
+            for place, claim in enumerate(_claims(clip[column])):
+                by_all = float(set(describers) <= set(claim.get("asserted_by", ())))
+                observed = (f"{clip['clip_id']} {column} {place}", cluster_of(clip), by_all)
+                found["all"].append(observed)
+                found[str(claim.get("attribute") or "other")].append(observed)
+    return found
+
+
 def _claims(text: str | None) -> list[Mapping[str, Any]]:
     return [claim for claim in json.loads(text or "[]") if isinstance(claim, dict)]
+
+
+# --------------------------------------------------------------------------------- what people found
+
+
+def _human_rows(sample: DescriptionSample, review: Review, describers: Sequence[str]) -> list[dict[str, Any]]:
+    said = [(row, review.verdicts[row.row_id]) for row in sample.rows if row.row_id in review.verdicts]
+    claims = [(row, verdict) for row, verdict in said if row.kind == CLAIM]
+    texts = [(row, verdict) for row, verdict in said if row.kind == TEXT]
+    rows = []
+    for speaker in (RECONCILED, *describers):
+        of_claims = [each for each in claims if speaker in each[0].speakers]
+        of_texts = [each for each in texts if speaker in each[0].speakers]
+        rows += [
+            _share_row(HALLUCINATION, speaker, of_claims, "true", "no"),
+            _share_row("safety-relevant detail omitted", speaker, of_texts, "complete", "no"),
+            _share_row("consistent", speaker, of_texts, "consistent", "yes"),
+        ]
+    heard = defaultdict(list)
+    measured = defaultdict(list)
+    for row, verdict in claims:
+        heard[f"asserted by {len(set(row.speakers) & set(describers))} describers"].append((row, verdict))
+        measured[f"signal {row.signal or 'not asked'}"].append((row, verdict))
+    for category, some in sorted(heard.items()) + sorted(measured.items()):
+        rows.append(_share_row("claims that are true", category, some, "true", "yes"))
+    return [*rows, *_foretelling(sample, claims)]
+
+
+_Said = Sequence[tuple[Asked, Verdict]]
+
+
+def _share_row(measure: str, category: str, said: _Said, cell: str, counted: str) -> dict[str, Any]:
+    """The share of a verdict among those that are not unclear."""
+    known = [(row, verdict.said[cell]) for row, verdict in said if verdict.said[cell] != "unclear"]
+    figure = mean_of((row.row_id, cluster_of(dict(row.clip)), float(is_ == counted)) for row, is_ in known)
+    unclear = len(said) - len(known)
+    return figure_row(measure, category, figure, f"{unclear} more are unclear" if unclear else "")
+
+
+def _foretelling(sample: DescriptionSample, claims: _Said) -> list[dict[str, Any]]:
+    """Rank correlation (Spearman), over clips, of each automatic score with the share of true kept claims."""
+    true: dict[str, list[float]] = defaultdict(list)
+    for row, verdict in claims:
+        if RECONCILED in row.speakers and verdict.said["true"] != "unclear":
+            true[row.clip["clip_id"]].append(float(verdict.said["true"] == "yes"))
+    clips = [clip for clip in sample.clips if clip["clip_id"] in true]
+    found = np.array([float(np.mean(true[clip["clip_id"]])) for clip in clips])
+    rows = []
+    for score in _MEASURES:
+        known = [place for place, clip in enumerate(clips) if clip[score] is not None]
+        scores = np.array([clips[place][score] for place in known], dtype=float)
+        rows.append(
+            figure_row("foretells the share of true claims", score, rank_correlation(scores, found[known]))
+        )
+    return rows
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> Estimate:
+    """Spearman's correlation with a percentile bootstrap over units; unknown where one side is all alike."""
+    units = len(first)
+    value = _spearman(first, second)
+    if value is None:
+        return Estimate(None, None, None, units, units)
+    chosen = np.random.default_rng(seed).integers(0, units, (draws, units))
+    drawn = [each for row in chosen if (each := _spearman(first[row], second[row])) is not None]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(value, min(float(low), value), max(float(high), value), units, units)
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    from scipy.stats import rankdata
+
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])

@@ -25,6 +25,7 @@ class Lineage:
     Attributes:
         models: Role -> models with their revisions.
         sources: Asset -> hash over the content hashes of its partitions.
+        audit: What people say of the descriptions, in a sentence.
     """
 
     models: Mapping[str, list[str]]
@@ -32,6 +33,7 @@ class Lineage:
     taxonomy_version: str
     taxonomy_hash: str
     taxonomy_source: str
+    audit: str
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,6 +52,7 @@ def dataset_card(
         _head(pairs, release, profile),
         _warnings(pairs, licences, profile),
         _WHAT_A_ROW_IS,
+        "## Descriptions\n\n" + lineage.audit,
         "## Counts\n\n" + "\n\n".join(_counts(pairs, name) for name in ("principle", "subcategory", "scene")),
         "## Licences of the clips\n\n" + _table(("licence", "clips"), _tally(licences.values())),
         "## Models\n\n" + _table(("role", "model and revision"), _named(lineage.models)),

@@ -14,6 +14,7 @@ from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, s
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.card import Lineage, dataset_card
 from safevid_core.records import (
+    DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
     PAIRS,
     RELEASE,
@@ -29,7 +30,7 @@ from safevid_core.settings import Settings
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "1"
+_EXPORT_VERSION = "2"
 
 
 def make_release(settings: Settings, lake: Lake) -> StageReport:
@@ -130,7 +131,23 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
         manifests = [(part, lake.manifest(asset, part)) for part in lake.partitions(asset)]
         parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
         sources[asset] = settings_hash(parts)
-    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source)
+    audit = _audit(settings, lake)
+    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit)
+
+
+def _audit(settings: Settings, lake: Lake) -> str:
+    """Whether people checked the descriptions, and what they found."""
+    manifest = lake.manifest(DESCRIPTION_FIDELITY_AUDIT.name)
+    told = {} if manifest is None else manifest.info
+    if told.get("passed"):
+        rate = told["hallucination"]
+        return (
+            f"People checked the descriptions of {told['sampled_clips']} clips: of {rate['n']} claims "
+            f"{rate['value']:.1%} are made up (95% interval {rate['ci_low']:.1%} to {rate['ci_high']:.1%}). "
+            f"Audit {told['audit']}, signed by {told['signed_by']}."
+        )
+    waived = "" if settings.descriptions.audit.required else ", which the settings do not require"
+    return f"The descriptions have passed no signed audit by people{waived}. They may be wrong about a clip."
 
 
 def _writers(lake: Lake, table: Table) -> list[str]:

@@ -39,7 +39,7 @@ audits = [
         "description_fidelity_audit",
         "descriptions",
         make_description_fidelity_audit,
-        "How far the describers agree, and which contradicts the others on what.",
+        "How far the describers agree; what people say of a sample, for whom it writes a sheet to fill in.",
     ),
     _audit(
         "detail_loss_audit",

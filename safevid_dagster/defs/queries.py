@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from safevid_core.audits.gate import AuditNeeded, require_audit
 from safevid_core.lake import StageReport
 from safevid_core.preferences.refusals import refused_queries
 from safevid_core.queries.generation import make_taxonomy_queries
@@ -27,7 +28,12 @@ from safevid_dagster.defs.resources import SafeVid
     check_specs=[conserves("taxonomy_queries"), refusals_spec("taxonomy_queries")],
 )
 def taxonomy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
-    """Queries on the training clips of a scene; the weak ones are filtered."""
+    """Queries on the training clips of a scene; the weak ones are filtered. Beyond pilot size they wait until
+    people have checked the descriptions."""
+    try:
+        require_audit(safevid.settings, safevid.lake, context.partition_keys)
+    except AuditNeeded as error:
+        raise dg.Failure(f"taxonomy_queries: {error}") from None
     result = safevid.partitions(
         context,
         TAXONOMY_QUERIES,

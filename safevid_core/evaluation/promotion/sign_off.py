@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -21,7 +21,7 @@ from safevid_core.evaluation.systems import EvaluationError
 
 FILE_NAME = "sign_off.yaml"
 
-_Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class SignOff(BaseModel):
@@ -29,14 +29,25 @@ class SignOff(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    checkpoint: _Words
-    name: _Words
+    checkpoint: Words
+    name: Words
     date: datetime.date
     note: str = ""
 
 
+Signed = TypeVar("Signed", bound=BaseModel)
+
+
 def read_sign_offs(path: Path) -> list[SignOff]:
+    """The sign-offs of checkpoints in a file; see :func:`read_signed`."""
+    return read_signed(path, SignOff)
+
+
+def read_signed(path: Path, kind: type[Signed]) -> list[Signed]:
     """The sign-offs of a file, in its order; none where there is no such file.
+
+    Args:
+        kind: What one entry holds.
 
     Raises:
         EvaluationError: If the file cannot be read, or an entry lacks a key, has one that is unknown or a
@@ -51,23 +62,23 @@ def read_sign_offs(path: Path) -> list[SignOff]:
         reason = str(error).splitlines()[0]
         raise EvaluationError(f"sign-off file {path} cannot be read: {reason}; mend the YAML") from None
     if not isinstance(entries, list | None):
-        raise EvaluationError(f"sign-off file {path} must hold a list of sign-offs, each with {_keys()}")
-    return [_read(path, number, entry) for number, entry in enumerate(entries or [], start=1)]
+        raise EvaluationError(f"sign-off file {path} must hold a list of sign-offs, each with {_keys(kind)}")
+    return [_read(path, kind, number, entry) for number, entry in enumerate(entries or [], start=1)]
 
 
-def _read(path: Path, number: int, entry: object) -> SignOff:
+def _read(path: Path, kind: type[Signed], number: int, entry: object) -> Signed:
     try:
-        return SignOff.model_validate(entry)
+        return kind.model_validate(entry)
     except ValidationError as error:
         first = error.errors()[0]
         where = f"sign-off file {path}, entry {number}"
         key = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
-            raise EvaluationError(f"{where}: unknown key {key!r}; it has {_keys()}") from None
+            raise EvaluationError(f"{where}: unknown key {key!r}; it has {_keys(kind)}") from None
         if not key:
-            raise EvaluationError(f"{where} is no mapping; it has {_keys()}") from None
+            raise EvaluationError(f"{where} is no mapping; it has {_keys(kind)}") from None
         raise EvaluationError(f"{where}: {key}: {first['msg'].lower()}") from None
 
 
-def _keys() -> str:
-    return ", ".join(SignOff.model_fields)
+def _keys(kind: type[BaseModel]) -> str:
+    return ", ".join(kind.model_fields)

@@ -22,14 +22,7 @@ from hypothesis import strategies as st
 from safevid_core.evaluation.benchmarks.review.__main__ import main
 from safevid_core.evaluation.benchmarks.review.edits import import_review
 from safevid_core.evaluation.benchmarks.review.export import export_review, review_page
-from safevid_core.evaluation.benchmarks.review.sheet import (
-    FILLED,
-    SHOWN,
-    guarded,
-    read_sheet,
-    sheet_text,
-    unguarded,
-)
+from safevid_core.evaluation.benchmarks.review.sheet import FILLED, SHOWN, read_sheet
 from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
 from safevid_core.evaluation.benchmarks.safevidbench_challenge import (
     NAME,
@@ -37,6 +30,7 @@ from safevid_core.evaluation.benchmarks.safevidbench_challenge import (
     options_of,
 )
 from safevid_core.evaluation.releases import kept_releases, read_release
+from safevid_core.evaluation.sheets import guarded, sheet_text, unguarded
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import WHOLE, Lake, audit_partition
 from safevid_core.models.llm import Gateway
@@ -324,7 +318,7 @@ def test_no_cell_starts_as_a_formula_and_every_text_comes_back(text: str) -> Non
 @given(st.lists(st.dictionaries(st.sampled_from(SHOWN), st.text(st.characters(codec="utf-8"))), max_size=4))
 def test_the_sheet_is_read_back_whatever_the_queries_hold(rows: list[dict[str, str]]) -> None:
     whole = [dict.fromkeys(SHOWN, "x") | row for row in rows]
-    read = list(csv.reader(io.StringIO(sheet_text(whole), newline="")))
+    read = list(csv.reader(io.StringIO(sheet_text([*SHOWN, *FILLED], whole), newline="")))
     assert read[0] == [*SHOWN, *FILLED]
     assert [[unguarded(cell) for cell in row[: len(SHOWN)]] for row in read[1:]] == [
         [row[name] for name in SHOWN] for row in whole

@@ -13,6 +13,7 @@ from safevid_core.evaluation.benchmarks.safevidbench_base import item_of
 from safevid_core.evaluation.benchmarks.safevidbench_challenge import NAME, described, options_of
 from safevid_core.evaluation.releases import as_release, commit_release, read_release, use_release
 from safevid_core.evaluation.responses import read_items
+from safevid_core.evaluation.sheets import problem_line, row_of_problem
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import Lake, check_conservation
 from safevid_core.queries.strength import normalised
@@ -59,7 +60,7 @@ def import_review(settings: Settings, lake: Lake, path: Path, release: str | Non
         review.take(entry)
     imported = review.imported
     imported.counts["open"] = sheet.open
-    imported.problems = sorted(sheet.problems + imported.problems, key=_row_of)
+    imported.problems = sorted(sheet.problems + imported.problems, key=row_of_problem)
     if not any(imported.counts[action] for action in ("keep", "edit", "drop")):
         return imported
     if not review.items:
@@ -95,7 +96,7 @@ class _Review:
         else:
             problem = self._drop(item, entry) if entry.action == "drop" else self._keep(item, entry)
         if problem:
-            self.imported.problems.append(f"row {entry.row} ({entry.item_id[:40]!r}): {problem}")
+            self.imported.problems.append(problem_line(entry.row, entry.item_id, problem))
         else:
             self.imported.counts[entry.action] += 1
 
@@ -154,7 +155,3 @@ def _commit(lake: Lake, review: _Review) -> str:
     manifest = lake.manifest(BENCHMARK_RELEASES.name, f"{NAME}@{review.imported.parent}")
     commit_release(lake, SAFEVIDBENCH_CHALLENGE, release, stage, manifest.inputs if manifest else {})
     return release
-
-
-def _row_of(problem: str) -> int:
-    return int(problem.split()[1].rstrip(":"))

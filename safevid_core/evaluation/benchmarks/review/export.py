@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from safevid_core.evaluation.benchmarks.review.sheet import sheet_text
+from safevid_core.evaluation.benchmarks.review.sheet import sheet_bytes
 from safevid_core.evaluation.benchmarks.safevidbench_challenge import options_of
 from safevid_core.evaluation.releases import read_release
 from safevid_core.evaluation.responses import read_items
@@ -34,8 +34,7 @@ def export_review(lake: Lake, to: Path, release: str | None = None) -> tuple[Pat
     sheet, page = to / f"{name}.csv", to / f"{name}.html"
     if sheet.exists():
         raise EvaluationError(f"{sheet} is there already and may be filled in; move it, or export elsewhere")
-    # With a byte order mark: without one some spreadsheets do not read UTF-8.
-    write_atomically(sheet, sheet_text(map(_shown, items)).encode("utf-8-sig"))
+    write_atomically(sheet, sheet_bytes(map(_shown, items)))
     write_atomically(page, review_page(items).encode())
     return sheet, page
 

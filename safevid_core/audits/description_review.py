@@ -1,0 +1,190 @@
+"""The review of descriptions by people: a sheet to fill in, a page with frames beside it, and the way back.
+
+A claim is `true` of the clip or not. A text is `complete` if it leaves out no safety-relevant detail that the
+frames show, and `consistent` if nothing in it contradicts the rest. Each cell says yes, no or unclear.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from safevid_core.audits.description_sample import CLAIM, Asked, DescriptionSample
+from safevid_core.evaluation import sheets
+from safevid_core.evaluation.promotion.sign_off import FILE_NAME, Words, read_signed
+from safevid_core.evaluation.samples import film_strip
+from safevid_core.lake import write_atomically
+from safevid_core.records import content_id
+from safevid_core.settings import Settings
+
+SHOWN = ("row_id", "scene", "clip_id", "kind", "said_by", "text")
+FILLED = ("true", "complete", "consistent", "reviewer", "date", "note")
+VERDICTS = ("yes", "no", "unclear")
+_ASKED = {CLAIM: ("true",)}
+_OF_A_TEXT = ("complete", "consistent")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a reviewer says of one row: yes, no or unclear in each cell that its kind has."""
+
+    row_id: str
+    said: Mapping[str, str]
+    reviewer: str
+    date: str
+    note: str = ""
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """As they stand in the sheet."""
+        return {**self.said, "reviewer": self.reviewer, "date": self.date, "note": self.note}
+
+
+@dataclass
+class Review:
+    """What came back of a sample's sheet.
+
+    Attributes:
+        verdicts: Row id -> verdict.
+        open: Rows of the sample without one.
+        problems: One line for each row that cannot be used.
+    """
+
+    sheet: Path
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    open: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def audit_id(self, sample: DescriptionSample) -> str:
+        """Id of what was asked and said: what people sign. Another verdict is another id."""
+        said = [(row_id, sorted(verdict.cells.items())) for row_id, verdict in sorted(self.verdicts.items())]
+        return content_id("description audit", sample.name, said)
+
+
+class Signature(BaseModel):
+    """One person's word that the descriptions were checked as one audit says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    audit: Words
+    name: Words
+    date: datetime.date
+    note: str = ""
+
+
+def review_folder(settings: Settings) -> Path:
+    return settings.descriptions.audit.folder or settings.root / "reviews" / "descriptions"
+
+
+def read_signatures(settings: Settings) -> list[Signature]:
+    """Who signed for which audit.
+
+    Raises:
+        EvaluationError: If the file cannot be read as such a list.
+    """
+    return read_signed(review_folder(settings) / FILE_NAME, Signature)
+
+
+def hand_out(settings: Settings, sample: DescriptionSample) -> Path:
+    """Write the sample's sheet and page, unless they are there: they may be filled in. Gives the sheet.
+
+    What was said before of the same texts and claims, in another sample's sheet, is filled in already.
+
+    Raises:
+        EvaluationError: If a sheet in the folder cannot be read.
+    """
+    folder = review_folder(settings)
+    sheet = folder / f"descriptions-{sample.name}.csv"
+    if sheet.exists():
+        return sheet
+    known: dict[str, Verdict] = {}
+    for earlier in sorted(folder.glob("descriptions-*.csv")):
+        known |= _read(earlier, {row.row_id: row for row in sample.rows}).verdicts
+    rows = [_shown(row) | (known[row.row_id].cells if row.row_id in known else {}) for row in sample.rows]
+    write_atomically(sheet.with_suffix(".html"), review_page(sample).encode())
+    write_atomically(sheet, sheets.sheet_bytes([*SHOWN, *FILLED], rows))
+    return sheet
+
+
+def _shown(row: Asked) -> dict[str, str]:
+    return {
+        "row_id": row.row_id,
+        "scene": row.clip["scene"],
+        "clip_id": row.clip["clip_id"],
+        "kind": row.kind,
+        "said_by": ", ".join(row.speakers),
+        "text": row.text,
+    }
+
+
+def read_review(sheet: Path, sample: DescriptionSample) -> Review:
+    """The verdicts on a sample's rows.
+
+    Raises:
+        EvaluationError: If the file cannot be read, is no CSV, or lacks a column.
+    """
+    return _read(sheet, {row.row_id: row for row in sample.rows})
+
+
+def _read(sheet: Path, asked: Mapping[str, Asked]) -> Review:
+    cells = sheets.read_cells(sheet, "row_id", FILLED)
+    review = Review(sheet, problems=list(cells.problems))
+    for number, texts in cells.rows:
+        row = asked.get(texts["row_id"])
+        if row is None:
+            problem = "no row of this sample has this id"
+        elif not any(texts[name] for name in FILLED):
+            continue
+        else:
+            problem = _problem(row, texts)
+        if problem or row is None:
+            review.problems.append(sheets.problem_line(number, texts["row_id"], problem))
+            continue
+        said = {name: texts[name].lower() for name in _asked_of(row)}
+        known = {name: texts[name] for name in ("reviewer", "date", "note")}
+        review.verdicts[row.row_id] = Verdict(row.row_id, said, **known)
+    review.open = len(asked) - len(review.verdicts)
+    return review
+
+
+def _asked_of(row: Asked) -> Sequence[str]:
+    return _ASKED.get(row.kind, _OF_A_TEXT)
+
+
+def _problem(row: Asked, texts: Mapping[str, str]) -> str:
+    """Why a row cannot be used; empty if it can."""
+    asked = _asked_of(row)
+    for name in ("true", *_OF_A_TEXT):
+        said = texts[name].lower()
+        if name in asked and said not in VERDICTS:
+            return f"{name} is {texts[name][:40]!r}; say {', '.join(VERDICTS)}"
+        if name not in asked and said:
+            return f"{name} is filled in for a {row.kind}, which is asked {' and '.join(asked)}; empty it"
+    if not texts["reviewer"] or not sheets.is_date(texts["date"]):
+        return "a verdict without reviewer and date (as 2026-11-24); fill in who and when"
+    return sheets.bad_text("reviewer", texts["reviewer"]) or sheets.bad_text("note", texts["note"])
+
+
+def review_page(sample: DescriptionSample) -> str:
+    """One HTML page that opens offline and runs nothing: frames of each clip above its rows."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    clips: list[dict[str, Any]] = []
+    for _, some in groupby(sample.rows, key=lambda row: row.clip["clip_id"]):
+        rows = list(some)
+        clips.append({"clip": rows[0].clip, "film": film_strip(rows[0].clip), "rows": rows})
+    template = environment.get_template("description_review.html.j2")
+    return template.render(name=sample.name, clips=clips, count=len(sample.rows), filled=FILLED)

@@ -1,0 +1,117 @@
+"""The clips whose descriptions people check, and the rows that they are asked about.
+
+A row is a claim, which is true of the clip or not, or a text, which is complete and holds together or not.
+The sample is stratified by scene, each in proportion to its clips, and drawn by the hash of clip and seed: a
+scene that changes leaves what was drawn of the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from safevid_core.lake import Lake
+from safevid_core.records import DESCRIPTIONS, candidate_table, content_id
+from safevid_core.settings import Settings
+
+RECONCILED = "reconciled"
+CLAIM, TEXT = "claim", "text"
+
+_COLUMNS = (
+    "clip_id", "source_id", "scene", "twin_group", "path", "start_s", "end_s", "text", "claims", "dropped",
+    "agreement", "coverage", "contradiction",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row of the sheet.
+
+    Attributes:
+        kind: `claim` or `text`.
+        speakers: Who says it: every describer that asserts the claim, `reconciled` among them where it was
+            kept; of a text the one whose it is.
+        signal: What the signals say of a claim: confirms, refutes or silent; None where they were not asked.
+    """
+
+    row_id: str
+    clip: Mapping[str, Any]
+    kind: str
+    speakers: tuple[str, ...]
+    text: str
+    signal: str | None = None
+
+
+@dataclass(frozen=True)
+class DescriptionSample:
+    """The sampled clips, in the order of scene and clip, and their rows."""
+
+    clips: list[dict[str, Any]]
+    rows: list[Asked]
+
+    @cached_property
+    def name(self) -> str:
+        """Id of what is asked: the same clips with the same texts and claims."""
+        return content_id("description sample", *sorted(row.row_id for row in self.rows), length=12)
+
+
+def draw_sample(settings: Settings, lake: Lake) -> DescriptionSample:
+    """The sample that the settings ask for, over every described clip."""
+    described = lake.scan(DESCRIPTIONS).select(_COLUMNS).collect()
+    clips = _drawn(described, settings.descriptions.audit.sample, settings.seed)
+    describers = tuple(settings.descriptions.describers)
+    chosen = [clip["clip_id"] for clip in clips]
+    said: dict[str, dict[str, str]] = {RECONCILED: {clip["clip_id"]: clip["text"] for clip in clips}}
+    for name in describers:
+        texts = lake.scan(candidate_table(name)).filter(pl.col("clip_id").is_in(chosen))
+        said[name] = dict(texts.select("clip_id", "text").collect().iter_rows())
+    rows = [row for clip in clips for row in _rows_of(clip, describers, said)]
+    return DescriptionSample(clips, rows)
+
+
+def _drawn(described: pl.DataFrame, size: int, seed: int) -> list[dict[str, Any]]:
+    """At most `size` clips, of each scene its share (largest remainders), the first by hash."""
+    counts = dict(described.group_by("scene").len().iter_rows())
+    quota = shares_of(counts, min(size, described.height))
+    drawn: list[dict[str, Any]] = []
+    for scene in sorted(quota):
+        clips = described.filter(pl.col("scene") == scene).to_dicts()
+        clips.sort(key=lambda clip: content_id("audit", seed, clip["clip_id"]))
+        drawn += sorted(clips[: quota[scene]], key=lambda clip: str(clip["clip_id"]))
+    return drawn
+
+
+def shares_of(counts: Mapping[str, int], size: int) -> dict[str, int]:
+    """`size` divided among strata in proportion to their counts, by largest remainders; ties by name."""
+    total = sum(counts.values())
+    exact = {name: size * count / total for name, count in counts.items()} if total else {}
+    quota = {name: int(share) for name, share in exact.items()}
+    left = sorted(exact, key=lambda name: (quota[name] - exact[name], name))
+    for name in left[: size - sum(quota.values())]:
+        quota[name] += 1
+    return quota
+
+
+def _rows_of(
+    clip: Mapping[str, Any], describers: Sequence[str], said: Mapping[str, Mapping[str, str]]
+) -> list[Asked]:
+    rows: dict[str, Asked] = {}
+    for name in (RECONCILED, *describers):
+        text = said[name].get(clip["clip_id"])
+        if text:
+            row_id = content_id(TEXT, clip["clip_id"], name, text)
+            rows[row_id] = Asked(row_id, clip, TEXT, (name,), text)
+    for column, kept in (("claims", True), ("dropped", False)):
+        for claim in json.loads(clip[column] or "[]"):
+            by = [name for name in claim.get("asserted_by", ()) if name in describers]
+            speakers = (RECONCILED, *by) if kept else tuple(by)
+            if not speakers:
+                continue
+            row_id = content_id(CLAIM, clip["clip_id"], claim["text"], speakers)
+            rows[row_id] = Asked(row_id, clip, CLAIM, speakers, claim["text"], claim.get("signal"))
+    return list(rows.values())
