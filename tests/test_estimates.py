@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from safevid_core.descriptions.reconciliation import TASK
 from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, require_budget, total
 from safevid_core.estimates.__main__ import main
 from safevid_core.estimates.plan import plan_calls
 from safevid_core.lake import Lake
 from safevid_core.models.ledger import Call, Ledger
+from safevid_core.models.teacher import teacher_hash
 from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, StageRows
 from safevid_core.settings import Settings, TextModel, VideoModel, load_settings
 
@@ -72,6 +74,28 @@ def test_what_is_committed_costs_nothing_more(settings: Callable[..., Settings],
     empty = StageRows(DESCRIPTIONS.frame([]), [(f"kitchen{n}", "failed", "x") for n in range(10)])
     lake.commit(DESCRIPTIONS, "kitchen", empty, "f", {})
     assert of(estimate(settings(), lake), "descriptions").calls == 40
+
+
+def test_what_another_model_or_other_words_made_counts_again(
+    settings: Callable[..., Settings], lake: Lake
+) -> None:
+    made = settings()
+    made_from = {"reconciler": teacher_hash(made.descriptions.reconciler, TASK)}
+    rows = StageRows(DESCRIPTIONS.frame([]), [(f"kitchen{n}", "failed", "x") for n in range(10)])
+    lake.commit(DESCRIPTIONS, "kitchen", rows, "f", made_from)
+    assert of(estimate(made, lake), "descriptions").calls == 40
+    lake.commit(DESCRIPTIONS, "kitchen", rows, "f", {"reconciler": "another"})
+    assert of(estimate(made, lake), "descriptions").calls == 50
+
+
+def test_each_loss_is_a_plan_of_its_own(settings: Callable[..., Settings], lake: Lake) -> None:
+    made = settings(pilot_fraction=0.5)
+    assert "lossy_queries" not in {row.asset for row in estimate(made, lake)}, "no arm trains on it"
+    rows = estimate(made, lake, assets=["lossy_descriptions"])
+    assert {(row.loss, row.calls) for row in rows} == {("with_signal", 50), ("without_signal", 50)}
+    with pytest.raises(BudgetNeeded, match="120 calls"):
+        require_budget(made, lake, "lossy_queries", ["first_sentence|office"])
+    require_budget(made, lake, "lossy_queries", ["first_sentence|kitchen"])
 
 
 def test_history_gives_tokens_money_and_hours(settings: Callable[..., Settings], lake: Lake) -> None:
@@ -141,7 +165,7 @@ def test_one_command_prints_it(
 
 
 def test_the_table_lines_up() -> None:
-    row = Estimate("descriptions", "m", 10, 10, 1_000_000, 5, None, 1.5, "no call yet: a guess")
+    row = Estimate("descriptions", "", "m", 10, 10, 1_000_000, 5, None, 1.5, "no call yet: a guess")
     head, first, last = as_text([row]).splitlines()
     assert first.index("1,000,000") == head.index("tokens_in") == last.index("1,000,000")
     assert "unknown" in last
@@ -151,13 +175,13 @@ def test_an_arm_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(t
     arms = {"policies": {"short": {"trained_on": "first_sentence"}, "mute": {"trained_on": "without_signal"}}}
     settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
     lake = Lake(tmp_path, "pocket")
-    planned = {(each.asset, _name(each.model)): each.calls for each in plan_calls(settings, lake)}
-    own = planned["taxonomy_queries", "scripted/asker"]
-    lossy = planned["lossy_queries", "scripted/asker"]
-    assert sum(lossy.values()) == 2 * sum(own.values())
-    assert lossy["first_sentence|kitchen"] == own["kitchen"]
-    reconciled = planned["lossy_descriptions", "scripted/reconciler"]
-    assert {name.split("|")[0] for name in reconciled} == {"without_signal"}
+    planned = {(each.asset, each.loss, _name(each.model)): each.calls for each in plan_calls(settings, lake)}
+    own = planned["taxonomy_queries", "", "scripted/asker"]
+    for loss in ("first_sentence", "without_signal"):
+        lossy = planned["lossy_queries", loss, "scripted/asker"]
+        assert lossy == {f"{loss}|{scene}": calls for scene, calls in own.items()}
+    reconciled = {loss for asset, loss, _ in planned if asset == "lossy_descriptions"}
+    assert reconciled == {"without_signal"}
     assert not any(each.asset.startswith("lossy_") for each in plan_calls(load_settings("pocket"), lake))
 
 

@@ -32,6 +32,7 @@ class Estimate:
     """What an asset will ask of one model.
 
     Attributes:
+        loss: What the descriptions lost that the calls are about; empty where they are whole.
         planned: Calls of the whole plan, those of other partitions and those that are made included.
         calls: Calls to be made now: of the partitions asked for that are not committed, or that were made
             by another model or with other words. What the ledger answers besides only makes it less.
@@ -41,6 +42,7 @@ class Estimate:
     """
 
     asset: str
+    loss: str
     model: str
     planned: int
     calls: int
@@ -116,15 +118,16 @@ class _Size(NamedTuple):
     """Calls of an asset to a model: of the whole plan, and to be made now."""
 
     asset: str
+    loss: str
     model: TextModel | VideoModel
     planned: int
     calls: int
 
 
 def _sizes(plan: Iterable[Planned], lake: Lake, partitions: Sequence[str] | None) -> list[_Size]:
-    sizes: dict[tuple[str, TextModel | VideoModel], tuple[int, int]] = {}
+    sizes: dict[tuple[str, str, TextModel | VideoModel], tuple[int, int]] = {}
     for each in plan:
-        key = (each.asset, each.model)
+        key = (each.asset, each.loss, each.model)
         planned, calls = sizes.get(key, (0, 0))
         sizes[key] = (planned + sum(each.calls.values()), calls + each.calls_now(lake, partitions))
     return [_Size(*key, *size) for key, size in sizes.items()]
@@ -162,6 +165,7 @@ def _estimate(settings: Settings, history: Mapping[tuple[str, str], History], si
     price = (0.0, 0.0) if asked.text_model is None else _price(settings, asked.text_model)
     return Estimate(
         asset=size.asset,
+        loss=size.loss,
         model=asked.name,
         planned=size.planned,
         calls=calls,
@@ -227,6 +231,7 @@ def total(rows: Sequence[Estimate]) -> Estimate:
     costs, hours = [row.cost_usd for row in rows], [row.hours for row in rows]
     return Estimate(
         "in all",
+        "",
         "",
         sum(row.planned for row in rows),
         sum(row.calls for row in rows),

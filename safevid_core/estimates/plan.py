@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -16,27 +16,25 @@ from safevid_core.evaluation.judge_validation import load_suite
 from safevid_core.evaluation.judges.panel import Panel, open_panel
 from safevid_core.evaluation.scores import panel_identity
 from safevid_core.evaluation.systems import system_of
-from safevid_core.lake import WHOLE, Lake
+from safevid_core.lake import WHOLE, Lake, settings_hash
 from safevid_core.models.teacher import teacher_hash
 from safevid_core.preferences import responses
 from safevid_core.queries import generation
 from safevid_core.records import (
+    AS_DESCRIBED,
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
-    DESCRIPTIONS,
     JUDGE_VALIDATION,
     LOSSY_DESCRIPTIONS,
     LOSSY_PAIRS,
     LOSSY_QUERIES,
     OWN_STYLE_ANSWERS,
     PAIRS,
-    PAIRS_WITHOUT_DESCRIPTIONS,
-    QUERIES_WITHOUT_DESCRIPTIONS,
     SAFEVIDBENCH_BASE,
     SAFEVIDBENCH_CHALLENGE,
-    TAXONOMY_QUERIES,
     VIDEO_CORPUS,
-    Table,
+    WITHOUT_DESCRIPTIONS,
+    Track,
     benchmark_table,
     candidate_table,
     lossy,
@@ -53,12 +51,14 @@ class Planned:
         calls: By partition of the lake, those that are made included.
         made_from: Inputs of a stage, by name, without which a committed partition is made again: what is
             asked, and of whom. Empty for a model that costs nothing.
+        loss: What the descriptions lost that these calls are about; each loss is a plan of its own.
     """
 
     asset: str
     model: TextModel | VideoModel
     calls: Mapping[str, int]
     made_from: Mapping[str, str] = field(default_factory=dict)
+    loss: str = ""
 
     def calls_now(self, lake: Lake, partitions: Sequence[str] | None = None) -> int:
         """Calls of the partitions (all by default) that are not committed, or would be made otherwise now.
@@ -84,10 +84,23 @@ def plan_calls(settings: Settings, lake: Lake, assets: Sequence[str] | None = No
     Raises:
         EvaluationError: If the settings name a system or judge that does not exist.
     """
-    plan = _Plan(settings, lake)
-    ways = plan.ways()
-    wanted = plan.flow() if assets is None else [asset for asset in ways if asset in assets]
+    arms = {settings.alignment.policies[name].trained_on for name in settings.alignment.trained}
+    losses = [loss for loss in LOSSES if assets is not None or loss in arms]
+    ways = _Plan(settings, lake).ways(losses)
+    wanted = _flow(settings, arms, ways) if assets is None else [asset for asset in ways if asset in assets]
     return [planned for asset in wanted for planned in ways[asset]()]
+
+
+def _flow(settings: Settings, arms: Set[str], assets: Iterable[str]) -> list[str]:
+    """Those of the assets that the settings ask for: control arms and benchmarks of ours only if named."""
+    if_named = {
+        OWN_STYLE_ANSWERS.name: "own_style" in arms,
+        WITHOUT_DESCRIPTIONS.queries.name: "without_descriptions" in arms,
+        WITHOUT_DESCRIPTIONS.pairs.name: "without_descriptions" in arms,
+        SAFEVIDBENCH_BASE.name: SAFEVIDBENCH_BASE.name in settings.evaluation.benchmarks,
+        SAFEVIDBENCH_CHALLENGE.name: SAFEVIDBENCH_CHALLENGE.name in settings.evaluation.benchmarks,
+    }
+    return [asset for asset in assets if if_named.get(asset, True)]
 
 
 class _Plan:
@@ -98,27 +111,29 @@ class _Plan:
         self._lake = lake
         self._scenes = [scene.id for scene in load_scenes().scenes]
 
-    def ways(self) -> dict[str, Callable[[], Iterator[Planned]]]:
-        """Asset -> what plans it, in the order of the flow."""
+    def ways(self, losses: Sequence[str]) -> dict[str, Callable[[], Iterable[Planned]]]:
+        """Asset -> what plans it, in the order of the flow, the lossy ones for these losses."""
         describers = {
             candidate_table(name).name: lambda name=name: self._candidates(name)
             for name in self._settings.descriptions.describers
         }
+        without, lost = WITHOUT_DESCRIPTIONS, [lossy(loss) for loss in losses]
         return {
             **describers,
-            DESCRIPTIONS.name: self._descriptions,
-            TAXONOMY_QUERIES.name: lambda: self._queries(TAXONOMY_QUERIES, generation.TASK),
-            PAIRS.name: lambda: self._pairs(PAIRS, TAXONOMY_QUERIES, responses.TASK),
+            AS_DESCRIBED.descriptions.name: lambda: self._descriptions(AS_DESCRIBED),
+            AS_DESCRIBED.queries.name: lambda: self._queries(AS_DESCRIBED),
+            AS_DESCRIBED.pairs.name: lambda: self._pairs(AS_DESCRIBED),
             OWN_STYLE_ANSWERS.name: self._own_style,
-            QUERIES_WITHOUT_DESCRIPTIONS.name: lambda: self._queries(
-                QUERIES_WITHOUT_DESCRIPTIONS, generation.TASK_WITHOUT_DESCRIPTION
-            ),
-            PAIRS_WITHOUT_DESCRIPTIONS.name: lambda: self._pairs(
-                PAIRS_WITHOUT_DESCRIPTIONS, QUERIES_WITHOUT_DESCRIPTIONS, responses.TASK_WITHOUT_DESCRIPTION
-            ),
-            LOSSY_DESCRIPTIONS.name: lambda: self._over_losses(self._lossy_descriptions()),
-            LOSSY_QUERIES.name: lambda: self._over_losses(self._lossy(LOSSY_QUERIES, TAXONOMY_QUERIES)),
-            LOSSY_PAIRS.name: lambda: self._over_losses(self._lossy(LOSSY_PAIRS, PAIRS)),
+            without.queries.name: lambda: self._queries(without),
+            without.pairs.name: lambda: self._pairs(without),
+            LOSSY_DESCRIPTIONS.name: lambda: [
+                planned
+                for track in lost
+                if track.loss in RECONCILED_AGAIN
+                for planned in self._descriptions(track)
+            ],
+            LOSSY_QUERIES.name: lambda: [planned for track in lost for planned in self._queries(track)],
+            LOSSY_PAIRS.name: lambda: [planned for track in lost for planned in self._pairs(track)],
             SAFEVIDBENCH_BASE.name: self._base,
             SAFEVIDBENCH_CHALLENGE.name: self._challenge,
             BENCHMARK_RESPONSES.name: self._answers,
@@ -126,79 +141,42 @@ class _Plan:
             JUDGE_VALIDATION.name: self._validation,
         }
 
-    def flow(self) -> list[str]:
-        """The assets that the settings' flow makes: control arms and benchmarks of ours only if named."""
-        evaluation, arms = self._settings.evaluation, self._arms
-        left_out = {
-            name
-            for name, arm in (
-                (OWN_STYLE_ANSWERS.name, "own_style"),
-                (QUERIES_WITHOUT_DESCRIPTIONS.name, "without_descriptions"),
-                (PAIRS_WITHOUT_DESCRIPTIONS.name, "without_descriptions"),
-            )
-            if arm not in arms
-        }
-        if not arms & set(LOSSES):
-            left_out |= {LOSSY_DESCRIPTIONS.name, LOSSY_QUERIES.name, LOSSY_PAIRS.name}
-        ours = {SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_CHALLENGE.name}
-        left_out |= ours - set(evaluation.benchmarks)
-        return [asset for asset in self.ways() if asset not in left_out]
-
     # ------------------------------------------------------------------------- descriptions and data
 
     def _candidates(self, describer: str) -> Iterator[Planned]:
         model = self._settings.descriptions.describers[describer]
         clips = {scene: clips for scene, (clips, _) in self._clips.items()}
-        yield Planned(candidate_table(describer).name, model, clips, _video_inputs("model", model))
+        made_from = _video_inputs("model", model)
+        if made_from:
+            made_from["prompt"] = settings_hash(self._settings.descriptions.prompt)
+        yield Planned(candidate_table(describer).name, model, clips, made_from)
 
-    def _descriptions(self) -> Iterator[Planned]:
+    def _descriptions(self, track: Track) -> Iterator[Planned]:
         model = self._settings.descriptions.reconciler
-        clips = {scene: clips for scene, (clips, _) in self._clips.items()}
+        clips = {track.partition(scene): clips for scene, (clips, _) in self._clips.items()}
         made_from = {"reconciler": teacher_hash(model, reconciliation.TASK)}
-        yield Planned(DESCRIPTIONS.name, model, clips, made_from)
+        yield Planned(track.descriptions.name, model, clips, made_from, track.loss)
 
-    def _queries(self, table: Table, task: str) -> Iterator[Planned]:
+    def _queries(self, track: Track) -> Iterator[Planned]:
+        task = generation.TASK if track.described else generation.TASK_WITHOUT_DESCRIPTION
         made_from = generation.query_inputs(self._settings, self._taxonomy, task)
-        yield Planned(table.name, self._settings.queries.asker, self._planned_queries(table), made_from)
+        cells = {track.partition(scene): self._cells(track, scene) for scene in self._scenes}
+        yield Planned(track.queries.name, self._settings.queries.asker, cells, made_from, track.loss)
 
-    def _pairs(self, table: Table, queries: Table, task: str) -> Iterator[Planned]:
-        planned = self._planned_queries(queries)
-        asked = {scene: self._rows(queries.name, scene, n) for scene, n in planned.items()}
+    def _pairs(self, track: Track) -> Iterator[Planned]:
+        task = responses.TASK if track.described else responses.TASK_WITHOUT_DESCRIPTION
+        asked = {track.partition(scene): self._asked(track, scene) for scene in self._scenes}
         responder = self._settings.preferences.responder
-        yield Planned(table.name, responder, asked, {"responder": teacher_hash(responder, task)})
+        made_from = {"responder": teacher_hash(responder, task)}
+        yield Planned(track.pairs.name, responder, asked, made_from, track.loss)
         unaligned = responses.unaligned_model(self._settings.preferences)
-        yield Planned(table.name, unaligned, asked, _video_inputs("unaligned", unaligned))
+        yield Planned(track.pairs.name, unaligned, asked, _video_inputs("unaligned", unaligned), track.loss)
 
     def _own_style(self) -> Iterator[Planned]:
         samples = self._settings.preferences.own_style.samples
-        planned = self._planned_queries(TAXONOMY_QUERIES)
-        pairs = {scene: samples * self._rows(PAIRS.name, scene, n) for scene, n in planned.items()}
+        queries = {scene: self._asked(AS_DESCRIBED, scene) for scene in self._scenes}
+        pairs = {scene: samples * self._rows(PAIRS.name, scene, n) for scene, n in queries.items()}
         yield Planned(OWN_STYLE_ANSWERS.name, self._settings.alignment.base, pairs)
-
-    def _lossy_descriptions(self) -> Iterator[Planned]:
-        for planned in self._descriptions():
-            yield replace(planned, asset=LOSSY_DESCRIPTIONS.name)
-
-    def _lossy(self, table: Table, like: Table) -> Iterator[Planned]:
-        """As many calls as the method's own asset makes."""
-        for planned in self.ways()[like.name]():
-            yield replace(planned, asset=table.name)
-
-    def _over_losses(self, planned: Iterator[Planned]) -> Iterator[Planned]:
-        """The same calls for each loss that an arm has; for every one where none has any."""
-        losses = [loss for loss in LOSSES if loss in self._arms] or list(LOSSES)
-        for each in planned:
-            asked = losses
-            if each.asset == LOSSY_DESCRIPTIONS.name:
-                asked = [loss for loss in losses if loss in RECONCILED_AGAIN]
-            calls = {lossy(loss).partition(s): n for loss in asked for s, n in each.calls.items()}
-            yield replace(each, calls=calls)
-
-    @cached_property
-    def _arms(self) -> set[str]:
-        """What the trained policies are trained on."""
-        alignment = self._settings.alignment
-        return {alignment.policies[name].trained_on for name in alignment.trained}
 
     @cached_property
     def _taxonomy(self) -> Taxonomy:
@@ -219,20 +197,23 @@ class _Plan:
         ]
         return {scene: (n, round(share * n)) for scene, n in zip(self._scenes, clips, strict=True)}
 
-    def _planned_queries(self, table: Table) -> dict[str, int]:
-        return {scene: self._cells(table, scene) for scene in self._scenes}
+    def _asked(self, track: Track, scene: str) -> int:
+        """Queries of a scene: as they are, or as many as are planned."""
+        return self._rows(track.queries.name, track.partition(scene), self._cells(track, scene))
 
-    def _cells(self, table: Table, scene: str) -> int:
+    def _cells(self, track: Track, scene: str) -> int:
         """Cells of a scene's plan: as asked, as planned from the descriptions, or as the settings want."""
-        asked = self._lake.manifest(table.name, scene)
+        partition = track.partition(scene)
+        asked = self._lake.manifest(track.queries.name, partition)
         if asked is not None:
             return sum(asked.outcomes.values())
-        if self._lake.manifest(DESCRIPTIONS.name, scene) is None:
+        if self._lake.manifest(track.descriptions.name, partition) is None:
             return self._clips[scene][1] * self._settings.queries.subcategories_per_clip
-        described = self._lake.scan(DESCRIPTIONS, [scene]).filter(pl.col("split") == "train").collect()
-        if table is QUERIES_WITHOUT_DESCRIPTIONS:
-            described = described.with_columns(pl.lit(None, pl.String).alias("text"))
-        return len(generation.plan_queries(described, self._settings, self._taxonomy, "train"))
+        described = self._lake.scan(track.descriptions, [partition]).filter(pl.col("split") == "train")
+        clips = described.collect()
+        if not track.described:
+            clips = clips.with_columns(pl.lit(None, pl.String).alias("text"))
+        return len(generation.plan_queries(clips, self._settings, self._taxonomy, "train"))
 
     # ------------------------------------------------------------------------------------ measuring
 

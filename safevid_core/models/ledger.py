@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -560,7 +561,7 @@ def _tune_sqlite(engine: Engine) -> None:
     def _on_connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
         connection.isolation_level = None  # BEGIN is ours, below
         connection.execute(f"PRAGMA busy_timeout={int(busy_s * 1000)}")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection, busy_s)
         connection.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "begin")
@@ -568,6 +569,19 @@ def _tune_sqlite(engine: Engine) -> None:
         # A transaction that starts by reading and then writes cannot wait for a lock: it fails at once.
         writes = connection.get_execution_options().get("safevid_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Set SQLite's WAL mode, which does not wait by itself for others that open a new file at the moment."""
+    deadline = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _make_tables(engine: Engine) -> None:

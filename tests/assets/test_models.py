@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from safevid_core.estimates import estimate
 from safevid_core.lake import Lake
 from safevid_core.models.bill import bill
 from safevid_core.models.ledger import Ledger
@@ -96,6 +98,21 @@ def test_a_paid_run_beyond_a_pilot_needs_a_budget_which_the_launchpad_takes(
     assert len(server.seen) == 2
 
 
+def test_every_asset_that_asks_a_model_is_planned_for(environment: Any, lake: Lake) -> None:
+    """One that is not would pass without a budget."""
+    from safevid_dagster.definitions import defs
+
+    bodies = {
+        asset.key.to_user_string(): inspect.getsource(asset.op.compute_fn.decorated_fn)
+        for asset in defs().assets or ()
+    }
+    asking = {name for name, body in bodies.items() if "safevid.gateway" in body} - {"model_bill"}
+    assert "taxonomy_queries" in asking
+    environment.setenv("SAFEVID_EVALUATION__CHALLENGE__SIZE", "10")
+    planned = estimate(load_settings(), lake, assets=sorted(bodies))
+    assert {row.asset for row in planned} == asking
+
+
 def test_a_budget_that_is_spent_stops_the_run_with_what_was_done_kept(
     server: ChatServer, materialise: Materialise, environment: Any, lake: Lake
 ) -> None:
@@ -153,7 +170,9 @@ def test_the_estimate_of_a_run_is_seen_before_it(materialise: Materialise, envir
     chosen = {"assets": ["descriptions"], "partitions": ["kitchen"]}
     told = metadata_of(materialise("model_estimate", of=chosen))
     assert (told["calls"], told["cost_usd"], told["hours"]) == (2, 512, "unknown")
-    assert "| descriptions | openai/loopback | 4 | 2 | 1,600 | 512 | 512.00 | unknown |" in told["estimate"]
+    assert (
+        "| descriptions |  | openai/loopback | 4 | 2 | 1,600 | 512 | 512.00 | unknown |" in told["estimate"]
+    )
     assert "set models.budget_usd" in told["budget_needed"]
     everything = metadata_of(materialise("model_estimate", budget_usd=1e6))
     assert everything["calls"] > 4

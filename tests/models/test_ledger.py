@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -171,3 +173,26 @@ def test_many_answers_are_read_in_few_statements(ledger: Ledger) -> None:
     listen(engine, "before_cursor_execute", lambda _c, _cursor, sql, *_: statements.append(sql))
     assert len(ledger.answers(keys)) == len(keys)
     assert sum("safevid_calls" in sql for sql in statements) <= len(keys) / 100
+
+
+def _open_new_ledgers(folder: Path, together: Any, rounds: int, out: Any) -> None:
+    said = []
+    for number in range(rounds):
+        together.wait()
+        try:
+            Ledger(f"sqlite:///{folder}/{number}/ledger.sqlite").close()
+        except LedgerError as error:
+            said.append(str(error))
+    out.put(said)
+
+
+def test_processes_that_open_a_new_ledger_at_the_same_moment_all_get_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    together, out = context.Barrier(4), context.Queue()
+    arguments = (tmp_path, together, 100, out)
+    processes = [context.Process(target=_open_new_ledgers, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [out.get(timeout=60) for _ in processes] == [[]] * 4
+    for process in processes:
+        process.join()
