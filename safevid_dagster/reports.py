@@ -35,6 +35,7 @@ def report_metadata(lake: Lake, table: Table, report: StageReport) -> dict[str, 
         "profile": manifest.profile,
         "content_hash": manifest.content_hash,
         **_scalars(manifest.info),
+        **_warnings(manifest.info),
         "preview": dg.MetadataValue.md(preview(lake, table, manifest.partition)),
         **_curve(manifest.info),
     }
@@ -68,12 +69,20 @@ def plot_bars(values: Mapping[str, float]) -> str:
 
 
 def plot_curves(curves: Mapping[str, list[float]]) -> str:
-    """Lines over training steps as an embedded PNG."""
-    figure, axes = _figure(height=2.6)
-    for name, values in curves.items():
-        axes.plot(values, label=name, linewidth=1.2)
-    axes.set_xlabel("step")
-    axes.legend(fontsize=7)
+    """Each curve over a training's steps in a panel of its own, three a row, as an embedded PNG."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(curves) // 3)
+    figure = Figure(figsize=(8, 1.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).flat
+    for axes in panels:
+        axes.set_visible(False)
+    for axes, (name, values) in zip(figure.axes, curves.items(), strict=False):
+        axes.set_visible(True)
+        axes.plot([100 * (place + 1) / len(values) for place in range(len(values))], values, linewidth=1)
+        axes.set_title(name, fontsize=8)
+        axes.set_xlabel("% of the steps", fontsize=6)
+        axes.tick_params(labelsize=6)
     return _embed(figure)
 
 
@@ -94,6 +103,11 @@ def _embed(figure: Any) -> str:
 
 def _scalars(info: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in info.items() if isinstance(value, str | int | float | bool)}
+
+
+def _warnings(info: Mapping[str, Any]) -> dict[str, Any]:
+    lines = info.get("warnings")
+    return {"warnings": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))} if lines else {}
 
 
 def _curve(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -56,13 +56,35 @@ _BASE_WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Program:
+    """What trains: a module that takes the arguments of :mod:`~safevid_core.alignment.train`, and variables
+    that it needs beside this process's own."""
+
+    module: str = "safevid_core.alignment.train"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def plain_program() -> Iterator[Program]:
+    """The core's own."""
+    yield Program()
+
+
+# Gives the program as long as it runs; not called where nothing is to be trained.
+OpenProgram = Callable[[], contextlib.AbstractContextManager[Program]]
+
+
 def make_dpo_checkpoint(settings: Settings, lake: Lake, policy: str, data_scale: float) -> StageReport:
     """Align one policy on one share of the release: an adapter a seed. See :func:`make_dpo_checkpoints`."""
     return make_dpo_checkpoints(settings, lake, [(policy, data_scale)])[0]
 
 
 def make_dpo_checkpoints(
-    settings: Settings, lake: Lake, partitions: Sequence[tuple[str, float]]
+    settings: Settings,
+    lake: Lake,
+    partitions: Sequence[tuple[str, float]],
+    open_program: OpenProgram = plain_program,
 ) -> list[StageReport]:
     """Align several policies and scales; all their seeds share `alignment.workers` processes.
 
@@ -72,6 +94,7 @@ def make_dpo_checkpoints(
 
     Args:
         partitions: Names of policies with their data scales, each above 0 and at most 1.
+        open_program: What trains. Defaults to the core's own.
 
     Raises:
         AlignmentError: If a policy is unknown or not trained, no pair is left to train on, or a run fails.
@@ -83,7 +106,8 @@ def make_dpo_checkpoints(
     for plan in stale:
         plan.write_jobs()
     reports, failures = [], []
-    with _launched([job for plan in stale for job in plan.jobs], settings.alignment) as launch:
+    jobs = [job for plan in stale for job in plan.jobs]
+    with _launched(jobs, settings.alignment, open_program) as launch:
         for plan in plans:
             compute = partial(_collect, settings, lake, plan, launch)
             ids = plan.source.rows["pair_id"].to_list
@@ -200,6 +224,7 @@ def _plan(
             features=lake.root / "features" / settings_hash(run),
             reference=lake.root / "references" / f"{reference}.parquet",
             reference_pairs=folder / "reference_pairs.parquet",
+            name=f"{partition} seed {seed}",
         )
         for seed in policy.seeds
     ]
@@ -268,20 +293,23 @@ def _launcher(settings: AlignmentSettings) -> list[str]:
 
 
 @contextlib.contextmanager
-def _launched(jobs: Sequence[Job], settings: AlignmentSettings) -> Iterator[_Launch]:
+def _launched(
+    jobs: Sequence[Job], settings: AlignmentSettings, open_program: OpenProgram
+) -> Iterator[_Launch]:
     """A process that trains the jobs in their order, so many at a time; ended with the block."""
     if not jobs:
         yield _Launch(None)
         return
-    command = [*_launcher(settings), "safevid_core.alignment.train"]
-    command += ["--workers", str(settings.workers), *(str(job.file) for job in jobs)]
-    environment = {**KEEP_MEMORY, **os.environ}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            yield _Launch(process)
-        except BaseException:
-            process.terminate()
-            raise
+    with open_program() as program:
+        command = [*_launcher(settings), program.module]
+        command += ["--workers", str(settings.workers), *(str(job.file) for job in jobs)]
+        environment = {**KEEP_MEMORY, **os.environ, **program.environment}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            try:
+                yield _Launch(process)
+            except BaseException:
+                process.terminate()
+                raise
 
 
 def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> StageRows:
@@ -294,16 +322,29 @@ def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> St
         "cost_usd": 0.0,
         "train_s": {str(job.seed): round(r.train_s, 1) for job, r in zip(plan.jobs, results, strict=True)},
         "refused": len(results[0].refused),
-        "warnings": [text for result in results for text in result.warnings],
-        "curves": _curves(read_training_log(lake, rows[0]["checkpoint"])),
+        "warnings": _warnings(plan, results),
+        **_rates(results[0]),
+        "curves": results[0].curves,
     }
     return StageRows(DPO_CHECKPOINT.frame(rows), _outcomes(plan, results[0]), info)
 
 
-def _curves(log: pl.DataFrame) -> dict[str, list[float]]:
-    """Loss and reward margin of the first seed by step, for a plot."""
-    shown = {"loss": "loss", "reward margin": "reward_margin"}
-    return {name: log[column].drop_nulls().round(4).to_list() for name, column in shown.items()}
+def _warnings(plan: _Plan, results: Sequence[RunResult]) -> list[str]:
+    return [
+        f"{job.name}: {text}"
+        for job, result in zip(plan.jobs, results, strict=True)
+        for text in result.warnings
+    ]
+
+
+def _rates(result: RunResult) -> dict[str, float]:
+    """The run's means and peaks."""
+    curves = result.curves
+    return {
+        "tokens_per_s": round(sum(curves["tokens/s"]) / len(curves["tokens/s"]), 1),
+        "padding_share": round(sum(curves["share of padding"]) / len(curves["share of padding"]), 4),
+        "peak_memory_gb": max(curves["peak memory, GB"]),
+    }
 
 
 def _keep(settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResult) -> dict[str, Any]:

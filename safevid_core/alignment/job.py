@@ -29,6 +29,7 @@ class Job:
             memory.
         reference: File of the pairs' reference, shared likewise; None computes it for this run alone.
         reference_pairs: Parquet file of all pairs whose reference goes into the file; None is `pairs`.
+        name: What people call the run. Defaults to its folder's name.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Job:
     features: Path | None = None
     reference: Path | None = None
     reference_pairs: Path | None = None
+    name: str = ""
 
     @property
     def file(self) -> Path:
@@ -55,6 +57,7 @@ class Job:
             "seed": self.seed,
             "settings": self.settings.model_dump(mode="json"),
             "policy": self.policy.model_dump(mode="json"),
+            "name": self.name or self.folder.name,
             **{name: str(path) for name in _SHARED if (path := getattr(self, name)) is not None},
         }
         write_atomically(self.file, json.dumps(content, indent=1).encode())
@@ -66,15 +69,20 @@ class Job:
         policy = Policy.model_validate(content["policy"])
         shared = {name: Path(content[name]) for name in _SHARED if name in content}
         return cls(
-            Path(content["folder"]), Path(content["pairs"]), content["seed"], settings, policy, **shared
-        )
+            Path(content["folder"]), Path(content["pairs"]), content["seed"], settings, policy,
+            name=content["name"], **shared,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunResult:
     """A finished run: how it went, which pairs were refused (pair id -> outcome, reason), and warnings.
 
-    `first_loss` is the first step's; the other figures are means over the last tenth of the steps.
+    `first_loss` is the first step's; loss, margin and accuracy are means over the last tenth of the steps.
+
+    Attributes:
+        curves: What a plot shows, name -> values in the order of the steps, of a long run means over runs
+            of steps; unlike the log of the adapter it has rates and memory.
     """
 
     pairs: int
@@ -86,6 +94,7 @@ class RunResult:
     train_s: float
     refused: dict[str, tuple[Outcome, str]]
     warnings: list[str]
+    curves: dict[str, list[float]]
 
     def write(self, folder: Path) -> None:
         write_atomically(folder / "result.json", json.dumps(asdict(self), indent=1).encode())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ class Progress(TrainerCallback):
     Args:
         folder: The run's.
         save_minutes: Most minutes between two checkpoints; None leaves them to the trainer's arguments.
+
+    Attributes:
+        listener: Called with each step's figures.
+        warnings: What a person should look at.
     """
 
     def __init__(self, folder: Path, save_minutes: float | None = None) -> None:
@@ -36,6 +40,7 @@ class Progress(TrainerCallback):
         self._first_step = 0
         self._rewards: list[float] = []
         self.warnings: list[str] = []
+        self.listener: Callable[[Mapping[str, Any]], None] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = self._began = time.monotonic()
@@ -69,6 +74,8 @@ class Progress(TrainerCallback):
                 figures["warning"] = self.warnings[-1]
         with (self._folder / PROGRESS_NAME).open("a") as file:
             file.write(json.dumps(figures) + "\n")
+        if self.listener is not None:
+            self.listener(figures)
 
 
 def chosen_falls(rewards: Sequence[float]) -> bool:

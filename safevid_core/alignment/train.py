@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -57,9 +57,29 @@ LOG_COLUMNS = {
     "logps_chosen": "logps/chosen",
     "logps_rejected": "logps/rejected",
 }
+# Names of what a plot shows -> the figures' names in trl's log or ours.
+CURVES = {
+    "loss": "loss",
+    "reward margin": "rewards/margins",
+    "reward accuracy": "rewards/accuracies",
+    "log-prob. chosen": "logps/chosen",
+    "log-prob. rejected": "logps/rejected",
+    "tokens/s": "tokens/s",
+    "share of padding": "tokens/padding_share",
+    "tokens saved by sharing": "tokens/saved_by_sharing",
+    "peak memory, GB": "memory/peak_gb",
+}
+CURVE_POINTS = 200
+# Hears of each step: the job, and the step's figures as `progress.jsonl` has them.
+Listener = Callable[[Job, Mapping[str, Any]], None]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], listener: Listener | None = None) -> int:
+    """Train the jobs that the arguments name; the exit code.
+
+    Args:
+        listener: Called in the process that trains, after each step.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", nargs="+", type=Path)
     parser.add_argument("--workers", type=int, default=1)
@@ -67,14 +87,14 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     importlib.import_module("safevid_core.alignment.trainer")
     if process_count() > 1:
-        return int(_train_together(options.jobs))
+        return int(_train_together(options.jobs, listener))
     # A fork inherits the imports, which cost more than a pocket run; elsewhere than on Linux it is not
     # safe with these libraries loaded.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    return int(_run_all(context, list(options.jobs), options.workers))
+    return int(_run_all(context, list(options.jobs), options.workers, listener))
 
 
-def _run_all(context: Any, waiting: list[Path], workers: int) -> bool:
+def _run_all(context: Any, waiting: list[Path], workers: int, listener: Listener | None) -> bool:
     """Run the jobs, so many at a time, with a line of JSON for each that ends; whether any failed."""
     running: dict[Any, tuple[Path, Any]] = {}
     failed = False
@@ -82,7 +102,7 @@ def _run_all(context: Any, waiting: list[Path], workers: int) -> bool:
         while waiting or running:
             while waiting and len(running) < workers:
                 file = waiting.pop(0)
-                process = context.Process(target=_run, args=(file,))
+                process = context.Process(target=_run, args=(file, listener))
                 process.start()
                 running[process.sentinel] = (file, process)
             for sentinel in multiprocessing.connection.wait(list(running)):
@@ -96,11 +116,11 @@ def _run_all(context: Any, waiting: list[Path], workers: int) -> bool:
     return failed
 
 
-def _train_together(files: Sequence[Path]) -> bool:
+def _train_together(files: Sequence[Path], listener: Listener | None) -> bool:
     """Train the jobs one after another with the processes of this launch; the first that fails ends all."""
     for file in files:
         try:
-            _run(file)
+            _run(file, listener)
         except SystemExit:
             if is_first_process():
                 print(json.dumps({"job": str(file), "code": 1}), file=sys.__stdout__, flush=True)
@@ -110,7 +130,7 @@ def _train_together(files: Sequence[Path]) -> bool:
     return False
 
 
-def _run(file: Path) -> None:
+def _run(file: Path, listener: Listener | None = None) -> None:
     """Train one job; a failure is left in the folder's `error.txt`, first line for people."""
     job = Job.read(file)
     with (job.folder / "output.txt").open("ab") as output:
@@ -119,15 +139,18 @@ def _run(file: Path) -> None:
     error_file = job.folder / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
-        train(job)
+        train(job, listener)
     except Exception as error:
         reason = str(error) if isinstance(error, AlignmentError) else f"{type(error).__name__}: {error}"
         error_file.write_text(reason.replace("\n", " ") + "\n\n" + traceback.format_exc())
         sys.exit(1)
 
 
-def train(job: Job) -> RunResult:
+def train(job: Job, listener: Listener | None = None) -> RunResult:
     """Train one job, or read the result that is there; safe to call again after any death.
+
+    Args:
+        listener: Called after each step.
 
     Raises:
         AlignmentError: If no pair is left to train on, the loss is not finite, memory is short, or a
@@ -136,19 +159,21 @@ def train(job: Job) -> RunResult:
     with _sole_owner(job.folder):
         result = on_first_process(RunResult.read(job.folder))
         if result is None:
-            result = _train(job)
+            result = _train(job, listener)
             if is_first_process():
                 result.write(job.folder)
     return result
 
 
-def _train(job: Job) -> RunResult:
+def _train(job: Job, listener: Listener | None) -> RunResult:
     started = time.monotonic()
     _make_deterministic(job)
     trainer, encoded, _ = prepare(job)
+    if listener is not None:
+        trainer.progress.listener = partial(listener, job)
     trainer.train(resume_from_checkpoint=on_first_process(_last_whole_checkpoint(job.folder)))
-    log = [{name: entry.get(key) for name, key in LOG_COLUMNS.items()}
-           for entry in trainer.state.log_history if "loss" in entry]  # fmt: skip
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    log = [{name: entry.get(key) for name, key in LOG_COLUMNS.items()} for entry in entries]
     if is_first_process():
         _save_adapter(trainer, job, log)
     last = log[-max(1, len(log) // 10) :]
@@ -166,7 +191,15 @@ def _train(job: Job) -> RunResult:
         train_s=time.monotonic() - started,
         refused=encoded.refused,
         warnings=trainer.progress.warnings,
+        curves={name: thinned([entry[key] for entry in entries]) for name, key in CURVES.items()},
     )
+
+
+def thinned(values: Sequence[float], points: int = CURVE_POINTS) -> list[float]:
+    """At most so many means over equal runs of the values, the last of which may be shorter."""
+    run = -(-len(values) // points)
+    parts = (values[start : start + run] for start in range(0, len(values), max(run, 1)))
+    return [round(sum(part) / len(part), 5) for part in parts]
 
 
 class Prepared(NamedTuple):

@@ -1,8 +1,11 @@
 """Alignment on the release, for each policy and control arm and each data scale."""
 
+import contextlib
+from collections.abc import Iterator
+
 import dagster as dg
 
-from safevid_core.alignment.dpo import make_dpo_checkpoints
+from safevid_core.alignment.dpo import Program, make_dpo_checkpoints
 from safevid_core.records import DPO_CHECKPOINT
 from safevid_dagster.defs.checks import conserves
 from safevid_dagster.defs.partitions import CHECKPOINTS
@@ -27,6 +30,15 @@ def split_partition(partition: str) -> tuple[str, float]:
     return policy, float(scale)
 
 
+@contextlib.contextmanager
+def training_program(context: dg.AssetExecutionContext) -> Iterator[Program]:
+    """The training as a process of its own, which tells this run's log how it goes."""
+    with dg.open_pipes_session(
+        context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    ) as session:
+        yield Program("safevid_dagster.training", session.get_bootstrap_env_vars())
+
+
 @dg.asset(
     group_name="alignment",
     kinds={"pytorch"},
@@ -43,7 +55,10 @@ def dpo_checkpoint(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.Ma
         context,
         DPO_CHECKPOINT,
         lambda partitions: make_dpo_checkpoints(
-            safevid.settings, safevid.lake, [split_partition(name) for name in partitions]
+            safevid.settings,
+            safevid.lake,
+            [split_partition(name) for name in partitions],
+            lambda: training_program(context),
         ),
         lake_partition,
     )
