@@ -311,9 +311,22 @@ class AlignmentSettings(Group):
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Ours.")
     batch_size: int = Field(16, ge=1, description="Pairs an optimizer step (ours).")
     micro_batch_size: int = Field(16, ge=1, description="Pairs a forward pass, without packing.")
+    finetuning: Literal["lora", "qlora", "full"] = Field(
+        "lora",
+        description="What of the language model trains: an adapter; an adapter over weights in four bits, "
+        "which needs bitsandbytes; or all of it, in float32, with what trains kept whole.",
+    )
+    train_projector: bool = Field(
+        False,
+        description="Also train what turns the vision tower's features into tokens; features are then "
+        "stored before it.",
+    )
     lora_rank: int = Field(64, ge=1, description="Ours.")
     lora_alpha: int = Field(128, ge=1, description="Ours.")
     max_length: int = Field(4096, ge=1, description="Pairs with more tokens are refused beforehand.")
+    max_answer_tokens: int | None = Field(
+        None, ge=1, description="Longer answers are cut, before `max_length` is looked at; prompts never are."
+    )
     packing: Packing = Field(
         "none",
         description="What stands once in a forward pass: nothing; a pair's prompt; a video, for all its "
@@ -333,6 +346,11 @@ class AlignmentSettings(Group):
     save_minutes: float | None = Field(
         10.0, gt=0, description="A checkpoint at least so often; None leaves it to `save_steps`."
     )
+    report_to: tuple[str, ...] = Field(
+        (),
+        description="Trackers of transformers that also get each step's figures, such as tensorboard (into "
+        "TENSORBOARD_LOGGING_DIR), trackio or wandb; each has to be installed.",
+    )
     merge: bool = Field(False, description="Also keep the checkpoint with the adapter merged into it.")
     processes: int = Field(1, ge=1, description="Processes of one training, started by `accelerate launch`.")
     accelerate_config: Path | None = Field(
@@ -344,7 +362,9 @@ class AlignmentSettings(Group):
     @model_validator(mode="after")
     def _base_is_whole(self) -> AlignmentSettings:
         if self.base.quantisation != "none":
-            raise ValueError("base.quantisation: a quantised model is not trained; say none")
+            raise ValueError(
+                "base.quantisation: a quantised model is not trained; say none, and finetuning: qlora"
+            )
         return self
 
     @property

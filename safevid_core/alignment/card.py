@@ -12,6 +12,11 @@ from safevid_core.settings import AlignmentSettings, Policy
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _LOSS = {"dpo": "DPO, sigmoid", "sft": "mean negative log-likelihood of the chosen answers"}
+_TRAINED = {
+    "lora": "LoRA on the language model",
+    "qlora": "LoRA on the language model in four bits",
+    "full": "the whole language model",
+}
 _METHOD = (
     "beta",
     "epochs",
@@ -47,9 +52,9 @@ def model_card(
     base_name, base_revision = base
     head = yaml.safe_dump(
         {
-            "library_name": "peft",
+            "library_name": "transformers" if settings.finetuning == "full" else "peft",
             "base_model": base_name,
-            "tags": ["safevid", "dpo", "lora", "video-text-to-text", f"profile:{profile}"],
+            "tags": ["safevid", "dpo", settings.finetuning, "video-text-to-text", f"profile:{profile}"],
         },
         sort_keys=False,
     )
@@ -68,8 +73,11 @@ def model_card(
         "seed": seed,
         "optimizer steps": result.steps,
     }
-    method = {"loss": _LOSS[policy.objective], "trained": "LoRA on the language model; vision tower frozen"}
-    method |= {key.replace("_", " "): getattr(settings, key) for key in _METHOD}
+    projector = "projector trained, " if settings.train_projector else ""
+    trained = f"{_TRAINED[settings.finetuning]}; {projector}vision tower frozen"
+    method = {"loss": _LOSS[policy.objective], "trained": trained}
+    lora = {"lora_rank", "lora_alpha"} if settings.finetuning == "full" else set()
+    method |= {key.replace("_", " "): getattr(settings, key) for key in _METHOD if key not in lora}
     method |= {library: version(library) for library in _LIBRARIES}
     figures = {
         "loss at the first step": f"{result.first_loss:.4f}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from safevid_core.models.families import family_of
@@ -49,12 +50,20 @@ class FeatureStore:
 
     The model merges them at the placeholders exactly as it does its own; only the pixels are dropped.
     Features stay in memory, in the model's dtype: clips x visual tokens x hidden size x bytes.
+
+    Args:
+        projected: Whether features are kept as the projector leaves them. Defaults to true; for a projector
+            that trains, what it takes is kept, and the model goes on from there in every pass.
     """
 
-    def __init__(self, model: PreTrainedModel, family: str) -> None:
+    def __init__(self, model: PreTrainedModel, family: str, *, projected: bool = True) -> None:
         self._family = family_of(family)
-        self._encode = getattr(model.model, f"get_{self._family.feature_key}_features")
+        name = f"get_{self._family.feature_key}_features"
+        self._encode = getattr(type(model.model), name).__get__(model.model)
         self._model = model
+        self._projected = projected
+        if not projected:
+            setattr(model.model, name, self._project)
         self._features: dict[str, Any] = {}
         self._beside: dict[str, dict[str, torch.Tensor]] = {}
 
@@ -79,6 +88,9 @@ class FeatureStore:
             whole = torch.cat(features)
         else:  # Qwen2.5-VL gives one tensor a video
             whole = [each for clip in features for each in clip]
+        if not self._projected:
+            pixels = whole if isinstance(whole, torch.Tensor) else torch.cat(whole)
+            return {**_joined([self._beside[key] for key in keys]), self._family.pixels: pixels}
         outputs = {self._family.feature_key: BaseModelOutputWithPooling(pooler_output=whole)}
         return {**_joined([self._beside[key] for key in keys]), "mm_encoder_outputs": outputs}
 
@@ -92,8 +104,42 @@ class FeatureStore:
         pixels = inputs[self._family.pixels].to(self._model.device, self._model.dtype)
         # Qwen2.5-VL's tower also needs to know how the pixels lie in time and space.
         grid = {k: v.to(self._model.device) for k, v in inputs.items() if k == "video_grid_thw"}
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.nullcontext() if self._projected else self._without_projector():
             return self._encode(pixels, **grid, return_dict=True).pooler_output
+
+    @property
+    def _group(self) -> int:
+        """Features of the tower that the projector makes one token of."""
+        return int(getattr(self._model.config.vision_config, "spatial_merge_size", 1)) ** 2
+
+    @contextlib.contextmanager
+    def _without_projector(self) -> Iterator[None]:
+        """The tower's features come out as the projector would take them, a token's side by side."""
+        projector = self._model.model.get_submodule(self._family.projector)
+        group = self._group
+
+        def forward(features: torch.Tensor) -> torch.Tensor:
+            return features if group == 1 else features.reshape(-1, group * features.shape[-1])
+
+        projector.forward = forward
+        try:
+            yield
+        finally:
+            del projector.forward
+
+    def _project(self, features: torch.Tensor | None = None, grid: Any = None, **others: Any) -> Any:
+        """In place of the model's own way from pixels to tokens: the rest of it, behind the tower."""
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        taken = others[self._family.pixels] if features is None else features
+        if self._group > 1:
+            taken = taken.reshape(-1, taken.shape[-1] // self._group)
+        tokens = self._model.model.get_submodule(self._family.projector)(taken)
+        grid = others.get("video_grid_thw", grid)
+        if self._group > 1:
+            tokens = torch.split(tokens, (grid.prod(-1) // self._group).tolist())
+        return BaseModelOutputWithPooling(pooler_output=tokens)
 
     def keep(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
         """Have the features of a clip at hand from now on."""
@@ -117,9 +163,9 @@ class NoClips:
         return {}
 
 
-def open_clip_store(model: PreTrainedModel, family: str) -> ClipStore:
+def open_clip_store(model: PreTrainedModel, family: str, *, projected: bool = True) -> ClipStore:
     """Features once a clip where the model takes them, pixels where it does not (older transformers)."""
-    return FeatureStore(model, family) if FeatureStore.suits(model) else PixelStore()
+    return FeatureStore(model, family, projected=projected) if FeatureStore.suits(model) else PixelStore()
 
 
 def _joined(clips: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -47,10 +47,13 @@ _TRAINED_ON = (
 # Settings that change how fast a run goes or what runs beside it, not what it ends with.
 _WITHOUT_EFFECT = {
     "policies", "data_scales", "workers", "threads", "save_steps", "save_minutes", "processes",
-    "accelerate_config", "gradient_checkpointing",
+    "accelerate_config", "gradient_checkpointing", "report_to",
 }  # fmt: skip
 # Settings that a reference log-probability depends on, if only in its last bits.
-_REFERENCE_SETTINGS = {"packing", "pass_tokens", "micro_batch_size", "max_length", "store_features"}
+_REFERENCE_SETTINGS = {
+    "packing", "pass_tokens", "micro_batch_size", "max_length", "max_answer_tokens", "store_features",
+    "finetuning", "train_projector",
+}  # fmt: skip
 _BASE_WITHOUT_EFFECT = {
     "path", "revision", "batch_size", "threads", "max_new_tokens", "temperature", "api_key_env",
 }  # fmt: skip
@@ -211,6 +214,7 @@ def _plan(
         reference_pairs = nested_sample(source.rows, largest).drop_nulls("chosen")
     run = {"base": inputs["base"], "base_settings": inputs["base_settings"]}
     passes = settings.alignment.model_dump(mode="json", include=_REFERENCE_SETTINGS)
+    features = settings_hash(run, *(["before the projector"] if settings.alignment.train_projector else []))
     reference = settings_hash(
         run, passes, policy.shows_video, frame_hash(reference_pairs.select(_TRAINED_ON))
     )
@@ -221,7 +225,7 @@ def _plan(
             seed,
             settings.alignment,
             policy,
-            features=lake.root / "features" / settings_hash(run),
+            features=lake.root / "features" / features,
             reference=lake.root / "references" / f"{reference}.parquet",
             reference_pairs=folder / "reference_pairs.parquet",
             name=f"{partition} seed {seed}",
@@ -322,6 +326,7 @@ def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> St
         "cost_usd": 0.0,
         "train_s": {str(job.seed): round(r.train_s, 1) for job, r in zip(plan.jobs, results, strict=True)},
         "refused": len(results[0].refused),
+        "cut_answers": results[0].cut_answers,
         "warnings": _warnings(plan, results),
         **_rates(results[0]),
         "curves": results[0].curves,

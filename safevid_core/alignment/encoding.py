@@ -53,10 +53,15 @@ class EncodedPair:
 
 @dataclass
 class EncodedPairs:
-    """Pairs ready for the collator, and why the others are not: pair id -> outcome and reason."""
+    """Pairs ready for the collator, and why the others are not: pair id -> outcome and reason.
+
+    Attributes:
+        cut: How many answers of the pairs were cut.
+    """
 
     pairs: list[EncodedPair] = field(default_factory=list)
     refused: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
+    cut: int = 0
 
 
 def encode_pairs(
@@ -71,13 +76,13 @@ def encode_pairs(
 
     A prompt's ids are those that generation sees, for both go through
     :func:`~safevid_core.models.families.build_inputs`. Refused are pairs without a decodable video, and
-    pairs with more than `max_length` tokens.
+    pairs with more than `max_length` tokens once their answers were cut to `max_answer_tokens`.
 
     Args:
         rows: Pairs with `pair_id, path, media_sha256, start_s, end_s, prompt, chosen, rejected`.
         show_video: Whether the prompts show the video; without it none is needed. Defaults to true.
     """
-    answers = _AnswerEncoder(processor)
+    answers = _AnswerEncoder(processor, settings.max_answer_tokens)
     visual_ids = {getattr(processor, name, None) for name in ("video_token_id", "image_token_id")}
     refused: dict[str, tuple[Outcome, str]] = {}
     kept: dict[str, EncodedPair] = {}
@@ -89,21 +94,22 @@ def encode_pairs(
                 refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")
             continue
         prompts, clip_inputs = _encode_prompts(group["prompt"].to_list(), frames, settings.base, processor)
-        pairs = [
+        encoded = [
             EncodedPair(
                 row["pair_id"], clip, *prompt, answers.encode(row["chosen"]), answers.encode(row["rejected"])
             )
             for row, prompt in zip(group.iter_rows(named=True), prompts, strict=True)
         ]
-        for pair in pairs:
+        for pair in encoded:
             pair.video_end = _video_end(pair.prompt_ids, visual_ids)
             if len(pair) > settings.max_length:
                 refused[pair.pair_id] = ("filtered", _over_long(pair, settings.max_length))
             else:
                 kept[pair.pair_id] = pair
-        if any(pair.pair_id in kept for pair in pairs):
+        if any(pair.pair_id in kept for pair in encoded):
             store.add(clip, clip_inputs)
-    return EncodedPairs([kept[pair_id] for pair_id in rows["pair_id"] if pair_id in kept], refused)
+    pairs = [kept[pair_id] for pair_id in rows["pair_id"] if pair_id in kept]
+    return EncodedPairs(pairs, refused, answers.cut)
 
 
 def _by_clip(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -192,15 +198,20 @@ def _processed(
 class _AnswerEncoder:
     """Turns answers into the ids that the model would have to generate after the prompt."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, limit: int | None = None) -> None:
         self._processor = processor
+        self._limit = limit
+        self.cut = 0
         self._question = conversation("?", video=False)
         self._before = prompt_text(processor, self._question)
         turn = processor.apply_chat_template(self._question, tokenize=False)
         self._generation_prompt = self._before.removeprefix(turn)
 
     def encode(self, answer: str) -> list[int]:
-        """Ids of the answer as the chat template writes it, up to and including one end-of-turn token."""
+        """Ids of the answer as the chat template writes it, up to and including one end-of-turn token.
+
+        An answer that is cut has no end: it does not stop there.
+        """
         answered = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
         whole = prompt_text(self._processor, [*self._question, answered])
         if not whole.startswith(self._before):
@@ -212,4 +223,8 @@ class _AnswerEncoder:
         tokenizer = self._processor.tokenizer
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         end = tokenizer.eos_token_id
-        return [*(ids[: ids.index(end)] if end in ids else ids), end]
+        ids = [*(ids[: ids.index(end)] if end in ids else ids), end]
+        if self._limit is None or len(ids) <= self._limit:
+            return ids
+        self.cut += 1
+        return ids[: self._limit]

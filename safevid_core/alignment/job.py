@@ -83,6 +83,7 @@ class RunResult:
     Attributes:
         curves: What a plot shows, name -> values in the order of the steps, of a long run means over runs
             of steps; unlike the log of the adapter it has rates and memory.
+        cut_answers: How many answers were longer than `max_answer_tokens`.
     """
 
     pairs: int
@@ -95,6 +96,7 @@ class RunResult:
     refused: dict[str, tuple[Outcome, str]]
     warnings: list[str]
     curves: dict[str, list[float]]
+    cut_answers: int = 0
 
     def write(self, folder: Path) -> None:
         write_atomically(folder / "result.json", json.dumps(asdict(self), indent=1).encode())

@@ -20,11 +20,13 @@ class Throughput:
     """Counts tokens between two entries of the log.
 
     Args:
-        model: Its language model's parameters count as operations: two a token forward and two backward,
-            for the frozen weights have no gradient of their own.
+        model: Its language model's parameters count as operations: two a token forward, two backward, and
+            two for the gradient of a weight that trains.
+        is_frozen: Whether the language model's own weights are frozen. Defaults to true.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, is_frozen: bool = True) -> None:
+        self._operations = 4 if is_frozen else 6
         self._parameters = sum(parameter.numel() for parameter in model.model.language_model.parameters())
         self._start()
 
@@ -50,7 +52,7 @@ class Throughput:
         }
         peak = next((value for name, value in _PEAK_OPERATIONS.items() if name in _device_name()), None)
         if peak is not None:
-            shown["mfu"] = round(4 * self._parameters * rate / peak, 4)
+            shown["mfu"] = round(self._operations * self._parameters * rate / peak, 4)
         self._start()
         return shown
 

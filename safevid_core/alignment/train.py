@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from safevid_core.alignment.collator import StepCollator
     from safevid_core.alignment.encoding import EncodedPair, EncodedPairs
     from safevid_core.alignment.trainer import VideoDPOTrainer
-    from safevid_core.settings import AlignmentSettings
+    from safevid_core.settings import AlignmentSettings, VideoModel
 
 LOG_NAME = "training_log.jsonl"
 MERGED_NAME = "merged"  # within the adapter's folder
@@ -192,6 +193,7 @@ def _train(job: Job, listener: Listener | None) -> RunResult:
         refused=encoded.refused,
         warnings=trainer.progress.warnings,
         curves={name: thinned([entry[key] for entry in entries]) for name, key in CURVES.items()},
+        cut_answers=encoded.cut,
     )
 
 
@@ -220,11 +222,17 @@ def prepare(job: Job) -> Prepared:
 
     from safevid_core.alignment.encoding import encode_pairs
     from safevid_core.alignment.progress import Progress
-    from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
+    from safevid_core.alignment.trainer import (
+        VideoDPOTrainer,
+        adapter_config,
+        freeze_all_but,
+        training_arguments,
+    )
     from safevid_core.models.video_chat import load_local
 
     settings = job.settings
-    model, processor = load_local(settings.base)
+    model, processor = load_local(_as_trained(settings))
+    freeze_all_but(model, settings)
     rows, reference_rows = pl.read_parquet(job.pairs), pl.read_parquet(job.reference_pairs or job.pairs)
     store = _clip_store(job, model, reference_rows)
 
@@ -242,11 +250,23 @@ def prepare(job: Job) -> Prepared:
         data_collator=step_collator(settings, encoded.pairs, store, model, processor),
         pairs_a_tree=settings.pairs_a_tree,
         processing_class=processor,
-        peft_config=lora_config(settings),
+        peft_config=adapter_config(settings),
         progress=Progress(job.folder, settings.save_minutes),
     )
     _give_reference(trainer, job, encoded.pairs, lambda: encode(reference_rows).pairs)
     return Prepared(trainer, encoded, encode)
+
+
+def _as_trained(settings: AlignmentSettings) -> VideoModel:
+    """The base in the form that is trained."""
+    if settings.finetuning != "qlora":
+        return settings.base
+    if find_spec("bitsandbytes") is None:
+        raise AlignmentError(
+            "alignment.finetuning: qlora needs bitsandbytes, which is not installed; install it "
+            "(`uv pip install bitsandbytes`) or say lora"
+        )
+    return settings.base.model_copy(update={"quantisation": "4bit"})
 
 
 def step_collator(
@@ -276,11 +296,13 @@ def _clip_store(job: Job, model: PreTrainedModel, rows: pl.DataFrame) -> ClipSto
 
     if not job.policy.shows_video:
         return NoClips()
-    store = open_clip_store(model, job.settings.base.family)
+    projected = not job.settings.train_projector
+    store = open_clip_store(model, job.settings.base.family, projected=projected)
     if job.features is None or not job.settings.store_features or not isinstance(store, FeatureStore):
         return store
     clips = rows.select("media_sha256", "start_s", "end_s").n_unique()
-    return StoredFeatures(model, job.settings.base.family, FeatureFolder(job.features), clips)
+    folder = FeatureFolder(job.features)
+    return StoredFeatures(model, job.settings.base.family, folder, clips, projected=projected)
 
 
 def _give_reference(
@@ -336,22 +358,38 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _save_adapter(trainer: VideoDPOTrainer, job: Job, log: list[dict[str, Any]]) -> None:
-    """The adapter as peft writes it, and the training log, in `adapter/`.
+    """The adapter as peft writes it, or all weights, and the training log, in `adapter/`.
 
     A local base is named by its folder alone: the adapter's bytes, which are its address in the lake,
     must not depend on where a checkout lies.
     """
     shutil.rmtree(job.adapter, ignore_errors=True)
+    _save_weights(trainer, job)
+    lines = [json.dumps(entry) + "\n" for entry in log]
+    (job.adapter / LOG_NAME).write_text("".join(lines))
+
+
+def _save_weights(trainer: VideoDPOTrainer, job: Job) -> None:
+    import torch
+
+    from safevid_core.models.video_chat import load_local
+
+    settings = job.settings
+    if settings.finetuning == "full":
+        whole = trainer.model.to(getattr(torch, settings.base.dtype))
+        whole.save_pretrained(job.adapter)
+        trainer.processing_class.save_pretrained(job.adapter)
+        return
     trainer.model.save_pretrained(job.adapter, save_embedding_layers=False)
     config_file = job.adapter / "adapter_config.json"
     config = json.loads(config_file.read_text())
     base = Path(job.settings.base.path)
     config["base_model_name_or_path"] = base.name if base.is_dir() else job.settings.base.path
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
-    lines = [json.dumps(entry) + "\n" for entry in log]
-    (job.adapter / LOG_NAME).write_text("".join(lines))
-    if job.settings.merge:
-        merged = trainer.model.merge_and_unload()
+    if settings.merge:
+        # Four bits are for training: the adapter goes into the base's own weights.
+        quantised = settings.finetuning == "qlora"
+        merged = load_local(settings.base, job.adapter)[0] if quantised else trainer.model.merge_and_unload()
         merged.save_pretrained(job.adapter / MERGED_NAME)
         trainer.processing_class.save_pretrained(job.adapter / MERGED_NAME)
 

@@ -1,8 +1,9 @@
 """trl's DPO trainer for video. Imports torch, transformers, trl and peft: import it inside functions.
 
-What trl 1.16 lacks for video, and what is done here: it keeps no video column (signature columns), its
-vision collator knows images only (ours), and it refuses reference log-probabilities computed beforehand
-for visual data (:meth:`VideoDPOTrainer.store_reference`). The loss is trl's own, packed or not.
+What trl 1.16 lacks for video, and what is done here: it keeps no video column, its vision collator knows
+images only, and it refuses reference log-probabilities computed beforehand for visual data. So its rows are
+names of encoded pairs (`_prepare_dataset`), whose batches are ours (`collator.py`), and so is the reference
+(:meth:`VideoDPOTrainer.store_reference`). The loss is trl's own, packed or not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import PrinterCallback
@@ -33,6 +34,7 @@ from safevid_core.alignment.scoring import score_answers_only
 from safevid_core.alignment.throughput import Throughput
 from safevid_core.alignment.tree import lasting_trunk, row_tokens
 from safevid_core.alignment.tree_attention import TrunkStates, use_tree_attention
+from safevid_core.models.families import FAMILIES, family_of
 from safevid_core.settings import AlignmentSettings, Packing
 
 # The projections of the language model's layers, by the names that LLaVA-NeXT-Video, Qwen2.5-VL and
@@ -79,7 +81,7 @@ class VideoDPOTrainer(DPOTrainer):
         **stock: The other arguments of trl's trainer.
 
     Raises:
-        AlignmentError: If anything but a LoRA weight of the language model would train.
+        AlignmentError: If anything but the language model, or its adapter, and the projector would train.
     """
 
     def __init__(
@@ -91,21 +93,23 @@ class VideoDPOTrainer(DPOTrainer):
         **stock: Any,
     ) -> None:
         pairs = data_collator.pairs
-        # trl takes rows for visual, and leaves their text alone, by the column `images`.
-        columns = {"pair_id": [pair.pair_id for pair in pairs], "images": [[pair.clip] for pair in pairs]}
-        super().__init__(data_collator=data_collator, train_dataset=Dataset.from_dict(columns), **stock)
+        names = Dataset.from_dict({"pair_id": [pair.pair_id for pair in pairs]})
+        super().__init__(data_collator=data_collator, train_dataset=names, **stock)
         self.progress = progress or Progress(Path(self.args.output_dir))
         self.add_callback(self.progress)
         self._pairs = pairs
         self._pairs_a_tree = pairs_a_tree
         self._share = 1.0  # of the pass that is computed
-        base = self.model.get_base_model()
+        base = _base_of(self.model)
         score_answers_only(base)
         if data_collator.packing != "none":
             use_tree_attention(base.model.language_model)
-        self._throughput = Throughput(base)
+        self._throughput = Throughput(base, is_frozen=isinstance(self.model, PeftModel))
         self.remove_callback(PrinterCallback)
         _check_trainable(self.model)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:  # a small step is lost on a weight of 16 bits
+                parameter.data = parameter.data.float()
 
     def store_reference(self, pairs: Sequence[EncodedPair] | None = None) -> None:
         """Give pairs, by default the trainer's, their reference log-probabilities: adapter off, one pass.
@@ -119,7 +123,7 @@ class VideoDPOTrainer(DPOTrainer):
         own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         in_order = _by_clip_or_length(pairs, self.data_collator.packing)
         for turns in self.data_collator.cuts(in_order)[own]:
-            with torch.no_grad(), self._sharing_a_trunk(turns, self.model.disable_adapter()) as batch_of:
+            with torch.no_grad(), self._sharing_a_trunk(turns, self._reference_weights()) as batch_of:
                 for some in turns:
                     batch = self._prepare_inputs(batch_of(some))
                     ids = batch.pop("pair_ids")
@@ -130,6 +134,12 @@ class VideoDPOTrainer(DPOTrainer):
             pair.reference = reference[pair.pair_id]
         self.model.train(was_training)
         self.precompute_ref_logps = True
+
+    def _reference_weights(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which the model is the reference. Without an adapter it is so until it trains."""
+        if isinstance(self.model, PeftModel):
+            return self.model.disable_adapter()
+        return contextlib.nullcontext()
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of all passes of a step; returns its loss."""
@@ -198,7 +208,7 @@ class VideoDPOTrainer(DPOTrainer):
         arguments = self._prepare_inputs(self.data_collator.trunk(tree[0], tokens, states))
         forest = arguments.pop("forest").to(self.accelerator.device)
         with adapter or contextlib.nullcontext(), self.accelerator.autocast():
-            backbone = self.accelerator.unwrap_model(self.model).get_base_model().base_model
+            backbone = _base_of(self.accelerator.unwrap_model(self.model)).base_model
             backbone(**arguments, **forest.arguments(), use_cache=False)
         yield lambda some: self.data_collator.turn(some, tokens, states)
         if torch.is_grad_enabled():
@@ -255,8 +265,16 @@ class VideoDPOTrainer(DPOTrainer):
             if len(new) == len(shares):
                 values[before.get(name, 0) :] = [sum(map(float.__mul__, map(float, new), shares))]
 
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """The data set as it is: its rows name pairs that are encoded."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Nothing: :meth:`store_reference` does it."""
+        return dataset
+
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["pair_id", "images"]
+        self._signature_columns = ["pair_id"]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PairOrder:
         clips = [pair.clip for pair in self._pairs]
@@ -312,8 +330,16 @@ def training_arguments(
         objective: A key of LOSSES. Defaults to `dpo`.
 
     Raises:
-        AlignmentError: If the batch cannot be shared by the processes.
+        AlignmentError: If the batch cannot be shared by the processes, or a tracker is not installed.
     """
+    from transformers.integrations import get_available_reporting_integrations
+
+    missing = set(settings.report_to) - set(get_available_reporting_integrations())
+    if missing:
+        raise AlignmentError(
+            f"alignment.report_to: {', '.join(sorted(missing))} is not installed or not known to "
+            "transformers; install it or leave it out"
+        )
     processes = process_count()
     if settings.batch_size % processes:
         raise AlignmentError(
@@ -345,25 +371,63 @@ def training_arguments(
         logging_steps=1,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
+        run_name=folder.name,
+        # Without an adapter trl would load a second model for the reference.
+        precompute_ref_log_probs=settings.finetuning == "full",
         dataloader_pin_memory=False,
     )
 
 
+def adapter_config(settings: AlignmentSettings) -> LoraConfig | None:
+    """What of an adapter the settings want; None where all of the language model trains."""
+    return None if settings.finetuning == "full" else lora_config(settings)
+
+
+def freeze_all_but(model: torch.nn.Module, settings: AlignmentSettings) -> None:
+    """Leave training to the language model with its head, and to the projector if it trains.
+
+    An adapter freezes the language model in its turn.
+    """
+    projector = f"model.{family_of(settings.base.family).projector}."
+    for name, parameter in model.named_parameters():
+        is_language = name.startswith(("model.language_model.", "lm_head."))
+        is_projector = settings.train_projector and name.startswith(projector)
+        if parameter.is_floating_point():
+            parameter.requires_grad_(is_language or is_projector)
+
+
 def lora_config(settings: AlignmentSettings) -> LoraConfig:
-    """LoRA on the language model's projections; vision tower, projector and lm_head stay as they are."""
+    """LoRA on the language model's projections; vision tower and lm_head stay as they are."""
+    projector = family_of(settings.base.family).projector.split(".")[-1]
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=0.0,
         target_modules=LANGUAGE_PROJECTIONS,
+        modules_to_save=[projector] if settings.train_projector else None,
         task_type="CAUSAL_LM",
     )
 
 
+def _base_of(model: Any) -> Any:
+    """The model under its adapter, if it has one."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def _check_trainable(model: torch.nn.Module) -> None:
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    stray = [name for name in names if "language_model.layers." not in name or ".lora_" not in name]
+    projectors = tuple(f".{family.projector}." for family in FAMILIES.values())
+
+    def may_train(name: str) -> bool:
+        if isinstance(model, PeftModel):
+            is_language = "language_model.layers." in name and ".lora_" in name
+        else:
+            is_language = "language_model." in name or name.startswith("lm_head.")
+        return is_language or any(projector in f".{name}" for projector in projectors)
+
+    stray = [name for name in names if not may_train(name)]
     if stray or not names:
         what = stray[0] if stray else "nothing"
-        raise AlignmentError(f"only LoRA weights of the language model may train; here {what} would")
+        allowed = "only LoRA weights of" if isinstance(model, PeftModel) else "only"
+        raise AlignmentError(f"{allowed} the language model may train; here {what} would")

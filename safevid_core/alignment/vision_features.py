@@ -78,10 +78,19 @@ class StoredFeatures(FeatureStore):
 
     Args:
         clips: How many clips will be added, for the forecast of the folder's size.
+        projected: As for the feature store; the folder must have been filled likewise.
     """
 
-    def __init__(self, model: PreTrainedModel, family: str, folder: FeatureFolder, clips: int) -> None:
-        super().__init__(model, family)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        family: str,
+        folder: FeatureFolder,
+        clips: int,
+        *,
+        projected: bool = True,
+    ) -> None:
+        super().__init__(model, family, projected=projected)
         self._folder = folder
         self._to_come = clips
         self._told = False

@@ -35,6 +35,7 @@ class Family:
         rows_a_video: Whether `pixels` has one row a video (else rows of all videos follow each other).
         feature_key: The key under which cached vision features go into `mm_encoder_outputs`.
         timed: Whether the frames' times reach the model.
+        projector: The part of the model under its language head that turns what the tower sees into tokens.
         frame_side: Longest side in pixels of a frame that is sent to a server. More is not seen: the family's
             processor scales a frame down to it.
     """
@@ -45,6 +46,7 @@ class Family:
     feature_key: str
     timed: bool = False
     frame_side: int = 672
+    projector: str = "multi_modal_projector"
 
 
 FAMILIES = {
@@ -60,6 +62,7 @@ FAMILIES = {
             feature_key="video",
             timed=True,
             frame_side=776,
+            projector="visual.merger",
         ),
         # InternVL's video reaches the model as images: `pixel_values`, one row a frame, one tile of 448.
         Family("internvl", "pixel_values", rows_a_video=False, feature_key="image", frame_side=448),

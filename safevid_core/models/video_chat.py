@@ -114,6 +114,9 @@ def open_video_chat(model: VideoModel, gateway: Gateway, *, adapter: Path | None
 def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any]:
     """A checkpoint in evaluation mode, its adapter merged, and its processor.
 
+    Args:
+        adapter: Folder of a peft adapter, or of whole weights that take the place of the checkpoint's.
+
     Raises:
         CheckpointError: If the folder is missing or is no checkpoint of a video language model.
     """
@@ -123,15 +126,19 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
 
     logging.disable_progress_bar()
     where = {} if Path(model.path).is_dir() else {"revision": model.revision}
+    whole = adapter is not None and not (adapter / "adapter_config.json").exists()
     try:
         processor = AutoProcessor.from_pretrained(model.path, **where)
         loaded = AutoModelForImageTextToText.from_pretrained(
-            model.path, dtype=getattr(torch, model.dtype), **where, **_quantised(model)
+            str(adapter) if whole else model.path,
+            dtype=getattr(torch, model.dtype),
+            **where,
+            **_quantised(model),
         )
     except (OSError, ValueError, KeyError) as error:
         line = str(error).strip().splitlines()[0]
         raise CheckpointError(f"checkpoint {model.path} cannot be loaded ({line}); check its path") from None
-    if adapter is not None:
+    if adapter is not None and not whole:
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
