@@ -136,10 +136,12 @@ def steps(settings: Settings) -> Iterator[Step]:
 def demo(settings: Settings, home: Path) -> int:
     """Materialise every asset of the graph in order, with a line a stage; then say what came out."""
     started = time.monotonic()
-    # Libraries tell each other of renamed arguments here; a person can do nothing about them.
-    warnings.filterwarnings("ignore", category=FutureWarning)
     print(f"SafeVid, profile {settings.profile}: everything goes to {home.parent}", flush=True)
     import dagster as dg
+
+    # Libraries tell each other of renamed and unfinished parts here; a person can do nothing about them.
+    for category in (FutureWarning, dg.PreviewWarning):
+        warnings.filterwarnings("ignore", category=category)
 
     from safevid_dagster.definitions import defs
 
