@@ -50,13 +50,13 @@ def picture_asset_graph(browser: Browser) -> None:
     )
     try:
         wait_until_up(f"http://127.0.0.1:{port}/server_info")
-        page = browser.new_page(viewport={"width": 2500, "height": 1000})
+        page = browser.new_page(viewport={"width": 2500, "height": 2700})
         page.goto(f"http://127.0.0.1:{port}/asset-groups")
         page.get_by_text("evaluation").first.wait_for(timeout=60_000)
         page.wait_for_timeout(5_000)
         page.keyboard.press("Alt+KeyE")
         page.wait_for_timeout(8_000)
-        clip = {"x": 540, "y": 110, "width": 1960, "height": 880}
+        clip = {"x": 550, "y": 300, "width": 1930, "height": 2130}
         page.screenshot(path=OUT / "asset_graph.png", clip=clip)
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -143,7 +143,7 @@ def scorecard_json(
         ],
         "bars": [bar.as_dict() for bar in main.bars],
         "controls": [
-            {"system": each.name, "misses": main.missed(each.name)}
+            {"system": each.name, "must_miss": each.must_miss, "misses": main.missed(each.name)}
             for each in main.systems
             if each.is_control
         ],
