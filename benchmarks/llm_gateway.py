@@ -1,10 +1,11 @@
 """2,000 unique calls, 128 at a time, to a loopback server that answers in 100 ms.
 
 Ours is the gateway with everything on: ledger, budget, prices, limits a minute. The peers are a bare loop
-over `litellm.acompletion`, which is most of the work of a call, and the openai client; neither keeps
-anything. Each runs in a process of its own, warmed up, in turns; the best turn of each counts. Then two
+over `litellm.acompletion`, which is most of the work of a call, the openai client, and distilabel in batches
+of 128 where it is installed; none of them keeps anything. bespokelabs-curator does not install beside these
+packages. Each runs in a process of its own, warmed up, in turns; the best turn of each counts. Then two
 worker processes share one ledger, and one process asks 50,000 questions in batches of 2,000 to see whether
-its memory stays flat. Goals: 0.9 times the bare litellm loop in one process, ahead of the openai client, 1.6
+its memory stays flat. Goals: 0.9 times the bare litellm loop in one process, ahead of the other peers, 1.6
 times with two workers where the server has a core of its own, and flat memory. Where it has none, the work of
 a call in each of two workers says whether they stand in each other's way. Run with
 ``python -m benchmarks.llm_gateway``.
@@ -20,6 +21,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from typing import Any
 
 ANSWER_S = 0.1
@@ -155,6 +157,24 @@ def openai_client(url: str, root: str, first: int, calls: int) -> dict[str, floa
     return asyncio.run(run())
 
 
+def distilabel_llm(url: str, root: str, first: int, calls: int) -> dict[str, float]:
+    from distilabel.models import OpenAILLM
+
+    llm = OpenAILLM(model="loopback", base_url=url, api_key="none")
+    llm.load()
+
+    def ask(start: int, count: int) -> None:
+        for place in range(start, start + count, CONCURRENCY):
+            asked = [messages(each) for each in range(place, min(place + CONCURRENCY, start + count))]
+            answers = llm.generate(inputs=asked, max_new_tokens=512, temperature=0.0)
+            assert all(answer["generations"][0] for answer in answers)
+
+    ask(-first - WARM_UP - 1, WARM_UP)
+    started, worked = time.perf_counter(), time.process_time()
+    ask(first, calls)
+    return _told(calls, started, worked)
+
+
 async def _timed(call: Callable[[int], Coroutine[Any, Any, str]], first: int, calls: int) -> dict[str, float]:
     slots = asyncio.Semaphore(CONCURRENCY)
 
@@ -226,6 +246,8 @@ def main() -> None:
     url = f"http://127.0.0.1:{mine.recv()}/v1"
     best: dict[str, dict[str, float]] = {}
     contenders = {"ours": ours, "bare litellm loop": bare_litellm, "openai client": openai_client}
+    if find_spec("distilabel") is not None:
+        contenders["distilabel"] = distilabel_llm
     for _ in range(chosen.turns):
         for name, contender in contenders.items():
             with tempfile.TemporaryDirectory() as root:
