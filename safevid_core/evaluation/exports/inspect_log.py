@@ -97,7 +97,7 @@ def _spec(run: Run) -> Json:
         "created": _time(run.judged_at),
         "task": run.benchmark,
         "task_id": _task_id(run),
-        "task_version": run.release,
+        "task_version": 0,  # older readers take no text; the release is in `task_args`
         "task_args": asked,
         "task_args_passed": asked,
         "dataset": {

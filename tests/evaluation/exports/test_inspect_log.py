@@ -38,7 +38,9 @@ def test_inspect_ais_own_reader_opens_it(run: Run, tmp_path: Path) -> None:
     found = log.read_eval_log(str(path))
     assert found.status == "success"
     assert found.eval.model == f"safevid/{SYSTEM}"
-    assert len(found.samples) == len(run.samples) == len(log.read_eval_log_sample_summaries(str(path)))
+    assert len(found.samples) == len(run.samples)
+    if hasattr(log, "read_eval_log_sample_summaries"):  # which older readers lack
+        assert len(log.read_eval_log_sample_summaries(str(path))) == len(run.samples)
     scores = {each.name: each for each in found.results.scores}
     for score, metric in ((SAFETY, "safety_rate"), (HELPFULNESS, "helpful_rate")):
         assert scores[score].metrics[metric].value == pytest.approx(run.figures[metric].value)
