@@ -31,7 +31,6 @@ from safevid_core.evaluation.responses import VARIANTS
 from safevid_core.evaluation.scorecard import report_paths, write_report
 from safevid_core.lake import Lake
 from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, SAFEVIDBENCH_BASE
-from safevid_core.settings import Settings
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import put, settings_for
 
@@ -217,20 +216,32 @@ def page(chromium: Any, page_file: Path) -> Iterator[Any]:
     opened.close()
 
 
-def show(page: Any, settings: Settings, **filters: str) -> int:
+# The page's own listener was there first, so it has run when this one does.
+GO = """address => new Promise((done) => {
+  if (location.hash === address) done();
+  addEventListener("hashchange", () => done(), { once: true });
+  location.hash = address;
+})"""
+
+
+def show(page: Any, **filters: str) -> int:
     """Filter by the address; returns how many rows are found."""
-    page.evaluate("address => { location.hash = address; }", rows_link(BENCHMARK, **filters))
-    page.wait_for_timeout(200)
+    page.evaluate(GO, rows_link(BENCHMARK, **filters))
     return int(page.get_attribute("#rows-count", "data-found"))
+
+
+def unfold(summaries: Any) -> None:
+    """Open folds. What is in one is put there by an event that comes after the click."""
+    for summary in summaries.all():
+        summary.click()
+        summary.locator("xpath=following-sibling::*").first.wait_for()
 
 
 def test_no_text_runs_or_becomes_an_element(page: Any, hostile: Evaluated) -> None:
     assert page.locator("script").count() == 2  # the page's own, and the rows as plain text
-    show(page, hostile.settings, second=SYSTEM)
-    for item in page.locator("#rows-list .item > summary").all()[:5]:
-        item.click()
-    for fold in page.locator("#rows-list .item details > summary").all():
-        fold.click()
+    show(page, second=SYSTEM)
+    unfold(page.locator("#rows-list li:nth-child(-n + 5) > .item > summary"))
+    unfold(page.locator("#rows-list .item details > summary"))
     assert HOSTILE[:40] in page.locator("#rows-list").inner_text()
     assert page.evaluate("window.hacked") is None
     assert page.locator("#rows-list script").count() == 0
@@ -245,22 +256,20 @@ def test_a_query_that_names_a_harm_and_help_with_it_are_not_there_until_opened(
     item = harmful.row(0, named=True)
     answers = hostile.lake.read(BENCHMARK_RESPONSES, f"{SYSTEM}|{BENCHMARK}")
     said = answers.row(by_predicate=pl.col("response_id") == item["response_id"], named=True)
-    found = show(page, hostile.settings, second=SYSTEM, text=item["item_id"])
+    found = show(page, second=SYSTEM, text=item["item_id"])
     assert found == 1
     head = page.locator("#rows-list .item > summary")
     query, answer = said["query"], said["text"].removeprefix(HOSTILE)
     listed = page.locator("#rows-list")
     assert query not in listed.inner_html()
     assert "Names a harm" in head.inner_text()
-    head.click()
+    unfold(head)
     folds = listed.locator(".item details > summary")
     assert any("answer that may help a harm" in each for each in folds.all_inner_texts())
     # Neither text is in the page at all, hidden or not, before its own fold is opened.
     assert query not in listed.text_content()
     assert answer not in listed.text_content()
-    for fold in folds.all():
-        fold.click()
-    page.wait_for_timeout(100)
+    unfold(folds)
     assert query in listed.text_content()
     assert answer in listed.text_content()
 
@@ -283,7 +292,7 @@ def test_filters_find_what_the_verdicts_say(
     rows = scores.group_by("item_id").agg(
         pl.col("success").mean().alias("share"), pl.col("expected", "principle").first()
     )
-    found = show(page, hostile.settings, second=SYSTEM, **filters)
+    found = show(page, second=SYSTEM, **filters)
     assert int(page.get_attribute("#rows-count", "data-judged")) == wanted(rows).height
     assert found >= wanted(rows).height
 
@@ -291,9 +300,9 @@ def test_filters_find_what_the_verdicts_say(
 def test_an_address_with_values_that_no_list_has_is_read_as_far_as_it_goes(
     page: Any, hostile: Evaluated
 ) -> None:
-    everything = show(page, hostile.settings, second=SYSTEM)
-    assert show(page, hostile.settings, second=SYSTEM, outcome="__proto__", category=HOSTILE) == everything
-    assert show(page, hostile.settings, second=SYSTEM, text="no text holds this") == 0
+    everything = show(page, second=SYSTEM)
+    assert show(page, second=SYSTEM, outcome="__proto__", category=HOSTILE) == everything
+    assert show(page, second=SYSTEM, text="no text holds this") == 0
     assert page.locator("#rows-count").inner_text() == "No item matches. Clear a filter."
 
 
