@@ -89,8 +89,16 @@ class PackedForest:
         names = ("token_ids", "position_ids", "predictors")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
+    def asked(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predicting tokens, each once and in order, and for each predictor its place among them."""
+        asked, places = self.predictors.unique(return_inverse=True)
+        return asked, places
+
     def arguments(self) -> dict[str, Any]:
-        """Arguments of a model whose language model attends by :mod:`tree_attention`."""
+        """Arguments of a model whose language model attends by :mod:`tree_attention`.
+
+        Its last hidden states are those of the asked tokens.
+        """
         from safevid_core.alignment.tree_attention import TreeMask, way_for
 
         device = self.token_ids.device
@@ -99,7 +107,12 @@ class PackedForest:
             "position_ids": self.position_ids,
             "attention_mask": None,
             "tree": TreeMask.of(
-                self.segments, self.way or way_for(device), device, trunk=self.trunk, kept=self.kept
+                self.segments,
+                self.way or way_for(device),
+                device,
+                trunk=self.trunk,
+                kept=self.kept,
+                asked=self.asked()[0],
             ),
         }
 

@@ -8,7 +8,10 @@ FlexAttention has no backward; `flex`, FlexAttention with a block mask, for GPUs
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +25,11 @@ from safevid_core.alignment.tree import Segment
 
 Way = Literal["dense", "segments", "flex"]
 NAME = "safevid_tree"
+
+# A layer's weights of attention to a trunk, in bytes, up to which they are kept for the backward pass, which
+# otherwise computes them again: a fifth of its products.
+_KEPT_WEIGHTS = 2**26
+_ROWS_AT_ONCE = 256  # of the weights, so that they are worked on in the cache
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -69,6 +77,7 @@ class TreeMask:
             mask. None for `segments`.
         trunk: The `T` tokens that all see beside the forest's own.
         kept: Where the forest's keys and values are kept, for a forest that is a trunk.
+        asked: int64 `[W]`, in order: the tokens whose last hidden states are wanted. None is all.
     """
 
     segments: Sequence[Segment]
@@ -76,6 +85,7 @@ class TreeMask:
     seen: torch.Tensor | BlockMask | None = field(default=None, repr=False)
     trunk: TrunkStates | None = field(default=None, repr=False)
     kept: TrunkStates | None = field(default=None, repr=False)
+    asked: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -85,6 +95,7 @@ class TreeMask:
         device: torch.device | str = "cpu",
         trunk: TrunkStates | None = None,
         kept: TrunkStates | None = None,
+        asked: torch.Tensor | None = None,
     ) -> TreeMask:
         before = 0 if trunk is None else len(trunk)
         seen: torch.Tensor | BlockMask | None = None
@@ -92,7 +103,18 @@ class TreeMask:
             seen = dense_mask(segments, before).to(device)
         elif way == "flex":
             seen = block_mask(segments, device, before)
-        return cls(segments, way, seen, trunk, kept)
+        return cls(segments, way, seen, trunk, kept, asked)
+
+    @functools.cached_property
+    def parts(self) -> list[Part]:
+        """Of all tokens, for `segments`."""
+        return list(_parts(self.segments, range(self.segments[-1].end), self.trunk is not None))
+
+    @functools.cached_property
+    def asked_parts(self) -> list[Part]:
+        """Of the asked tokens alone, which stand side by side."""
+        assert self.asked is not None
+        return list(_parts(self.segments, self.asked.tolist(), self.trunk is not None))
 
 
 def way_for(device: torch.device) -> Way:
@@ -125,32 +147,66 @@ def block_mask(segments: Sequence[Segment], device: torch.device | str, before: 
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: TreeMask, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: TreeMask,
+    scale: float,
+    trunk: tuple[torch.Tensor, torch.Tensor] | None = None,
+    *,
+    only_asked: bool = False,
 ) -> torch.Tensor:
     """Attention over one row of tokens.
 
     Args:
         query: `[1, heads, N, width]`.
-        key: `[1, key heads, T + N, width]`, behind a trunk's if the mask has one; `value` likewise. The key
-            heads divide the heads.
+        key: `[1, key heads, N, width]`; `value` likewise. The key heads divide the heads.
+        trunk: Keys and values `[1, key heads, T, width]` of the mask's trunk, if it has one.
+        only_asked: Whether the mask's asked tokens are enough.
 
     Returns:
-        `[1, heads, N, width]`.
+        `[1, heads, N, width]`, or `[1, heads, W, width]` of the asked.
     """
-    grouped = key.shape[1] != query.shape[1]
-    if mask.way == "flex":
-        attention = _compiled_flex_attention() if query.is_cuda else flex_attention
-        found = attention(query, key, value, block_mask=mask.seen, scale=scale, enable_gqa=grouped)
+    groups = query.shape[1] // key.shape[1]
+    if mask.way == "segments":
+        if only_asked:
+            query = query[:, :, mask.asked]
+        key, value, *before = (
+            part.repeat_interleave(groups, dim=1) if groups > 1 else part
+            for part in (key, value, *(trunk or ()))
+        )
+        parts = mask.asked_parts if only_asked else mask.parts
+        found = _SegmentAttention.apply(query, parts, scale, key, value, *before)
         assert isinstance(found, torch.Tensor)
         return found
-    if grouped:
-        groups = query.shape[1] // key.shape[1]
-        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
-    if mask.way == "dense":
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask.seen, scale=scale)
-    found = _SegmentAttention.apply(query, key, value, mask.segments, scale)
+    if trunk is not None:
+        key, value = torch.cat([trunk[0], key], 2), torch.cat([trunk[1], value], 2)
+    if mask.way == "flex":
+        attention = _compiled_flex_attention() if query.is_cuda else flex_attention
+        found = attention(query, key, value, block_mask=mask.seen, scale=scale, enable_gqa=groups > 1)
+    else:
+        found = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask.seen, scale=scale, enable_gqa=groups > 1
+        )
     assert isinstance(found, torch.Tensor)
-    return found
+    return found[:, :, mask.asked] if only_asked else found
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tokens, by their places among the queries, that attend to a run of keys.
+
+    Attributes:
+        causal: Whether the first token sees the first key only, and so on; otherwise all see all.
+        is_first: Whether it is the first part of these tokens.
+        of_trunk: Whether the keys are the trunk's, all of them.
+    """
+
+    rows: slice
+    keys: slice
+    causal: bool
+    is_first: bool
+    of_trunk: bool = False
 
 
 class _SegmentAttention(torch.autograd.Function):
@@ -160,72 +216,150 @@ class _SegmentAttention(torch.autograd.Function):
     parts of a token are merged by the logarithm of their sums of exponentials. Backward, a part given the
     merged output and the merged logarithm in place of its own yields its share of the exact gradient, for
     a softmax weight is `exp(score - logarithm)`, and its gradient needs only the row's output beside it.
+    Where the weights to a trunk are few, its part keeps them in place of computing them again.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        segments: Sequence[Segment],
-        scale: float,
+        ctx: Any, query: torch.Tensor, parts: Sequence[Part], scale: float, *states: torch.Tensor
     ) -> torch.Tensor:
+        """`states` are keys and values of the tokens, then those of the trunk if there is one."""
         exact = torch.promote_types(query.dtype, torch.float32)
         batch, heads, count, width = query.shape
         output = query.new_empty(batch, count, heads, width, dtype=exact).transpose(1, 2)
         logarithm = query.new_empty(batch, count, heads, dtype=exact).transpose(1, 2)
-        for rows, columns, causal, first in _parts(segments, key.shape[2] - count):
-            part, part_logarithm = _flash(
-                query[:, :, rows], key[:, :, columns], value[:, :, columns], 0.0, causal, scale=scale
-            )
-            if first:
-                output[:, :, rows] = part
-                logarithm[:, :, rows] = part_logarithm
+        kept: Sequence[torch.Tensor] = ()
+        for part in parts:
+            rows = query[:, :, part.rows]
+            key, value = (each[:, :, part.keys] for each in _states_of(part, states))
+            if part.of_trunk and any(ctx.needs_input_grad) and _is_small(rows, key):
+                found, *kept = _attend_keeping(rows, key, value, scale)
+                found_logarithm = kept[0]
             else:
-                _merge(output[:, :, rows], logarithm[:, :, rows], part.to(exact), part_logarithm)
+                found, found_logarithm = _flash(rows, key, value, 0.0, part.causal, scale=scale)
+            if part.is_first:
+                output[:, :, part.rows] = found
+                logarithm[:, :, part.rows] = found_logarithm
+            else:
+                _merge(output[:, :, part.rows], logarithm[:, :, part.rows], found.to(exact), found_logarithm)
         merged = output.to(query.dtype)
-        ctx.save_for_backward(query, key, value, merged, logarithm)
-        ctx.segments, ctx.scale = segments, scale
+        ctx.save_for_backward(query, merged, logarithm, *kept, *states)
+        ctx.parts, ctx.scale, ctx.kept = parts, scale, len(kept)
         return merged
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        query, key, value, output, logarithm = ctx.saved_tensors
+        query, output, logarithm, *rest = ctx.saved_tensors
+        kept, states = rest[: ctx.kept], rest[ctx.kept :]
         gradient = gradients[0]
-        exact = logarithm.dtype
-        found = [torch.zeros_like(each, dtype=exact) for each in (query, key, value)]
-        for rows, columns, causal, _ in _parts(ctx.segments, key.shape[2] - query.shape[2]):
-            shares = _flash_backward(
-                gradient[:, :, rows],
-                query[:, :, rows],
-                key[:, :, columns],
-                value[:, :, columns],
-                output[:, :, rows],
-                logarithm[:, :, rows],
-                0.0,
-                causal,
-                scale=ctx.scale,
-            )
-            for total, where, share in zip(found, (rows, columns, columns), shares, strict=True):
-                total[:, :, where] += share
-        return (*(total.to(query.dtype) for total in found), None, None)
+        of_query = torch.empty_like(query, dtype=logarithm.dtype)
+        of_states = [torch.zeros_like(each, dtype=logarithm.dtype) for each in states]
+        for part in ctx.parts:
+            rows = part.rows
+            key, value = (each[:, :, part.keys] for each in _states_of(part, states))
+            given = (gradient[:, :, rows], query[:, :, rows], key, value, output[:, :, rows])
+            if part.of_trunk and kept:
+                share, *others = _keeping_backward(*given, logarithm, kept[0], kept[1], ctx.scale)
+            else:
+                share, *others = _flash_backward(
+                    *given, logarithm[:, :, rows], 0.0, part.causal, scale=ctx.scale
+                )
+            if part.is_first:
+                of_query[:, :, rows] = share
+            else:
+                of_query[:, :, rows] += share
+            for total, other in zip(_states_of(part, of_states), others, strict=True):
+                total[:, :, part.keys] += other
+        return (of_query.to(query.dtype), None, None, *(each.to(query.dtype) for each in of_states))
 
 
-def _parts(segments: Sequence[Segment], before: int) -> Iterator[tuple[slice, slice, bool, bool]]:
-    """Which tokens attend to which keys, whether causally, and whether it is those tokens' first part.
+def _is_small(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Whether the weights of all the queries to all the keys are few enough to be kept."""
+    rows = query.shape[1] * query.shape[2]
+    return query.dtype == torch.float32 and rows * key.shape[2] * query.itemsize <= _KEPT_WEIGHTS
 
-    `before` keys of a trunk precede the tokens' own.
+
+def _attend_keeping(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As flash attention without a mask.
+
+    Returns:
+        Output, logarithm, and the weights `[heads, N, T]`.
     """
-    if before:
-        yield slice(0, segments[-1].end), slice(0, before), False, True
+    _, heads, count, _ = query.shape
+    output, logarithm = torch.empty_like(query), query.new_empty(1, heads, count)
+    weights = query.new_empty(heads, count, key.shape[2])
+    for head in range(heads):
+        keys = key[0, head].T * scale
+        runs = (each[head].split(_ROWS_AT_ONCE) for each in (query[0], weights, output[0], logarithm[0]))
+        for rows, found, of_rows, logarithms in zip(*runs, strict=True):
+            scores = rows @ keys
+            torch.softmax(scores, -1, out=found)
+            torch.mm(found, value[0, head], out=of_rows)
+            # The greatest weight is one over the sum of the exponentials, relative to the greatest score.
+            torch.sub(scores.amax(-1), found.amax(-1).log_(), out=logarithms)
+    return output, logarithm, weights
+
+
+def _keeping_backward(
+    gradient: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    output: torch.Tensor,
+    logarithm: torch.Tensor,
+    own_logarithm: torch.Tensor,
+    weights: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of query, key and value, from the merged output and logarithm and what the part kept."""
+    of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    gradient = gradient * (own_logarithm - logarithm).exp()[..., None]
+    along = (gradient * output).sum(-1, keepdim=True)
+    for head in range(query.shape[1]):
+        keys, values = key[0, head] * scale, value[0, head].T.contiguous()
+        runs = (
+            each[head].split(_ROWS_AT_ONCE)
+            for each in (gradient[0], along[0], weights, query[0], of_query[0])
+        )
+        for above, taken, some, rows, found in zip(*runs, strict=True):
+            of_value[0, head].addmm_(some.T, above)
+            of_scores = (above @ values).sub_(taken).mul_(some)
+            torch.mm(of_scores, keys, out=found)
+            of_key[0, head].addmm_(of_scores.T, rows, alpha=scale)
+    return of_query, of_key, of_value
+
+
+def _states_of(part: Part, states: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The keys and the values that a part is about."""
+    return states[2:] if part.of_trunk else states[:2]
+
+
+def _parts(segments: Sequence[Segment], asked: Sequence[int], has_trunk: bool) -> Iterator[Part]:
+    """What the asked tokens attend to; their places are those in `asked`, which is in order."""
+    if has_trunk:
+        yield Part(slice(0, len(asked)), slice(None), causal=False, is_first=True, of_trunk=True)
     for segment in segments:
-        own, below = slice(segment.start, segment.end), slice(segment.end, segment.stop)
-        keys = slice(before + segment.start, before + segment.end)
-        is_first = segment.depth == 0
-        yield own, keys, True, is_first
-        if segment.stop > segment.end:
-            yield below, keys, False, is_first
+        start, end, stop = (
+            bisect.bisect_left(asked, token) for token in (segment.start, segment.end, segment.stop)
+        )
+        is_first = segment.depth == 0 and not has_trunk
+        for first, last in _runs(asked, start, end):
+            rows, token = slice(first, last), asked[first]
+            if token > segment.start:
+                yield Part(rows, slice(segment.start, token), causal=False, is_first=is_first)
+            keys = slice(token, token + last - first)
+            yield Part(rows, keys, causal=True, is_first=is_first and token == segment.start)
+        if stop > end:
+            yield Part(slice(end, stop), slice(segment.start, segment.end), causal=False, is_first=is_first)
+
+
+def _runs(asked: Sequence[int], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Places of consecutive tokens, from each first one to behind its last."""
+    breaks = [place for place in range(start + 1, end) if asked[place] != asked[place - 1] + 1]
+    if end > start:
+        yield from itertools.pairwise([start, *breaks, end])
 
 
 def _merge(
@@ -251,18 +385,44 @@ def tree_attention_forward(
     *,
     scaling: float,
     tree: TreeMask,
+    only_asked: bool = False,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The form that transformers calls; the keyword `tree` reaches it from the model's own call."""
+    """The form that transformers calls; the keyword `tree` reaches it from the model's own call.
+
+    With `only_asked` the tokens that are not asked are given zeros.
+    """
     if tree.kept is not None:
         tree.kept.keep(module.layer_idx, key, value)
-    if tree.trunk is not None:
-        before = tree.trunk.lent[module.layer_idx]
-        key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
-    return attend(query, key, value, tree, scaling).transpose(1, 2), None
+    trunk = None if tree.trunk is None else tree.trunk.lent[module.layer_idx]
+    if not only_asked or tree.asked is None:
+        return attend(query, key, value, tree, scaling, trunk).transpose(1, 2), None
+    spread = torch.zeros_like(query.transpose(1, 2))
+    if len(tree.asked):
+        found = attend(query, key, value, tree, scaling, trunk, only_asked=True)
+        spread = spread.index_copy(1, tree.asked, found.transpose(1, 2))
+    return spread, None
 
 
 def use_tree_attention(language_model: torch.nn.Module) -> None:
-    """Let a language model's layers attend by the `tree` that its call names."""
+    """Let a language model's layers attend by the `tree` that its call names.
+
+    Its last layer, and what follows it, then computes the tokens that the tree asks for and no others: no
+    answer is read off a video's tokens, which have done their part once their keys and values are there.
+    """
     AttentionInterface.register(NAME, tree_attention_forward)
     language_model.config._attn_implementation = NAME
+    last = language_model.layers[-1]
+    last.forward = types.MethodType(_forward_of_the_asked, last)
+
+
+def _forward_of_the_asked(
+    layer: torch.nn.Module, hidden_states: torch.Tensor, *, tree: TreeMask, **others: Any
+) -> torch.Tensor:
+    """A decoder layer of the three families, from `[1, N, H]` to `[1, W, H]` of the asked tokens."""
+    normed = layer.input_layernorm(hidden_states)
+    attended, _ = layer.self_attn(hidden_states=normed, tree=tree, only_asked=True, **others)
+    hidden_states = hidden_states + attended
+    if tree.asked is not None:
+        hidden_states = hidden_states[:, tree.asked]
+    return hidden_states + layer.mlp(layer.post_attention_layernorm(hidden_states))

@@ -1,0 +1,75 @@
+"""Attention by segments is attention under the dense mask, for all tokens or those that are asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from safevid_core.alignment import tree_attention
+from safevid_core.alignment.tree import Segment
+from safevid_core.alignment.tree_attention import TreeMask, TrunkStates, attend
+
+HEADS, KEY_HEADS, WIDTH = 4, 2, 8
+
+
+@st.composite
+def forests(draw: st.DrawFn) -> list[Segment]:
+    """Segments of 1 to 5 tokens in depth-first order, each a child of one on the way to the one before."""
+    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=8))
+    ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
+    parents: list[int | None] = [None]
+    way = [0]
+    for index in range(1, len(lengths)):
+        kept = draw(st.integers(0, len(way)))
+        way = way[:kept]
+        parents.append(way[-1] if way else None)
+        way.append(index)
+    depths, stops = [0] * len(lengths), list(ends)
+    for index, parent in enumerate(parents):
+        if parent is not None:
+            depths[index] = depths[parent] + lengths[parent]
+    for index in reversed(range(len(lengths))):
+        parent = parents[index]
+        if parent is not None:
+            stops[parent] = max(stops[parent], stops[index])
+    starts = [0, *ends[:-1]]
+    return [Segment(*each, 0) for each in zip(starts, ends, stops, depths, strict=True)]
+
+
+@pytest.mark.parametrize("kept_weights", [tree_attention._KEPT_WEIGHTS, 0])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(segments=forests(), before=st.integers(0, 6), data=st.data())
+def test_segments_equal_the_dense_mask_forward_and_backward(
+    monkeypatch: pytest.MonkeyPatch,
+    kept_weights: int,
+    segments: list[Segment],
+    before: int,
+    data: st.DataObject,
+) -> None:
+    monkeypatch.setattr(tree_attention, "_KEPT_WEIGHTS", kept_weights)
+    monkeypatch.setattr(tree_attention, "_ROWS_AT_ONCE", 4)
+    count = segments[-1].end
+    asked = None
+    if data.draw(st.booleans()):
+        tokens = data.draw(st.sets(st.integers(0, count - 1), min_size=1))
+        asked = torch.tensor(sorted(tokens))
+    generator = torch.Generator().manual_seed(count)
+
+    def draw(heads: int, tokens: int) -> torch.Tensor:
+        return torch.randn(1, heads, tokens, WIDTH, generator=generator, requires_grad=True)
+
+    query, key, value = draw(HEADS, count), draw(KEY_HEADS, count), draw(KEY_HEADS, count)
+    trunk = (draw(KEY_HEADS, before), draw(KEY_HEADS, before)) if before else None
+    states = TrunkStates(lent={0: trunk}) if trunk else None
+    wanted = torch.randn(1, HEADS, count if asked is None else len(asked), WIDTH, generator=generator)
+    leaves = [query, key, value, *(trunk or ())]
+
+    def figures(way: str) -> list[torch.Tensor]:
+        mask = TreeMask.of(segments, way, trunk=states, asked=asked)  # type: ignore[arg-type]
+        found = attend(query, key, value, mask, 0.3, trunk, only_asked=asked is not None)
+        return [found, *torch.autograd.grad((found * wanted).sum(), leaves)]
+
+    for ours, true in zip(figures("segments"), figures("dense"), strict=True):
+        torch.testing.assert_close(ours, true, rtol=1e-4, atol=1e-5)
