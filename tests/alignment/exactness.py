@@ -13,6 +13,7 @@ import torch
 
 from safevid_core.alignment.clips import FeatureStore
 from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
+from safevid_core.alignment.cpu_layers import use_cpu_layers
 from safevid_core.alignment.encoding import EncodedPair
 from safevid_core.alignment.packing import cut_into_trees
 from safevid_core.alignment.positions import trunk_positions
@@ -53,7 +54,7 @@ def move_adapter(model: torch.nn.Module) -> None:
 
 
 def padded(trainer: VideoDPOTrainer, store: FeatureStore, pairs: Sequence[EncodedPair]) -> Figures:
-    language_model(trainer).config._attn_implementation = "sdpa"
+    use_stock_layers(trainer)
     batch = VideoPreferenceCollator(pairs, store, pad_token_id=0).batch(pairs)
     return figures(trainer, batch)
 
@@ -67,7 +68,7 @@ def packed(
     change: Any = None,
 ) -> Figures:
     """`change` may spoil the batch before the model sees it."""
-    use_tree_attention(language_model(trainer))
+    use_packed_layers(trainer)
     batch = forest_batch(trainer, store, pairs, packing, way)
     if change is not None:
         change(batch)
@@ -84,6 +85,18 @@ def forest_batch(
 
 def language_model(trainer: VideoDPOTrainer) -> Any:
     return trainer.model.get_base_model().model.language_model
+
+
+def use_stock_layers(trainer: VideoDPOTrainer) -> None:
+    """The language model as transformers and peft write it."""
+    language_model(trainer).config._attn_implementation = "sdpa"
+    for module in language_model(trainer).modules():
+        vars(module).pop("forward", None)
+
+
+def use_packed_layers(trainer: VideoDPOTrainer) -> None:
+    use_tree_attention(language_model(trainer))
+    use_cpu_layers(language_model(trainer))
 
 
 def figures(trainer: VideoDPOTrainer, batch: dict[str, Any]) -> Figures:
@@ -130,9 +143,9 @@ def collating(
 ) -> Iterator[None]:
     """With another collator, and the attention that it needs."""
     if packing == "none":
-        language_model(trainer).config._attn_implementation = "sdpa"
+        use_stock_layers(trainer)
     else:
-        use_tree_attention(language_model(trainer))
+        use_packed_layers(trainer)
     before = trainer.data_collator
     backbone = trainer.model.get_base_model().model
     forests = ForestCollator(store, partial(trunk_positions, backbone), way)

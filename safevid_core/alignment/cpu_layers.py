@@ -1,0 +1,185 @@
+"""The language model's layers in fewer passes over memory, for an adapter in float32 on a CPU.
+
+There a step's time beyond its matrix products goes to small operations, each of which reads and writes a
+whole activation. Here a projection adds its adapter inside the product; a norm and a gated unit are computed,
+forward and backward, by runs of rows that stay in the cache; and the frozen weights are packed once in the
+order in which oneDNN's product reads them. The figures are those of the layers as transformers and peft
+write them, up to rounding.
+
+Imports torch and peft: import it inside functions.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch.nn.functional import silu
+
+_ROWS_AT_ONCE = 128  # of 1,024 numbers: 512 KB
+_USUAL_ROWS = 2048  # of a product; the packed weights serve any number
+
+
+def use_cpu_layers(language_model: torch.nn.Module) -> None:
+    """Replace the forward functions of what is known here; anything else stays as it is.
+
+    Known are adapted projections whose weights are frozen, RMSNorm, and gated units with SiLU. The packed
+    weights take the projections' memory twice more.
+    """
+    for module in language_model.modules():
+        forward = _forward_for(module)
+        if forward is not None:
+            module.forward = types.MethodType(forward, module)
+
+
+def _forward_for(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
+    if isinstance(module, LoraLinear):
+        return _projection(module) if _is_plain(module) else None
+    if type(module).__name__.endswith("RMSNorm"):
+        return _normalise if _is_frozen(module.weight) else None
+    is_gated = hasattr(module, "gate_proj") and "SiLU" in type(getattr(module, "act_fn", None)).__name__
+    return _gate if is_gated else None
+
+
+def _is_frozen(weight: torch.Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.requires_grad
+
+
+def _is_plain(module: LoraLinear) -> bool:
+    """Whether it is one adapter, as its paper has it, beside frozen weights."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and type(module.base_layer) is torch.nn.Linear
+        and _is_frozen(module.base_layer.weight)
+        and len(module.lora_A) == 1
+        and not module.lora_variant
+        and all(isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values())
+    )
+
+
+def _projection(module: LoraLinear) -> Callable[..., torch.Tensor]:
+    weight, bias = module.base_layer.weight.detach(), module.base_layer.bias
+    product, back = _packed_product(weight, bias), _packed_product(weight.T.contiguous(), None)
+    (adapter,) = module.lora_A
+
+    def forward(self: LoraLinear, inputs: torch.Tensor) -> torch.Tensor:
+        if self.merged or (self.disable_adapters and torch.is_grad_enabled()):
+            return LoraLinear.forward(self, inputs)
+        if self.disable_adapters:
+            return product(inputs)
+        down, up = self.lora_A[adapter].weight, self.lora_B[adapter].weight
+        found = _Projection.apply(inputs, down, up, self.scaling[adapter], product, back)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    return forward
+
+
+def _packed_product(
+    weight: torch.Tensor, bias: torch.Tensor | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Of rows `[..., in]` with a weight `[out, in]`; no gradient passes through it."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
+
+    def product(rows: torch.Tensor) -> torch.Tensor:
+        found = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    return product
+
+
+class _Projection(torch.autograd.Function):
+    """`x W' + b + scale (x A') B'` with W and b frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        scale: float,
+        product: Callable[[torch.Tensor], torch.Tensor],
+        back: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        low = rows @ down.T
+        outputs = product(rows).addmm_(low, up.T, alpha=scale)
+        ctx.save_for_backward(rows, down, up, low)
+        ctx.scale, ctx.back, ctx.shape = scale, back, inputs.shape
+        return outputs.view(*inputs.shape[:-1], len(up))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        rows, down, up, low = ctx.saved_tensors
+        gradient = gradients[0].reshape(len(rows), len(up))
+        of_low = (gradient @ up).mul_(ctx.scale)
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = ctx.back(gradient).addmm_(of_low, down).view(ctx.shape)
+        return of_inputs, of_low.T @ rows, (gradient.T @ low).mul_(ctx.scale), None, None, None
+
+
+def _normalise(self: Any, inputs: torch.Tensor) -> torch.Tensor:
+    found = _RMSNorm.apply(inputs, self.weight, self.variance_epsilon)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+class _RMSNorm(torch.autograd.Function):
+    """`x w / sqrt(mean(x x) + epsilon)` with w frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        outputs, scales = torch.empty_like(inputs), inputs.new_empty(*inputs.shape[:-1], 1)
+        for rows, found, scale in _in_runs(inputs, outputs, scales):
+            torch.linalg.vecdot(rows, rows, out=scale[:, 0])
+            scale.div_(rows.shape[-1]).add_(epsilon).rsqrt_()
+            torch.mul(rows, scale, out=found).mul_(weight)
+        ctx.save_for_backward(inputs, weight, scales)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        inputs, weight, scales = ctx.saved_tensors
+        of_inputs = torch.empty_like(inputs)
+        for gradient, rows, scale, found in _in_runs(gradients[0], inputs, scales, of_inputs):
+            torch.mul(gradient, weight, out=found)
+            along = torch.linalg.vecdot(found, rows)[:, None] * scale.square() / rows.shape[-1]
+            found.addcmul_(rows, along, value=-1).mul_(scale)
+        return of_inputs, None, None
+
+
+def _gate(self: Any, inputs: torch.Tensor) -> torch.Tensor:
+    found = self.down_proj(_Gate.apply(self.gate_proj(inputs), self.up_proj(inputs)))
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+class _Gate(torch.autograd.Function):
+    """`silu(gate) up`."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        outputs = torch.empty_like(gate)
+        for opening, rows, found in _in_runs(gate, up, outputs):
+            torch.mul(silu(opening), rows, out=found)
+        ctx.save_for_backward(gate, up)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        gate, up = ctx.saved_tensors
+        of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+        for gradient, opening, rows, found, other in _in_runs(gradients[0], gate, up, of_gate, of_up):
+            torch.mul(gradient, silu(opening), out=other)
+            torch.ops.aten.silu_backward.grad_input(gradient * rows, opening, grad_input=found)
+        return of_gate, of_up
+
+
+def _in_runs(*activations: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The same rows of each `[..., width]`, a run at a time."""
+    yield from zip(*(each.flatten(0, -2).split(_ROWS_AT_ONCE) for each in activations), strict=True)

@@ -1,0 +1,150 @@
+"""The layers for a CPU compute what transformers and peft compute, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from safevid_core.alignment.cpu_layers import use_cpu_layers
+from safevid_core.alignment.trainer import lora_config
+from safevid_core.models.video_chat import load_local
+from safevid_core.settings import load_settings
+from tests.alignment.exactness import move_adapter, relative
+
+FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PARTS = {"input_layernorm", "post_attention_layernorm", "mlp", *PROJECTIONS}
+EXACT = 1e-5
+some = hypothesis_settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def models(checkpoints: dict[str, Path]) -> Callable[[str], Any]:
+    """The adapted language model of a family, and how its adapter is switched off."""
+    from peft import get_peft_model
+
+    made: dict[str, Any] = {}
+
+    def of(family: str) -> Any:
+        if family not in made:
+            base = {"path": str(checkpoints[family]), "family": family}
+            settings = load_settings("pocket", overrides={"alignment": {"base": base}}).alignment
+            made[family] = get_peft_model(load_local(settings.base)[0], lora_config(settings))
+            move_adapter(made[family])
+        return made[family]
+
+    return of
+
+
+def language_model(model: Any) -> Any:
+    return model.get_base_model().model.language_model
+
+
+def use_stock_layers(model: Any) -> None:
+    for module in language_model(model).modules():
+        vars(module).pop("forward", None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_part_of_every_layer_is_known(models: Callable[[str], Any], family: str) -> None:
+    model = models(family)
+    use_cpu_layers(language_model(model))
+    for layer in language_model(model).layers:
+        changed = {name.split(".")[-1] for name, module in layer.named_modules() if "forward" in vars(module)}
+        assert changed == PARTS
+    assert "forward" in vars(language_model(model).norm)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@some
+@given(rows=st.sampled_from([0, 1, 2, 127, 128, 129, 300]), spread=st.sampled_from([1e-3, 1.0, 30.0]))
+def test_a_layer_has_the_outputs_and_gradients_of_the_stock_one(
+    models: Callable[[str], Any], family: str, rows: int, spread: float
+) -> None:
+    model = models(family)
+    layer = language_model(model).layers[0]
+    width = language_model(model).config.hidden_size
+    generator = torch.Generator().manual_seed(rows)
+    states = torch.randn(1, rows, width, generator=generator) * spread
+
+    def figures() -> list[torch.Tensor]:
+        model.zero_grad()
+        inputs = states.clone().requires_grad_()
+        normed = layer.input_layernorm(inputs)
+        attention = layer.self_attn
+        found = attention.o_proj(attention.q_proj(normed)) + layer.mlp(layer.post_attention_layernorm(inputs))
+        found.square().sum().backward()
+        used = [attention.q_proj, attention.o_proj, *layer.mlp.children()]
+        weights = [each for part in used for name, each in part.named_parameters() if "lora_" in name]
+        assert inputs.grad is not None
+        return [
+            found.detach(),
+            inputs.grad,
+            *(each.grad.clone() for each in weights if each.grad is not None),
+        ]
+
+    use_stock_layers(model)
+    true = figures()
+    use_cpu_layers(language_model(model))
+    found = figures()
+    assert len(found) == len(true) == 2 + 2 * 5
+    for ours, stock in zip(found, true, strict=True):
+        assert ours.shape == stock.shape
+        assert not stock.norm() or relative(ours, stock) < EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_its_adapter_a_projection_is_the_frozen_one(
+    models: Callable[[str], Any], family: str
+) -> None:
+    model = models(family)
+    use_cpu_layers(language_model(model))
+    projection = language_model(model).layers[0].self_attn.q_proj
+    inputs = torch.randn(1, 5, projection.in_features, generator=torch.Generator().manual_seed(0))
+    frozen = projection.base_layer(inputs)
+    assert relative(projection(inputs), frozen) > 0.01
+    with model.disable_adapter():
+        inputs.requires_grad_()
+        with torch.no_grad():
+            assert relative(projection(inputs), frozen) < EXACT
+        projection(inputs).sum().backward()
+    assert inputs.grad is not None
+    assert relative(inputs.grad, projection.base_layer.weight.sum(0).expand_as(inputs)) < EXACT
+
+
+def test_a_merged_adapter_is_not_added_twice(models: Callable[[str], Any]) -> None:
+    model = models("qwen2_5_vl")
+    use_cpu_layers(language_model(model))
+    projection = language_model(model).layers[0].mlp.up_proj
+    inputs = torch.randn(3, projection.in_features, generator=torch.Generator().manual_seed(0))
+    before = projection(inputs)
+    projection.merge()
+    try:
+        assert relative(projection(inputs), before) < EXACT
+    finally:
+        projection.unmerge()
+
+
+def test_what_trains_or_is_not_known_stays_stock(models: Callable[[str], Any]) -> None:
+    model = models("llava_next_video")
+    use_stock_layers(model)
+    layer = language_model(model).layers[0]
+    layer.input_layernorm.weight.requires_grad_()
+    layer.self_attn.q_proj.lora_dropout["default"] = torch.nn.Dropout(0.5)
+    try:
+        use_cpu_layers(language_model(model))
+        assert "forward" not in vars(layer.input_layernorm)
+        assert "forward" not in vars(layer.self_attn.q_proj)
+        assert "forward" in vars(layer.self_attn.k_proj)
+    finally:
+        layer.input_layernorm.weight.requires_grad_(False)
+        layer.self_attn.q_proj.lora_dropout["default"] = torch.nn.Identity()
