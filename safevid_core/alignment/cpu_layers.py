@@ -19,7 +19,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch.nn.functional import silu
 
-_ROWS_AT_ONCE = 128  # of 1,024 numbers: 512 KB
+_NUMBERS_AT_ONCE = 2**17  # of an activation: 512 KB
 _USUAL_ROWS = 2048  # of a product; the packed weights serve any number
 
 
@@ -182,4 +182,5 @@ class _Gate(torch.autograd.Function):
 
 def _in_runs(*activations: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """The same rows of each `[..., width]`, a run at a time."""
-    yield from zip(*(each.flatten(0, -2).split(_ROWS_AT_ONCE) for each in activations), strict=True)
+    rows = max(1, _NUMBERS_AT_ONCE // activations[0].shape[-1])
+    yield from zip(*(each.flatten(0, -2).split(rows) for each in activations), strict=True)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from safevid_core.alignment import cpu_layers
 from safevid_core.alignment.cpu_layers import use_cpu_layers
 from safevid_core.alignment.trainer import lora_config
 from safevid_core.models.video_chat import load_local
@@ -66,10 +67,11 @@ def test_every_part_of_every_layer_is_known(models: Callable[[str], Any], family
 
 @pytest.mark.parametrize("family", FAMILIES)
 @some
-@given(rows=st.sampled_from([0, 1, 2, 127, 128, 129, 300]), spread=st.sampled_from([1e-3, 1.0, 30.0]))
+@given(rows=st.sampled_from([0, 1, 2, 9, 300]), spread=st.sampled_from([1e-3, 1.0, 30.0]))
 def test_a_layer_has_the_outputs_and_gradients_of_the_stock_one(
-    models: Callable[[str], Any], family: str, rows: int, spread: float
+    monkeypatch: pytest.MonkeyPatch, models: Callable[[str], Any], family: str, rows: int, spread: float
 ) -> None:
+    monkeypatch.setattr(cpu_layers, "_NUMBERS_AT_ONCE", 1000)  # so that a few rows make several runs
     model = models(family)
     layer = language_model(model).layers[0]
     width = language_model(model).config.hidden_size
