@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -313,8 +313,8 @@ class AlignmentSettings(Group):
     micro_batch_size: int = Field(16, ge=1, description="Pairs a forward pass, without packing.")
     finetuning: Literal["lora", "qlora", "full"] = Field(
         "lora",
-        description="What of the language model trains: an adapter; an adapter over weights in four bits, "
-        "which needs bitsandbytes; or all of it, in float32, with what trains kept whole.",
+        description="What trains of the language model: an adapter; an adapter over weights in four bits, "
+        "which needs bitsandbytes; or all of its weights, kept in float32 while they train.",
     )
     train_projector: bool = Field(
         False,
@@ -635,11 +635,20 @@ def _refuse_unknown_variables() -> None:
 
 def _explain(error: ValidationError, path: Path) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    where, origin = ".".join(parts), _variable_of(parts) or path
     if first["type"] == "extra_forbidden":
-        parent = _group_at([str(part) for part in first["loc"][:-1]])
-        return f"{path}: unknown key {where!r}; {_suggest(str(first['loc'][-1]), parent)}"
-    return f"{path}: {where}: {first['msg']}"
+        return f"{origin}: unknown key {where!r}; {_suggest(parts[-1], _group_at(parts[:-1]))}"
+    return f"{origin}: {where}: {first['msg']}"
+
+
+def _variable_of(parts: Sequence[str]) -> str | None:
+    """The environment variable that gave a key or what holds it, if one did."""
+    for end in range(len(parts), 0, -1):
+        name = "SAFEVID_" + "__".join(parts[:end]).upper()
+        if name in os.environ:
+            return f"environment variable {name}"
+    return None
 
 
 def _group_at(path: list[str]) -> type[BaseModel]:

@@ -36,6 +36,16 @@ def test_layers_are_laid_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert settings.models.budget_usd == 1
 
 
+def test_a_wrong_variable_is_named_and_not_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEVID_ALIGNMENT__BATCH_SIZE", "0")
+    with pytest.raises(SettingsError, match=r"^environment variable SAFEVID_ALIGNMENT__BATCH_SIZE: align"):
+        load_settings("pocket")
+    monkeypatch.delenv("SAFEVID_ALIGNMENT__BATCH_SIZE")
+    monkeypatch.setenv("SAFEVID_ALIGNMENT__BATCHSIZE", "8")
+    with pytest.raises(SettingsError, match=r"BATCHSIZE: unknown key .*; did you mean 'batch_size'\?"):
+        load_settings("pocket")
+
+
 def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFEVID_ALIGNMENT__DATA_SCALES", "all")
     with pytest.raises(SettingsError, match=r"environment: .*; write a list or a mapping as JSON"):
