@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,11 @@ def evaluate(settings: Settings, lake: Lake) -> Evaluated:
 
 
 @pytest.fixture(scope="session")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     root = tmp_path_factory.mktemp("evaluated") / "safevid"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         patch.setattr(responses, "open_video_chat", open_looking_chat(root))
         patch.setattr(responses, "checkpoint_identity", lambda model, adapter=None: str(adapter))
         lake = build_lake(root, SCENES)
-        yield evaluate(settings_for(root, max_items=120, modality_items=12), lake)
+        return evaluate(settings_for(root, max_items=120, modality_items=12), lake)
