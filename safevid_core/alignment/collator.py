@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ class PackedForest:
         names = ("token_ids", "position_ids", "predictors")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
+    @functools.cached_property
     def asked(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The predicting tokens, each once and in order, and for each predictor its place among them."""
         asked, places = self.predictors.unique(return_inverse=True)
@@ -112,7 +114,7 @@ class PackedForest:
                 device,
                 trunk=self.trunk,
                 kept=self.kept,
-                asked=self.asked()[0],
+                asked=self.asked[0],
             ),
         }
 

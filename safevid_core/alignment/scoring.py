@@ -49,7 +49,7 @@ def score_answers_only(model: PreTrainedModel) -> None:
         else:
             packed = forest.to(labels.device)
             row = self.base_model(**{**kwargs, **packed.arguments()}).last_hidden_state[0]
-            hidden = row[packed.asked()[1]]
+            hidden = row[packed.asked[1]]
         figures = score(self.get_output_embeddings(), hidden, labels[:, 1:][mask])
         spread = {
             name: value.new_zeros(mask.shape).masked_scatter(mask, value) for name, value in figures.items()

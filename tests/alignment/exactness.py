@@ -54,7 +54,7 @@ def move_adapter(model: torch.nn.Module) -> None:
 
 
 def padded(trainer: VideoDPOTrainer, store: FeatureStore, pairs: Sequence[EncodedPair]) -> Figures:
-    use_stock_layers(trainer)
+    use_stock_layers(trainer.model)
     batch = VideoPreferenceCollator(pairs, store, pad_token_id=0).batch(pairs)
     return figures(trainer, batch)
 
@@ -68,7 +68,7 @@ def packed(
     change: Any = None,
 ) -> Figures:
     """`change` may spoil the batch before the model sees it."""
-    use_packed_layers(trainer)
+    use_packed_layers(trainer.model)
     batch = forest_batch(trainer, store, pairs, packing, way)
     if change is not None:
         change(batch)
@@ -83,20 +83,21 @@ def forest_batch(
     return collator.batch(cut_into_trees(pairs, packing, max_tokens=10**6))
 
 
-def language_model(trainer: VideoDPOTrainer) -> Any:
-    return trainer.model.get_base_model().model.language_model
+def language_model(model: Any) -> Any:
+    """Of a model under its adapter."""
+    return model.get_base_model().model.language_model
 
 
-def use_stock_layers(trainer: VideoDPOTrainer) -> None:
+def use_stock_layers(model: Any) -> None:
     """The language model as transformers and peft write it."""
-    language_model(trainer).config._attn_implementation = "sdpa"
-    for module in language_model(trainer).modules():
+    language_model(model).config._attn_implementation = "sdpa"
+    for module in language_model(model).modules():
         vars(module).pop("forward", None)
 
 
-def use_packed_layers(trainer: VideoDPOTrainer) -> None:
-    use_tree_attention(language_model(trainer))
-    use_cpu_layers(language_model(trainer))
+def use_packed_layers(model: Any) -> None:
+    use_tree_attention(language_model(model))
+    use_cpu_layers(language_model(model))
 
 
 def figures(trainer: VideoDPOTrainer, batch: dict[str, Any]) -> Figures:
@@ -143,9 +144,9 @@ def collating(
 ) -> Iterator[None]:
     """With another collator, and the attention that it needs."""
     if packing == "none":
-        use_stock_layers(trainer)
+        use_stock_layers(trainer.model)
     else:
-        use_packed_layers(trainer)
+        use_packed_layers(trainer.model)
     before = trainer.data_collator
     backbone = trainer.model.get_base_model().model
     forests = ForestCollator(store, partial(trunk_positions, backbone), way)

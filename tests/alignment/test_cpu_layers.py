@@ -17,7 +17,7 @@ from safevid_core.alignment.cpu_layers import use_cpu_layers
 from safevid_core.alignment.trainer import lora_config
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import load_settings
-from tests.alignment.exactness import move_adapter, relative
+from tests.alignment.exactness import language_model, move_adapter, relative, use_stock_layers
 
 FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -30,7 +30,7 @@ some = hypothesis_settings(
 
 @pytest.fixture(scope="module")
 def models(checkpoints: dict[str, Path]) -> Callable[[str], Any]:
-    """The adapted language model of a family, and how its adapter is switched off."""
+    """A family's model with an adapter that is not at its start."""
     from peft import get_peft_model
 
     made: dict[str, Any] = {}
@@ -44,15 +44,6 @@ def models(checkpoints: dict[str, Path]) -> Callable[[str], Any]:
         return made[family]
 
     return of
-
-
-def language_model(model: Any) -> Any:
-    return model.get_base_model().model.language_model
-
-
-def use_stock_layers(model: Any) -> None:
-    for module in language_model(model).modules():
-        vars(module).pop("forward", None)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safevid_core.alignment import tree_attention
-from safevid_core.alignment.tree import Segment
+from safevid_core.alignment.tree import Segment, _Row
 from safevid_core.alignment.tree_attention import TreeMask, TrunkStates, attend
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
@@ -17,25 +17,12 @@ HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 @st.composite
 def forests(draw: st.DrawFn) -> list[Segment]:
     """Segments of 1 to 5 tokens in depth-first order, each a child of one on the way to the one before."""
-    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=8))
-    ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
-    parents: list[int | None] = [None]
-    way = [0]
-    for index in range(1, len(lengths)):
-        kept = draw(st.integers(0, len(way)))
-        way = way[:kept]
-        parents.append(way[-1] if way else None)
-        way.append(index)
-    depths, stops = [0] * len(lengths), list(ends)
-    for index, parent in enumerate(parents):
-        if parent is not None:
-            depths[index] = depths[parent] + lengths[parent]
-    for index in reversed(range(len(lengths))):
-        parent = parents[index]
-        if parent is not None:
-            stops[parent] = max(stops[parent], stops[index])
-    starts = [0, *ends[:-1]]
-    return [Segment(*each, 0) for each in zip(starts, ends, stops, depths, strict=True)]
+    row = _Row()
+    way: list[int] = []
+    for length in draw(st.lists(st.integers(1, 5), min_size=1, max_size=8)):
+        way = way[: draw(st.integers(0, len(way)))]
+        way.append(row.append([0] * length, way[-1] if way else None))
+    return row.segments()
 
 
 @pytest.mark.parametrize("kept_weights", [tree_attention._KEPT_WEIGHTS, 0])
