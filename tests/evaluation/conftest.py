@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,19 @@ def evaluate(settings: Settings, lake: Lake) -> Evaluated:
     return Evaluated(settings, lake, gateway)
 
 
-@pytest.fixture(scope="session")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
-    root = tmp_path_factory.mktemp("evaluated") / "safevid"
+@contextmanager
+def looking_chats(root: Path) -> Iterator[None]:
+    """While it lasts, the looking chat of this lake answers in place of every local checkpoint."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         patch.setattr(responses, "open_video_chat", open_looking_chat(root))
         patch.setattr(responses, "checkpoint_identity", lambda model, adapter=None: str(adapter))
+        yield
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    root = tmp_path_factory.mktemp("evaluated") / "safevid"
+    with looking_chats(root):
         lake = build_lake(root, SCENES)
         return evaluate(settings_for(root, max_items=120, modality_items=12), lake)

@@ -27,7 +27,7 @@ from safevid_core.records import (
     sequence_outcomes,
 )
 from safevid_core.settings import Settings, merge
-from tests.evaluation.conftest import BENCHMARK, Evaluated
+from tests.evaluation.conftest import BENCHMARK, Evaluated, looking_chats
 
 
 def responses_of(evaluated: Evaluated, system: str) -> pl.DataFrame:
@@ -172,9 +172,10 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
 
 
 def test_nothing_is_asked_again_when_nothing_changed(evaluated: Evaluated) -> None:
-    report = make_benchmark_responses(
-        evaluated.settings, evaluated.lake, "pocket@1", BENCHMARK, evaluated.gateway
-    )
+    with looking_chats(evaluated.settings.root):
+        report = make_benchmark_responses(
+            evaluated.settings, evaluated.lake, "pocket@1", BENCHMARK, evaluated.gateway
+        )
     assert not report.computed
 
 
