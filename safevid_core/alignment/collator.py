@@ -108,7 +108,7 @@ class PackedForest:
             "input_ids": self.token_ids,
             "position_ids": self.position_ids,
             "attention_mask": None,
-            "tree": TreeMask.of(
+            "tree": TreeMask(
                 self.segments,
                 self.way or way_for(device),
                 device,

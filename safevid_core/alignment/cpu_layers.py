@@ -1,10 +1,10 @@
 """The language model's layers in fewer passes over memory, for an adapter in float32 on a CPU.
 
 There a step's time beyond its matrix products goes to small operations, each of which reads and writes a
-whole activation. Here a projection adds its adapter inside the product; a norm and a gated unit are computed,
-forward and backward, by runs of rows that stay in the cache; and the frozen weights are packed once in the
-order in which oneDNN's product reads them. The figures are those of the layers as transformers and peft
-write them, up to rounding.
+whole activation. Here a projection multiplies by the sum of its weight and its adapter; a norm and a gated
+unit are computed, forward and backward, by runs of rows that stay in the cache; and weights are packed in
+the order in which oneDNN's product reads them, anew when the adapter has moved. The figures are those of the
+layers as transformers and peft write them, up to rounding.
 
 Imports torch and peft: import it inside functions.
 """
@@ -22,12 +22,14 @@ from torch.nn.functional import silu
 _NUMBERS_AT_ONCE = 2**17  # of an activation: 512 KB
 _USUAL_ROWS = 2048  # of a product; the packed weights serve any number
 
+Product = Callable[[torch.Tensor], torch.Tensor]
+
 
 def use_cpu_layers(language_model: torch.nn.Module) -> None:
     """Replace the forward functions of what is known here; anything else stays as it is.
 
     Known are adapted projections whose weights are frozen, RMSNorm, and gated units with SiLU. The packed
-    weights take the projections' memory twice more.
+    weights take the projections' memory three times more.
     """
     for module in language_model.modules():
         forward = _forward_for(module)
@@ -61,26 +63,42 @@ def _is_plain(module: LoraLinear) -> bool:
 
 
 def _projection(module: LoraLinear) -> Callable[..., torch.Tensor]:
-    weight, bias = module.base_layer.weight.detach(), module.base_layer.bias
-    product, back = _packed_product(weight, bias), _packed_product(weight.T.contiguous(), None)
     (adapter,) = module.lora_A
+    products = _Products(module.base_layer.weight.detach(), module.base_layer.bias)
 
     def forward(self: LoraLinear, inputs: torch.Tensor) -> torch.Tensor:
         if self.merged or (self.disable_adapters and torch.is_grad_enabled()):
             return LoraLinear.forward(self, inputs)
         if self.disable_adapters:
-            return product(inputs)
-        down, up = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        found = _Projection.apply(inputs, down, up, self.scaling[adapter], product, back)
+            return products.frozen(inputs)
+        down, up, scale = self.lora_A[adapter].weight, self.lora_B[adapter].weight, self.scaling[adapter]
+        found = _Projection.apply(inputs, down, up, scale, *products.adapted(down, up, scale))
         assert isinstance(found, torch.Tensor)
         return found
 
     return forward
 
 
-def _packed_product(
-    weight: torch.Tensor, bias: torch.Tensor | None
-) -> Callable[[torch.Tensor], torch.Tensor]:
+class _Products:
+    """Products of rows with a frozen weight `W` `[out, in]`, and with its sum with an adapter."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+        self.frozen = packed_product(weight, bias)
+        self._adapter: tuple[torch.Tensor, ...] = ()
+        self._adapted = (self.frozen, self.frozen)
+
+    def adapted(self, down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[Product, Product]:
+        """Forward and backward, packed again when the adapter has moved."""
+        adapter = (down.detach(), up.detach())
+        if not self._adapter or not all(map(torch.equal, adapter, self._adapter)):
+            whole = torch.addmm(self._weight, adapter[1], adapter[0], alpha=scale)
+            self._adapted = packed_product(whole, self._bias), packed_product(whole.T.contiguous())
+            self._adapter = tuple(each.clone() for each in adapter)
+        return self._adapted
+
+
+def packed_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
     """Of rows `[..., in]` with a weight `[out, in]`; no gradient passes through it."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
 
@@ -93,7 +111,7 @@ def _packed_product(
 
 
 class _Projection(torch.autograd.Function):
-    """`x W' + b + scale (x A') B'` with W and b frozen."""
+    """`x (W + scale B A)' + b` with W and b frozen."""
 
     @staticmethod
     def forward(
@@ -102,25 +120,21 @@ class _Projection(torch.autograd.Function):
         down: torch.Tensor,
         up: torch.Tensor,
         scale: float,
-        product: Callable[[torch.Tensor], torch.Tensor],
-        back: Callable[[torch.Tensor], torch.Tensor],
+        product: Product,
+        back: Product,
     ) -> torch.Tensor:
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        low = rows @ down.T
-        outputs = product(rows).addmm_(low, up.T, alpha=scale)
-        ctx.save_for_backward(rows, down, up, low)
-        ctx.scale, ctx.back, ctx.shape = scale, back, inputs.shape
-        return outputs.view(*inputs.shape[:-1], len(up))
+        ctx.save_for_backward(inputs, down, up)
+        ctx.scale, ctx.back = scale, back
+        return product(inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        rows, down, up, low = ctx.saved_tensors
-        gradient = gradients[0].reshape(len(rows), len(up))
-        of_low = (gradient @ up).mul_(ctx.scale)
-        of_inputs = None
-        if ctx.needs_input_grad[0]:
-            of_inputs = ctx.back(gradient).addmm_(of_low, down).view(ctx.shape)
-        return of_inputs, of_low.T @ rows, (gradient.T @ low).mul_(ctx.scale), None, None, None
+        inputs, down, up = ctx.saved_tensors
+        rows, gradient = inputs.flatten(0, -2), gradients[0].flatten(0, -2)
+        of_down = ((gradient @ up).T @ rows).mul_(ctx.scale)
+        of_up = (gradient.T @ (rows @ down.T)).mul_(ctx.scale)
+        of_inputs = ctx.back(gradients[0]) if ctx.needs_input_grad[0] else None
+        return of_inputs, of_down, of_up, None, None, None
 
 
 def _normalise(self: Any, inputs: torch.Tensor) -> torch.Tensor:

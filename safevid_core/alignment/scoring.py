@@ -101,16 +101,15 @@ def _frozen_head_scores() -> Any:
             rows = max(1, _LOGITS_AT_ONCE // len(weight))
             for some, wanted in zip(hidden.split(rows), labels.split(rows), strict=True):
                 logits = (some @ weight.T).float()
-                at_label = logits.gather(-1, wanted[:, None])
-                log_sum = logits.logsumexp(-1, keepdim=True)
-                is_top1 = logits.argmax(-1) == wanted
-                mean = logits.mean(-1)
-                # In place of the logits: their difference from the sum, then the probabilities.
-                weighted = logits.sub_(log_sum).exp()
-                entropy = -torch.linalg.vecdot(weighted, logits)
-                figures.append(((at_label - log_sum)[:, 0], entropy, mean, is_top1))
+                top, place = logits.max(-1)
+                weights = logits.softmax(-1)
+                # The greatest weight is one over the sum of the exponentials, relative to the greatest logit.
+                log_sum = top - weights.gather(-1, place[:, None])[:, 0].log()
+                at_label = logits.gather(-1, wanted[:, None])[:, 0]
+                entropy = log_sum - torch.linalg.vecdot(weights, logits)
+                figures.append((at_label - log_sum, entropy, logits.mean(-1), place == wanted))
                 if ctx.needs_input_grad[0]:
-                    slopes.append(weight[wanted] - weighted.to(weight.dtype) @ weight)
+                    slopes.append(weight[wanted] - weights.to(weight.dtype) @ weight)
             ctx.save_for_backward(torch.cat(slopes) if slopes else hidden.new_empty(0))
             joined = tuple(torch.cat(each) for each in zip(*figures, strict=True))
             ctx.mark_non_differentiable(*joined[1:])

@@ -124,18 +124,26 @@ class VideoDPOTrainer(DPOTrainer):
         found: list[tuple[str, float, float]] = []
         own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         in_order = _by_clip_or_length(pairs, self.data_collator.packing)
-        for turns in self.data_collator.cuts(in_order)[own]:
-            with torch.no_grad(), self._sharing_a_trunk(turns, self._reference_weights()) as batch_of:
-                for some in turns:
-                    batch = self._prepare_inputs(batch_of(some))
-                    ids = batch.pop("pair_ids")
-                    chosen, rejected = self.compute_ref_log_probs(self.model, batch)
-                    found += zip(ids, chosen.tolist(), rejected.tolist(), strict=True)
+        with torch.no_grad(), self._reference_weights(), self.accelerator.autocast():
+            for turns in self.data_collator.cuts(in_order)[own]:
+                with self._sharing_a_trunk(turns) as batch_of:
+                    for some in turns:
+                        found += self._log_probabilities(batch_of(some))
         reference = {pair_id: (chosen, rejected) for pair_id, chosen, rejected in gather_object(found)}
         for pair in pairs:
             pair.reference = reference[pair.pair_id]
         self.model.train(was_training)
         self.precompute_ref_logps = True
+
+    def _log_probabilities(self, batch: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
+        """Of each pair of a pass: its id, and the log-probabilities of its chosen and its rejected answer."""
+        batch = self._prepare_inputs(batch)
+        ids, mask = batch.pop("pair_ids"), batch.pop("completion_mask")
+        labels = batch["input_ids"].masked_fill(mask == 0, -100)
+        arguments = {name: value for name, value in batch.items() if not name.startswith("ref_")}
+        outputs = self.model(**arguments, labels=labels, fused_lm_head=True, use_cache=False)
+        chosen, rejected = outputs.log_probs.sum(1).chunk(2)
+        return zip(ids, chosen.tolist(), rejected.tolist(), strict=True)
 
     def _reference_weights(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model is the reference. Without an adapter it is so until it trains."""
@@ -191,14 +199,11 @@ class VideoDPOTrainer(DPOTrainer):
 
     @contextlib.contextmanager
     def _sharing_a_trunk(
-        self, turns: Turns[EncodedPair], adapter: contextlib.AbstractContextManager[Any] | None = None
+        self, turns: Turns[EncodedPair]
     ) -> Iterator[Callable[[Sequence[EncodedPair]], dict[str, Any]]]:
         """What makes the turns' batches: of one turn a whole pass, of several their shares of one tree.
 
         The trunk of several is computed beforehand, and its backward pass made when they are through.
-
-        Args:
-            adapter: A context in which to compute the trunk. Defaults to none: the adapter as it is.
         """
         if len(turns) == 1:
             yield self.data_collator.forward_pass
@@ -209,7 +214,7 @@ class VideoDPOTrainer(DPOTrainer):
         states = TrunkStates()
         arguments = self._prepare_inputs(self.data_collator.trunk(tree[0], tokens, states))
         forest = arguments.pop("forest").to(self.accelerator.device)
-        with adapter or contextlib.nullcontext(), self.accelerator.autocast():
+        with self.accelerator.autocast():
             backbone = _base_of(self.accelerator.unwrap_model(self.model)).base_model
             backbone(**arguments, **forest.arguments(), use_cache=False)
         yield lambda some: self.data_collator.turn(some, tokens, states)

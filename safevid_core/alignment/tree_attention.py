@@ -14,25 +14,45 @@ import itertools
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
+from safevid_core.alignment.cpu_layers import Product, packed_product
 from safevid_core.alignment.tree import Segment
 
 Way = Literal["dense", "segments", "flex"]
-NAME = "safevid_tree"
+# What rows of tokens see: a mask, or the parts of `segments`.
+Seen: TypeAlias = "torch.Tensor | BlockMask | list[Part]"
+NAME = "safevid_tree"  # of attention; transformers makes no mask for one that it does not know
 
 # A layer's weights of attention to a trunk, in bytes, up to which they are kept for the backward pass, which
 # otherwise computes them again: a fifth of its products.
-_KEPT_WEIGHTS = 2**26
+_KEPT_WEIGHTS = 2**27
 _ROWS_AT_ONCE = 256  # of the weights, so that they are worked on in the cache
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class HeadProducts(NamedTuple):
+    """Products of rows with a trunk's keys `K` and values `V` of one head, scaled."""
+
+    scores: Product  # rows K'
+    outputs: Product  # weights V
+    of_weights: Product  # gradient V'
+    of_rows: Product  # gradient K
+
+
+@dataclass
+class Trunk:
+    """Keys and values of a trunk in one layer, and on a CPU what its turns share of products with them."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+    products: dict[int, HeadProducts] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,22 +65,22 @@ class TrunkStates:
     """
 
     computed: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    lent: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    lent: dict[int, Trunk] = field(default_factory=dict)
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         if layer in self.computed:  # gradient checkpointing computes a layer again
             return
         self.computed[layer] = (key, value)
         wanted = key.requires_grad
-        self.lent[layer] = (key.detach().requires_grad_(wanted), value.detach().requires_grad_(wanted))
+        self.lent[layer] = Trunk(key.detach().requires_grad_(wanted), value.detach().requires_grad_(wanted))
 
     def __len__(self) -> int:
-        return self.lent[0][0].shape[2] if self.lent else 0
+        return self.lent[0].key.shape[2] if self.lent else 0
 
     def backward(self) -> None:
         """Carry what the turns left on through the trunk."""
         computed = [each for layer in self.lent for each in self.computed[layer]]
-        lent = [each for layer in self.lent for each in self.lent[layer]]
+        lent = [each for trunk in self.lent.values() for each in (trunk.key, trunk.value)]
         reached = [index for index, each in enumerate(lent) if each.grad is not None]
         torch.autograd.backward(
             [computed[index] for index in reached], [lent[index].grad for index in reached]
@@ -73,8 +93,7 @@ class TreeMask:
 
     Attributes:
         segments: The forest's.
-        seen: For `dense`, bool `[N, T + N]`: whether the row's token sees the column's. For `flex`, its block
-            mask. None for `segments`.
+        device: The tokens'.
         trunk: The `T` tokens that all see beside the forest's own.
         kept: Where the forest's keys and values are kept, for a forest that is a trunk.
         asked: int64 `[W]`, in order: the tokens whose last hidden states are wanted. None is all.
@@ -82,39 +101,30 @@ class TreeMask:
 
     segments: Sequence[Segment]
     way: Way
-    seen: torch.Tensor | BlockMask | None = field(default=None, repr=False)
+    device: torch.device | str = "cpu"
     trunk: TrunkStates | None = field(default=None, repr=False)
     kept: TrunkStates | None = field(default=None, repr=False)
     asked: torch.Tensor | None = field(default=None, repr=False)
 
-    @classmethod
-    def of(
-        cls,
-        segments: Sequence[Segment],
-        way: Way,
-        device: torch.device | str = "cpu",
-        trunk: TrunkStates | None = None,
-        kept: TrunkStates | None = None,
-        asked: torch.Tensor | None = None,
-    ) -> TreeMask:
-        before = 0 if trunk is None else len(trunk)
-        seen: torch.Tensor | BlockMask | None = None
-        if way == "dense":
-            seen = dense_mask(segments, before).to(device)
-        elif way == "flex":
-            seen = block_mask(segments, device, before)
-        return cls(segments, way, seen, trunk, kept, asked)
+    @functools.cached_property
+    def of_all(self) -> Seen:
+        """What all the tokens see."""
+        return self._seen_by(None)
 
     @functools.cached_property
-    def parts(self) -> list[Part]:
-        """Of all tokens, for `segments`."""
-        return list(_parts(self.segments, range(self.segments[-1].end), self.trunk is not None))
+    def of_asked(self) -> Seen:
+        """What the asked tokens see, which stand side by side."""
+        return self._seen_by(self.asked)
 
-    @functools.cached_property
-    def asked_parts(self) -> list[Part]:
-        """Of the asked tokens alone, which stand side by side."""
-        assert self.asked is not None
-        return list(_parts(self.segments, self.asked.tolist(), self.trunk is not None))
+    def _seen_by(self, asked: torch.Tensor | None) -> Seen:
+        before = 0 if self.trunk is None else len(self.trunk)
+        if self.way == "flex":
+            return block_mask(self.segments, self.device, before, asked)
+        if self.way == "dense":
+            seen = dense_mask(self.segments, before).to(self.device)
+            return seen if asked is None else seen[asked]
+        tokens = range(self.segments[-1].end) if asked is None else asked.tolist()
+        return list(_parts(self.segments, tokens, self.trunk is not None))
 
 
 def way_for(device: torch.device) -> Way:
@@ -132,18 +142,27 @@ def dense_mask(segments: Sequence[Segment], before: int = 0) -> torch.Tensor:
     return torch.cat([torch.ones(count, before, dtype=torch.bool), seen], 1)
 
 
-def block_mask(segments: Sequence[Segment], device: torch.device | str, before: int = 0) -> BlockMask:
-    """FlexAttention's mask; it skips the blocks of tokens in which no one sees another."""
+def block_mask(
+    segments: Sequence[Segment],
+    device: torch.device | str,
+    before: int = 0,
+    asked: torch.Tensor | None = None,
+) -> BlockMask:
+    """FlexAttention's mask, of all tokens' rows or the asked ones'.
+
+    It skips the blocks of tokens in which no one sees another.
+    """
     count = segments[-1].end
     ends = torch.tensor([segment.stop for segment in segments])
     sizes = torch.tensor([segment.end - segment.start for segment in segments])
     stops = ends.repeat_interleave(sizes).to(device)
+    tokens = torch.arange(count, device=device) if asked is None else asked
 
-    def sees(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        own = (key - before).clamp(min=0)
+    def sees(batch: Any, head: Any, row: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        own, query = (key - before).clamp(min=0), tokens[row]
         return (key < before) | ((own <= query) & (query < stops[own]))
 
-    return create_block_mask(sees, None, None, count, before + count, device=str(device))
+    return create_block_mask(sees, None, None, len(tokens), before + count, device=str(device))
 
 
 def attend(
@@ -152,44 +171,41 @@ def attend(
     value: torch.Tensor,
     mask: TreeMask,
     scale: float,
-    trunk: tuple[torch.Tensor, torch.Tensor] | None = None,
+    trunk: Trunk | None = None,
     *,
     only_asked: bool = False,
 ) -> torch.Tensor:
     """Attention over one row of tokens.
 
     Args:
-        query: `[1, heads, N, width]`.
+        query: `[1, heads, N, width]`, or `[1, heads, W, width]` of the asked tokens alone.
         key: `[1, key heads, N, width]`; `value` likewise. The key heads divide the heads.
-        trunk: Keys and values `[1, key heads, T, width]` of the mask's trunk, if it has one.
-        only_asked: Whether the mask's asked tokens are enough.
+        trunk: Of the mask's trunk, if it has one; its keys and values are `[1, key heads, T, width]`.
+        only_asked: Whether the queries are the mask's asked tokens.
 
     Returns:
-        `[1, heads, N, width]`, or `[1, heads, W, width]` of the asked.
+        As `query`.
     """
     groups = query.shape[1] // key.shape[1]
+    seen: Any = mask.of_asked if only_asked else mask.of_all
     if mask.way == "segments":
-        if only_asked:
-            query = query[:, :, mask.asked]
-        key, value, *before = (
-            part.repeat_interleave(groups, dim=1) if groups > 1 else part
-            for part in (key, value, *(trunk or ()))
-        )
-        parts = mask.asked_parts if only_asked else mask.parts
-        found = _SegmentAttention.apply(query, parts, scale, key, value, *before)
+        states = (key, value) if trunk is None else (key, value, trunk.key, trunk.value)
+        if groups > 1:
+            states = tuple(each.repeat_interleave(groups, dim=1) for each in states)
+        found = _SegmentAttention.apply(query, seen, scale, trunk and trunk.products, *states)
         assert isinstance(found, torch.Tensor)
         return found
     if trunk is not None:
-        key, value = torch.cat([trunk[0], key], 2), torch.cat([trunk[1], value], 2)
+        key, value = torch.cat([trunk.key, key], 2), torch.cat([trunk.value, value], 2)
     if mask.way == "flex":
         attention = _compiled_flex_attention() if query.is_cuda else flex_attention
-        found = attention(query, key, value, block_mask=mask.seen, scale=scale, enable_gqa=groups > 1)
+        found = attention(query, key, value, block_mask=seen, scale=scale, enable_gqa=groups > 1)
     else:
         found = scaled_dot_product_attention(
-            query, key, value, attn_mask=mask.seen, scale=scale, enable_gqa=groups > 1
+            query, key, value, attn_mask=seen, scale=scale, enable_gqa=groups > 1
         )
     assert isinstance(found, torch.Tensor)
-    return found[:, :, mask.asked] if only_asked else found
+    return found
 
 
 @dataclass(frozen=True)
@@ -221,9 +237,14 @@ class _SegmentAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, parts: Sequence[Part], scale: float, *states: torch.Tensor
+        ctx: Any,
+        query: torch.Tensor,
+        parts: Sequence[Part],
+        scale: float,
+        products: dict[int, HeadProducts] | None,
+        *states: torch.Tensor,
     ) -> torch.Tensor:
-        """`states` are keys and values of the tokens, then those of the trunk if there is one."""
+        """`states` are keys and values of the tokens, then those of the trunk, whose products these are."""
         exact = torch.promote_types(query.dtype, torch.float32)
         batch, heads, count, width = query.shape
         output = query.new_empty(batch, count, heads, width, dtype=exact).transpose(1, 2)
@@ -233,7 +254,9 @@ class _SegmentAttention(torch.autograd.Function):
             rows = query[:, :, part.rows]
             key, value = (each[:, :, part.keys] for each in _states_of(part, states))
             if part.of_trunk and any(ctx.needs_input_grad) and _is_small(rows, key):
-                found, *kept = _attend_keeping(rows, key, value, scale)
+                assert products is not None
+                _pack(products, key, value, scale)
+                found, *kept = _attend_keeping(rows, products, key.shape[2])
                 found_logarithm = kept[0]
             else:
                 found, found_logarithm = _flash(rows, key, value, 0.0, part.causal, scale=scale)
@@ -244,7 +267,7 @@ class _SegmentAttention(torch.autograd.Function):
                 _merge(output[:, :, part.rows], logarithm[:, :, part.rows], found.to(exact), found_logarithm)
         merged = output.to(query.dtype)
         ctx.save_for_backward(query, merged, logarithm, *kept, *states)
-        ctx.parts, ctx.scale, ctx.kept = parts, scale, len(kept)
+        ctx.parts, ctx.scale, ctx.products, ctx.kept = parts, scale, products, len(kept)
         return merged
 
     @staticmethod
@@ -259,7 +282,9 @@ class _SegmentAttention(torch.autograd.Function):
             key, value = (each[:, :, part.keys] for each in _states_of(part, states))
             given = (gradient[:, :, rows], query[:, :, rows], key, value, output[:, :, rows])
             if part.of_trunk and kept:
-                share, *others = _keeping_backward(*given, logarithm, kept[0], kept[1], ctx.scale)
+                share, *others = _keeping_backward(
+                    *given, logarithm, kept[0], kept[1], ctx.products, ctx.scale
+                )
             else:
                 share, *others = _flash_backward(
                     *given, logarithm[:, :, rows], 0.0, part.causal, scale=ctx.scale
@@ -270,33 +295,43 @@ class _SegmentAttention(torch.autograd.Function):
                 of_query[:, :, rows] += share
             for total, other in zip(_states_of(part, of_states), others, strict=True):
                 total[:, :, part.keys] += other
-        return (of_query.to(query.dtype), None, None, *(each.to(query.dtype) for each in of_states))
+        return (of_query.to(query.dtype), None, None, None, *(each.to(query.dtype) for each in of_states))
 
 
 def _is_small(query: torch.Tensor, key: torch.Tensor) -> bool:
     """Whether the weights of all the queries to all the keys are few enough to be kept."""
     rows = query.shape[1] * query.shape[2]
-    return query.dtype == torch.float32 and rows * key.shape[2] * query.itemsize <= _KEPT_WEIGHTS
+    is_known = query.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return is_known and rows * key.shape[2] * query.itemsize <= _KEPT_WEIGHTS
+
+
+def _pack(products: dict[int, HeadProducts], key: torch.Tensor, value: torch.Tensor, scale: float) -> None:
+    """Make the products with the keys and values `[1, heads, T, width]`, if they are not there."""
+    if products:
+        return
+    for head in range(key.shape[1]):
+        keys, values = (key[0, head] * scale).contiguous(), value[0, head].contiguous()
+        weights = (keys, values.T.contiguous(), values, keys.T.contiguous())
+        products[head] = HeadProducts(*map(packed_product, weights))
 
 
 def _attend_keeping(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    query: torch.Tensor, products: dict[int, HeadProducts], keys: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As flash attention without a mask.
 
     Returns:
-        Output, logarithm, and the weights `[heads, N, T]`.
+        Output, logarithm, and the weights `[heads, N, keys]`.
     """
     _, heads, count, _ = query.shape
     output, logarithm = torch.empty_like(query), query.new_empty(1, heads, count)
-    weights = query.new_empty(heads, count, key.shape[2])
+    weights = query.new_empty(heads, count, keys)
     for head in range(heads):
-        keys = key[0, head].T * scale
         runs = (each[head].split(_ROWS_AT_ONCE) for each in (query[0], weights, output[0], logarithm[0]))
         for rows, found, of_rows, logarithms in zip(*runs, strict=True):
-            scores = rows @ keys
+            scores = products[head].scores(rows)
             torch.softmax(scores, -1, out=found)
-            torch.mm(found, value[0, head], out=of_rows)
+            of_rows.copy_(products[head].outputs(found))
             # The greatest weight is one over the sum of the exponentials, relative to the greatest score.
             torch.sub(scores.amax(-1), found.amax(-1).log_(), out=logarithms)
     return output, logarithm, weights
@@ -311,6 +346,7 @@ def _keeping_backward(
     logarithm: torch.Tensor,
     own_logarithm: torch.Tensor,
     weights: torch.Tensor,
+    products: dict[int, HeadProducts],
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of query, key and value, from the merged output and logarithm and what the part kept."""
@@ -318,15 +354,14 @@ def _keeping_backward(
     gradient = gradient * (own_logarithm - logarithm).exp()[..., None]
     along = (gradient * output).sum(-1, keepdim=True)
     for head in range(query.shape[1]):
-        keys, values = key[0, head] * scale, value[0, head].T.contiguous()
         runs = (
             each[head].split(_ROWS_AT_ONCE)
             for each in (gradient[0], along[0], weights, query[0], of_query[0])
         )
         for above, taken, some, rows, found in zip(*runs, strict=True):
             of_value[0, head].addmm_(some.T, above)
-            of_scores = (above @ values).sub_(taken).mul_(some)
-            torch.mm(of_scores, keys, out=found)
+            of_scores = products[head].of_weights(above).sub_(taken).mul_(some)
+            found.copy_(products[head].of_rows(of_scores))
             of_key[0, head].addmm_(of_scores.T, rows, alpha=scale)
     return of_query, of_key, of_value
 
@@ -376,53 +411,86 @@ def _compiled_flex_attention() -> Any:
     return torch.compile(flex_attention, dynamic=True)
 
 
-def tree_attention_forward(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    scaling: float,
-    tree: TreeMask,
-    only_asked: bool = False,
-    **others: Any,
-) -> tuple[torch.Tensor, None]:
-    """The form that transformers calls; the keyword `tree` reaches it from the model's own call.
-
-    With `only_asked` the tokens that are not asked are given zeros.
-    """
-    if tree.kept is not None:
-        tree.kept.keep(module.layer_idx, key, value)
-    trunk = None if tree.trunk is None else tree.trunk.lent[module.layer_idx]
-    if not only_asked or tree.asked is None:
-        return attend(query, key, value, tree, scaling, trunk).transpose(1, 2), None
-    spread = torch.zeros_like(query.transpose(1, 2))
-    if len(tree.asked):
-        found = attend(query, key, value, tree, scaling, trunk, only_asked=True)
-        spread = spread.index_copy(1, tree.asked, found.transpose(1, 2))
-    return spread, None
-
-
 def use_tree_attention(language_model: torch.nn.Module) -> None:
     """Let a language model's layers attend by the `tree` that its call names.
 
     Its last layer, and what follows it, then computes the tokens that the tree asks for and no others: no
     answer is read off a video's tokens, which have done their part once their keys and values are there.
     """
-    AttentionInterface.register(NAME, tree_attention_forward)
     language_model.config._attn_implementation = NAME
+    for layer in language_model.layers:
+        layer.self_attn.forward = types.MethodType(_attention_forward, layer.self_attn)
     last = language_model.layers[-1]
     last.forward = types.MethodType(_forward_of_the_asked, last)
 
 
+def _attention_forward(
+    attention: Any,
+    hidden_states: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    *,
+    tree: TreeMask,
+    only_asked: bool = False,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention of the three families, of all tokens `[1, N, H]` or of the asked `[1, W, H]`."""
+
+    def heads(projection: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+        return projection(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+    cos, sin = position_embeddings
+    key = _rotate(heads(attention.k_proj, hidden_states), cos, sin)
+    value = heads(attention.v_proj, hidden_states)
+    if tree.kept is not None:
+        tree.kept.keep(attention.layer_idx, key, value)
+    only_asked = only_asked and tree.asked is not None
+    if only_asked:
+        hidden_states, cos, sin = (each[:, tree.asked] for each in (hidden_states, cos, sin))
+    if not hidden_states.numel():
+        return hidden_states, None
+    query = _rotate(heads(attention.q_proj, hidden_states), cos, sin)
+    trunk = None if tree.trunk is None else tree.trunk.lent[attention.layer_idx]
+    found = attend(query, key, value, tree, attention.scaling, trunk, only_asked=only_asked)
+    return attention.o_proj(found.transpose(1, 2).flatten(2)), None
+
+
+def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions: `[1, heads, N, width]` by `[1, N, width]`."""
+    found = _Rotation.apply(states, cos, sin)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+class _Rotation(torch.autograd.Function):
+    """Without the rotated halves as a tensor of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(states, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        cos, sin = ctx.saved_tensors
+        return _rotated(gradients[0], cos, -sin.roll(sin.shape[-1] // 2, -1)), None, None
+
+
+def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    half = states.shape[-1] // 2
+    cos, sin = cos[:, None], sin[:, None]
+    found = states * cos
+    found[..., :half].addcmul_(states[..., half:], sin[..., :half], value=-1)
+    found[..., half:].addcmul_(states[..., :half], sin[..., half:])
+    return found
+
+
 def _forward_of_the_asked(
-    layer: torch.nn.Module, hidden_states: torch.Tensor, *, tree: TreeMask, **others: Any
+    layer: Any, hidden_states: torch.Tensor, *, tree: TreeMask, **others: Any
 ) -> torch.Tensor:
     """A decoder layer of the three families, from `[1, N, H]` to `[1, W, H]` of the asked tokens."""
     normed = layer.input_layernorm(hidden_states)
     attended, _ = layer.self_attn(hidden_states=normed, tree=tree, only_asked=True, **others)
-    hidden_states = hidden_states + attended
     if tree.asked is not None:
         hidden_states = hidden_states[:, tree.asked]
+    hidden_states = hidden_states + attended
     return hidden_states + layer.mlp(layer.post_attention_layernorm(hidden_states))

@@ -114,6 +114,36 @@ def test_without_its_adapter_a_projection_is_the_frozen_one(
     assert relative(inputs.grad, projection.base_layer.weight.sum(0).expand_as(inputs)) < EXACT
 
 
+@pytest.mark.parametrize("weight", ["lora_A", "lora_B"])
+def test_a_moved_adapter_counts_at_once(models: Callable[[str], Any], weight: str) -> None:
+    """By an optimizer's step or behind autograd's back."""
+    model = models("internvl")
+    projection = language_model(model).layers[0].mlp.gate_proj
+    moved = getattr(projection, weight)["default"].weight
+    inputs = torch.randn(1, 4, projection.in_features, generator=torch.Generator().manual_seed(0))
+
+    def step() -> None:
+        moved.grad = torch.ones_like(moved)
+        torch.optim.AdamW([moved], lr=0.1).step()
+
+    def write() -> None:
+        moved.data.mul_(1.5)
+
+    before = moved.detach().clone()
+    try:
+        for move in (step, write):
+            use_cpu_layers(language_model(model))
+            stale = projection(inputs).detach()
+            move()
+            found = projection(inputs).detach()
+            use_stock_layers(model)
+            assert relative(found, projection(inputs).detach()) < EXACT
+            assert relative(found, stale) > 1e-3
+    finally:
+        moved.data.copy_(before)
+        moved.grad = None
+
+
 def test_a_merged_adapter_is_not_added_twice(models: Callable[[str], Any]) -> None:
     model = models("qwen2_5_vl")
     use_cpu_layers(language_model(model))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from safevid_core.alignment import tree_attention
 from safevid_core.alignment.tree import Segment, _Row
-from safevid_core.alignment.tree_attention import TreeMask, TrunkStates, attend
+from safevid_core.alignment.tree_attention import TreeMask, Trunk, TrunkStates, attend
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 
@@ -48,14 +48,15 @@ def test_segments_equal_the_dense_mask_forward_and_backward(
         return torch.randn(1, heads, tokens, WIDTH, generator=generator, requires_grad=True)
 
     query, key, value = draw(HEADS, count), draw(KEY_HEADS, count), draw(KEY_HEADS, count)
-    trunk = (draw(KEY_HEADS, before), draw(KEY_HEADS, before)) if before else None
+    trunk = Trunk(draw(KEY_HEADS, before), draw(KEY_HEADS, before)) if before else None
     states = TrunkStates(lent={0: trunk}) if trunk else None
     wanted = torch.randn(1, HEADS, count if asked is None else len(asked), WIDTH, generator=generator)
-    leaves = [query, key, value, *(trunk or ())]
+    leaves = [query, key, value, *((trunk.key, trunk.value) if trunk else ())]
 
     def figures(way: str) -> list[torch.Tensor]:
-        mask = TreeMask.of(segments, way, trunk=states, asked=asked)  # type: ignore[arg-type]
-        found = attend(query, key, value, mask, 0.3, trunk, only_asked=asked is not None)
+        mask = TreeMask(segments, way, trunk=states, asked=asked)  # type: ignore[arg-type]
+        rows = query if asked is None else query[:, :, asked]
+        found = attend(rows, key, value, mask, 0.3, trunk, only_asked=asked is not None)
         return [found, *torch.autograd.grad((found * wanted).sum(), leaves)]
 
     for ours, true in zip(figures("segments"), figures("dense"), strict=True):
