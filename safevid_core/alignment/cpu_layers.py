@@ -11,6 +11,7 @@ Imports torch and peft: import it inside functions.
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,11 +27,13 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def use_cpu_layers(language_model: torch.nn.Module) -> None:
-    """Replace the forward functions of what is known here; anything else stays as it is.
+    """Replace the forward functions of what is known here; anything else stays as it is, and all on a GPU.
 
     Known are adapted projections whose weights are frozen, RMSNorm, and gated units with SiLU. The packed
-    weights take the projections' memory three times more.
+    weights take the projections' memory up to three times more.
     """
+    if next(language_model.parameters()).device.type != "cpu":
+        return
     for module in language_model.modules():
         forward = _forward_for(module)
         if forward is not None:
@@ -47,7 +50,7 @@ def _forward_for(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
 
 
 def _is_frozen(weight: torch.Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.requires_grad
+    return weight.dtype == torch.float32 and not weight.requires_grad
 
 
 def _is_plain(module: LoraLinear) -> bool:
@@ -84,18 +87,22 @@ class _Products:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = weight, bias
-        self.frozen = packed_product(weight, bias)
-        self._adapter: tuple[torch.Tensor, ...] = ()
-        self._adapted = (self.frozen, self.frozen)
+        self._packed: tuple[Product, Product] | None = None
+        self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None  # that is packed
+
+    @functools.cached_property
+    def frozen(self) -> Product:
+        """Without an adapter; a run whose reference is stored never needs it."""
+        return packed_product(self._weight, self._bias)
 
     def adapted(self, down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[Product, Product]:
         """Forward and backward, packed again when the adapter has moved."""
         adapter = (down.detach(), up.detach())
-        if not self._adapter or not all(map(torch.equal, adapter, self._adapter)):
+        if self._packed is None or self._adapter is None or not all(map(torch.equal, adapter, self._adapter)):
             whole = torch.addmm(self._weight, adapter[1], adapter[0], alpha=scale)
-            self._adapted = packed_product(whole, self._bias), packed_product(whole.T.contiguous())
-            self._adapter = tuple(each.clone() for each in adapter)
-        return self._adapted
+            self._packed = packed_product(whole, self._bias), packed_product(whole.T.contiguous())
+            self._adapter = (adapter[0].clone(), adapter[1].clone())
+        return self._packed
 
 
 def packed_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:

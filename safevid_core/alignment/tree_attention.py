@@ -52,7 +52,7 @@ class Trunk:
 
     key: torch.Tensor
     value: torch.Tensor
-    products: dict[int, HeadProducts] = field(default_factory=dict)
+    products: list[HeadProducts] = field(default_factory=list)  # by head
 
 
 @dataclass
@@ -241,7 +241,7 @@ class _SegmentAttention(torch.autograd.Function):
         query: torch.Tensor,
         parts: Sequence[Part],
         scale: float,
-        products: dict[int, HeadProducts] | None,
+        products: list[HeadProducts] | None,
         *states: torch.Tensor,
     ) -> torch.Tensor:
         """`states` are keys and values of the tokens, then those of the trunk, whose products these are."""
@@ -305,18 +305,18 @@ def _is_small(query: torch.Tensor, key: torch.Tensor) -> bool:
     return is_known and rows * key.shape[2] * query.itemsize <= _KEPT_WEIGHTS
 
 
-def _pack(products: dict[int, HeadProducts], key: torch.Tensor, value: torch.Tensor, scale: float) -> None:
+def _pack(products: list[HeadProducts], key: torch.Tensor, value: torch.Tensor, scale: float) -> None:
     """Make the products with the keys and values `[1, heads, T, width]`, if they are not there."""
     if products:
         return
     for head in range(key.shape[1]):
         keys, values = (key[0, head] * scale).contiguous(), value[0, head].contiguous()
         weights = (keys, values.T.contiguous(), values, keys.T.contiguous())
-        products[head] = HeadProducts(*map(packed_product, weights))
+        products.append(HeadProducts(*map(packed_product, weights)))
 
 
 def _attend_keeping(
-    query: torch.Tensor, products: dict[int, HeadProducts], keys: int
+    query: torch.Tensor, products: list[HeadProducts], keys: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As flash attention without a mask.
 
@@ -346,7 +346,7 @@ def _keeping_backward(
     logarithm: torch.Tensor,
     own_logarithm: torch.Tensor,
     weights: torch.Tensor,
-    products: dict[int, HeadProducts],
+    products: list[HeadProducts],
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of query, key and value, from the merged output and logarithm and what the part kept."""

@@ -157,6 +157,18 @@ def test_a_merged_adapter_is_not_added_twice(models: Callable[[str], Any]) -> No
         projection.unmerge()
 
 
+def test_a_model_elsewhere_than_on_a_cpu_stays_stock() -> None:
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    with torch.device("meta"):
+        model = LlamaModel(config)
+    use_cpu_layers(model)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
 def test_what_trains_or_is_not_known_stays_stock(models: Callable[[str], Any]) -> None:
     model = models("llava_next_video")
     use_stock_layers(model)
