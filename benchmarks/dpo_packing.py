@@ -10,7 +10,7 @@ The shape on a CPU: LLaVA-NeXT-Video with a language model 4 layers deep and 384
 thread. The vision tower is 2 layers deep and 112 wide, the share of the forward pass that CLIP-L has in the
 7B model. The vocabulary has 2,048 tokens, which favours stock: on a CPU it scores every position, and a real
 vocabulary costs it more. With `--device cuda` the shape is LLaVA-NeXT-Video-7B's with random weights,
-bfloat16, LoRA of rank 64.
+bfloat16, LoRA of rank 64, and what trains is prepared as a training prepares it.
 
 Run with ``python -m benchmarks.dpo_packing``; `--growth` adds 1, 2, 4, 8 and 16 pairs a video and draws the
 plot of docs/alignment.md.
@@ -19,6 +19,7 @@ plot of docs/alignment.md.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -37,12 +38,13 @@ from typing import Any
 import numpy as np
 
 VIDEO_TOKENS, QUERY, ANSWER, PAIRS = 1152, 40, 120, 28
-IN_TURNS = VIDEO_TOKENS + 14 * (QUERY + 2 * ANSWER)  # tokens of a pass: a trunk and the branches of 14 pairs
+TURN_PAIRS = {"cpu": 14, "cuda": 14}  # pairs of a turn, beside the trunk
 ROUNDS = 3  # of stock, `none` and ours in turn; medians count
 GROWTH = (1, 2, 4, 8, 16, 28)
-MICRO_BATCHES = (1, 2)  # stock's, in pairs; the faster counts (4 was never faster)
+MICRO_BATCHES = (1, 2)  # stock's, in pairs; the fastest counts
 GOALS = {"cpu": (10.0, 13.0), "cuda": (6.0, 9.0)}
-PLOT = Path(__file__).parents[1] / "docs" / "pictures" / "dpo_packing.svg"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+PLOTS = {"cpu": PICTURES / "dpo_packing.svg", "cuda": PICTURES / "dpo_packing_gpu.svg"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ SHAPES = {
     "cpu": Shape((384, 4, 6, 1024), (112, 2, 2, 448), 2048, 16, "float32"),
     "cuda": Shape((4096, 32, 32, 11008), (1024, 24, 16, 4096), 32064, 64, "bfloat16"),
 }
+
+
+def turn_tokens(pairs: int) -> int:
+    """Tokens of a pass that holds a trunk and the branches of so many pairs."""
+    return VIDEO_TOKENS + pairs * (QUERY + 2 * ANSWER)
 
 
 def build_model(shape: Shape, device: str) -> Any:
@@ -209,6 +216,7 @@ def build_trainer(shape: Shape, device: str, pairs: Sequence[Any], packing: str,
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     trainer.model.train()
+    trainer.accelerator.prepare_model(trainer.model)  # autocast, as in a training
     return trainer, store, rows
 
 
@@ -222,6 +230,9 @@ def measure(shape: Shape, device: str, count: int, packing: str, pass_size: int)
 
     if device == "cpu":
         torch.set_num_threads(1)
+    else:
+        gc.collect()  # of the model before
+        torch.cuda.empty_cache()
     pairs = make_pairs(count, shape.vocabulary)
     trainer, store, rows = build_trainer(shape, device, pairs, packing, pass_size)
     generator = torch.Generator().manual_seed(1)
@@ -229,16 +240,16 @@ def measure(shape: Shape, device: str, count: int, packing: str, pass_size: int)
     trainer.current_gradient_accumulation_steps = 1
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
-    before = _memory(device)
+    before = 0.0 if device == "cuda" else _memory(device)  # on a GPU the weights count
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
 
     def stock_step() -> None:
         for start in range(0, count, pass_size):
             batch = rows.batch(pairs[start : start + pass_size])
             share = len(batch.pop("pair_ids")) / count
             batch = trainer._prepare_inputs(batch)
-            with trainer.compute_loss_context_manager(), trainer.accelerator.autocast():
-                loss = trainer.compute_loss(trainer.model, batch) * share
-            loss.backward()
+            (trainer.compute_loss(trainer.model, batch) * share).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -292,8 +303,8 @@ def _computed(trainer: Any, rows: Any, pairs: Sequence[Any], packing: str) -> fl
 
 
 def _best(work: Callable[[], object], device: str) -> float:
-    """Seconds of the faster of two runs."""
-    return min(_seconds(work, device) for _ in range(2))
+    """Seconds of the fastest of two runs; of three on a GPU, where the first one compiles."""
+    return min(_seconds(work, device) for _ in range(2 if device == "cpu" else 3))
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
@@ -327,10 +338,10 @@ def keep_memory() -> None:
 
 
 def apart(*arguments: Any) -> dict[str, float]:
-    """`measure` in a process of its own, so that its memory is its own."""
-    device = arguments[1]
-    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
-    with context.Pool(1) as pool:
+    """`measure`, on a CPU in a process of its own, so that its memory is its own."""
+    if arguments[1] == "cuda":
+        return measure(*arguments)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(measure, arguments)
 
 
@@ -345,11 +356,16 @@ def main() -> None:
         default=4,
         help="measure stock and `none`, whose cost a pair is constant, on so many",
     )
+    parser.add_argument("--turn-pairs", type=int, help="most pairs of a turn")
+    parser.add_argument("--micro-batches", type=int, nargs="+", default=MICRO_BATCHES, help="stock's")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--growth", action="store_true")
     options = parser.parse_args()
     device, count = options.device, options.pairs
     few = min(options.stock_pairs, count)
     shape, scale = SHAPES[device], count / few
+    turn_pairs = options.turn_pairs or TURN_PAIRS[device]
+    in_turns = turn_tokens(turn_pairs)
     import torch
     import trl  # noqa: F401  (a fork has it then)
 
@@ -358,9 +374,11 @@ def main() -> None:
     if device == "cpu":
         torch.set_num_threads(1)
     rate = matrix_rate(shape, device)
-    stocks = {f"stock trl, micro-batch {micro}": (few, "stock", micro) for micro in MICRO_BATCHES}
-    in_turn = stocks | {"none": (few, "none", 0), "video": (count, "video", IN_TURNS)}
-    rounds = [{name: apart(shape, device, *what) for name, what in in_turn.items()} for _ in range(ROUNDS)]
+    stocks = {f"stock trl, micro-batch {micro}": (few, "stock", micro) for micro in options.micro_batches}
+    in_turn = stocks | {"none": (few, "none", 0), "video": (count, "video", in_turns)}
+    rounds = [
+        {name: apart(shape, device, *what) for name, what in in_turn.items()} for _ in range(options.rounds)
+    ]
     parts = {name: _medians([each[name] for each in rounds]) for name in in_turn} | {
         "pair": apart(shape, device, count, "pair", VIDEO_TOKENS + QUERY + 2 * ANSWER),
         "video at once": apart(shape, device, count, "video", 10**6),
@@ -410,12 +428,12 @@ def main() -> None:
             {name: each["memory"] / 1e9 for name, each in (("stock trl", stock), ("none", none))},
         ),
         _case(
-            "in turns of 14 pairs or all at once: pairs/s, nothing stored",
+            f"in turns of {turn_pairs} pairs or all at once: pairs/s, nothing stored",
             count / fresh(ours),
             {"at once": count / fresh(at_once)},
         ),
         _case(
-            "in turns of 14 pairs or all at once: peak memory, GB",
+            f"in turns of {turn_pairs} pairs or all at once: peak memory, GB",
             ours["memory"] / 1e9,
             {"at once": at_once["memory"] / 1e9},
         ),
@@ -429,6 +447,8 @@ def main() -> None:
         _lever("pair sharing", none["reference"] + none["step"], pair["reference"] + pair["step"]),
         _lever("video sharing", pair["reference"] + pair["step"], ours["reference"] + ours["step"]),
     ]
+    if device == "cuda":
+        cases.append(_mfu(shape, count, ours, stock))
     ratios = (stock["step"] / fresh(ours), stock["step"] / ours["step"])
     cases.append(
         {
@@ -439,7 +459,7 @@ def main() -> None:
         }
     )
     if options.growth:
-        cases.append(_growth(shape, device, stock["step"] / count))
+        cases.append(_growth(shape, device, stock["step"] / count, in_turns))
     print(
         json.dumps(
             {
@@ -459,15 +479,32 @@ def _medians(measured: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in measured) for name in measured[0]}
 
 
-def _growth(shape: Shape, device: str, stock_pair_s: float) -> dict[str, Any]:
+def _mfu(shape: Shape, count: int, ours: dict[str, float], stock: dict[str, float]) -> dict[str, Any]:
+    """The share of the GPU's peak rate that a step uses; stock's has its reference in it."""
+    import torch
+
+    from safevid_core.alignment.throughput import peak_operations
+
+    peak = peak_operations(torch.cuda.get_device_name())
+    if peak is None:
+        raise SystemExit(f"the peak rate of {torch.cuda.get_device_name()} is not known")
+    shares = (
+        operations("video", count, shape)["step"] / ours["step"] / peak,
+        floor("none", count, shape) / stock["step"] / peak,
+    )
+    return _case("MFU of a step", shares[0], {"stock trl": shares[1]})
+
+
+def _growth(shape: Shape, device: str, stock_pair_s: float, pass_tokens: int) -> dict[str, Any]:
     """The ratio to stock by pairs a video, and its plot."""
     curve = {}
     for number in GROWTH:
-        part = apart(shape, device, number, "video", IN_TURNS)
+        part = apart(shape, device, number, "video", pass_tokens)
         stock_s = stock_pair_s * number
         whole = part["vision"] + part["reference"] + part["step"]
         curve[number] = (stock_s / whole, stock_s / part["step"])
-    draw(curve, {number: floor("none", number, shape) / floor("video", number, shape) for number in GROWTH})
+    floors = {number: floor("none", number, shape) / floor("video", number, shape) for number in GROWTH}
+    draw(curve, floors, PLOTS[device])
     ours = {str(number): [round(each, 2) for each in both] for number, both in curve.items()}
     return {"case": "ratio to stock by pairs a video", "ours": ours, "peers": {}, "ratio": None}
 
@@ -491,7 +528,7 @@ def _lever(name: str, without: float, with_it: float) -> dict[str, Any]:
     }
 
 
-def draw(curve: dict[int, tuple[float, float]], floors: dict[int, float]) -> None:
+def draw(curve: dict[int, tuple[float, float]], floors: dict[int, float], plot: Path) -> None:
     """The ratio to stock by pairs a video, with the floor's ratio to padded rows."""
     import matplotlib
 
@@ -508,8 +545,7 @@ def draw(curve: dict[int, tuple[float, float]], floors: dict[int, float]) -> Non
     axes.set(xlabel="pairs a video", ylabel="times as fast as stock trl", xticks=numbers, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    PLOT.parent.mkdir(exist_ok=True)
-    figure.savefig(PLOT, metadata={"Date": None})
+    figure.savefig(plot, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -50,11 +50,16 @@ class Throughput:
             "tokens/saved_by_sharing": self._unshared + self._padding - self._computed,
             "memory/peak_gb": round(_peak_memory() / 1e9, 3),
         }
-        peak = next((value for name, value in _PEAK_OPERATIONS.items() if name in _device_name()), None)
+        peak = peak_operations(_device_name())
         if peak is not None:
             shown["mfu"] = round(self._operations * self._parameters * rate / peak, 4)
         self._start()
         return shown
+
+
+def peak_operations(device_name: str) -> float | None:
+    """Dense bfloat16 operations a second of a GPU by its name; None if it is not known."""
+    return next((value for name, value in _PEAK_OPERATIONS.items() if name in device_name), None)
 
 
 def _peak_memory() -> float:

@@ -25,9 +25,9 @@ from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from safevid_core.alignment.collator import StepCollator
-from safevid_core.alignment.cpu_layers import use_cpu_layers
 from safevid_core.alignment.encoding import EncodedPair
 from safevid_core.alignment.errors import AlignmentError
+from safevid_core.alignment.fused_layers import use_fused_layers
 from safevid_core.alignment.packing import Turns, training_order
 from safevid_core.alignment.processes import process_count
 from safevid_core.alignment.progress import Progress
@@ -105,7 +105,7 @@ class VideoDPOTrainer(DPOTrainer):
         score_answers_only(base)
         if data_collator.packing != "none":
             use_tree_attention(base.model.language_model)
-            use_cpu_layers(base.model.language_model)
+            use_fused_layers(base.model.language_model)
         self._throughput = Throughput(base, is_frozen=isinstance(self.model, PeftModel))
         self.remove_callback(PrinterCallback)
         _check_trainable(self.model)

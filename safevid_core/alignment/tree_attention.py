@@ -20,7 +20,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from safevid_core.alignment.cpu_layers import Product, packed_product
+from safevid_core.alignment.fused_layers import Product, packed_product
 from safevid_core.alignment.tree import Segment
 
 Way = Literal["dense", "segments", "flex"]
@@ -152,17 +152,17 @@ def block_mask(
 
     It skips the blocks of tokens in which no one sees another.
     """
-    count = segments[-1].end
-    ends = torch.tensor([segment.stop for segment in segments])
-    sizes = torch.tensor([segment.end - segment.start for segment in segments])
+    count = before + segments[-1].end
+    ends = torch.tensor([count, *(before + segment.stop for segment in segments)])
+    sizes = torch.tensor([before, *(segment.end - segment.start for segment in segments)])
     stops = ends.repeat_interleave(sizes).to(device)
-    tokens = torch.arange(count, device=device) if asked is None else asked
+    # All that the mask reads is a tensor, so that one compiled kernel serves forests of every shape.
+    tokens = before + (torch.arange(count - before, device=device) if asked is None else asked)
 
     def sees(batch: Any, head: Any, row: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        own, query = (key - before).clamp(min=0), tokens[row]
-        return (key < before) | ((own <= query) & (query < stops[own]))
+        return (key <= tokens[row]) & (tokens[row] < stops[key])
 
-    return create_block_mask(sees, None, None, len(tokens), before + count, device=str(device))
+    return create_block_mask(sees, None, None, len(tokens), count, device=str(device))
 
 
 def attend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,24 @@ import torch
 
 from safevid_core.alignment.clips import FeatureStore
 from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
-from safevid_core.alignment.cpu_layers import use_cpu_layers
-from safevid_core.alignment.encoding import EncodedPair
+from safevid_core.alignment.encoding import EncodedPair, encode_pairs
+from safevid_core.alignment.fused_layers import use_fused_layers
 from safevid_core.alignment.packing import cut_into_trees
 from safevid_core.alignment.positions import trunk_positions
 from safevid_core.alignment.trainer import VideoDPOTrainer
+from safevid_core.alignment.tree import Segment
 from safevid_core.alignment.tree_attention import Way, use_tree_attention
+from safevid_core.settings import load_settings
+
+FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
+PACKINGS = ("pair", "video")
+EXACT = 1e-5
+SOME = [
+    (0, [30, 31, 32], [40, 41, 42, 43], [50, 51, 52]),
+    (0, [30, 33], [60, 61, 62], [63, 64, 65, 66, 67]),
+    (1, [70, 71], [72, 73], [74, 75, 76]),
+    (0, [30, 31, 32], [45], [46, 47]),
+]
 
 
 @dataclass
@@ -50,7 +62,7 @@ def move_adapter(model: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(2)
     for name, parameter in sorted(model.named_parameters()):
         if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 def padded(trainer: VideoDPOTrainer, store: FeatureStore, pairs: Sequence[EncodedPair]) -> Figures:
@@ -97,7 +109,7 @@ def use_stock_layers(model: Any) -> None:
 
 def use_packed_layers(model: Any) -> None:
     use_tree_attention(language_model(model))
-    use_cpu_layers(language_model(model))
+    use_fused_layers(language_model(model))
 
 
 def figures(trainer: VideoDPOTrainer, batch: dict[str, Any]) -> Figures:
@@ -105,7 +117,7 @@ def figures(trainer: VideoDPOTrainer, batch: dict[str, Any]) -> Figures:
     trainer.model.zero_grad()
     trainer.precompute_ref_logps = True
     ids = list(batch["pair_ids"])
-    inputs = {name: value for name, value in batch.items() if name != "pair_ids"}
+    inputs = trainer._prepare_inputs({name: value for name, value in batch.items() if name != "pair_ids"})
     loss = super(VideoDPOTrainer, trainer)._compute_loss(trainer.model, inputs, False)
     loss.backward()
     gradients = {
@@ -178,7 +190,6 @@ def stepped(
 
 def trainer_of(alignment: Any, folder: Path, rows: Any) -> tuple[VideoDPOTrainer, FeatureStore, Any]:
     """A trainer with a moved adapter, its store, and its processor."""
-    from safevid_core.alignment.encoding import encode_pairs
     from safevid_core.alignment.train import step_collator
     from safevid_core.alignment.trainer import lora_config, training_arguments
     from safevid_core.models.video_chat import load_local
@@ -197,3 +208,78 @@ def trainer_of(alignment: Any, folder: Path, rows: Any) -> tuple[VideoDPOTrainer
     move_adapter(trainer.model)
     trainer.model.eval()
     return trainer, store, processor
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trainer of one family, its clips, and a pair of each clip that begins as every prompt about it."""
+
+    trainer: VideoDPOTrainer
+    store: FeatureStore
+    templates: list[EncodedPair]
+
+    def pair(self, number: int, drawn: tuple[int, list[int], list[int], list[int]]) -> EncodedPair:
+        clip, query, chosen, rejected = drawn
+        template = self.templates[clip]
+        end = template.video_end
+        modalities = template.prompt_modalities
+        return replace(
+            template,
+            pair_id=f"pair-{number}",
+            prompt_ids=[*template.prompt_ids[:end], *query],
+            prompt_modalities=None if modalities is None else [*modalities[:end], *(0 for _ in query)],
+            chosen_ids=chosen,
+            rejected_ids=rejected,
+            reference=(-1.0 - number, -2.0),
+        )
+
+    def pairs(self, drawn: list[tuple[int, list[int], list[int], list[int]]]) -> list[EncodedPair]:
+        return [self.pair(number, each) for number, each in enumerate(drawn)]
+
+
+def subject_of(family: str, checkpoint: Path, rows: Any, folder: Path, device: str = "cpu") -> Subject:
+    """Over a release's first two clips."""
+    base = {"path": str(checkpoint), "family": family, "device": device}
+    overrides = {"alignment": {"base": base, "lora_rank": 4, "lora_alpha": 8}}
+    settings = load_settings("pocket", overrides=overrides).alignment
+    trainer, store, processor = trainer_of(settings, folder, rows)
+    return Subject(trainer, store, encode_pairs(rows[:2], settings, processor, store).pairs)
+
+
+def one_wrong_position(batch: dict[str, Any]) -> None:
+    forest = batch["forest"]
+    positions = forest.position_ids.clone()
+    positions[..., forest.segments[1].start] += 1
+    batch["forest"] = replace(forest, position_ids=positions)
+
+
+def one_leaked_cell(batch: dict[str, Any]) -> None:
+    """The first token after the first leaf sees that leaf's last token."""
+    forest = batch["forest"]
+    leaf = next(index for index, each in enumerate(forest.segments) if each.stop == each.end)
+    changed = list(forest.segments)
+    old: Segment = changed[leaf]
+    changed[leaf : leaf + 1] = [
+        replace(old, end=old.end - 1, stop=old.end - 1),
+        replace(old, start=old.end - 1, stop=old.end + 1),
+    ]
+    batch["forest"] = replace(forest, segments=[each for each in changed if each.end > each.start])
+
+
+def one_swapped_branch(batch: dict[str, Any]) -> None:
+    """The first pair's chosen answer hangs on its query; here its tokens stand where another's do."""
+    forest = batch["forest"]
+    leaves = [each for each in forest.segments if each.stop == each.end]
+    one, other = leaves[0].start, leaves[-1].start
+    ids = forest.token_ids.clone()
+    ids[0, [one, other]] = ids[0, [other, one]]
+    batch["forest"] = replace(forest, token_ids=ids)
+
+
+def answers_start_from_the_wrong_token(batch: dict[str, Any]) -> None:
+    predictors = batch["forest"].predictors.clone()
+    predictors[0] -= 1
+    batch["forest"] = replace(batch["forest"], predictors=predictors)
+
+
+MISTAKES = (one_wrong_position, one_leaked_cell, one_swapped_branch, answers_start_from_the_wrong_token)

@@ -6,7 +6,6 @@ Gradients are what counts: a wrong position moved the loss of a trial by 5e-4 an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +14,26 @@ from hypothesis import HealthCheck, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from safevid_core.alignment.clips import FeatureStore
-from safevid_core.alignment.encoding import EncodedPair, encode_pairs
-from safevid_core.alignment.trainer import VideoDPOTrainer
-from safevid_core.alignment.tree import Segment
-from safevid_core.settings import load_settings
 from tests.alignment.exactness import (
+    EXACT,
+    FAMILIES,
+    MISTAKES,
+    PACKINGS,
+    SOME,
+    Subject,
     collating,
     forest_batch,
+    one_leaked_cell,
     packed,
     padded,
     relative,
     stepped,
-    trainer_of,
+    subject_of,
 )
 
-FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
-PACKINGS = ("pair", "video")
-EXACT = 1e-5
 few = hypothesis_settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trainer of one family, its clips, and a pair of each clip that begins as every prompt about it."""
-
-    trainer: VideoDPOTrainer
-    store: FeatureStore
-    templates: list[EncodedPair]
-
-    def pair(self, number: int, drawn: tuple[int, list[int], list[int], list[int]]) -> EncodedPair:
-        clip, query, chosen, rejected = drawn
-        template = self.templates[clip]
-        end = template.video_end
-        modalities = template.prompt_modalities
-        return replace(
-            template,
-            pair_id=f"pair-{number}",
-            prompt_ids=[*template.prompt_ids[:end], *query],
-            prompt_modalities=None if modalities is None else [*modalities[:end], *(0 for _ in query)],
-            chosen_ids=chosen,
-            rejected_ids=rejected,
-            reference=(-1.0 - number, -2.0),
-        )
-
-    def pairs(self, drawn: list[tuple[int, list[int], list[int], list[int]]]) -> list[EncodedPair]:
-        return [self.pair(number, each) for number, each in enumerate(drawn)]
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +44,7 @@ def subjects(
 
     def of(family: str) -> Subject:
         if family not in made:
-            settings = load_settings(
-                "pocket",
-                overrides={
-                    "alignment": {
-                        "base": {"path": str(checkpoints[family]), "family": family},
-                        "lora_rank": 4,
-                        "lora_alpha": 8,
-                    }
-                },
-            ).alignment
-            trainer, store, processor = trainer_of(settings, tmp_path_factory.mktemp("run"), release)
-            templates = encode_pairs(release[:2], settings, processor, store).pairs
-            made[family] = Subject(trainer, store, templates)
+            made[family] = subject_of(family, checkpoints[family], release, tmp_path_factory.mktemp("run"))
         return made[family]
 
     return of
@@ -105,12 +64,6 @@ drawn_pairs = st.lists(
     min_size=1,
     max_size=7,
 )
-SOME = [
-    (0, [30, 31, 32], [40, 41, 42, 43], [50, 51, 52]),
-    (0, [30, 33], [60, 61, 62], [63, 64, 65, 66, 67]),
-    (1, [70, 71], [72, 73], [74, 75, 76]),
-    (0, [30, 31, 32], [45], [46, 47]),
-]
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -192,46 +145,7 @@ def test_the_reference_is_the_same_in_every_packing(subjects: Callable[[str], Su
             assert two == pytest.approx(one, rel=1e-5)
 
 
-def one_wrong_position(batch: dict[str, Any]) -> None:
-    forest = batch["forest"]
-    positions = forest.position_ids.clone()
-    positions[..., forest.segments[1].start] += 1
-    batch["forest"] = replace(forest, position_ids=positions)
-
-
-def one_leaked_cell(batch: dict[str, Any]) -> None:
-    """The first token after the first leaf sees that leaf's last token."""
-    forest = batch["forest"]
-    leaf = next(index for index, each in enumerate(forest.segments) if each.stop == each.end)
-    changed = list(forest.segments)
-    old: Segment = changed[leaf]
-    changed[leaf : leaf + 1] = [
-        replace(old, end=old.end - 1, stop=old.end - 1),
-        replace(old, start=old.end - 1, stop=old.end + 1),
-    ]
-    batch["forest"] = replace(forest, segments=[each for each in changed if each.end > each.start])
-
-
-def one_swapped_branch(batch: dict[str, Any]) -> None:
-    """The first pair's chosen answer hangs on its query; here its tokens stand where another's do."""
-    forest = batch["forest"]
-    leaves = [each for each in forest.segments if each.stop == each.end]
-    one, other = leaves[0].start, leaves[-1].start
-    ids = forest.token_ids.clone()
-    ids[0, [one, other]] = ids[0, [other, one]]
-    batch["forest"] = replace(forest, token_ids=ids)
-
-
-def answers_start_from_the_wrong_token(batch: dict[str, Any]) -> None:
-    predictors = batch["forest"].predictors.clone()
-    predictors[0] -= 1
-    batch["forest"] = replace(batch["forest"], predictors=predictors)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [one_wrong_position, one_leaked_cell, one_swapped_branch, answers_start_from_the_wrong_token],
-)
+@pytest.mark.parametrize("spoil", MISTAKES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_mistake_is_seen(
     subjects: Callable[[str], Subject], family: str, spoil: Callable[[dict[str, Any]], None]

@@ -6,10 +6,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import flex_attention
 
 from safevid_core.alignment import tree_attention
 from safevid_core.alignment.tree import Segment, _Row
-from safevid_core.alignment.tree_attention import TreeMask, Trunk, TrunkStates, attend
+from safevid_core.alignment.tree_attention import (
+    TreeMask,
+    Trunk,
+    TrunkStates,
+    attend,
+    block_mask,
+    dense_mask,
+)
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 
@@ -61,3 +69,23 @@ def test_segments_equal_the_dense_mask_forward_and_backward(
 
     for ours, true in zip(figures("segments"), figures("dense"), strict=True):
         torch.testing.assert_close(ours, true, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(segments=forests(), before=st.integers(0, 300), data=st.data())
+def test_the_block_mask_is_the_dense_mask(segments: list[Segment], before: int, data: st.DataObject) -> None:
+    """Cell by cell, and no block of it is skipped in which one is seen."""
+    count = segments[-1].end
+    asked = None
+    if data.draw(st.booleans()):
+        asked = torch.tensor(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
+    dense = dense_mask(segments, before)
+    if asked is not None:
+        dense = dense[asked]
+    found = block_mask(segments, "cpu", before, asked)
+    rows, keys = torch.meshgrid(*map(torch.arange, dense.shape), indexing="ij")
+    assert torch.equal(found.mask_mod(0, 0, rows, keys), dense)
+    query, key = torch.zeros(1, 1, len(dense), 16), torch.zeros(1, 1, dense.shape[1], 16)
+    value = torch.randn(1, 1, dense.shape[1], 16, generator=torch.Generator().manual_seed(count))
+    ours = flex_attention(query, key, value, block_mask=found)
+    torch.testing.assert_close(ours[0, 0], dense.float() @ value[0, 0] / dense.sum(-1, keepdim=True))

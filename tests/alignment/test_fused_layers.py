@@ -1,8 +1,10 @@
-"""The layers for a CPU compute what transformers and peft compute, forward and backward."""
+"""The fused layers compute what transformers and peft compute, forward and backward."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from safevid_core.alignment import cpu_layers
-from safevid_core.alignment.cpu_layers import use_cpu_layers
+from safevid_core.alignment import fused_layers
+from safevid_core.alignment.fused_layers import use_fused_layers
 from safevid_core.alignment.trainer import lora_config
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import load_settings
@@ -49,7 +51,7 @@ def models(checkpoints: dict[str, Path]) -> Callable[[str], Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_part_of_every_layer_is_known(models: Callable[[str], Any], family: str) -> None:
     model = models(family)
-    use_cpu_layers(language_model(model))
+    use_fused_layers(language_model(model))
     for layer in language_model(model).layers:
         changed = {name.split(".")[-1] for name, module in layer.named_modules() if "forward" in vars(module)}
         assert changed == PARTS
@@ -62,7 +64,7 @@ def test_every_part_of_every_layer_is_known(models: Callable[[str], Any], family
 def test_a_layer_has_the_outputs_and_gradients_of_the_stock_one(
     monkeypatch: pytest.MonkeyPatch, models: Callable[[str], Any], family: str, rows: int, spread: float
 ) -> None:
-    monkeypatch.setattr(cpu_layers, "_NUMBERS_AT_ONCE", 1000)  # so that a few rows make several runs
+    monkeypatch.setattr(fused_layers, "_NUMBERS_AT_ONCE", 1000)  # so that a few rows make several runs
     model = models(family)
     layer = language_model(model).layers[0]
     width = language_model(model).config.hidden_size
@@ -87,7 +89,7 @@ def test_a_layer_has_the_outputs_and_gradients_of_the_stock_one(
 
     use_stock_layers(model)
     true = figures()
-    use_cpu_layers(language_model(model))
+    use_fused_layers(language_model(model))
     found = figures()
     assert len(found) == len(true) == 2 + 2 * 5
     for ours, stock in zip(found, true, strict=True):
@@ -100,7 +102,7 @@ def test_without_its_adapter_a_projection_is_the_frozen_one(
     models: Callable[[str], Any], family: str
 ) -> None:
     model = models(family)
-    use_cpu_layers(language_model(model))
+    use_fused_layers(language_model(model))
     projection = language_model(model).layers[0].self_attn.q_proj
     inputs = torch.randn(1, 5, projection.in_features, generator=torch.Generator().manual_seed(0))
     frozen = projection.base_layer(inputs)
@@ -132,7 +134,7 @@ def test_a_moved_adapter_counts_at_once(models: Callable[[str], Any], weight: st
     before = moved.detach().clone()
     try:
         for move in (step, write):
-            use_cpu_layers(language_model(model))
+            use_fused_layers(language_model(model))
             stale = projection(inputs).detach()
             move()
             found = projection(inputs).detach()
@@ -144,9 +146,56 @@ def test_a_moved_adapter_counts_at_once(models: Callable[[str], Any], weight: st
         moved.grad = None
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@some
+@given(rows=st.sampled_from([0, 1, 2, 9, 300]), spread=st.sampled_from([1e-3, 1.0, 30.0]))
+def test_what_a_gpu_computes_is_what_the_stock_layers_compute(
+    models: Callable[[str], Any], family: str, rows: int, spread: float
+) -> None:
+    model = models(family)
+    use_stock_layers(model)
+    layer = language_model(model).layers[0]
+    projection, norm = layer.mlp.down_proj, layer.post_attention_layernorm
+    generator = torch.Generator().manual_seed(rows)
+    for module, forward in ((projection, fused_layers._add_adapter), (norm, fused_layers._normalise_at_once)):
+        width = projection.in_features if module is projection else norm.weight.shape[0]
+        states = torch.randn(2, rows, width, generator=generator) * spread
+        weights = [each for name, each in module.named_parameters() if "lora_" in name]
+        figures = []
+        for compute in (module, partial(forward, module)):
+            inputs = states.clone().requires_grad_()
+            found = compute(inputs)
+            slopes = torch.autograd.grad(found.square().sum(), [inputs, *weights])
+            figures.append([found.detach(), *slopes])
+        for ours, stock in zip(figures[1], figures[0], strict=True):
+            assert ours.shape == stock.shape
+            assert not stock.norm() or relative(ours, stock) < EXACT
+
+
+def test_an_adapter_beside_16_bits_has_its_gradient_in_32(models: Callable[[str], Any]) -> None:
+    """Under autocast, as it trains on a GPU."""
+    model = models("qwen2_5_vl")
+    use_stock_layers(model)
+    projection = copy.deepcopy(language_model(model).layers[0].self_attn.q_proj)  # it has a bias
+    projection.base_layer.bfloat16()
+    down = projection.lora_A["default"].weight
+    inputs = torch.randn(1, 50, projection.in_features, generator=torch.Generator().manual_seed(0))
+    figures = []
+    for compute in (projection, partial(fused_layers._add_adapter, projection)):
+        rows = inputs.bfloat16().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = compute(rows)
+        assert found.dtype == torch.bfloat16
+        slopes = torch.autograd.grad(found.float().square().sum(), [rows, down])
+        assert [each.dtype for each in slopes] == [torch.bfloat16, torch.float32]
+        figures.append([found.detach().float(), *(each.float() for each in slopes)])
+    for ours, stock in zip(figures[1], figures[0], strict=True):
+        assert relative(ours, stock) < 0.02
+
+
 def test_a_merged_adapter_is_not_added_twice(models: Callable[[str], Any]) -> None:
     model = models("qwen2_5_vl")
-    use_cpu_layers(language_model(model))
+    use_fused_layers(language_model(model))
     projection = language_model(model).layers[0].mlp.up_proj
     inputs = torch.randn(3, projection.in_features, generator=torch.Generator().manual_seed(0))
     before = projection(inputs)
@@ -157,7 +206,7 @@ def test_a_merged_adapter_is_not_added_twice(models: Callable[[str], Any]) -> No
         projection.unmerge()
 
 
-def test_a_model_elsewhere_than_on_a_cpu_stays_stock() -> None:
+def test_a_model_on_neither_cpu_nor_gpu_stays_stock() -> None:
     from transformers import LlamaConfig, LlamaModel
 
     config = LlamaConfig(
@@ -165,7 +214,7 @@ def test_a_model_elsewhere_than_on_a_cpu_stays_stock() -> None:
     )
     with torch.device("meta"):
         model = LlamaModel(config)
-    use_cpu_layers(model)
+    use_fused_layers(model)
     assert not any("forward" in vars(module) for module in model.modules())
 
 
@@ -176,7 +225,7 @@ def test_what_trains_or_is_not_known_stays_stock(models: Callable[[str], Any]) -
     layer.input_layernorm.weight.requires_grad_()
     layer.self_attn.q_proj.lora_dropout["default"] = torch.nn.Dropout(0.5)
     try:
-        use_cpu_layers(language_model(model))
+        use_fused_layers(language_model(model))
         assert "forward" not in vars(layer.input_layernorm)
         assert "forward" not in vars(layer.self_attn.q_proj)
         assert "forward" in vars(layer.self_attn.k_proj)

@@ -1,10 +1,14 @@
-"""The language model's layers in fewer passes over memory, for an adapter in float32 on a CPU.
+"""The language model's layers in fewer passes over memory, beside an adapter.
 
-There a step's time beyond its matrix products goes to small operations, each of which reads and writes a
-whole activation. Here a projection multiplies by the sum of its weight and its adapter; a norm and a gated
+A step's time beyond its matrix products goes to small operations, each of which reads and writes a whole
+activation; on a GPU what they keep for the backward pass also fills the memory. The figures here are those
+of the layers as transformers and peft write them, up to rounding.
+
+On a CPU, in float32, a projection multiplies by the sum of its weight and its adapter; a norm and a gated
 unit are computed, forward and backward, by runs of rows that stay in the cache; and weights are packed in
-the order in which oneDNN's product reads them, anew when the adapter has moved. The figures are those of the
-layers as transformers and peft write them, up to rounding.
+the order in which oneDNN's product reads them, anew when the adapter has moved. On a GPU a projection adds
+its adapter in place, in the weight's type, whose 16 bits could not hold the sum of both; and layers that
+take the same activation keep one copy of it.
 
 Imports torch and peft: import it inside functions.
 """
@@ -18,7 +22,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
-from torch.nn.functional import silu
+from torch.nn.functional import linear, rms_norm, silu
 
 _NUMBERS_AT_ONCE = 2**17  # of an activation: 512 KB
 _USUAL_ROWS = 2048  # of a product; the packed weights serve any number
@@ -26,13 +30,13 @@ _USUAL_ROWS = 2048  # of a product; the packed weights serve any number
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 
-def use_cpu_layers(language_model: torch.nn.Module) -> None:
-    """Replace the forward functions of what is known here; anything else stays as it is, and all on a GPU.
+def use_fused_layers(language_model: torch.nn.Module) -> None:
+    """Replace the forward functions of what is known here; anything else stays as it is.
 
-    Known are adapted projections whose weights are frozen, RMSNorm, and gated units with SiLU. The packed
-    weights take the projections' memory up to three times more.
+    Known are adapted projections whose weights are frozen, RMSNorm, and gated units with SiLU, on a GPU or in
+    float32 on a CPU. There the packed weights take the projections' memory up to three times more.
     """
-    if next(language_model.parameters()).device.type != "cpu":
+    if next(language_model.parameters()).device.type not in ("cpu", "cuda"):
         return
     for module in language_model.modules():
         forward = _forward_for(module)
@@ -42,23 +46,29 @@ def use_cpu_layers(language_model: torch.nn.Module) -> None:
 
 def _forward_for(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
     if isinstance(module, LoraLinear):
-        return _projection(module) if _is_plain(module) else None
+        if not _is_plain(module):
+            return None
+        return _add_adapter if module.base_layer.weight.is_cuda else _projection(module)
     if type(module).__name__.endswith("RMSNorm"):
-        return _normalise if _is_frozen(module.weight) else None
+        weight = module.weight
+        if not _is_frozen(weight):
+            return None
+        return _normalise_at_once if weight.is_cuda else _normalise
     is_gated = hasattr(module, "gate_proj") and "SiLU" in type(getattr(module, "act_fn", None)).__name__
     return _gate if is_gated else None
 
 
 def _is_frozen(weight: torch.Tensor) -> bool:
-    return weight.dtype == torch.float32 and not weight.requires_grad
+    return (weight.is_cuda or weight.dtype == torch.float32) and not weight.requires_grad
 
 
 def _is_plain(module: LoraLinear) -> bool:
     """Whether it is one adapter, as its paper has it, beside frozen weights."""
+    weight = module.base_layer.weight
     return (
-        torch.backends.mkldnn.is_available()
-        and type(module.base_layer) is torch.nn.Linear
-        and _is_frozen(module.base_layer.weight)
+        type(module.base_layer) is torch.nn.Linear
+        and _is_frozen(weight)
+        and (weight.is_cuda or torch.backends.mkldnn.is_available())
         and len(module.lora_A) == 1
         and not module.lora_variant
         and all(isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values())
@@ -144,6 +154,60 @@ class _Projection(torch.autograd.Function):
         return of_inputs, of_down, of_up, None, None, None
 
 
+def _add_adapter(self: LoraLinear, inputs: torch.Tensor) -> torch.Tensor:
+    if self.merged or self.disable_adapters:
+        return LoraLinear.forward(self, inputs)
+    (adapter,) = self.lora_A
+    weights = (
+        self.base_layer.weight,
+        self.base_layer.bias,
+        self.lora_A[adapter].weight,
+        self.lora_B[adapter].weight,
+    )
+    found = _AddedAdapter.apply(inputs, *weights, self.scaling[adapter])
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+class _AddedAdapter(torch.autograd.Function):
+    """`x W' + b + scale (x A') B'` with W and b frozen, in W's type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        inputs, down, up = (each.to(weight.dtype) for each in (inputs, down, up))
+        rows = inputs.flatten(0, -2)
+        inner = rows @ down.T
+        found = linear(rows, weight, bias).addmm_(inner, up.T, alpha=scale)
+        ctx.save_for_backward(inputs, weight, down, up, inner)
+        ctx.scale = scale
+        return found.unflatten(0, inputs.shape[:-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        inputs, weight, down, up, inner = ctx.saved_tensors
+        rows, gradient = inputs.flatten(0, -2), gradients[0].flatten(0, -2)
+        of_inner = gradient @ up
+        of_down = (of_inner.T @ rows).float().mul_(ctx.scale)
+        of_up = (gradient.T @ inner).float().mul_(ctx.scale)
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = (gradient @ weight).addmm_(of_inner, down, alpha=ctx.scale).view_as(inputs)
+        return of_inputs, None, None, of_down, of_up, None
+
+
+def _normalise_at_once(self: Any, inputs: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(inputs.device.type, enabled=False):  # it would make this float32
+        return rms_norm(inputs, (inputs.shape[-1],), self.weight, self.variance_epsilon)
+
+
 def _normalise(self: Any, inputs: torch.Tensor) -> torch.Tensor:
     found = _RMSNorm.apply(inputs, self.weight, self.variance_epsilon)
     assert isinstance(found, torch.Tensor)
@@ -202,6 +266,10 @@ class _Gate(torch.autograd.Function):
 
 
 def _in_runs(*activations: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The same rows of each `[..., width]`, a run at a time."""
-    rows = max(1, _NUMBERS_AT_ONCE // activations[0].shape[-1])
-    yield from zip(*(each.flatten(0, -2).split(rows) for each in activations), strict=True)
+    """The same rows of each `[..., width]`, a run at a time; on a GPU, whose cache is of no use here, all."""
+    rows = [each.flatten(0, -2) for each in activations]
+    if rows[0].is_cuda:
+        yield tuple(rows)
+        return
+    length = max(1, _NUMBERS_AT_ONCE // rows[0].shape[-1])
+    yield from zip(*(each.split(length) for each in rows), strict=True)

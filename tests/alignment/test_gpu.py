@@ -1,0 +1,154 @@
+"""What only a GPU can show: FlexAttention forward and backward, and a training in 16 bits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from safevid_core.alignment.job import Job, RunResult
+from safevid_core.settings import Settings
+from tests.alignment.exactness import (
+    EXACT,
+    FAMILIES,
+    MISTAKES,
+    PACKINGS,
+    SOME,
+    Subject,
+    packed,
+    padded,
+    relative,
+    stepped,
+    subject_of,
+)
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+few = hypothesis_settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+drawn_pairs = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.lists(st.integers(20, 22), min_size=1, max_size=40),
+        st.lists(st.integers(20, 100), min_size=1, max_size=60),
+        st.lists(st.integers(101, 200), min_size=1, max_size=60),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.fixture(scope="module")
+def subjects(
+    checkpoints: dict[str, Path], release: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Subject]:
+    made: dict[str, Subject] = {}
+
+    def of(family: str) -> Subject:
+        if family not in made:
+            folder = tmp_path_factory.mktemp("run")
+            made[family] = subject_of(family, checkpoints[family], release, folder, "cuda")
+        return made[family]
+
+    return of
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("family", FAMILIES)
+@few
+@given(drawn_pairs)
+def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
+    subjects: Callable[[str], Subject],
+    family: str,
+    packing: str,
+    drawn: list[tuple[int, list[int], list[int], list[int]]],
+) -> None:
+    subject = subjects(family)
+    pairs = subject.pairs(drawn)
+    true = padded(subject.trainer, subject.store, pairs)
+    found = packed(subject.trainer, subject.store, pairs, packing, "flex")
+    assert found.largest_difference(true) < EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@few
+@given(drawn_pairs, st.integers(1, 300))
+def test_turns_under_flex_attention_have_the_gradients_of_padded_rows(
+    subjects: Callable[[str], Subject],
+    family: str,
+    drawn: list[tuple[int, list[int], list[int], list[int]]],
+    room: int,
+) -> None:
+    subject = subjects(family)
+    pairs = subject.pairs(drawn)
+    true = padded(subject.trainer, subject.store, pairs)
+    limit = max(template.video_end for template in subject.templates) + room
+    found, _ = stepped(subject.trainer, subject.store, pairs, limit, "flex")
+    assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
+
+
+@pytest.mark.parametrize("spoil", MISTAKES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_mistake_is_seen(
+    subjects: Callable[[str], Subject], family: str, spoil: Callable[[dict[str, Any]], None]
+) -> None:
+    subject = subjects(family)
+    pairs = subject.pairs(SOME)
+    true = padded(subject.trainer, subject.store, pairs)
+    found = packed(subject.trainer, subject.store, pairs, "video", "flex", change=spoil)
+    assert found.largest_difference(true) > 100 * EXACT
+
+
+def test_a_training_in_bfloat16_follows_one_in_float32_on_a_cpu(
+    settings: Settings, release: pl.DataFrame, tmp_path: Path
+) -> None:
+    """By the program of its own that the asset starts, two jobs at a time."""
+    release.write_parquet(tmp_path / "pairs.parquet")
+    base = settings.alignment.base
+    bases = {
+        "cpu": base,
+        "gpu": base.model_copy(update={"device": "cuda", "dtype": "bfloat16"}),
+        "gpu-float32": base.model_copy(update={"device": "cuda"}),
+    }
+    jobs = {}
+    for name, each in bases.items():
+        update = {"packing": "video", "epochs": 2, "learning_rate": 5e-3, "base": each}
+        job = Job(
+            tmp_path / name,
+            tmp_path / "pairs.parquet",
+            0,
+            settings.alignment.model_copy(update=update),
+            features=tmp_path / f"features-{name}",
+            reference=tmp_path / f"reference-{name}.parquet",
+        )
+        job.folder.mkdir()
+        job.write()
+        jobs[name] = job
+    files = [str(job.file) for job in jobs.values()]
+    command = [sys.executable, "-m", "safevid_core.alignment.train", "--workers", "2", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + "".join(
+        (job.folder / "output.txt").read_text()[-2000:] for job in jobs.values()
+    )
+    losses = {
+        name: pl.read_ndjson(job.adapter / "training_log.jsonl")["loss"].to_list()
+        for name, job in jobs.items()
+    }
+    assert losses["gpu-float32"] == pytest.approx(losses["cpu"], rel=1e-3)
+    assert losses["gpu"] == pytest.approx(losses["cpu"], abs=0.05)
+    assert losses["gpu"][-1] < losses["gpu"][0]
+    result = RunResult.read(jobs["gpu"].folder)
+    assert result is not None
+    assert result.pairs == release.height
+    entries = [json.loads(line) for line in (jobs["gpu"].folder / "progress.jsonl").open()]
+    assert all(entry["memory/peak_gb"] > 0 for entry in entries if "loss" in entry)
