@@ -1,6 +1,6 @@
 """The training process: `python -m safevid_core.alignment.train [--workers N] JOB.json ...`
 
-Imports the heavy libraries once and forks one process a job, so many at a time; each trains alone and
+Imports the heavy libraries once and starts one process a job, so many at a time; each trains alone and
 dies alone. A run that was killed goes on from its last whole checkpoint and ends with the weights of an
 unbroken run. Under `accelerate launch` the processes train each job together, one job after another.
 """
@@ -86,13 +86,21 @@ def main(arguments: Sequence[str], listener: Listener | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    importlib.import_module("safevid_core.alignment.trainer")
     if process_count() > 1:
         return int(_train_together(options.jobs, listener))
-    # A fork inherits the imports, which cost more than a pocket run; elsewhere than on Linux it is not
-    # safe with these libraries loaded.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = _context_for(options.jobs)
+    if context.get_start_method() == "fork":
+        importlib.import_module("safevid_core.alignment.trainer")  # for all of them
     return int(_run_all(context, list(options.jobs), options.workers, listener))
+
+
+def _context_for(files: Sequence[Path]) -> Any:
+    """How processes start: by a fork where it is safe with these libraries loaded, on Linux without a GPU.
+
+    A fork inherits the imports, which cost more than a pocket run; CUDA does not survive it.
+    """
+    on_cpu = all(Job.read(file).settings.base.device == "cpu" for file in files)
+    return multiprocessing.get_context("fork" if sys.platform == "linux" and on_cpu else "spawn")
 
 
 def _run_all(context: Any, waiting: list[Path], workers: int, listener: Listener | None) -> bool:

@@ -31,6 +31,7 @@ NAME = "safevid_tree"  # of attention; transformers makes no mask for one that i
 # A layer's weights of attention to a trunk, in bytes, up to which they are kept for the backward pass, which
 # otherwise computes them again: a fifth of its products.
 _KEPT_WEIGHTS = 2**27
+_KINDS = 64  # of shapes, for which FlexAttention may be compiled
 _ROWS_AT_ONCE = 256  # of the weights, so that they are worked on in the cache
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -199,6 +200,8 @@ def attend(
         key, value = torch.cat([trunk.key, key], 2), torch.cat([trunk.value, value], 2)
     if mask.way == "flex":
         attention = _compiled_flex_attention() if query.is_cuda else flex_attention
+        # One layout of memory, for which one kernel is compiled.
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         found = attention(query, key, value, block_mask=seen, scale=scale, enable_gqa=groups > 1)
     else:
         found = scaled_dot_product_attention(
@@ -408,7 +411,12 @@ def _merge(
 
 @functools.cache
 def _compiled_flex_attention() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
+    """Compiled for each kind of shape: with gradients or without, as many queries as keys, one block of them.
+
+    Beyond its limit of kinds torch would go on without a kernel, with all weights in memory; there it stops.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS)
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
 def use_tree_attention(language_model: torch.nn.Module) -> None:

@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from safevid_core.alignment.job import Job, RunResult
+from safevid_core.alignment.throughput import peak_operations
 from safevid_core.settings import Settings
 from tests.alignment.exactness import (
     EXACT,
@@ -97,6 +98,21 @@ def test_turns_under_flex_attention_have_the_gradients_of_padded_rows(
     assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
 
 
+def test_turns_under_gradient_checkpointing(subjects: Callable[[str], Subject]) -> None:
+    subject = subjects("llava_next_video")
+    pairs = subject.pairs(SOME)
+    true = padded(subject.trainer, subject.store, pairs)
+    model = subject.trainer.model
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        limit = subject.templates[0].video_end + 12
+        found, turns = stepped(subject.trainer, subject.store, pairs, limit, "flex")
+    finally:
+        model.gradient_checkpointing_disable()
+    assert turns > 1
+    assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
+
+
 @pytest.mark.parametrize("spoil", MISTAKES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_mistake_is_seen(
@@ -151,4 +167,7 @@ def test_a_training_in_bfloat16_follows_one_in_float32_on_a_cpu(
     assert result is not None
     assert result.pairs == release.height
     entries = [json.loads(line) for line in (jobs["gpu"].folder / "progress.jsonl").open()]
-    assert all(entry["memory/peak_gb"] > 0 for entry in entries if "loss" in entry)
+    entries = [entry for entry in entries if "loss" in entry]
+    assert all(entry["memory/peak_gb"] > 0 for entry in entries)
+    is_known = peak_operations(torch.cuda.get_device_name()) is not None
+    assert all(("mfu" in entry) == is_known for entry in entries)
