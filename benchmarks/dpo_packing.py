@@ -2,7 +2,8 @@
 
 Same pairs, same model, same optimizer step. **Stock** is trl's `DPOTrainer` with nothing added but video: its
 own `_compute_loss` with the reference forward in the step, fed pixels by our collator, at its fastest
-micro-batch. Ours is `VideoDPOTrainer` with packing `none`, `pair` and `video`, features and reference once.
+micro-batch. Ours is `VideoDPOTrainer` with packing `none` (likewise at its fastest), `pair` and `video`,
+features and reference once.
 Their token counts are asserted equal before anything is shared. Levers are read off an epoch's parts.
 
 The shape on a CPU: LLaVA-NeXT-Video with a language model 4 layers deep and 384 wide, 336 pixels, 8 frames:
@@ -43,7 +44,7 @@ VIDEO_TOKENS, QUERY, ANSWER, PAIRS = 1152, 40, 120, 28
 TURN_PAIRS = {"cpu": (14, 28), "cuda": (28, 14)}
 ROUNDS = 3  # of stock, `none` and ours in turn; medians count
 GROWTH = (1, 2, 4, 8, 16, 28)
-MICRO_BATCHES = {"cpu": (1, 2), "cuda": (2, 4)}  # stock's, in pairs; the fastest that fits counts
+MICRO_BATCHES = {"cpu": (1, 2), "cuda": (2, 4)}  # of padded rows, in pairs; the fastest counts
 GOALS = {"cpu": (10.0, 13.0), "cuda": (6.0, 9.0)}
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PLOTS = {"cpu": PICTURES / "dpo_packing.svg", "cuda": PICTURES / "dpo_packing_gpu.svg"}
@@ -172,7 +173,7 @@ def matrix_rate(shape: Shape, device: str) -> float:
     return 2 * 8192 * width * inner / min(_seconds(lambda: left @ right, device) for _ in range(5))
 
 
-def build_trainer(shape: Shape, device: str, pairs: Sequence[Any], packing: str, pass_tokens: int) -> Any:
+def build_trainer(shape: Shape, device: str, pairs: Sequence[Any], packing: str, pass_size: int) -> Any:
     """A trainer with LoRA's B drawn at random, as after some steps; packing `stock` is trl's own class."""
     import torch
     from datasets import Dataset
@@ -212,7 +213,7 @@ def build_trainer(shape: Shape, device: str, pairs: Sequence[Any], packing: str,
         trainer: Any = Stock(data_collator=rows, train_dataset=names, **arguments)
     else:
         forests = ForestCollator(store, partial(trunk_positions, model.model))
-        collator = StepCollator(pairs, rows, forests, packing, pass_pairs=1, pass_tokens=pass_tokens)  # type: ignore[arg-type]
+        collator = StepCollator(pairs, rows, forests, packing, pass_size, pass_size)  # type: ignore[arg-type]
         trainer = VideoDPOTrainer(data_collator=collator, **arguments)
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:
@@ -226,7 +227,7 @@ def measure(shape: Shape, device: str, count: int, packing: str, pass_size: int)
     """Seconds of the parts of one epoch over one video's pairs, and the peak memory that it took.
 
     Args:
-        pass_size: Stock's micro-batch in pairs; otherwise the most tokens of a pass.
+        pass_size: The micro-batch of stock and `none` in pairs; otherwise the most tokens of a pass.
     """
     import torch
 
@@ -366,7 +367,7 @@ def main() -> None:
     parser.add_argument(
         "--turn-pairs", type=int, nargs=2, help="most pairs of a turn, and others beside them"
     )
-    parser.add_argument("--micro-batches", type=int, nargs="+", help="stock's")
+    parser.add_argument("--micro-batches", type=int, nargs="+", help="of stock and `none`, in pairs")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--growth", action="store_true")
     options = parser.parse_args()
@@ -385,7 +386,8 @@ def main() -> None:
         torch.set_num_threads(1)
     rate = matrix_rate(shape, device)
     stocks = {f"stock trl, micro-batch {micro}": (few, "stock", micro) for micro in micro_batches}
-    in_turn = stocks | {"none": (few, "none", 0), "video": (count, "video", in_turns)}
+    rows = {f"none, micro-batch {micro}": (few, "none", micro) for micro in micro_batches}
+    in_turn = stocks | rows | {"video": (count, "video", in_turns)}
     rounds = [
         {name: apart(shape, device, *what) for name, what in in_turn.items()} for _ in range(options.rounds)
     ]
@@ -393,18 +395,18 @@ def main() -> None:
         "pair": apart(shape, device, count, "pair", VIDEO_TOKENS + QUERY + 2 * ANSWER),
         "other turns": apart(shape, device, count, "video", turn_tokens(other_pairs)),
     }
-    fastest = min(stocks, key=lambda each: parts[each]["step"])
-    stock = parts[fastest]
+    fastest, fastest_rows = (min(names, key=lambda each: parts[each]["step"]) for names in (stocks, rows))
+    stock, none = parts[fastest], parts[fastest_rows]
     if stock["tokens"] * scale != parts["video"]["tokens"] or stock["computed"] != stock["tokens"]:
         raise SystemExit("stock and ours do not train on the same tokens")
     for name in ("step", "reference", "tokens", "computed"):
         stock[name] *= scale
-        parts["none"][name] *= scale
+        none[name] *= scale
 
     def fresh(part: dict[str, float]) -> float:
         return part["vision"] + part["reference"] + part["step"]
 
-    ours, none, pair = parts["video"], parts["none"], parts["pair"]
+    ours, pair = parts["video"], parts["pair"]
     least = {packing: floor(packing, count, shape) for packing in ("none", "pair", "video")}
     floor_ratio = least["none"] / least["video"]
     other = parts["other turns"]
@@ -412,7 +414,7 @@ def main() -> None:
         _case(
             "pairs/s, one epoch, nothing stored",
             count / fresh(ours),
-            {fastest: count / stock["step"], "none": count / fresh(none)},
+            {fastest: count / stock["step"], fastest_rows: count / fresh(none)},
         ),
         _case(
             "pairs/s, features and reference stored",
