@@ -78,11 +78,6 @@ def plain_program() -> Iterator[Program]:
 OpenProgram = Callable[[], contextlib.AbstractContextManager[Program]]
 
 
-def make_dpo_checkpoint(settings: Settings, lake: Lake, policy: str, data_scale: float) -> StageReport:
-    """Align one policy on one share of the release: an adapter a seed. See :func:`make_dpo_checkpoints`."""
-    return make_dpo_checkpoints(settings, lake, [(policy, data_scale)])[0]
-
-
 def make_dpo_checkpoints(
     settings: Settings,
     lake: Lake,

@@ -31,8 +31,8 @@ NAME = "safevid_tree"  # of attention; transformers makes no mask for one that i
 # A layer's weights of attention to a trunk, in bytes, up to which they are kept for the backward pass, which
 # otherwise computes them again: a fifth of its products.
 _KEPT_WEIGHTS = 2**27
-_KINDS = 64  # of shapes, for which FlexAttention may be compiled
 _ROWS_AT_ONCE = 256  # of the weights, so that they are worked on in the cache
+_KINDS = 64  # of shapes, for which FlexAttention may be compiled
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

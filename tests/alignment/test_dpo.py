@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from safevid_core.alignment.data_scale import nested_sample
-from safevid_core.alignment.dpo import make_dpo_checkpoint, make_dpo_checkpoints, read_training_log
+from safevid_core.alignment.dpo import make_dpo_checkpoints, read_training_log
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.lake import Lake, directory_hash
@@ -178,9 +178,9 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
     assert set(arms) < set(settings.alignment.trained)
     assert "safety_prompt" not in settings.alignment.trained
     with pytest.raises(AlignmentError, match="own_style_answers holds no pair"):
-        make_dpo_checkpoint(settings, lake, "own_style", 1.0)
+        make_dpo_checkpoints(settings, lake, [("own_style", 1.0)])
     with pytest.raises(AlignmentError, match="safety_prompt is not trained"):
-        make_dpo_checkpoint(settings, lake, "safety_prompt", 1.0)
+        make_dpo_checkpoints(settings, lake, [("safety_prompt", 1.0)])
 
     said = [{"pair_id": pair_id, "chosen": "No, no."} for pair_id in release["pair_id"][4:]]
     answers = StageRows(OWN_STYLE_ANSWERS.frame(said), [(row["pair_id"], "ok", "") for row in said])
@@ -190,7 +190,7 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
     queries = sequence_outcomes(blind["query_id"].unique().to_list(), "ok")
     lake.commit(PAIRS_WITHOUT_DESCRIPTIONS, "kitchen", StageRows(blind, queries), "test", {})
 
-    reports = {name: make_dpo_checkpoint(settings, lake, name, 1.0).manifest for name in arms}
+    reports = {name: make_dpo_checkpoints(settings, lake, [(name, 1.0)])[0].manifest for name in arms}
     rows = {row["policy"]: row for row in lake.read(DPO_CHECKPOINT).iter_rows(named=True)}
     assert {name: row["pairs"] for name, row in rows.items()} == {
         "text_only": 24,  # one of which has no video
@@ -224,10 +224,10 @@ def test_a_stage_that_cannot_start_says_why(settings: Settings, release: pl.Data
     settings = changed(settings, policies={"pocket": {}})
     lake = Lake(settings.root, settings.profile)
     with pytest.raises(AlignmentError, match="release holds no pair"):
-        make_dpo_checkpoint(settings, lake, "pocket", 1.0)
+        make_dpo_checkpoints(settings, lake, [("pocket", 1.0)])
     commit(lake, release)
     with pytest.raises(AlignmentError, match=r"policy 'pockets' is not in alignment\.policies"):
-        make_dpo_checkpoint(settings, lake, "pockets", 1.0)
+        make_dpo_checkpoints(settings, lake, [("pockets", 1.0)])
 
 
 @pytest.mark.slow
