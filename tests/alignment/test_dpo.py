@@ -19,6 +19,7 @@ from safevid_core.alignment.data_scale import nested_sample
 from safevid_core.alignment.dpo import make_dpo_checkpoints, read_training_log
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
+from safevid_core.alignment.train import _context_for
 from safevid_core.lake import Lake, directory_hash
 from safevid_core.records import (
     DPO_CHECKPOINT,
@@ -228,6 +229,17 @@ def test_a_stage_that_cannot_start_says_why(settings: Settings, release: pl.Data
     commit(lake, release)
     with pytest.raises(AlignmentError, match=r"policy 'pockets' is not in alignment\.policies"):
         make_dpo_checkpoints(settings, lake, [("pockets", 1.0)])
+
+
+@pytest.mark.parametrize(("device", "method"), [("cpu", "fork"), ("cuda", "spawn"), ("cuda:1", "spawn")])
+def test_processes_that_use_a_gpu_are_not_forked(
+    settings: Settings, tmp_path: Path, device: str, method: str
+) -> None:
+    settings = changed(settings, base={"device": device})
+    job = Job(tmp_path / "run", tmp_path / "pairs.parquet", 0, settings.alignment)
+    job.folder.mkdir()
+    job.write()
+    assert _context_for([job.file]).get_start_method() == method
 
 
 @pytest.mark.slow
