@@ -1,18 +1,25 @@
-"""One training in several processes: the loss curve of one process at the same batch."""
+"""One training in several processes, or over shared weights, is that of one process at the same batch."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import types
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
+from safevid_core.alignment import fused_layers
 from safevid_core.alignment.dpo import _launcher
 from safevid_core.alignment.job import Job
 from safevid_core.settings import Settings
+from tests.alignment.exactness import EXACT, SOME, Figures, figures, forest_batch, language_model, subject_of
 
 
 @pytest.mark.slow
@@ -52,3 +59,43 @@ def test_two_processes_have_the_loss_curve_of_one(
     for name in ("loss", "reward_margin", "logps_chosen", "logps_rejected"):
         assert two[name].to_list() == pytest.approx(one[name].to_list(), rel=1e-4, abs=1e-5), name
     assert one["loss"][-1] < one["loss"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", ["of a CPU", "of a GPU"])
+def test_sharded_weights_have_the_figures_and_gradients_of_whole_ones(
+    layers: str, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+) -> None:
+    """FSDP's sharding, which accelerate itself does on GPUs alone, over two processes."""
+    release.write_parquet(tmp_path / "pairs.parquet")
+    arguments = (layers, checkpoints["llava_next_video"], tmp_path)
+    torch.multiprocessing.spawn(compare_sharded_with_whole, arguments, nprocs=2)  # type: ignore[no-untyped-call]
+    assert {each.read_text() for each in tmp_path.glob("*.txt")} == {"compared"}
+
+
+def compare_sharded_with_whole(rank: int, layers: str, checkpoint: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    rows = pl.read_parquet(folder / "pairs.parquet")
+    subject = subject_of("llava_next_video", checkpoint, rows, folder / f"run-{rank}")
+    trainer, pairs = subject.trainer, subject.pairs(SOME)
+    model = language_model(trainer.model)
+    if layers == "of a GPU":
+        for module in model.modules():
+            if isinstance(module, LoraLinear):
+                module.forward = types.MethodType(fused_layers._add_adapter, module)
+
+    def found() -> Figures:
+        return figures(trainer, forest_batch(trainer, subject.store, pairs, "video", "segments"))
+
+    whole = found()
+    meeting = f"file://{folder / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    for layer in model.layers:
+        fully_shard(layer)
+    fully_shard(trainer.model)
+    assert all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
+    sharded = found()
+    sharded.gradients = {name: each.full_tensor() for name, each in sharded.gradients.items()}
+    assert sharded.largest_difference(whole) < EXACT
+    (folder / f"{rank}.txt").write_text("compared")
+    torch.distributed.destroy_process_group()
