@@ -148,8 +148,7 @@ class _Projection(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         inputs, down, up = ctx.saved_tensors
         rows, gradient = inputs.flatten(0, -2), gradients[0].flatten(0, -2)
-        of_down = ((gradient @ up).T @ rows).mul_(ctx.scale)
-        of_up = (gradient.T @ (rows @ down.T)).mul_(ctx.scale)
+        _, of_down, of_up = _of_adapter(gradient, rows, rows @ down.T, up, ctx.scale)
         of_inputs = ctx.back(gradients[0]) if ctx.needs_input_grad[0] else None
         return of_inputs, of_down, of_up, None, None, None
 
@@ -194,13 +193,21 @@ class _AddedAdapter(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         inputs, weight, down, up, inner = ctx.saved_tensors
         rows, gradient = inputs.flatten(0, -2), gradients[0].flatten(0, -2)
-        of_inner = gradient @ up
-        of_down = (of_inner.T @ rows).float().mul_(ctx.scale)
-        of_up = (gradient.T @ inner).float().mul_(ctx.scale)
+        of_inner, of_down, of_up = _of_adapter(gradient, rows, inner, up, ctx.scale)
         of_inputs = None
         if ctx.needs_input_grad[0]:
             of_inputs = (gradient @ weight).addmm_(of_inner, down, alpha=ctx.scale).view_as(inputs)
         return of_inputs, None, None, of_down, of_up, None
+
+
+def _of_adapter(
+    gradient: torch.Tensor, rows: torch.Tensor, inner: torch.Tensor, up: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of `inner`, which is `x A'` and still lacks the scale, and in 32 bits of A and of B."""
+    of_inner = gradient @ up
+    of_down = (of_inner.T @ rows).float().mul_(scale)
+    of_up = (gradient.T @ inner).float().mul_(scale)
+    return of_inner, of_down, of_up
 
 
 def _normalise_at_once(self: Any, inputs: torch.Tensor) -> torch.Tensor:
@@ -267,9 +274,7 @@ class _Gate(torch.autograd.Function):
 
 def _in_runs(*activations: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """The same rows of each `[..., width]`, a run at a time; on a GPU, whose cache is of no use here, all."""
-    rows = [each.flatten(0, -2) for each in activations]
-    if rows[0].is_cuda:
-        yield tuple(rows)
-        return
-    length = max(1, _NUMBERS_AT_ONCE // rows[0].shape[-1])
-    yield from zip(*(each.split(length) for each in rows), strict=True)
+    first = activations[0]
+    numbers = first.numel() if first.is_cuda else _NUMBERS_AT_ONCE
+    rows = max(1, numbers // first.shape[-1])
+    yield from zip(*(each.flatten(0, -2).split(rows) for each in activations), strict=True)
