@@ -19,12 +19,17 @@ from safevid_core.alignment.fused_layers import use_fused_layers
 from safevid_core.alignment.trainer import lora_config
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import load_settings
-from tests.alignment.exactness import language_model, move_adapter, relative, use_stock_layers
+from tests.alignment.exactness import (
+    EXACT,
+    FAMILIES,
+    language_model,
+    move_adapter,
+    relative,
+    use_stock_layers,
+)
 
-FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PARTS = {"input_layernorm", "post_attention_layernorm", "mlp", *PROJECTIONS}
-EXACT = 1e-5
 some = hypothesis_settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

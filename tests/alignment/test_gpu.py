@@ -12,8 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safevid_core.alignment.job import Job, RunResult
@@ -25,18 +24,16 @@ from tests.alignment.exactness import (
     MISTAKES,
     PACKINGS,
     SOME,
-    Subject,
+    Subjects,
+    few,
+    gradient_checkpointing,
+    largest_relative,
     packed,
     padded,
-    relative,
     stepped,
-    subject_of,
 )
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-few = hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 drawn_pairs = st.lists(
     st.tuples(
         st.integers(0, 1),
@@ -52,16 +49,8 @@ drawn_pairs = st.lists(
 @pytest.fixture(scope="module")
 def subjects(
     checkpoints: dict[str, Path], release: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Subject]:
-    made: dict[str, Subject] = {}
-
-    def of(family: str) -> Subject:
-        if family not in made:
-            folder = tmp_path_factory.mktemp("run")
-            made[family] = subject_of(family, checkpoints[family], release, folder, "cuda")
-        return made[family]
-
-    return of
+) -> Subjects:
+    return Subjects(checkpoints, release, tmp_path_factory.mktemp("runs"), "cuda")
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -69,7 +58,7 @@ def subjects(
 @few
 @given(drawn_pairs)
 def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
-    subjects: Callable[[str], Subject],
+    subjects: Subjects,
     family: str,
     packing: str,
     drawn: list[tuple[int, list[int], list[int], list[int]]],
@@ -85,7 +74,7 @@ def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
 @few
 @given(drawn_pairs, st.integers(1, 300))
 def test_turns_under_flex_attention_have_the_gradients_of_padded_rows(
-    subjects: Callable[[str], Subject],
+    subjects: Subjects,
     family: str,
     drawn: list[tuple[int, list[int], list[int], list[int]]],
     room: int,
@@ -95,28 +84,24 @@ def test_turns_under_flex_attention_have_the_gradients_of_padded_rows(
     true = padded(subject.trainer, subject.store, pairs)
     limit = max(template.video_end for template in subject.templates) + room
     found, _ = stepped(subject.trainer, subject.store, pairs, limit, "flex")
-    assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
+    assert largest_relative(found, true.gradients) < EXACT
 
 
-def test_turns_under_gradient_checkpointing(subjects: Callable[[str], Subject]) -> None:
+def test_turns_under_gradient_checkpointing(subjects: Subjects) -> None:
     subject = subjects("llava_next_video")
     pairs = subject.pairs(SOME)
     true = padded(subject.trainer, subject.store, pairs)
-    model = subject.trainer.model
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    try:
-        limit = subject.templates[0].video_end + 12
+    limit = subject.templates[0].video_end + 12
+    with gradient_checkpointing(subject.trainer.model):
         found, turns = stepped(subject.trainer, subject.store, pairs, limit, "flex")
-    finally:
-        model.gradient_checkpointing_disable()
     assert turns > 1
-    assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
+    assert largest_relative(found, true.gradients) < EXACT
 
 
 @pytest.mark.parametrize("spoil", MISTAKES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_mistake_is_seen(
-    subjects: Callable[[str], Subject], family: str, spoil: Callable[[dict[str, Any]], None]
+    subjects: Subjects, family: str, spoil: Callable[[dict[str, Any]], None]
 ) -> None:
     subject = subjects(family)
     pairs = subject.pairs(SOME)

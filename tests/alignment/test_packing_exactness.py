@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.alignment.exactness import (
@@ -20,34 +19,24 @@ from tests.alignment.exactness import (
     MISTAKES,
     PACKINGS,
     SOME,
-    Subject,
+    Subjects,
     collating,
+    few,
     forest_batch,
+    gradient_checkpointing,
+    largest_relative,
     one_leaked_cell,
     packed,
     padded,
-    relative,
     stepped,
-    subject_of,
-)
-
-few = hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 @pytest.fixture(scope="module")
 def subjects(
     checkpoints: dict[str, Path], release: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Subject]:
-    made: dict[str, Subject] = {}
-
-    def of(family: str) -> Subject:
-        if family not in made:
-            made[family] = subject_of(family, checkpoints[family], release, tmp_path_factory.mktemp("run"))
-        return made[family]
-
-    return of
+) -> Subjects:
+    return Subjects(checkpoints, release, tmp_path_factory.mktemp("runs"))
 
 
 # Chosen and rejected answers have no token in common: where they are equal, so are their gradients, and
@@ -71,7 +60,7 @@ drawn_pairs = st.lists(
 @few
 @given(drawn_pairs)
 def test_packed_pairs_have_the_loss_the_log_probabilities_and_the_gradients_of_padded_rows(
-    subjects: Callable[[str], Subject],
+    subjects: Subjects,
     family: str,
     packing: str,
     drawn: list[tuple[int, list[int], list[int], list[int]]],
@@ -85,7 +74,7 @@ def test_packed_pairs_have_the_loss_the_log_probabilities_and_the_gradients_of_p
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_segments_equal_the_dense_mask(subjects: Callable[[str], Subject], family: str) -> None:
+def test_segments_equal_the_dense_mask(subjects: Subjects, family: str) -> None:
     subject = subjects(family)
     pairs = subject.pairs(SOME)
     dense = packed(subject.trainer, subject.store, pairs, "video", way="dense")
@@ -97,7 +86,7 @@ def test_segments_equal_the_dense_mask(subjects: Callable[[str], Subject], famil
 @few
 @given(drawn_pairs, st.integers(1, 30), st.sampled_from(["segments", "dense"]))
 def test_turns_over_one_trunk_have_the_gradients_of_padded_rows(
-    subjects: Callable[[str], Subject],
+    subjects: Subjects,
     family: str,
     drawn: list[tuple[int, list[int], list[int], list[int]]],
     room: int,
@@ -111,27 +100,22 @@ def test_turns_over_one_trunk_have_the_gradients_of_padded_rows(
     limit = max(template.video_end for template in subject.templates) + room
     found, turns = stepped(subject.trainer, subject.store, pairs, limit, way)
     event(f"most turns: {min(turns, 3)}")
-    assert found.keys() == true.gradients.keys()
-    assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
+    assert largest_relative(found, true.gradients) < EXACT
 
 
-def test_turns_under_gradient_checkpointing(subjects: Callable[[str], Subject]) -> None:
+def test_turns_under_gradient_checkpointing(subjects: Subjects) -> None:
     subject = subjects("llava_next_video")
     pairs = subject.pairs(SOME)
     true = padded(subject.trainer, subject.store, pairs)
-    model = subject.trainer.model
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    try:
-        limit = subject.templates[0].video_end + 12
+    limit = subject.templates[0].video_end + 12
+    with gradient_checkpointing(subject.trainer.model):
         found, turns = stepped(subject.trainer, subject.store, pairs, limit, "segments")
-    finally:
-        model.gradient_checkpointing_disable()
     assert turns > 1
-    assert max(relative(found[name], gradient) for name, gradient in true.gradients.items()) < EXACT
+    assert largest_relative(found, true.gradients) < EXACT
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_reference_is_the_same_in_every_packing(subjects: Callable[[str], Subject], family: str) -> None:
+def test_the_reference_is_the_same_in_every_packing(subjects: Subjects, family: str) -> None:
     subject = subjects(family)
     found = []
     for packing, limit in (("none", 1), ("pair", 10**6), ("video", 10**6), ("video", 1)):
@@ -148,7 +132,7 @@ def test_the_reference_is_the_same_in_every_packing(subjects: Callable[[str], Su
 @pytest.mark.parametrize("spoil", MISTAKES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_mistake_is_seen(
-    subjects: Callable[[str], Subject], family: str, spoil: Callable[[dict[str, Any]], None]
+    subjects: Subjects, family: str, spoil: Callable[[dict[str, Any]], None]
 ) -> None:
     """The bar of the tests above would fail if packing did any of these."""
     subject = subjects(family)
@@ -160,7 +144,7 @@ def test_one_mistake_is_seen(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_video_stands_once_and_prompts_once(subjects: Callable[[str], Subject], family: str) -> None:
+def test_a_video_stands_once_and_prompts_once(subjects: Subjects, family: str) -> None:
     subject = subjects(family)
     pairs = subject.pairs(SOME)
     trunks = [template.video_end for template in subject.templates]

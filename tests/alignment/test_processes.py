@@ -19,7 +19,7 @@ from safevid_core.alignment import fused_layers
 from safevid_core.alignment.dpo import _launcher
 from safevid_core.alignment.job import Job
 from safevid_core.settings import Settings
-from tests.alignment.exactness import EXACT, SOME, Figures, figures, forest_batch, language_model, subject_of
+from tests.alignment.exactness import EXACT, SOME, Figures, Subjects, figures, forest_batch, language_model
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_sharded_weights_have_the_figures_and_gradients_of_whole_ones(
 def compare_sharded_with_whole(rank: int, layers: str, checkpoint: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     rows = pl.read_parquet(folder / "pairs.parquet")
-    subject = subject_of("llava_next_video", checkpoint, rows, folder / f"run-{rank}")
+    subject = Subjects({"llava_next_video": checkpoint}, rows, folder / f"run-{rank}")("llava_next_video")
     trainer, pairs = subject.trainer, subject.pairs(SOME)
     model = language_model(trainer.model)
     if layers == "of a GPU":

@@ -22,8 +22,7 @@ from safevid_core.alignment.trainer import (
 )
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import AlignmentSettings, Settings
-
-FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
+from tests.alignment.exactness import FAMILIES, move_adapter, relative
 
 
 def of_family(settings: Settings, checkpoints: dict[str, Path], family: str) -> AlignmentSettings:
@@ -54,13 +53,6 @@ def build(
     return trainer
 
 
-def move_adapter(model: torch.nn.Module) -> None:
-    generator = torch.Generator().manual_seed(2)
-    for name, parameter in sorted(model.named_parameters()):
-        if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-
-
 def batch_of(trainer: VideoDPOTrainer, indices: list[int]) -> dict[str, Any]:
     pairs = [trainer.data_collator.pairs[index] for index in indices]
     return trainer.data_collator.forward_pass(pairs)
@@ -75,10 +67,6 @@ def loss_and_gradients(trainer: Any, batch: dict[str, Any]) -> tuple[torch.Tenso
         for name, parameter in trainer.model.named_parameters()
         if parameter.requires_grad
     }
-
-
-def relative(found: torch.Tensor, true: torch.Tensor) -> float:
-    return ((found - true).norm() / true.norm()).item()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
