@@ -6,6 +6,7 @@ Imports transformers: import it inside functions.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = self._began = time.monotonic()
         self._first_step = state.global_step
+        if is_first_process():
+            _drop_cut_off_line(self._folder / PROGRESS_NAME)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._save_s is not None and on_first_process(time.monotonic() - self._saved > self._save_s):
@@ -81,3 +84,11 @@ class Progress(TrainerCallback):
 def chosen_falls(rewards: Sequence[float]) -> bool:
     """Whether the chosen answers' reward, their gain in log-probability, has been negative for a while."""
     return len(rewards) >= _WINDOW and sum(rewards[-_WINDOW:]) < 0
+
+
+def _drop_cut_off_line(file: Path) -> None:
+    """A process killed while it wrote leaves part of a line, onto which the next would be joined."""
+    content = file.read_bytes() if file.exists() else b""
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(file, end)

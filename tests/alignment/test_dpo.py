@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -30,6 +29,7 @@ from safevid_core.records import (
     sequence_outcomes,
 )
 from safevid_core.settings import Settings, merge
+from tests.alignment.progress_log import steps_logged
 
 
 def changed(settings: Settings, **alignment: object) -> Settings:
@@ -50,11 +50,6 @@ def commit(lake: Lake, release: pl.DataFrame) -> None:
 def start(jobs: Sequence[Job], workers: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "safevid_core.alignment.train", "--workers", str(workers)]
     return subprocess.Popen([*command, *(str(job.file) for job in jobs)])
-
-
-def steps_logged(job: Job) -> list[int]:
-    lines = (job.folder / "progress.jsonl").read_text().splitlines()
-    return [entry["step"] for entry in map(json.loads, lines) if "loss" in entry]
 
 
 def wait_until_past_a_checkpoint(job: Job) -> None:

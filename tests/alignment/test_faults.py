@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
@@ -18,9 +17,11 @@ import pytest
 
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
+from safevid_core.alignment.progress import PROGRESS_NAME
 from safevid_core.alignment.train import _run, prepare, train
 from safevid_core.lake import directory_hash
 from safevid_core.settings import Settings
+from tests.alignment.progress_log import logged, steps_logged
 
 # A server that has the libraries loaded forks the runs: a fresh process would spend 20 seconds on that for
 # each kill, and this one may have threads, which a fork does not survive.
@@ -58,9 +59,7 @@ def in_a_process(job: Job) -> Any:
 
 def steps_begun(job: Job) -> int:
     """The last step that was logged, over all attempts; 0 before the first."""
-    file = job.folder / "progress.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+    return max((entry["step"] for entry in logged(job)), default=0)
 
 
 def kill_at(job: Job, step: int, delay_s: float) -> None:
@@ -108,8 +107,11 @@ def test_a_run_that_ends_between_checkpoints_resumes_to_the_same_bits(make_job: 
     in_a_process(unbroken).join()
     kill_at(killed, 10, 0.0)
     assert RunResult.read(killed.folder) is None
+    progress = killed.folder / PROGRESS_NAME
+    os.truncate(progress, progress.stat().st_size - 5)  # as if it had died while it wrote this line
     in_a_process(killed).join()
     assert directory_hash(killed.adapter) == directory_hash(unbroken.adapter)
+    assert steps_logged(killed)[-1] == STEPS
 
 
 @pytest.fixture

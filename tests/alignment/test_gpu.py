@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from tests.alignment.exactness import (
     padded,
     stepped,
 )
+from tests.alignment.progress_log import logged
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 drawn_pairs = st.lists(
@@ -151,8 +151,7 @@ def test_a_training_in_bfloat16_follows_one_in_float32_on_a_cpu(
     result = RunResult.read(jobs["gpu"].folder)
     assert result is not None
     assert result.pairs == release.height
-    entries = [json.loads(line) for line in (jobs["gpu"].folder / "progress.jsonl").open()]
-    entries = [entry for entry in entries if "loss" in entry]
+    entries = [entry for entry in logged(jobs["gpu"]) if "loss" in entry]
     assert all(entry["memory/peak_gb"] > 0 for entry in entries)
     is_known = peak_operations(torch.cuda.get_device_name()) is not None
     assert all(("mfu" in entry) == is_known for entry in entries)

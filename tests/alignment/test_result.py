@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safevid_core.models.families import build_inputs, conversation
 from safevid_core.settings import Settings
 from safevid_core.video.decoding import decode_uniform
 from tests.alignment.exactness import move_adapter
+from tests.alignment.progress_log import logged
 
 FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
 
@@ -69,8 +69,7 @@ def test_adapter_and_merged_model_load_with_plain_libraries_and_agree(
 
 def test_progress_tells_loss_rates_and_time_left(trained: Any, checkpoints: dict[str, Path]) -> None:
     job = trained("llava_next_video", checkpoints["llava_next_video"])
-    lines = [json.loads(line) for line in (job.folder / "progress.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "loss" in line]
+    steps = [line for line in logged(job) if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 13))
     wanted = {
         "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "tokens/s",
