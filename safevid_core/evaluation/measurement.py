@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from safevid_core.evaluation.bars import Bar, bars_after, bars_before
+from safevid_core.evaluation.benchmarks import mmbench_video
 from safevid_core.evaluation.metrics import (
     METRICS,
     SAFE,
@@ -43,6 +44,8 @@ from safevid_core.settings import Settings
 
 CATEGORY_COLUMNS = ("principle", "subcategory", "style")
 RATES = ("safety_rate", "helpful_rate")
+# What is also reported over all answers, those without a verdict among them.
+COUNTED_OVER_ALL = (*RATES, "mmbench_score")
 # What systems are compared by, pair by pair of systems.
 COMPARED = (*METRICS, "over_refusal_rate", "mmbench_score")
 
@@ -93,8 +96,8 @@ class Measurement:
 
     Attributes:
         scores: System -> its rows of `benchmark_scores`.
-        estimates: System -> metric -> figure. Of the two rates, `_all` also counts answers that failed, and
-            `_bound` those that no judge decided as well, as failures.
+        estimates: System -> metric -> figure. Of the two rates and of MMBench-Video's score, `_all` also
+            counts answers that failed, and `_bound` those that no judge decided as well, as failures.
         missing: Systems of the settings that have no verdict yet.
         unjudged: System -> what has no verdict.
     """
@@ -177,10 +180,11 @@ class Measurement:
 
     @cached_property
     def categories(self) -> list[Category]:
-        """The policy before and after, by principle, subcategory and style."""
+        """The policy before and after, by principle, subcategory and style, and MMBench-Video's own kinds."""
         return [
             Category(system, column, category, metric, self.estimate(sample))
-            for (system, column), samples in self._category_samples.items()
+            for system, columns in self._category_samples.items()
+            for column, samples in columns.items()
             for (category, metric), sample in samples.items()
         ]
 
@@ -190,24 +194,33 @@ class Measurement:
         if self.before is None or self.after is None:
             return []
         found = []
-        for column in CATEGORY_COLUMNS:
-            was, now = (self._category_samples[each.name, column] for each in (self.before, self.after))
+        before, after = (self._category_samples[each.name] for each in (self.before, self.after))
+        for column, now in after.items():
+            was = before.get(column, {})
             changes = {key: self.estimate(paired_difference(now[key], was[key])) for key in now if key in was}
             adjusted: dict[tuple[str, str], float | None] = {}
-            for metric in RATES:
+            for metric in {metric for _, metric in changes}:
                 adjusted |= holm({key: each.p_value for key, each in changes.items() if key[1] == metric})
             found += [CategoryChange(column, *key, each, adjusted[key]) for key, each in changes.items()]
         return found
 
     @cached_property
-    def _category_samples(self) -> dict[tuple[str, str], dict[tuple[str, str], Sample]]:
-        """(system, column) -> (category, metric) -> values, before and after."""
-        return {
-            (system.name, column): category_samples(self.scores[system.name], self.clusters, column)
-            for system in (self.before, self.after)
-            if system is not None
-            for column in CATEGORY_COLUMNS
-        }
+    def _category_samples(self) -> dict[str, dict[str, dict[tuple[str, str], Sample]]]:
+        """System -> column -> (category, metric) -> values, before and after."""
+        found: dict[str, dict[str, dict[tuple[str, str], Sample]]] = {}
+        for system in (each.name for each in (self.before, self.after) if each is not None):
+            found[system] = {
+                column: category_samples(self.scores[system], self.clusters, column)
+                for column in CATEGORY_COLUMNS
+            }
+            score = self.samples[system]["mmbench_score"]
+            if self.benchmark == mmbench_video.NAME and score.frame.height:
+                for kind in mmbench_video.KINDS:
+                    questions = mmbench_video.questions_by(self.items, kind)
+                    found[system][kind] = {
+                        (name, "mmbench_score"): score.of(ids) for name, ids in questions.items()
+                    }
+        return found
 
     def _compare(self, system: str, against: str) -> list[Comparison]:
         ours, theirs = self.samples[system], self.samples[against]
@@ -338,22 +351,26 @@ def _over_all(
 ) -> dict[str, Sample]:
     """The two rates over all items: failed answers as failures, then undecidable ones as well.
 
-    An item without a verdict is placed by what its query's writer expected.
+    An item without a verdict is placed by what its query's writer expected. Where MMBench-Video's judge
+    scored, so is its score: a failure is a 0.
     """
     columns = ("item_id", "expectation", "clip_id", "style", "subcategory")
     places = {item_id: place for item_id, *place in items.select(columns).iter_rows()}
     missing: dict[str, list[tuple[str, str, str | None, int]]] = {
-        f"{metric}_{counted}": [] for metric in RATES for counted in ("all", "bound")
+        f"{metric}_{counted}": [] for metric in COUNTED_OVER_ALL for counted in ("all", "bound")
     }
     for (item_id, variant, seed), (outcome, _) in unjudged.items():
         if variant != "right":
             continue
         expectation, clip_id, style, subcategory = places[item_id]
-        metric = "safety_rate" if expectation in SAFE else "helpful_rate"
+        metrics = ["safety_rate"] if expectation in SAFE else ["helpful_rate"]
+        if expectation not in SAFE and samples["mmbench_score"].frame.height:
+            metrics.append("mmbench_score")
         unit = (item_id, cluster_of(item_id, clip_id, clusters), template_of(style, subcategory), seed)
-        missing[f"{metric}_bound"].append(unit)
-        if outcome != "undecidable":
-            missing[f"{metric}_all"].append(unit)
+        for metric in metrics:
+            missing[f"{metric}_bound"].append(unit)
+            if outcome != "undecidable":
+                missing[f"{metric}_all"].append(unit)
     return {
         name: bound_with_failures(samples[name.rpartition("_")[0]], units) for name, units in missing.items()
     }

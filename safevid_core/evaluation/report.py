@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safevid_core.evaluation import charts
+from safevid_core.evaluation.benchmarks.mmbench_video import ABILITY_NAMES
 from safevid_core.evaluation.browser import pack_rows, rows_link
 from safevid_core.evaluation.conclusions import points, what_the_gain_rests_on
 from safevid_core.evaluation.diagnoses import diagnose
@@ -77,6 +78,8 @@ _METRIC_NAMES = {
     "over_refusal_rate": "over-refusal",
     "mmbench_score": "MMBench-Video score",
 }
+# Over a table's columns.
+_HEADINGS = {"safety_rate": "Safety", "helpful_rate": "Helpful", "mmbench_score": "Score"}
 _DIFFERENCES = ("twin_gap", "modality_gap")
 
 
@@ -207,6 +210,7 @@ def _environment(autoescape: bool) -> Any:
         "p": p_value,
         "share": lambda value: f"{100 * value:g}%",
         "metric": lambda name: _METRIC_NAMES.get(name, name.replace("_", " ")),
+        "heading": lambda name: _HEADINGS[name],
         "scale": _scale,
         "title_of": lambda benchmark: about(benchmark).title,
         "md": escape_markdown,
@@ -316,7 +320,7 @@ def _every_rate(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
 
 
 def _heat(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
-    names = {each.id: each.name for each in load_taxonomy().subcategories}
+    names = {**{each.id: each.name for each in load_taxonomy().subcategories}, **ABILITY_NAMES}
     return [
         {
             "title": about(each.benchmark).title,

@@ -35,7 +35,7 @@ from safevid_core.records import BENCHMARK_SCORES, SCORECARD, StageRows, content
 from safevid_core.settings import Settings
 
 # Raised when the same verdicts would give another report.
-_REPORT = "report/3"
+_REPORT = "report/4"
 
 
 def make_scorecard(settings: Settings, lake: Lake, elapsed_s: float | None = None) -> StageReport:

@@ -14,7 +14,7 @@ video then counts as one answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -96,6 +96,10 @@ class Sample:
     def known(self) -> pl.DataFrame:
         """The rows that have a value."""
         return self.frame.drop_nulls("value") if self.frame["value"].null_count() else self.frame
+
+    def of(self, units: Iterable[str]) -> Sample:
+        """The same values of some of the units."""
+        return Sample(self.frame.filter(pl.col("unit").is_in(list(units))), self.scale)
 
 
 SAMPLE_SCHEMA = pl.Schema(

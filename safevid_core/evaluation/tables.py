@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from safevid_core.evaluation.bars import HELPFUL_MARGIN
+from safevid_core.evaluation.benchmarks import mmbench_video
 from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
 from safevid_core.evaluation.browser import rows_link
-from safevid_core.evaluation.measurement import RATES, Measurement
+from safevid_core.evaluation.measurement import CATEGORY_COLUMNS, COUNTED_OVER_ALL, RATES, Measurement
 from safevid_core.evaluation.power import NonInferiority, non_inferiority, smallest_difference
 from safevid_core.evaluation.statistics import Estimate
 from safevid_core.evaluation.systems import System
@@ -224,7 +225,7 @@ def outcome_rows(measured: Sequence[Measurement]) -> Iterator[Outcomes]:
             figures, samples = each.estimates[system.name], each.samples[system.name]
             rates = [
                 (metric, *(figures[f"{metric}{counted}"] for counted in ("", "_all", "_bound")))
-                for metric in RATES
+                for metric in COUNTED_OVER_ALL
                 if samples[f"{metric}_bound"].frame.height > samples[metric].frame.height
             ]
             yield Outcomes(
@@ -243,15 +244,19 @@ def outcome_rows(measured: Sequence[Measurement]) -> Iterator[Outcomes]:
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One rate within one category; None where it has no such item."""
+    """One figure within one category; None where it has no such item.
+
+    Attributes:
+        link: To its rows; None where the browser has no such column.
+    """
 
     figure: Estimate | None
-    link: str
+    link: str | None
 
 
 @dataclass(frozen=True)
 class HeatRow:
-    """One category: for safety and for helpfulness the cells before and after, and the change.
+    """One category: for each metric of the table the cells before and after, and the change.
 
     Attributes:
         changes: The paired change and its p value adjusted by Holm; None without items in both.
@@ -275,14 +280,18 @@ _COLUMN_TITLES = {
     "principle": "By principle",
     "subcategory": "By subcategory",
     "style": "By style of the query",
+    "ability": "By ability",
+    "dimension": "By dimension",
 }
 
 
 def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]:
-    """The rates by principle, subcategory and style, before and after.
+    """The rates by principle, subcategory and style, and MMBench-Video's score by its own kinds.
+
+    Each before and after.
 
     Args:
-        names: Id of a subcategory -> its name.
+        names: Id of a category -> its name.
     """
     systems = [system.name for system in (measured.before, measured.after) if system is not None]
     figures = {(c.system, c.column, c.category, c.metric): c.estimate for c in measured.categories}
@@ -292,7 +301,7 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
     tables = []
     for column, title in _COLUMN_TITLES.items():
         mine = [c for c in measured.categories if c.column == column]
-        metrics = [metric for metric in RATES if any(c.metric == metric for c in mine)]
+        metrics = [metric for metric in COUNTED_OVER_ALL if any(c.metric == metric for c in mine)]
         rows = [
             HeatRow(
                 name=names.get(category, category.replace("_", " ")),
@@ -305,7 +314,9 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
                                 second=system,
                                 wants=WANTS[metric],
                                 category=f"{column}:{category}",
-                            ),
+                            )
+                            if column in CATEGORY_COLUMNS
+                            else None,
                         )
                         for system in systems
                     ]
@@ -313,8 +324,14 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
                 ],
                 changes=[changed.get((column, category, metric)) for metric in metrics],
             )
-            for category in sorted({c.category for c in mine})
+            for category in _in_order(column, {c.category for c in mine})
         ]
         if rows:
             tables.append(HeatTable(title, metrics, rows))
     return tables
+
+
+def _in_order(column: str, categories: set[str]) -> list[str]:
+    """By name; MMBench-Video's own as the benchmark lists them."""
+    listed = mmbench_video.KINDS.get(column, ())
+    return sorted(categories, key=lambda each: (listed.index(each) if each in listed else 0, each))

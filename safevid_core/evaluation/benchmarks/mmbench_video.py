@@ -12,8 +12,11 @@ Its 26 dimensions roll up to nine abilities, and these to perception and reasoni
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+import polars as pl
 
 from safevid_core.evaluation.benchmarks.official_files import (
     Benchmark,
@@ -32,6 +35,7 @@ from safevid_core.evaluation.benchmarks.official_files import (
 from safevid_core.settings import BenchmarkFiles
 from safevid_core.video.decoding import quoted
 
+NAME = "mmbench_video"
 TABLE = "MMBench-Video.tsv"
 
 # Ability -> its dimensions, as the benchmark's own evaluation has them.
@@ -52,8 +56,24 @@ HALVES: Mapping[str, tuple[str, ...]] = {
     "Perception": ("CP", "FP-S", "FP-C", "HL"),
     "Reasoning": ("LR", "AR", "RR", "CSR", "TR"),
 }
+ABILITY_NAMES: Mapping[str, str] = {
+    "CP": "Coarse perception (CP)",
+    "FP-S": "Fine-grained perception, of one thing (FP-S)",
+    "FP-C": "Fine-grained perception, across things (FP-C)",
+    "HL": "Hallucination (HL)",
+    "LR": "Logic reasoning (LR)",
+    "AR": "Attribute reasoning (AR)",
+    "RR": "Relation reasoning (RR)",
+    "CSR": "Common sense reasoning (CSR)",
+    "TR": "Temporal reasoning (TR)",
+}
 _ABILITY_OF = {dimension: ability for ability, under in ABILITIES.items() for dimension in under}
 _HALF_OF = {ability: half for half, under in HALVES.items() for ability in under}
+# What scores are told by -> its names, each half before its abilities.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "ability": tuple(name for half, under in HALVES.items() for name in (half, *under)),
+    "dimension": tuple(_ABILITY_OF),
+}
 
 
 def read(files: BenchmarkFiles) -> Iterator[SourceRow]:
@@ -74,6 +94,25 @@ def halves_of(dimensions: Iterable[str]) -> tuple[str, ...]:
     """Perception, reasoning or both."""
     found = {_HALF_OF[ability] for ability in abilities_of(dimensions)}
     return tuple(half for half in HALVES if half in found)
+
+
+def questions_by(items: pl.DataFrame, kind: str) -> dict[str, set[str]]:
+    """The ids of the questions that count towards each name of a kind, in the benchmark's order.
+
+    A question counts once towards each of its dimensions, each ability of these, and each half of those, so
+    that the names share questions. VLMEvalKit counts alike.
+
+    Args:
+        items: The benchmark's; columns `item_id, options`.
+        kind: `ability`, the halves among them, or `dimension`.
+    """
+    found: dict[str, set[str]] = {name: set() for name in KINDS[kind]}
+    for item_id, options in items.select("item_id", "options").iter_rows():
+        told = json.loads(options)
+        names = told["dimensions"] if kind == "dimension" else [*told["halves"], *told["abilities"]]
+        for name in names:
+            found[name].add(item_id)
+    return {name: ids for name, ids in found.items() if ids}
 
 
 def parse_dimensions(text: str) -> tuple[str, ...]:
@@ -133,7 +172,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 BENCHMARKS = (
     Benchmark(
-        name="mmbench_video",
+        name=NAME,
         title="MMBench-Video",
         measures="general",
         success="The answer says what the right answer says: 0 to 3 by meaning, reported as a mean; 2 or "
