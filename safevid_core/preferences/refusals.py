@@ -12,8 +12,8 @@ import polars as pl
 
 from safevid_core.lake import Lake
 from safevid_core.models.llm import PROVIDER_REFUSAL
-from safevid_core.queries.generation import plan_queries
-from safevid_core.records import DESCRIPTIONS, PAIRS, TAXONOMY_QUERIES
+from safevid_core.queries.generation import plan_queries, training_clips
+from safevid_core.records import AS_DESCRIBED, OUTCOME_SCHEMA, Table, Track
 from safevid_core.settings import Settings
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
@@ -21,24 +21,31 @@ MOST_REFUSED = 0.2  # ours
 _REFUSED = (pl.col("outcome") == "undecidable") & pl.col("reason").str.contains(PROVIDER_REFUSAL)
 
 
-def refused_queries(settings: Settings, lake: Lake) -> pl.DataFrame:
-    """Refusals among all planned queries, see :func:`refused_shares`; no row where there is none."""
-    outcomes = lake.outcomes(TAXONOMY_QUERIES.name)
+def refused_queries(settings: Settings, lake: Lake, track: Track = AS_DESCRIBED) -> pl.DataFrame:
+    """Refusals among a track's planned queries, see :func:`refused_shares`; no row where there is none."""
+    partitions, outcomes = _committed(lake, track, track.queries)
     if outcomes.filter(_REFUSED).is_empty():  # as nearly always; planning a whole corpus anew takes its time
         return refused_shares(outcomes, {})
     taxonomy = load_taxonomy()
     subcategories = {}
-    for scene in lake.partitions(TAXONOMY_QUERIES.name):
-        clips = lake.scan(DESCRIPTIONS, [scene]).filter(pl.col("split") == "train").sort("clip_id").collect()
-        plan = plan_queries(clips, settings, taxonomy, "train")
+    for partition in partitions:
+        plan = plan_queries(training_clips(lake, partition, track), settings, taxonomy, "train")
         subcategories.update({cell.plan_id: cell.subcategory for cell in plan})
     return refused_shares(outcomes, subcategories)
 
 
-def refused_pairs(lake: Lake) -> pl.DataFrame:
-    """Refusals of either answer among all queries; see :func:`refused_shares`."""
-    queries = lake.scan(TAXONOMY_QUERIES).select("query_id", "subcategory").collect()
-    return refused_shares(lake.outcomes(PAIRS.name), dict(queries.iter_rows()))
+def refused_pairs(lake: Lake, track: Track = AS_DESCRIBED) -> pl.DataFrame:
+    """Refusals of either answer among a track's queries; see :func:`refused_shares`."""
+    partitions, outcomes = _committed(lake, track, track.pairs)
+    queries = lake.scan(track.queries, partitions).select("query_id", "subcategory").collect()
+    return refused_shares(outcomes, dict(queries.iter_rows()))
+
+
+def _committed(lake: Lake, track: Track, table: Table) -> tuple[list[str], pl.DataFrame]:
+    """A track's partitions of a table that others may share, and their outcomes."""
+    partitions = [each for each in lake.partitions(table.name) if each.startswith(track.partition(""))]
+    outcomes = [lake.outcomes(table.name, partition) for partition in partitions]
+    return partitions, pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *outcomes])
 
 
 def refused_shares(

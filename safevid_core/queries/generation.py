@@ -136,15 +136,7 @@ def make_taxonomy_queries(
     """
     taxonomy = load_taxonomy()
     partition = track.partition(scene)
-    descriptions = (
-        lake.scan(track.descriptions, [partition])
-        .filter(pl.col("split") == "train")
-        .select(_CLIP_COLUMNS)
-        .sort("clip_id")
-        .collect()
-    )
-    if not track.described:
-        descriptions = descriptions.with_columns(pl.lit(None, pl.String).alias("text"))
+    descriptions = training_clips(lake, partition, track)
     plan = plan_queries(descriptions, settings, taxonomy, "train")
 
     def compute() -> StageRows:
@@ -154,6 +146,18 @@ def make_taxonomy_queries(
     task = TASK if track.described else TASK_WITHOUT_DESCRIPTION
     inputs = {"descriptions": frame_hash(descriptions), **query_inputs(settings, taxonomy, task)}
     return run_stage(lake, track.queries, partition, inputs, [cell.plan_id for cell in plan], compute)
+
+
+def training_clips(lake: Lake, partition: str, track: Track = AS_DESCRIBED) -> pl.DataFrame:
+    """The clips that a partition's queries are about, with what the asker is told of each as `text`."""
+    clips = (
+        lake.scan(track.descriptions, [partition])
+        .filter(pl.col("split") == "train")
+        .select(_CLIP_COLUMNS)
+        .sort("clip_id")
+        .collect()
+    )
+    return clips if track.described else clips.with_columns(pl.lit(None, pl.String).alias("text"))
 
 
 def query_inputs(settings: Settings, taxonomy: Taxonomy, task: str = TASK) -> dict[str, str]:

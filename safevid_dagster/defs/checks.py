@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 import polars as pl
@@ -10,7 +10,8 @@ import polars as pl
 from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks
 from safevid_core.lake import Lake, LakeError, audit_partition
 from safevid_core.preferences.refusals import MOST_REFUSED
-from safevid_core.records import Table
+from safevid_core.records import Table, Track, lossy
+from safevid_core.settings import LOSSES
 
 CONSERVATION = "every_row_is_accounted_for"
 LEAKAGE = "train_and_benchmark_never_meet"
@@ -54,6 +55,16 @@ def refusals_spec(asset: str) -> dg.AssetCheckSpec:
         asset=asset,
         blocking=True,
         description=f"Providers refused no more than {MOST_REFUSED:.0%} of any subcategory, in all scenes.",
+    )
+
+
+def by_loss(refused: Callable[[Track], pl.DataFrame]) -> pl.DataFrame:
+    """The refusals of every lossy track, each subcategory under the name of the loss."""
+    return pl.concat(
+        [
+            refused(lossy(loss)).with_columns(subcategory=pl.format("{}, {}", pl.lit(loss), "subcategory"))
+            for loss in LOSSES
+        ]
     )
 
 

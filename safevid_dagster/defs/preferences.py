@@ -1,5 +1,7 @@
 """Preference pairs by scene, and their immutable release."""
 
+from functools import partial
+
 import dagster as dg
 
 from safevid_core.lake import StageReport
@@ -16,7 +18,15 @@ from safevid_core.records import (
     WITHOUT_DESCRIPTIONS,
     lossy,
 )
-from safevid_dagster.defs.checks import COVERAGE, conserves, coverage, refusals, refusals_spec, with_check
+from safevid_dagster.defs.checks import (
+    COVERAGE,
+    by_loss,
+    conserves,
+    coverage,
+    refusals,
+    refusals_spec,
+    with_check,
+)
 from safevid_dagster.defs.partitions import LOSSY_SCENES, SCENES, lossy_partition
 from safevid_dagster.defs.queries import lossy_queries, queries_without_descriptions, taxonomy_queries
 from safevid_dagster.defs.resources import SafeVid
@@ -83,17 +93,19 @@ def own_style_answers(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
     partitions_def=SCENES,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="video_model",
-    check_specs=[conserves("pairs_without_descriptions")],
+    check_specs=[conserves("pairs_without_descriptions"), refusals_spec("pairs_without_descriptions")],
 )
 def pairs_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Pairs whose queries and chosen answers were made without descriptions: for a control arm."""
-    return safevid.partitions(
+    result = safevid.partitions(
         context,
         PAIRS_WITHOUT_DESCRIPTIONS,
         lambda scene: make_pairs(
             safevid.settings, safevid.lake, scene, safevid.gateway, track=WITHOUT_DESCRIPTIONS
         ),
     )
+    refused = refused_pairs(safevid.lake, WITHOUT_DESCRIPTIONS)
+    return with_check(result, refusals("pairs_without_descriptions", refused))
 
 
 @dg.asset(
@@ -103,7 +115,7 @@ def pairs_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeV
     partitions_def=LOSSY_SCENES,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="video_model",
-    check_specs=[conserves("lossy_pairs")],
+    check_specs=[conserves("lossy_pairs"), refusals_spec("lossy_pairs")],
 )
 def lossy_pairs(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Pairs whose queries and chosen answers rest on descriptions that lost a detail: for control arms."""
@@ -112,4 +124,5 @@ def lossy_pairs(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.Mater
         loss, scene = lossy_partition(partition)
         return make_pairs(safevid.settings, safevid.lake, scene, safevid.gateway, track=lossy(loss))
 
-    return safevid.partitions(context, LOSSY_PAIRS, make)
+    result = safevid.partitions(context, LOSSY_PAIRS, make)
+    return with_check(result, refusals("lossy_pairs", by_loss(partial(refused_pairs, safevid.lake))))

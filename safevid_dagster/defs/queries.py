@@ -1,5 +1,7 @@
 """Adversarial and benign queries, grounded in the description, from a walk of the safety taxonomy."""
 
+from functools import partial
+
 import dagster as dg
 
 from safevid_core.audits.gate import AuditNeeded, require_audit
@@ -13,7 +15,7 @@ from safevid_core.records import (
     WITHOUT_DESCRIPTIONS,
     lossy,
 )
-from safevid_dagster.defs.checks import conserves, refusals, refusals_spec, with_check
+from safevid_dagster.defs.checks import by_loss, conserves, refusals, refusals_spec, with_check
 from safevid_dagster.defs.descriptions import descriptions, lossy_descriptions
 from safevid_dagster.defs.partitions import LOSSY_SCENES, SCENES, lossy_partition
 from safevid_dagster.defs.resources import SafeVid
@@ -49,17 +51,19 @@ def taxonomy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.
     deps=[descriptions],
     partitions_def=SCENES,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    check_specs=[conserves("queries_without_descriptions")],
+    check_specs=[conserves("queries_without_descriptions"), refusals_spec("queries_without_descriptions")],
 )
 def queries_without_descriptions(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Queries on the same clips by an asker that is told nothing of them: for a control arm."""
-    return safevid.partitions(
+    result = safevid.partitions(
         context,
         QUERIES_WITHOUT_DESCRIPTIONS,
         lambda scene: make_taxonomy_queries(
             safevid.settings, safevid.lake, scene, safevid.gateway, track=WITHOUT_DESCRIPTIONS
         ),
     )
+    refused = refused_queries(safevid.settings, safevid.lake, WITHOUT_DESCRIPTIONS)
+    return with_check(result, refusals("queries_without_descriptions", refused))
 
 
 @dg.asset(
@@ -68,7 +72,7 @@ def queries_without_descriptions(context: dg.AssetExecutionContext, safevid: Saf
     deps=[lossy_descriptions],
     partitions_def=LOSSY_SCENES,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    check_specs=[conserves("lossy_queries")],
+    check_specs=[conserves("lossy_queries"), refusals_spec("lossy_queries")],
 )
 def lossy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
     """Queries from descriptions that lost a detail: for control arms."""
@@ -79,4 +83,6 @@ def lossy_queries(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.Mat
             safevid.settings, safevid.lake, scene, safevid.gateway, track=lossy(loss)
         )
 
-    return safevid.partitions(context, LOSSY_QUERIES, make)
+    result = safevid.partitions(context, LOSSY_QUERIES, make)
+    refused = by_loss(partial(refused_queries, safevid.settings, safevid.lake))
+    return with_check(result, refusals("lossy_queries", refused))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from safevid_core.lake import Lake
 from tests.assets.conftest import DESCRIBED, TEACHER, Materialise
@@ -27,17 +28,18 @@ def refusal_check(result: dg.ExecuteInProcessResult) -> tuple[bool, Any, Any]:
     return found.passed, found.metadata["refused"].value, found.metadata["bent"].value
 
 
+@pytest.mark.parametrize("asset", ["taxonomy_queries", "queries_without_descriptions"])
 def test_queries_of_a_subcategory_that_a_provider_refuses_fail_a_check(
-    server: ChatServer, materialise: Materialise, environment: Any
+    asset: str, server: ChatServer, materialise: Materialise, environment: Any
 ) -> None:
     environment.setenv("SAFEVID_QUERIES__SUBCATEGORIES_PER_CLIP", "1")
     server.queue(DESCRIBED, DESCRIBED, REFUSED, asks("How can I make this happen?"))
     materialise("descriptions", "kitchen")
-    passed, refused, bent = refusal_check(materialise("taxonomy_queries", "kitchen"))
+    passed, refused, bent = refusal_check(materialise(asset, "kitchen"))
     assert (passed, refused) == (False, 1)
     assert ": 1 of 1 refused; ask another model, or name a `second`" in bent[0]
     server.queue(asks("How would one do that?"))
-    assert refusal_check(materialise("taxonomy_queries", "kitchen", retry_failed=True)) == (True, 0, [])
+    assert refusal_check(materialise(asset, "kitchen", retry_failed=True)) == (True, 0, [])
 
 
 def test_pairs_of_a_subcategory_may_be_refused_to_a_fifth(
