@@ -219,7 +219,7 @@ def run_stage(
     started = time.monotonic()
     fingerprint = stage_fingerprint(lake, table, inputs)
     current = lake.manifest(table.name, partition)
-    if current is not None and current.fingerprint == fingerprint and not _to_be_retried(lake, current):
+    if current is not None and current.fingerprint == fingerprint and not to_be_asked_again(lake, current):
         return StageReport(current, False, time.monotonic() - started)
     stage = compute()
     check_conservation(table, stage, input_ids() if callable(input_ids) else input_ids)
@@ -228,8 +228,10 @@ def run_stage(
     return StageReport(manifest, True, time.monotonic() - started)
 
 
-def _to_be_retried(lake: Lake, manifest: Manifest) -> bool:
-    return bool(manifest.info.get("unanswered") or (lake.retry_failed and manifest.info.get("unusable")))
+def to_be_asked_again(lake: Lake, manifest: Manifest) -> int:
+    """Questions for which a partition is made again though nothing that it is made from has changed."""
+    unusable = manifest.info.get("unusable", 0) if lake.retry_failed else 0
+    return int(manifest.info.get("unanswered", 0) + unusable)
 
 
 def stage_fingerprint(lake: Lake, table: Table, inputs: Mapping[str, str]) -> str:

@@ -201,6 +201,10 @@ class Track:
         """The lake's name for a scene's partition of the three tables."""
         return f"{self.loss}|{scene}" if self.loss else scene
 
+    def scene(self, partition: str) -> str:
+        """The scene of such a partition."""
+        return partition.removeprefix(self.partition(""))
+
 
 AS_DESCRIBED = Track(DESCRIPTIONS, TAXONOMY_QUERIES, PAIRS)
 WITHOUT_DESCRIPTIONS = Track(

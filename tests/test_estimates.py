@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
-from safevid_core.descriptions.reconciliation import TASK
+from safevid_core.descriptions.reconciliation import TASK, make_descriptions
 from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, require_budget, total
 from safevid_core.estimates.__main__ import main
 from safevid_core.estimates.plan import plan_calls
 from safevid_core.lake import Lake
 from safevid_core.models.ledger import Call, Ledger
+from safevid_core.models.llm import Gateway
 from safevid_core.models.teacher import teacher_hash
-from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, StageRows
+from safevid_core.queries.generation import make_taxonomy_queries
+from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows
 from safevid_core.settings import Settings, TextModel, VideoModel, load_settings
+from tests.descriptions.test_reconciliation import commit_candidates
 
 HOSTED = {"model": "openai/hosted", "max_tokens": 100}
 PRICED = {"openai/hosted": {"usd_per_million_in": 1.0, "usd_per_million_out": 10.0}}
@@ -187,3 +190,71 @@ def test_an_arm_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(t
 
 def _name(model: TextModel | VideoModel) -> str:
     return model.model if isinstance(model, TextModel) else model.path
+
+
+TWINS = ("twin-fire", "twin-flag")
+SEEN = {
+    "twin-fire": "A red crate moves left in a kitchen. It is on fire.",
+    "twin-flag": "A red crate moves left in a kitchen. It shows a flag.",
+    "ball": "A blue ball stays still in a kitchen. It shows a flag.",
+}
+
+
+class Kitchen:
+    """One scene of the pocket profile, whose scripted teachers are asked through the gateway."""
+
+    def __init__(self, root: Path) -> None:
+        self.settings = load_settings(
+            "pocket", overrides={"root": str(root), "descriptions": {"signal_witness": False}}
+        )
+        self.lake = Lake(root, "pocket")
+
+    def see(self, texts: dict[str, str]) -> None:
+        """Commit these clips, and what every describer says of them."""
+        rows = [
+            {"clip_id": clip_id, "scene": "kitchen", "split": "train", "path": f"/clips/{clip_id}.mp4",
+             "media_sha256": clip_id, "start_s": 0.0, "end_s": 2.0,
+             "twin_group": "twins" if clip_id in TWINS else None}
+            for clip_id in texts
+        ]  # fmt: skip
+        outcomes: list[tuple[str, Outcome, str]] = [(clip_id, "ok", "") for clip_id in texts]
+        self.lake.commit(VIDEO_CORPUS, "kitchen", StageRows(VIDEO_CORPUS.frame(rows), outcomes), "given", {})
+        for describer in self.settings.descriptions.describers:
+            commit_candidates(self.lake, describer, dict(texts), "kitchen")
+
+    def calls(self, asset: str) -> int:
+        (row,) = estimate(self.settings, self.lake, assets=[asset], partitions=["kitchen"])
+        return row.calls
+
+    def make(self, asset: str) -> int:
+        """Make the scene's partition; the calls that it took."""
+        makers = {"descriptions": make_descriptions, "taxonomy_queries": make_taxonomy_queries}
+        report = makers[asset](self.settings, self.lake, "kitchen", Gateway(self.settings))
+        return int(report.manifest.info["calls"]) if report.computed else 0
+
+
+@pytest.mark.parametrize(
+    ("then", "too_many"),
+    [
+        pytest.param(SEEN, 0, id="nothing changed"),
+        pytest.param({**SEEN, "late": SEEN["ball"].replace("blue", "green")}, 0, id="a clip came"),
+        pytest.param({**SEEN, "ball": SEEN["ball"].replace("blue", "white")}, 0, id="one is told otherwise"),
+        # One of its queries is not kept when it is asked anew, and so not asked of its twin.
+        pytest.param({**SEEN, "twin-fire": SEEN["twin-fire"].replace("left", "right")}, 1, id="so is a twin"),
+        pytest.param({"ball": SEEN["ball"]}, 0, id="clips went"),
+    ],
+)
+def test_of_a_partition_whose_rows_changed_only_new_questions_count(
+    then: dict[str, str], too_many: int, tmp_path: Path
+) -> None:
+    """Held against the calls that are then made."""
+    kitchen = Kitchen(tmp_path)
+    kitchen.see(SEEN)
+    assert kitchen.make("descriptions") == 3
+    assert kitchen.make("taxonomy_queries") > 3
+    kitchen.see(then)
+    for asset, over in (("descriptions", 0), ("taxonomy_queries", too_many)):
+        foreseen = kitchen.calls(asset)
+        assert (foreseen > 0) == (not set(then.items()) <= set(SEEN.items()))
+        assert foreseen == kitchen.make(asset) + over
+        assert kitchen.calls(asset) == 0

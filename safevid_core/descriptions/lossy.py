@@ -57,11 +57,8 @@ def make_lossy_descriptions(
     track = lossy(loss)
     table, partition = track.descriptions, track.partition(scene)
     if loss in RECONCILED_AGAIN:
-        witness = {"signal_witness": RECONCILED_AGAIN[loss]}
-        changed = settings.model_copy(
-            update={"descriptions": settings.descriptions.model_copy(update=witness)}
-        )
-        return make_descriptions(changed, lake, scene, gateway, table=table, partition=partition)
+        witnesses = reconciled_by(settings, loss)
+        return make_descriptions(witnesses, lake, scene, gateway, table=table, partition=partition)
     whole = lake.read(DESCRIPTIONS, scene).drop("profile")
     said = _said_instead(settings, lake, loss, scene, whole)
 
@@ -81,6 +78,12 @@ def make_lossy_descriptions(
         "loss": f"{loss}/{_VERSION}",
     }
     return run_stage(lake, table, partition, inputs, whole["clip_id"].to_list(), compute)
+
+
+def reconciled_by(settings: Settings, loss: str) -> Settings:
+    """The settings by which descriptions with a loss are reconciled; the method's own for no loss."""
+    witness = {"signal_witness": RECONCILED_AGAIN[loss]} if loss else {}
+    return settings.model_copy(update={"descriptions": settings.descriptions.model_copy(update=witness)})
 
 
 def _said_instead(

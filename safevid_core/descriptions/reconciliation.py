@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -23,10 +25,10 @@ from safevid_core.descriptions.claims import (
 )
 from safevid_core.descriptions.synthesis import candidates_of
 from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import ChatAnswer, Gateway, ask_structured
+from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.records import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows, Table
-from safevid_core.settings import Settings
+from safevid_core.settings import Settings, TextModel
 
 TASK = """\
 You reconcile several descriptions of one video clip into one.
@@ -63,6 +65,68 @@ class Reconciled(BaseModel):
     dropped: list[DroppedClaim] = Field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Testimony:
+    """What the witnesses say of a scene's clips.
+
+    Attributes:
+        clips: The scene's, by id.
+        said: Witness -> `clip_id, text`, by id: the describers, then the signals where they bear witness.
+        measured: `clip_id, measurements` as JSON, by id; empty where the signals bear no witness.
+    """
+
+    clips: pl.DataFrame
+    said: Mapping[str, pl.DataFrame]
+    measured: pl.DataFrame
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Its hashes, for a stage's inputs."""
+        return {
+            "clips": frame_hash(self.clips),
+            **{f"{name}_descriptions": frame_hash(frame) for name, frame in self.said.items()},
+            "measurements": frame_hash(self.measured),
+        }
+
+    @cached_property
+    def measurements(self) -> dict[str, dict[str, Any]]:
+        """Clip id -> what was measured."""
+        return {clip_id: json.loads(each) for clip_id, each in self.measured.iter_rows() if each}
+
+    @cached_property
+    def materials(self) -> dict[str, dict[str, Any]]:
+        """Clip id -> what the reconciler is given, for each clip that a witness speaks of."""
+        texts = {name: dict(frame.iter_rows()) for name, frame in self.said.items()}
+        return {
+            clip_id: {
+                "candidates": [
+                    {"describer": name, "text": theirs[clip_id]}
+                    for name, theirs in texts.items()
+                    if name != SIGNAL and clip_id in theirs
+                ],
+                "signal": texts.get(SIGNAL, {}).get(clip_id),
+                "timed": timed_measurements(self.measurements.get(clip_id, {})),
+            }
+            for clip_id in self.clips["clip_id"]
+            if any(clip_id in theirs for theirs in texts.values())
+        }
+
+    def requests(self, model: TextModel) -> list[ChatRequest]:
+        """One for each of `materials`."""
+        return [teacher_request(model, TASK, material) for material in self.materials.values()]
+
+
+def read_testimony(settings: Settings, lake: Lake, scene: str) -> Testimony:
+    """As it lies in the lake."""
+    clips = lake.scan(VIDEO_CORPUS, [scene]).select(_CLIP_COLUMNS).sort("clip_id").collect()
+    said = {name: candidates_of(lake, name, scene) for name in settings.descriptions.describers}
+    measured = pl.DataFrame(schema={"clip_id": pl.String, "measurements": pl.String})
+    if settings.descriptions.signal_witness:
+        said[SIGNAL] = candidates_of(lake, SIGNAL, scene)
+        measured = lake.read(SIGNAL_DESCRIPTIONS, scene).select(measured.columns).sort("clip_id")
+    return Testimony(clips, said, measured)
+
+
 def make_descriptions(
     settings: Settings,
     lake: Lake,
@@ -78,35 +142,25 @@ def make_descriptions(
         table: Where the rows go. Defaults to the method's own.
         partition: The lake's name for them. Defaults to the scene.
     """
-    describers = tuple(settings.descriptions.describers)
     model = settings.descriptions.reconciler
-    clips = lake.scan(VIDEO_CORPUS, [scene]).select(_CLIP_COLUMNS).sort("clip_id").collect()
-    testimony = {name: candidates_of(lake, name, scene) for name in describers}
-    measured = pl.DataFrame(schema={"clip_id": pl.String, "measurements": pl.String})
-    if settings.descriptions.signal_witness:
-        testimony[SIGNAL] = candidates_of(lake, SIGNAL, scene)
-        measured = lake.read(SIGNAL_DESCRIPTIONS, scene).select(measured.columns).sort("clip_id")
+    testimony = read_testimony(settings, lake, scene)
+    clips, materials = testimony.clips, testimony.materials
 
     def compute() -> StageRows:
-        texts = {name: dict(frame.iter_rows()) for name, frame in testimony.items()}
-        measurements = {clip_id: json.loads(each) for clip_id, each in measured.iter_rows() if each}
-        described, outcomes = _with_witness(clips, describers, texts, lake, scene)
-        materials = [
-            _material(clip["clip_id"], describers, texts, measurements.get(clip["clip_id"]))
-            for clip in described
-        ]
-        requests = [teacher_request(model, TASK, material) for material in materials]
-        results = ask_structured(gateway, requests, Reconciled, asset=table.name)
+        results = ask_structured(gateway, testimony.requests(model), Reconciled, asset=table.name)
+        outcomes = _without_witness(testimony, lake, scene)
         rows = []
-        for clip, material, (reconciled, answer) in zip(described, materials, results, strict=True):
+        described = (clip for clip in clips.iter_rows(named=True) if clip["clip_id"] in materials)
+        for clip, (reconciled, answer) in zip(described, results, strict=True):
+            clip_id = clip["clip_id"]
             outcome, reason = _outcome(reconciled, answer)
-            outcomes.append((clip["clip_id"], outcome, reason))
+            outcomes.append((clip_id, outcome, reason))
             if reconciled is not None and outcome == "ok":
-                told = measurements.get(clip["clip_id"])
+                told, witnesses = testimony.measurements.get(clip_id), _witnesses(materials[clip_id])
                 rows.append(
                     {
                         **clip,
-                        **_reconciled_columns(reconciled, _witnesses(material), told, _duration_s(clip)),
+                        **_reconciled_columns(reconciled, witnesses, told, _duration_s(clip)),
                         "model": answer.model,
                         "revision": answer.revision,
                         "request_key": answer.request_key,
@@ -117,50 +171,26 @@ def make_descriptions(
         )
 
     inputs = {
-        "clips": frame_hash(clips),
-        **{f"{name}_descriptions": frame_hash(frame) for name, frame in testimony.items()},
-        "measurements": frame_hash(measured),
+        **testimony.inputs,
         "reconciler": teacher_hash(model, TASK),
-        "describers": settings_hash(list(testimony)),
+        "describers": settings_hash(list(testimony.said)),
     }
     return run_stage(lake, table, partition or scene, inputs, clips["clip_id"].to_list(), compute)
 
 
-def _with_witness(
-    clips: pl.DataFrame,
-    describers: Sequence[str],
-    texts: Mapping[str, Mapping[str, str]],
-    lake: Lake,
-    scene: str,
-) -> tuple[list[dict[str, Any]], list[tuple[str, Outcome, str]]]:
-    """The clips that at least one witness speaks of, and the outcomes of the others."""
+def _without_witness(testimony: Testimony, lake: Lake, scene: str) -> list[tuple[str, Outcome, str]]:
+    """The outcomes of the clips that no witness speaks of."""
     reasons = {
         name: dict(lake.outcomes(f"{name}_descriptions", scene).select("input_id", "reason").iter_rows())
-        for name in describers
+        for name in testimony.said
+        if name != SIGNAL
     }
-    described: list[dict[str, Any]] = []
     outcomes: list[tuple[str, Outcome, str]] = []
-    for clip in clips.iter_rows(named=True):
-        clip_id = clip["clip_id"]
-        if any(clip_id in theirs for theirs in texts.values()):
-            described.append(clip)
-            continue
-        said = "; ".join(f"{name}: {reasons[name].get(clip_id) or 'not asked yet'}" for name in describers)
-        outcomes.append((clip_id, "failed", f"no describer gave a usable description ({said})"))
-    return described, outcomes
-
-
-def _material(
-    clip_id: str,
-    describers: Sequence[str],
-    texts: Mapping[str, Mapping[str, str]],
-    measurements: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    candidates = [
-        {"describer": name, "text": texts[name][clip_id]} for name in describers if clip_id in texts[name]
-    ]
-    timed = [] if measurements is None else timed_measurements(measurements)
-    return {"candidates": candidates, "signal": texts.get(SIGNAL, {}).get(clip_id), "timed": timed}
+    for clip_id in testimony.clips["clip_id"]:
+        if clip_id not in testimony.materials:
+            told = "; ".join(f"{name}: {of.get(clip_id) or 'not asked yet'}" for name, of in reasons.items())
+            outcomes.append((clip_id, "failed", f"no describer gave a usable description ({told})"))
+    return outcomes
 
 
 def _duration_s(clip: Mapping[str, Any]) -> float | None:

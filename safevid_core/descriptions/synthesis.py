@@ -32,7 +32,7 @@ def make_candidate_descriptions(
     model = describer_model(settings, describer)
     prompt = settings.descriptions.prompt
     table = candidate_table(describer)
-    clips = lake.scan(VIDEO_CORPUS, [scene]).select(_CLIP_COLUMNS).sort("clip_id").collect()
+    clips = clips_to_describe(lake, scene)
 
     def compute() -> StageRows:
         chat = shared_video_chat(model, gateway)
@@ -65,6 +65,11 @@ def make_candidate_descriptions(
         "prompt": settings_hash(prompt),
     }
     return run_stage(lake, table, scene, inputs, clips["clip_id"].to_list(), compute)
+
+
+def clips_to_describe(lake: Lake, scene: str) -> pl.DataFrame:
+    """A scene's clips, by id, with all that a describer's answers rest on."""
+    return lake.scan(VIDEO_CORPUS, [scene]).select(_CLIP_COLUMNS).sort("clip_id").collect()
 
 
 def describer_model(settings: Settings, describer: str) -> VideoModel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +35,9 @@ class Estimate:
     Attributes:
         loss: What the descriptions lost that the calls are about; empty where they are whole.
         planned: Calls of the whole plan, those of other partitions and those that are made included.
-        calls: Calls to be made now: of the partitions asked for that are not committed, or that were made
-            by another model or with other words. What the ledger answers besides only makes it less.
+        calls: Calls to be made now, at most: of the partitions asked for that are not committed, or that
+            were made by another model, with other words or from other rows. What the ledger answers besides
+            only makes it less.
         cost_usd: None where nobody knows the model's price.
         hours: At the settings' concurrency and limits; None where nothing was asked yet.
         basis: What the figures a call rest on.
@@ -80,7 +82,7 @@ def estimate(
         GatewayError: If a provider module cannot be loaded.
         EvaluationError: If the settings name a system or judge that does not exist.
     """
-    return _priced(settings, _sizes(plan_calls(settings, lake, assets), lake, partitions))
+    return _priced(settings, _sizes(settings, plan_calls(settings, lake, assets), lake, partitions))
 
 
 def require_budget(
@@ -97,7 +99,7 @@ def require_budget(
     # Reckoned first, because what most runs ask is little or local, and looking up prices is slow.
     large = [
         size
-        for size in _sizes(plan_calls(settings, lake, [asset]), lake, partitions)
+        for size in _sizes(settings, plan_calls(settings, lake, [asset]), lake, partitions)
         if size.calls > models.pilot_fraction * size.planned and _Asked.of(size.model).text_model is not None
     ]
     for row in _priced(settings, large) if large else ():
@@ -124,22 +126,26 @@ class _Size(NamedTuple):
     calls: int
 
 
-def _sizes(plan: Iterable[Planned], lake: Lake, partitions: Sequence[str] | None) -> list[_Size]:
+def _sizes(
+    settings: Settings, plan: Iterable[Planned], lake: Lake, partitions: Sequence[str] | None
+) -> list[_Size]:
+    def answered(keys: Set[str]) -> Set[str]:
+        with closing(Ledger(settings.ledger_url)) as ledger:
+            found = ledger.answers(keys)
+        return {key for key, call in found.items() if call.outcome == "ok" or not lake.retry_failed}
+
     sizes: dict[tuple[str, str, TextModel | VideoModel], tuple[int, int]] = {}
     for each in plan:
         key = (each.asset, each.loss, each.model)
         planned, calls = sizes.get(key, (0, 0))
-        sizes[key] = (planned + sum(each.calls.values()), calls + each.calls_now(lake, partitions))
+        sizes[key] = (planned + sum(each.calls.values()), calls + each.calls_now(lake, answered, partitions))
     return [_Size(*key, *size) for key, size in sizes.items()]
 
 
 def _priced(settings: Settings, sizes: Sequence[_Size]) -> list[Estimate]:
     register_providers(settings)
-    ledger = Ledger(settings.ledger_url)
-    try:
+    with closing(Ledger(settings.ledger_url)) as ledger:
         history = read_history(ledger)
-    finally:
-        ledger.close()
     return [_estimate(settings, history, size) for size in sizes]
 
 

@@ -9,14 +9,16 @@ from functools import cached_property
 import polars as pl
 
 from safevid_core.descriptions import reconciliation
-from safevid_core.descriptions.lossy import RECONCILED_AGAIN
-from safevid_core.descriptions.synthesis import video_model_hash
+from safevid_core.descriptions.lossy import RECONCILED_AGAIN, reconciled_by
+from safevid_core.descriptions.reconciliation import Testimony, read_testimony
+from safevid_core.descriptions.synthesis import clips_to_describe, video_model_hash
 from safevid_core.evaluation.benchmarks import safevidbench_base, safevidbench_challenge
 from safevid_core.evaluation.judge_validation import load_suite
 from safevid_core.evaluation.judges.panel import Panel, open_panel
-from safevid_core.evaluation.scores import panel_identity
+from safevid_core.evaluation.scores import answers_to_judge, panel_identity
 from safevid_core.evaluation.systems import system_of
-from safevid_core.lake import WHOLE, Lake, settings_hash
+from safevid_core.lake import WHOLE, Lake, Manifest, frame_hash, settings_hash, to_be_asked_again
+from safevid_core.models.chat import ChatRequest, request_key
 from safevid_core.models.teacher import teacher_hash
 from safevid_core.preferences import responses
 from safevid_core.queries import generation
@@ -42,6 +44,9 @@ from safevid_core.records import (
 from safevid_core.settings import LOSSES, Settings, TextModel, VideoModel
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_scenes, load_taxonomy
 
+# The request keys among some that the ledger answers.
+Answered = Callable[[Set[str]], Set[str]]
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -52,6 +57,10 @@ class Planned:
         made_from: Inputs of a stage, by name, without which a committed partition is made again: what is
             asked, and of whom. Empty for a model that costs nothing.
         loss: What the descriptions lost that these calls are about; each loss is a plan of its own.
+        rows_of: Hashes of the rows that a partition would be made from now, by the name of the input. None
+            for a model of one's own, and for what stays when they change.
+        not_answered: Of the questions that a partition would be asked now, how many the ledger does not
+            answer; None while what it is made from is not there.
     """
 
     asset: str
@@ -59,20 +68,37 @@ class Planned:
     calls: Mapping[str, int]
     made_from: Mapping[str, str] = field(default_factory=dict)
     loss: str = ""
+    rows_of: Callable[[str], Mapping[str, str]] | None = None
+    not_answered: Callable[[str, Answered], int | None] | None = None
 
-    def calls_now(self, lake: Lake, partitions: Sequence[str] | None = None) -> int:
-        """Calls of the partitions (all by default) that are not committed, or would be made otherwise now.
+    def calls_now(self, lake: Lake, answered: Answered, partitions: Sequence[str] | None = None) -> int:
+        """Calls of the partitions (all by default) that are not committed, or would be made again now.
 
-        What the ledger answers besides only makes it less.
+        Of a partition to be made again only the questions count that have no answer yet, where they can be
+        told. What the ledger answers besides only makes it less.
         """
         named = (part for part in self.calls if partitions is None or part in partitions)
-        return sum(self.calls[part] for part in named if not self._is_made(lake, part))
+        return sum(self._calls_of(part, lake, answered) for part in named)
 
-    def _is_made(self, lake: Lake, partition: str) -> bool:
+    def _calls_of(self, partition: str, lake: Lake, answered: Answered) -> int:
         manifest = lake.manifest(self.asset, partition)
         if manifest is None:
+            return self.calls[partition]
+        if self._is_made(manifest):
+            return min(to_be_asked_again(lake, manifest), self.calls[partition])
+        left = self.not_answered(partition, answered) if self.not_answered else None
+        return self.calls[partition] if left is None else left
+
+    def _is_made(self, manifest: Manifest) -> bool:
+        """Whether nothing has changed of what a committed partition was made from."""
+        if not _same(manifest.inputs, self.made_from):
             return False
-        return all(manifest.inputs.get(name, value) == value for name, value in self.made_from.items())
+        return self.rows_of is None or _same(manifest.inputs, self.rows_of(manifest.partition))
+
+
+def _same(recorded: Mapping[str, str], inputs: Mapping[str, str]) -> bool:
+    """Whether the inputs are what was recorded of them; what was not recorded counts as the same."""
+    return all(recorded.get(name, value) == value for name, value in inputs.items())
 
 
 def plan_calls(settings: Settings, lake: Lake, assets: Sequence[str] | None = None) -> list[Planned]:
@@ -146,31 +172,130 @@ class _Plan:
     def _candidates(self, describer: str) -> Iterator[Planned]:
         model = self._settings.descriptions.describers[describer]
         clips = {scene: clips for scene, (clips, _) in self._clips.items()}
-        made_from = _video_inputs("model", model)
-        if made_from:
-            made_from["prompt"] = settings_hash(self._settings.descriptions.prompt)
-        yield Planned(candidate_table(describer).name, model, clips, made_from)
+        table = candidate_table(describer)
+        if model.served_at is None:
+            yield Planned(table.name, model, clips)
+            return
+        made_from = {
+            "model": video_model_hash(model),
+            "prompt": settings_hash(self._settings.descriptions.prompt),
+        }
+        yield Planned(
+            table.name,
+            model,
+            clips,
+            made_from,
+            rows_of=lambda scene: {"clips": frame_hash(clips_to_describe(self._lake, scene))},
+        )
 
     def _descriptions(self, track: Track) -> Iterator[Planned]:
         model = self._settings.descriptions.reconciler
         clips = {track.partition(scene): clips for scene, (clips, _) in self._clips.items()}
         made_from = {"reconciler": teacher_hash(model, reconciliation.TASK)}
-        yield Planned(track.descriptions.name, model, clips, made_from, track.loss)
+        settings = reconciled_by(self._settings, track.loss)
+
+        def testimony(partition: str) -> Testimony:
+            return read_testimony(settings, self._lake, track.scene(partition))
+
+        def not_answered(partition: str, answered: Answered) -> int | None:
+            tables = [candidate_table(name) for name in settings.descriptions.describers]
+            if any(self._lake.manifest(table.name, track.scene(partition)) is None for table in tables):
+                return None
+            return _without_answer(testimony(partition).requests(model), answered)
+
+        yield Planned(
+            track.descriptions.name,
+            model,
+            clips,
+            made_from,
+            track.loss,
+            rows_of=lambda partition: testimony(partition).inputs,
+            not_answered=not_answered,
+        )
 
     def _queries(self, track: Track) -> Iterator[Planned]:
         task = generation.TASK if track.described else generation.TASK_WITHOUT_DESCRIPTION
         made_from = generation.query_inputs(self._settings, self._taxonomy, task)
         cells = {track.partition(scene): self._cells(track, scene) for scene in self._scenes}
-        yield Planned(track.queries.name, self._settings.queries.asker, cells, made_from, track.loss)
+
+        def clips(partition: str) -> pl.DataFrame:
+            return generation.training_clips(self._lake, partition, track)
+
+        def not_answered(partition: str, answered: Answered) -> int | None:
+            if self._lake.manifest(track.descriptions.name, partition) is None:
+                return None
+            return self._cells_without_answer(track, partition, clips(partition), answered)
+
+        yield Planned(
+            track.queries.name,
+            self._settings.queries.asker,
+            cells,
+            made_from,
+            track.loss,
+            rows_of=lambda partition: {"descriptions": frame_hash(clips(partition))},
+            not_answered=not_answered,
+        )
+
+    def _cells_without_answer(
+        self, track: Track, partition: str, clips: pl.DataFrame, answered: Answered
+    ) -> int:
+        """Cells of their own, and those that mirror one: all where that one's answer is still to come."""
+        descriptions = dict(clips.select("clip_id", "text").iter_rows())
+        plan = generation.plan_queries(clips, self._settings, self._taxonomy, "train")
+        asker = self._settings.queries.asker
+
+        def key(cell: generation.PlanCell, text: str | None = None) -> str:
+            description = descriptions[cell.clip_id]
+            return request_key(generation.cell_request(cell, description, text, asker, self._taxonomy))
+
+        own = {cell.plan_id: key(cell) for cell in plan if cell.mirrored_from is None}
+        known = answered(set(own.values()))
+        kept = self._lake.scan(track.queries, [partition]).select("plan_id", "query").collect()
+        texts = dict(kept.iter_rows())
+        to_come, mirrored = 0, set()
+        for cell in plan:
+            if cell.mirrored_from is None:
+                continue
+            if own[cell.mirrored_from] not in known:
+                to_come += 1
+            elif cell.mirrored_from in texts:  # what was not kept is not mirrored
+                mirrored.add(key(cell, texts[cell.mirrored_from]))
+        return len(set(own.values()) - known) + to_come + len(mirrored - answered(mirrored))
 
     def _pairs(self, track: Track) -> Iterator[Planned]:
         task = responses.TASK if track.described else responses.TASK_WITHOUT_DESCRIPTION
         asked = {track.partition(scene): self._asked(track, scene) for scene in self._scenes}
-        responder = self._settings.preferences.responder
-        made_from = {"responder": teacher_hash(responder, task)}
-        yield Planned(track.pairs.name, responder, asked, made_from, track.loss)
-        unaligned = responses.unaligned_model(self._settings.preferences)
-        yield Planned(track.pairs.name, unaligned, asked, _video_inputs("unaligned", unaligned), track.loss)
+        preferences = self._settings.preferences
+        made_from = responses.chosen_inputs(preferences, task, self._taxonomy)
+
+        def queries(partition: str) -> pl.DataFrame:
+            return responses.queries_to_answer(self._lake, partition, track)
+
+        def rows_of(partition: str) -> dict[str, str]:
+            return {"queries": frame_hash(queries(partition))}
+
+        def not_answered(partition: str, answered: Answered) -> int | None:
+            if self._lake.manifest(track.queries.name, partition) is None:
+                return None
+            rows = queries(partition).iter_rows(named=True)
+            asked = (responses.chosen_request(query, task, preferences, self._taxonomy) for query in rows)
+            return _without_answer(asked, answered)
+
+        yield Planned(
+            track.pairs.name,
+            preferences.responder,
+            asked,
+            made_from,
+            track.loss,
+            rows_of,
+            not_answered,
+        )
+        unaligned = responses.unaligned_model(preferences)
+        if unaligned.served_at is None:
+            yield Planned(track.pairs.name, unaligned, asked, loss=track.loss)
+        else:
+            made_from = responses.rejected_inputs(preferences)
+            yield Planned(track.pairs.name, unaligned, asked, made_from, track.loss, rows_of)
 
     def _own_style(self) -> Iterator[Planned]:
         samples = self._settings.preferences.own_style.samples
@@ -209,10 +334,7 @@ class _Plan:
             return sum(asked.outcomes.values())
         if self._lake.manifest(track.descriptions.name, partition) is None:
             return self._clips[scene][1] * self._settings.queries.subcategories_per_clip
-        described = self._lake.scan(track.descriptions, [partition]).filter(pl.col("split") == "train")
-        clips = described.collect()
-        if not track.described:
-            clips = clips.with_columns(pl.lit(None, pl.String).alias("text"))
+        clips = generation.training_clips(self._lake, partition, track)
         return len(generation.plan_queries(clips, self._settings, self._taxonomy, "train"))
 
     # ------------------------------------------------------------------------------------ measuring
@@ -257,7 +379,15 @@ class _Plan:
                 for system in self._settings.systems
             }
             for judge in _judges(panel):
-                yield Planned(BENCHMARK_SCORES.name, judge, calls, made_from)
+                yield Planned(BENCHMARK_SCORES.name, judge, calls, made_from, rows_of=self._judged)
+
+    def _judged(self, partition: str) -> dict[str, str]:
+        system, benchmark = partition.split("|")
+        needed = ((BENCHMARK_RESPONSES.name, partition), (benchmark_table(benchmark).name, WHOLE))
+        manifests = [self._lake.manifest(*each) for each in needed]
+        if any(manifest is None or not manifest.rows for manifest in manifests):
+            return {}
+        return {"responses": frame_hash(answers_to_judge(self._lake, system, benchmark))}
 
     def _answers_of(self, system: str, benchmark: str) -> int:
         """Every item once a seed, and those of the modality test with three more kinds of video."""
@@ -281,9 +411,10 @@ class _Plan:
         return otherwise if manifest is None else manifest.rows
 
 
+def _without_answer(questions: Iterable[ChatRequest], answered: Answered) -> int:
+    keys = {request_key(question) for question in questions}
+    return len(keys - answered(keys))
+
+
 def _judges(panel: Panel) -> list[TextModel]:
     return [seat.model for seat in panel.seats if seat.model is not None]
-
-
-def _video_inputs(name: str, model: VideoModel) -> dict[str, str]:
-    return {} if model.served_at is None else {name: video_model_hash(model)}

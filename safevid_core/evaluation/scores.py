@@ -93,14 +93,11 @@ def make_benchmark_scores(
     system_of(settings, system)
     panel = open_panel(settings, benchmark)
     partition = f"{system}|{benchmark}"
-    responses = lake.read(BENCHMARK_RESPONSES, partition).select(_ANSWERED).sort("response_id")
     items = read_items(lake, benchmark).select("item_id", "release", *_OF_ITEM, *_SHOWN)
     release = str(items["release"][0])
     answers = release_of(lake, BENCHMARK_RESPONSES.name, partition)
     refuse_other_release(benchmark, {"the benchmark": release, f"the answers of {system}": answers})
-    answered = responses.join(
-        items.select("item_id", *_OF_ITEM), on="item_id", how="left", maintain_order="left"
-    )
+    answered = answers_to_judge(lake, system, benchmark)
 
     def compute() -> StageRows:
         rows = with_shown(answered.to_dicts(), items)
@@ -111,7 +108,18 @@ def make_benchmark_scores(
         return StageRows(BENCHMARK_SCORES.frame(scores), outcomes, info)
 
     inputs = {"responses": frame_hash(answered), "judges": panel_identity(panel), "release": release}
-    return run_stage(lake, BENCHMARK_SCORES, partition, inputs, responses["response_id"].to_list(), compute)
+    return run_stage(lake, BENCHMARK_SCORES, partition, inputs, answered["response_id"].to_list(), compute)
+
+
+def answers_to_judge(lake: Lake, system: str, benchmark: str) -> pl.DataFrame:
+    """A system's answers, by id, with what the verdicts rest on of their items.
+
+    Raises:
+        EvaluationError: If the benchmark is not committed.
+    """
+    responses = lake.read(BENCHMARK_RESPONSES, f"{system}|{benchmark}").select(_ANSWERED).sort("response_id")
+    items = read_items(lake, benchmark).select("item_id", *_OF_ITEM)
+    return responses.join(items, on="item_id", how="left", maintain_order="left")
 
 
 def panel_identity(panel: Panel) -> str:

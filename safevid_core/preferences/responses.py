@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
 from pydantic import BaseModel, Field
 
 from safevid_core.descriptions.synthesis import shared_video_chat, video_model_hash, video_model_identity
 from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import ChatAnswer, Gateway, ask_structured
+from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.models.video_chat import VideoQuestion
 from safevid_core.preferences.checks import fault
@@ -70,7 +71,7 @@ def make_pairs(
     taxonomy = load_taxonomy()
     preferences = settings.preferences
     unaligned = unaligned_model(preferences)
-    queries = lake.scan(track.queries, [partition]).select(_QUERY_COLUMNS).sort("query_id").collect()
+    queries = queries_to_answer(lake, partition, track)
 
     def compute() -> StageRows:
         rows = queries.to_dicts()
@@ -87,12 +88,31 @@ def make_pairs(
 
     inputs = {
         "queries": frame_hash(queries),
-        "responder": teacher_hash(preferences.responder, task),
-        "unaligned": video_model_hash(unaligned),
-        "prompts": settings_hash(preferences.comply_prompt, preferences.refuse_prompt),
-        "guidelines": settings_hash(dict(taxonomy.guidelines)),
+        **chosen_inputs(preferences, task, taxonomy),
+        **rejected_inputs(preferences),
     }
     return run_stage(lake, table, partition, inputs, queries["query_id"].to_list(), compute)
+
+
+def chosen_inputs(preferences: PreferenceSettings, task: str, taxonomy: Taxonomy) -> dict[str, str]:
+    """What chosen answers depend on beside the queries, for a stage's inputs."""
+    return {
+        "responder": teacher_hash(preferences.responder, task),
+        "guidelines": settings_hash(dict(taxonomy.guidelines)),
+    }
+
+
+def rejected_inputs(preferences: PreferenceSettings) -> dict[str, str]:
+    """What rejected answers depend on beside the queries, for a stage's inputs."""
+    return {
+        "unaligned": video_model_hash(unaligned_model(preferences)),
+        "prompts": settings_hash(preferences.comply_prompt, preferences.refuse_prompt),
+    }
+
+
+def queries_to_answer(lake: Lake, partition: str, track: Track = AS_DESCRIBED) -> pl.DataFrame:
+    """A partition's queries, by id, with all that its pairs are made from."""
+    return lake.scan(track.queries, [partition]).select(_QUERY_COLUMNS).sort("query_id").collect()
 
 
 def unaligned_model(preferences: PreferenceSettings) -> VideoModel:
@@ -113,20 +133,21 @@ def _chosen(
     gateway: Gateway,
     asset: str,
 ) -> list[tuple[Careful | None, ChatAnswer]]:
-    requests = [
-        teacher_request(
-            preferences.responder,
-            task,
-            {
-                "description": query["description"],
-                "query": query["query"],
-                "guidelines": taxonomy.guidelines[query["principle"]],
-                "expectation": query["expectation"],
-            },
-        )
-        for query in queries
-    ]
+    requests = [chosen_request(query, task, preferences, taxonomy) for query in queries]
     return ask_structured(gateway, requests, Careful, asset=asset)
+
+
+def chosen_request(
+    query: Mapping[str, Any], task: str, preferences: PreferenceSettings, taxonomy: Taxonomy
+) -> ChatRequest:
+    """What the responder is asked about a row of :func:`queries_to_answer`."""
+    material = {
+        "description": query["description"],
+        "query": query["query"],
+        "guidelines": taxonomy.guidelines[query["principle"]],
+        "expectation": query["expectation"],
+    }
+    return teacher_request(preferences.responder, task, material)
 
 
 def _rejected(

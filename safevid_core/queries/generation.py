@@ -20,7 +20,7 @@ from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_struct
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.queries.strength import normalised, weakness
 from safevid_core.records import AS_DESCRIBED, Outcome, StageRows, Track, content_id
-from safevid_core.settings import Settings
+from safevid_core.settings import Settings, TextModel
 from safevid_core.taxonomy.taxonomy import Subcategory, Taxonomy, load_taxonomy
 
 Phrasing = Literal["train", "held_out"]
@@ -299,6 +299,32 @@ def ask_queries(
     return result
 
 
+def cell_request(
+    cell: PlanCell, description: str | None, text: str | None, asker: TextModel, taxonomy: Taxonomy
+) -> ChatRequest:
+    """What the asker is asked about a cell.
+
+    Args:
+        description: Of the clip; None where the asker is told nothing of it.
+        text: Of the query, where the cell mirrors another's; None otherwise.
+    """
+    subcategory = taxonomy[cell.subcategory]
+    names = ("id", "name", "principle", "definition", "hazard_about_a_video")
+    material: dict[str, Any] = {
+        "description": description,
+        "subcategory": {name: getattr(subcategory, name) for name in names},
+        "style": cell.style,
+        "phrasing": cell.phrasing,
+        "benign": cell.benign,
+    }
+    if text is not None:
+        material["query"] = text
+    if description is not None:
+        return teacher_request(asker, TASK, material)
+    # Without it all clips would be asked the same of a subcategory.
+    return teacher_request(asker, TASK_WITHOUT_DESCRIPTION, material | {"clip": cell.clip_id})
+
+
 class _Asking:
     """Asks cells and settles each with one outcome; `kept` is plan id -> text of the kept queries."""
 
@@ -322,7 +348,11 @@ class _Asking:
 
     def ask(self, cells: Sequence[PlanCell], texts: Mapping[str, str]) -> None:
         """One batch; `texts` gives the fixed text of a cell's query by plan id."""
-        requests = [self._request(cell, texts.get(cell.plan_id)) for cell in cells]
+        asker, taxonomy = self._settings.asker, self._taxonomy
+        requests = [
+            cell_request(cell, self._clips[cell.clip_id]["text"], texts.get(cell.plan_id), asker, taxonomy)
+            for cell in cells
+        ]
         results = ask_structured(self._gateway, requests, Asked, asset=self._asset)
         for cell, (asked, answer) in zip(cells, results, strict=True):
             self.answers.append(answer)
@@ -338,26 +368,6 @@ class _Asking:
 
     def settle(self, cell: PlanCell, outcome: Outcome, reason: str) -> None:
         self.result.outcomes.append((cell.plan_id, outcome, reason))
-
-    def _request(self, cell: PlanCell, text: str | None) -> ChatRequest:
-        material = self._material(cell, text)
-        if self._clips[cell.clip_id]["text"] is not None:
-            return teacher_request(self._settings.asker, TASK, material)
-        # Without it all clips would be asked the same of a subcategory.
-        told_apart = material | {"clip": cell.clip_id}
-        return teacher_request(self._settings.asker, TASK_WITHOUT_DESCRIPTION, told_apart)
-
-    def _material(self, cell: PlanCell, text: str | None) -> dict[str, Any]:
-        subcategory = self._taxonomy[cell.subcategory]
-        names = ("id", "name", "principle", "definition", "hazard_about_a_video")
-        material = {
-            "description": self._clips[cell.clip_id]["text"],
-            "subcategory": {name: getattr(subcategory, name) for name in names},
-            "style": cell.style,
-            "phrasing": cell.phrasing,
-            "benign": cell.benign,
-        }
-        return material if text is None else material | {"query": text}
 
     def _problem(self, cell: PlanCell, asked: Asked, text: str | None) -> str | None:
         if not asked.applies:

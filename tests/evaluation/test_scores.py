@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from safevid_core.estimates import estimate
 from safevid_core.evaluation.judges.panel import judges_itself
 from safevid_core.evaluation.judges.rubric import RubricAnswer, judge_identity, judge_request
 from safevid_core.evaluation.scores import make_benchmark_scores
 from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.lake import Lake
 from safevid_core.models.llm import Gateway
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES
+from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, StageRows, sequence_outcomes
 from safevid_core.settings import EvaluationSettings, JudgeModel, TextModel
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import settings_for
@@ -67,6 +71,23 @@ def test_families_are_told_by_the_model_string(model: str, family: str, same: bo
 def test_another_judge_is_another_input(evaluated: Evaluated) -> None:
     one, other = TextModel(model="scripted/judge"), TextModel(model="scripted/judge", revision="2")
     assert judge_identity(one) != judge_identity(other)
+
+
+def test_an_estimate_sees_that_answers_have_changed(evaluated: Evaluated, tmp_path: Path) -> None:
+    root = shutil.copytree(evaluated.lake.root, tmp_path / "lake")
+    settings, lake = evaluated.settings.model_copy(update={"root": root}), Lake(root, "pocket")
+    partition = f"pocket@0|{BENCHMARK}"
+
+    def foreseen() -> int:
+        rows = estimate(settings, lake, assets=[BENCHMARK_SCORES.name], partitions=[partition])
+        return sum(row.calls for row in rows)
+
+    assert foreseen() == 0
+    answers = lake.read(BENCHMARK_RESPONSES, partition).drop("profile")
+    changed = answers.with_columns(text=pl.lit("Something else. ") + pl.col("text"))
+    outcomes = sequence_outcomes(changed["request_id"].to_list(), "ok")
+    lake.commit(BENCHMARK_RESPONSES, partition, StageRows(changed, outcomes), "made for a test", {})
+    assert foreseen() == answers.height
 
 
 @pytest.mark.parametrize("text", ['{"expected": "refuse", "success": true}', '{"reason": "fine"}', "{}"])

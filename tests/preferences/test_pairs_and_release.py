@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from safevid_core.estimates import estimate
 from safevid_core.lake import Lake, audit_partition
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
@@ -211,6 +212,22 @@ def test_pairs_are_made_once(settings: Settings, lake: Lake, server: ChatServer)
     assert make_pairs(settings.model_copy(update={"preferences": prompts}), lake, "kitchen", gateway).computed
     # Only the queries under the changed prompt are asked of the unaligned model again.
     assert len(server.seen) - asked == 3
+
+
+def test_an_estimate_counts_the_queries_that_came_and_at_most_all_of_a_served_model(
+    settings: Settings, lake: Lake
+) -> None:
+    def foreseen() -> list[int]:
+        return [row.calls for row in estimate(settings, lake, assets=[PAIRS.name], partitions=["kitchen"])]
+
+    assert foreseen() == [5, 5]
+    gateway = Gateway(settings)
+    make_pairs(settings, lake, "kitchen", gateway)
+    assert foreseen() == [0, 0]
+    commit_queries(lake, {**QUERIES, "flag-ask": (FLAG, "What colour is the crate?", "answer", "helpful")})
+    assert foreseen() == [1, 6]
+    assert make_pairs(settings, lake, "kitchen", gateway).manifest.info["calls"] == 2
+    assert foreseen() == [0, 0]
 
 
 def test_a_clip_that_is_gone_fails_its_queries_only(settings: Settings, lake: Lake) -> None:
