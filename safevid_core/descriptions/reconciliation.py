@@ -144,9 +144,10 @@ def make_descriptions(
     """
     model = settings.descriptions.reconciler
     testimony = read_testimony(settings, lake, scene)
-    clips, materials = testimony.clips, testimony.materials
+    clips = testimony.clips
 
     def compute() -> StageRows:
+        materials = testimony.materials
         results = ask_structured(gateway, testimony.requests(model), Reconciled, asset=table.name)
         outcomes = _without_witness(testimony, lake, scene)
         rows = []

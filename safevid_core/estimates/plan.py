@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 
 import polars as pl
 
@@ -15,6 +15,7 @@ from safevid_core.descriptions.synthesis import clips_to_describe, video_model_h
 from safevid_core.evaluation.benchmarks import safevidbench_base, safevidbench_challenge
 from safevid_core.evaluation.judge_validation import load_suite
 from safevid_core.evaluation.judges.panel import Panel, open_panel
+from safevid_core.evaluation.responses import read_items
 from safevid_core.evaluation.scores import answers_to_judge, panel_identity
 from safevid_core.evaluation.systems import system_of
 from safevid_core.lake import WHOLE, Lake, Manifest, frame_hash, settings_hash, to_be_asked_again
@@ -54,11 +55,9 @@ class Planned:
 
     Attributes:
         calls: By partition of the lake, those that are made included.
-        made_from: Inputs of a stage, by name, without which a committed partition is made again: what is
-            asked, and of whom. Empty for a model that costs nothing.
+        made_from: The inputs of a partition's stage, by name, without which it is made again: what is asked,
+            of whom, and about which rows. None for a model of one's own, and for what stays as it is.
         loss: What the descriptions lost that these calls are about; each loss is a plan of its own.
-        rows_of: Hashes of the rows that a partition would be made from now, by the name of the input. None
-            for a model of one's own, and for what stays when they change.
         not_answered: Of the questions that a partition would be asked now, how many the ledger does not
             answer; None while what it is made from is not there.
     """
@@ -66,9 +65,8 @@ class Planned:
     asset: str
     model: TextModel | VideoModel
     calls: Mapping[str, int]
-    made_from: Mapping[str, str] = field(default_factory=dict)
+    made_from: Callable[[str], Mapping[str, str]] | None = None
     loss: str = ""
-    rows_of: Callable[[str], Mapping[str, str]] | None = None
     not_answered: Callable[[str, Answered], int | None] | None = None
 
     def calls_now(self, lake: Lake, answered: Answered, partitions: Sequence[str] | None = None) -> int:
@@ -90,15 +88,9 @@ class Planned:
         return self.calls[partition] if left is None else left
 
     def _is_made(self, manifest: Manifest) -> bool:
-        """Whether nothing has changed of what a committed partition was made from."""
-        if not _same(manifest.inputs, self.made_from):
-            return False
-        return self.rows_of is None or _same(manifest.inputs, self.rows_of(manifest.partition))
-
-
-def _same(recorded: Mapping[str, str], inputs: Mapping[str, str]) -> bool:
-    """Whether the inputs are what was recorded of them; what was not recorded counts as the same."""
-    return all(recorded.get(name, value) == value for name, value in inputs.items())
+        """Whether nothing has changed of what a committed partition is known to be made from."""
+        inputs = self.made_from(manifest.partition) if self.made_from else {}
+        return all(manifest.inputs.get(name, value) == value for name, value in inputs.items())
 
 
 def plan_calls(settings: Settings, lake: Lake, assets: Sequence[str] | None = None) -> list[Planned]:
@@ -176,26 +168,27 @@ class _Plan:
         if model.served_at is None:
             yield Planned(table.name, model, clips)
             return
-        made_from = {
-            "model": video_model_hash(model),
-            "prompt": settings_hash(self._settings.descriptions.prompt),
-        }
-        yield Planned(
-            table.name,
-            model,
-            clips,
-            made_from,
-            rows_of=lambda scene: {"clips": frame_hash(clips_to_describe(self._lake, scene))},
-        )
+
+        def made_from(scene: str) -> dict[str, str]:
+            return {
+                "clips": frame_hash(clips_to_describe(self._lake, scene)),
+                "model": video_model_hash(model),
+                "prompt": settings_hash(self._settings.descriptions.prompt),
+            }
+
+        yield Planned(table.name, model, clips, made_from)
 
     def _descriptions(self, track: Track) -> Iterator[Planned]:
         model = self._settings.descriptions.reconciler
         clips = {track.partition(scene): clips for scene, (clips, _) in self._clips.items()}
-        made_from = {"reconciler": teacher_hash(model, reconciliation.TASK)}
         settings = reconciled_by(self._settings, track.loss)
 
+        @lru_cache(maxsize=1)
         def testimony(partition: str) -> Testimony:
             return read_testimony(settings, self._lake, track.scene(partition))
+
+        def made_from(partition: str) -> dict[str, str]:
+            return {**testimony(partition).inputs, "reconciler": teacher_hash(model, reconciliation.TASK)}
 
         def not_answered(partition: str, answered: Answered) -> int | None:
             tables = [candidate_table(name) for name in settings.descriptions.describers]
@@ -203,38 +196,27 @@ class _Plan:
                 return None
             return _without_answer(testimony(partition).requests(model), answered)
 
-        yield Planned(
-            track.descriptions.name,
-            model,
-            clips,
-            made_from,
-            track.loss,
-            rows_of=lambda partition: testimony(partition).inputs,
-            not_answered=not_answered,
-        )
+        yield Planned(track.descriptions.name, model, clips, made_from, track.loss, not_answered)
 
     def _queries(self, track: Track) -> Iterator[Planned]:
         task = generation.TASK if track.described else generation.TASK_WITHOUT_DESCRIPTION
-        made_from = generation.query_inputs(self._settings, self._taxonomy, task)
+        beside = generation.query_inputs(self._settings, self._taxonomy, task)
         cells = {track.partition(scene): self._cells(track, scene) for scene in self._scenes}
 
+        @lru_cache(maxsize=1)
         def clips(partition: str) -> pl.DataFrame:
             return generation.training_clips(self._lake, partition, track)
+
+        def made_from(partition: str) -> dict[str, str]:
+            return {"descriptions": frame_hash(clips(partition)), **beside}
 
         def not_answered(partition: str, answered: Answered) -> int | None:
             if self._lake.manifest(track.descriptions.name, partition) is None:
                 return None
             return self._cells_without_answer(track, partition, clips(partition), answered)
 
-        yield Planned(
-            track.queries.name,
-            self._settings.queries.asker,
-            cells,
-            made_from,
-            track.loss,
-            rows_of=lambda partition: {"descriptions": frame_hash(clips(partition))},
-            not_answered=not_answered,
-        )
+        asker = self._settings.queries.asker
+        yield Planned(track.queries.name, asker, cells, made_from, track.loss, not_answered)
 
     def _cells_without_answer(
         self, track: Track, partition: str, clips: pl.DataFrame, answered: Answered
@@ -266,13 +248,22 @@ class _Plan:
         task = responses.TASK if track.described else responses.TASK_WITHOUT_DESCRIPTION
         asked = {track.partition(scene): self._asked(track, scene) for scene in self._scenes}
         preferences = self._settings.preferences
-        made_from = responses.chosen_inputs(preferences, task, self._taxonomy)
+        unaligned = responses.unaligned_model(preferences)
 
+        @lru_cache(maxsize=1)
         def queries(partition: str) -> pl.DataFrame:
             return responses.queries_to_answer(self._lake, partition, track)
 
-        def rows_of(partition: str) -> dict[str, str]:
-            return {"queries": frame_hash(queries(partition))}
+        @cache
+        def of_queries(partition: str) -> str:
+            return frame_hash(queries(partition))
+
+        def chosen_from(partition: str) -> dict[str, str]:
+            beside = responses.chosen_inputs(preferences, task, self._taxonomy)
+            return {"queries": of_queries(partition), **beside}
+
+        def rejected_from(partition: str) -> dict[str, str]:
+            return {"queries": of_queries(partition), **responses.rejected_inputs(preferences)}
 
         def not_answered(partition: str, answered: Answered) -> int | None:
             if self._lake.manifest(track.queries.name, partition) is None:
@@ -281,21 +272,9 @@ class _Plan:
             asked = (responses.chosen_request(query, task, preferences, self._taxonomy) for query in rows)
             return _without_answer(asked, answered)
 
-        yield Planned(
-            track.pairs.name,
-            preferences.responder,
-            asked,
-            made_from,
-            track.loss,
-            rows_of,
-            not_answered,
-        )
-        unaligned = responses.unaligned_model(preferences)
-        if unaligned.served_at is None:
-            yield Planned(track.pairs.name, unaligned, asked, loss=track.loss)
-        else:
-            made_from = responses.rejected_inputs(preferences)
-            yield Planned(track.pairs.name, unaligned, asked, made_from, track.loss, rows_of)
+        responder, is_own = preferences.responder, unaligned.served_at is None
+        yield Planned(track.pairs.name, responder, asked, chosen_from, track.loss, not_answered)
+        yield Planned(track.pairs.name, unaligned, asked, None if is_own else rejected_from, track.loss)
 
     def _own_style(self) -> Iterator[Planned]:
         samples = self._settings.preferences.own_style.samples
@@ -373,21 +352,28 @@ class _Plan:
         """By every judge that is heard and is a model."""
         for benchmark in self._settings.evaluation.benchmarks:
             panel = open_panel(self._settings, benchmark)
-            made_from = {"judges": panel_identity(panel)}
+            made_from = self._judged_from(panel)
             calls = {
                 f"{system}|{benchmark}": self._answers_of(system, benchmark)
                 for system in self._settings.systems
             }
             for judge in _judges(panel):
-                yield Planned(BENCHMARK_SCORES.name, judge, calls, made_from, rows_of=self._judged)
+                yield Planned(BENCHMARK_SCORES.name, judge, calls, made_from)
 
-    def _judged(self, partition: str) -> dict[str, str]:
-        system, benchmark = partition.split("|")
-        needed = ((BENCHMARK_RESPONSES.name, partition), (benchmark_table(benchmark).name, WHOLE))
-        manifests = [self._lake.manifest(*each) for each in needed]
-        if any(manifest is None or not manifest.rows for manifest in manifests):
-            return {}
-        return {"responses": frame_hash(answers_to_judge(self._lake, system, benchmark))}
+    def _judged_from(self, panel: Panel) -> Callable[[str], dict[str, str]]:
+        judges = panel_identity(panel)
+
+        @cache  # for every judge of the panel
+        def made_from(partition: str) -> dict[str, str]:
+            benchmark = partition.partition("|")[2]
+            needed = ((BENCHMARK_RESPONSES.name, partition), (benchmark_table(benchmark).name, WHOLE))
+            manifests = [self._lake.manifest(*each) for each in needed]
+            if any(manifest is None or not manifest.rows for manifest in manifests):
+                return {"judges": judges}
+            answers = answers_to_judge(self._lake, partition, read_items(self._lake, benchmark))
+            return {"responses": frame_hash(answers), "judges": judges}
+
+        return made_from
 
     def _answers_of(self, system: str, benchmark: str) -> int:
         """Every item once a seed, and those of the modality test with three more kinds of video."""
@@ -403,7 +389,7 @@ class _Plan:
         panel = open_panel(self._settings)
         made_from = {"judges": panel_identity(panel)}
         for judge in _judges(panel):
-            yield Planned(JUDGE_VALIDATION.name, judge, {WHOLE: len(load_suite())}, made_from)
+            yield Planned(JUDGE_VALIDATION.name, judge, {WHOLE: len(load_suite())}, lambda _: made_from)
 
     def _rows(self, asset: str, partition: str, otherwise: int) -> int:
         """Rows of a committed partition, else what is expected of it."""

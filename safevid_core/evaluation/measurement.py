@@ -207,6 +207,8 @@ class Measurement:
     @cached_property
     def _category_samples(self) -> dict[str, dict[str, dict[tuple[str, str], Sample]]]:
         """System -> column -> (category, metric) -> values, before and after."""
+        is_mmbench = self.benchmark == mmbench_video.NAME
+        kinds = mmbench_video.questions_by_kind(self.items) if is_mmbench else {}
         found: dict[str, dict[str, dict[tuple[str, str], Sample]]] = {}
         for system in (each.name for each in (self.before, self.after) if each is not None):
             found[system] = {
@@ -214,11 +216,10 @@ class Measurement:
                 for column in CATEGORY_COLUMNS
             }
             score = self.samples[system]["mmbench_score"]
-            if self.benchmark == mmbench_video.NAME and score.frame.height:
-                for kind in mmbench_video.KINDS:
-                    questions = mmbench_video.questions_by(self.items, kind)
+            if score.frame.height:
+                for kind, names in kinds.items():
                     found[system][kind] = {
-                        (name, "mmbench_score"): score.of(ids) for name, ids in questions.items()
+                        (name, "mmbench_score"): score.of(ids) for name, ids in names.items()
                     }
         return found
 

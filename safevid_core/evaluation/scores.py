@@ -97,7 +97,7 @@ def make_benchmark_scores(
     release = str(items["release"][0])
     answers = release_of(lake, BENCHMARK_RESPONSES.name, partition)
     refuse_other_release(benchmark, {"the benchmark": release, f"the answers of {system}": answers})
-    answered = answers_to_judge(lake, system, benchmark)
+    answered = answers_to_judge(lake, partition, items)
 
     def compute() -> StageRows:
         rows = with_shown(answered.to_dicts(), items)
@@ -111,15 +111,11 @@ def make_benchmark_scores(
     return run_stage(lake, BENCHMARK_SCORES, partition, inputs, answered["response_id"].to_list(), compute)
 
 
-def answers_to_judge(lake: Lake, system: str, benchmark: str) -> pl.DataFrame:
-    """A system's answers, by id, with what the verdicts rest on of their items.
-
-    Raises:
-        EvaluationError: If the benchmark is not committed.
-    """
-    responses = lake.read(BENCHMARK_RESPONSES, f"{system}|{benchmark}").select(_ANSWERED).sort("response_id")
-    items = read_items(lake, benchmark).select("item_id", *_OF_ITEM)
-    return responses.join(items, on="item_id", how="left", maintain_order="left")
+def answers_to_judge(lake: Lake, partition: str, items: pl.DataFrame) -> pl.DataFrame:
+    """A system's answers to a benchmark's items, by id, with what the verdicts rest on of the items."""
+    responses = lake.read(BENCHMARK_RESPONSES, partition).select(_ANSWERED).sort("response_id")
+    of_items = items.select("item_id", *_OF_ITEM)
+    return responses.join(of_items, on="item_id", how="left", maintain_order="left")
 
 
 def panel_identity(panel: Panel) -> str:

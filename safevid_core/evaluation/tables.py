@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from safevid_core.evaluation.bars import HELPFUL_MARGIN
-from safevid_core.evaluation.benchmarks import mmbench_video
 from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
 from safevid_core.evaluation.browser import rows_link
 from safevid_core.evaluation.measurement import CATEGORY_COLUMNS, COUNTED_OVER_ALL, RATES, Measurement
@@ -302,6 +301,8 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
     for column, title in _COLUMN_TITLES.items():
         mine = [c for c in measured.categories if c.column == column]
         metrics = [metric for metric in COUNTED_OVER_ALL if any(c.metric == metric for c in mine)]
+        is_of_rows = column in CATEGORY_COLUMNS  # others are a benchmark's own, and as it lists them
+        categories = list(dict.fromkeys(c.category for c in mine))
         rows = [
             HeatRow(
                 name=names.get(category, category.replace("_", " ")),
@@ -315,7 +316,7 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
                                 wants=WANTS[metric],
                                 category=f"{column}:{category}",
                             )
-                            if column in CATEGORY_COLUMNS
+                            if is_of_rows
                             else None,
                         )
                         for system in systems
@@ -324,14 +325,8 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
                 ],
                 changes=[changed.get((column, category, metric)) for metric in metrics],
             )
-            for category in _in_order(column, {c.category for c in mine})
+            for category in (sorted(categories) if is_of_rows else categories)
         ]
         if rows:
             tables.append(HeatTable(title, metrics, rows))
     return tables
-
-
-def _in_order(column: str, categories: set[str]) -> list[str]:
-    """By name; MMBench-Video's own as the benchmark lists them."""
-    listed = mmbench_video.KINDS.get(column, ())
-    return sorted(categories, key=lambda each: (listed.index(each) if each in listed else 0, each))

@@ -268,6 +268,17 @@ def gradient_checkpointing(model: Any) -> Iterator[None]:
         model.gradient_checkpointing_disable()
 
 
+def largest_relative_of_checkpointed_turns(subject: Subject, way: Way) -> float:
+    """Of the gradients of `SOME` in several turns under gradient checkpointing, against padded rows."""
+    pairs = subject.pairs(SOME)
+    true = padded(subject.trainer, subject.store, pairs)
+    limit = subject.templates[0].video_end + 12
+    with gradient_checkpointing(subject.trainer.model):
+        found, turns = stepped(subject.trainer, subject.store, pairs, limit, way)
+    assert turns > 1
+    return largest_relative(found, true.gradients)
+
+
 def one_wrong_position(batch: dict[str, Any]) -> None:
     forest = batch["forest"]
     positions = forest.position_ids.clone()

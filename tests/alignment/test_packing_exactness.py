@@ -23,8 +23,8 @@ from tests.alignment.exactness import (
     collating,
     few,
     forest_batch,
-    gradient_checkpointing,
     largest_relative,
+    largest_relative_of_checkpointed_turns,
     one_leaked_cell,
     packed,
     padded,
@@ -104,14 +104,7 @@ def test_turns_over_one_trunk_have_the_gradients_of_padded_rows(
 
 
 def test_turns_under_gradient_checkpointing(subjects: Subjects) -> None:
-    subject = subjects("llava_next_video")
-    pairs = subject.pairs(SOME)
-    true = padded(subject.trainer, subject.store, pairs)
-    limit = subject.templates[0].video_end + 12
-    with gradient_checkpointing(subject.trainer.model):
-        found, turns = stepped(subject.trainer, subject.store, pairs, limit, "segments")
-    assert turns > 1
-    assert largest_relative(found, true.gradients) < EXACT
+    assert largest_relative_of_checkpointed_turns(subjects("llava_next_video"), "segments") < EXACT
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -69,7 +69,7 @@ ABILITY_NAMES: Mapping[str, str] = {
 }
 _ABILITY_OF = {dimension: ability for ability, under in ABILITIES.items() for dimension in under}
 _HALF_OF = {ability: half for half, under in HALVES.items() for ability in under}
-# What scores are told by -> its names, each half before its abilities.
+# What scores are told by -> its names, as they are listed: each half before its abilities.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "ability": tuple(name for half, under in HALVES.items() for name in (half, *under)),
     "dimension": tuple(_ABILITY_OF),
@@ -96,23 +96,25 @@ def halves_of(dimensions: Iterable[str]) -> tuple[str, ...]:
     return tuple(half for half in HALVES if half in found)
 
 
-def questions_by(items: pl.DataFrame, kind: str) -> dict[str, set[str]]:
-    """The ids of the questions that count towards each name of a kind, in the benchmark's order.
+def questions_by_kind(items: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
+    """Kind -> name -> the ids of the questions that count towards it; both as `KINDS` lists them.
 
     A question counts once towards each of its dimensions, each ability of these, and each half of those, so
     that the names share questions. VLMEvalKit counts alike.
 
     Args:
         items: The benchmark's; columns `item_id, options`.
-        kind: `ability`, the halves among them, or `dimension`.
     """
-    found: dict[str, set[str]] = {name: set() for name in KINDS[kind]}
+    found: dict[str, dict[str, list[str]]] = {
+        kind: {name: [] for name in names} for kind, names in KINDS.items()
+    }
     for item_id, options in items.select("item_id", "options").iter_rows():
         told = json.loads(options)
-        names = told["dimensions"] if kind == "dimension" else [*told["halves"], *told["abilities"]]
-        for name in names:
-            found[name].add(item_id)
-    return {name: ids for name, ids in found.items() if ids}
+        for name in (*told["halves"], *told["abilities"]):
+            found["ability"][name].append(item_id)
+        for name in told["dimensions"]:
+            found["dimension"][name].append(item_id)
+    return {kind: {name: ids for name, ids in of.items() if ids} for kind, of in found.items()}
 
 
 def parse_dimensions(text: str) -> tuple[str, ...]:
