@@ -56,7 +56,7 @@ def picture_asset_graph(browser: Browser) -> None:
         page.wait_for_timeout(5_000)
         page.keyboard.press("Alt+KeyE")
         page.wait_for_timeout(8_000)
-        clip = {"x": 550, "y": 300, "width": 1930, "height": 2130}
+        clip = {"x": 555, "y": 250, "width": 1945, "height": 2250}
         page.screenshot(path=OUT / "asset_graph.png", clip=clip)
     finally:
         os.killpg(server.pid, signal.SIGTERM)

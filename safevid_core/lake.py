@@ -11,12 +11,14 @@ A run that is killed leaves the old manifest or the new one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,13 +28,30 @@ from urllib.parse import quote, unquote
 
 import polars as pl
 
-from safevid_core.records import OUTCOME_SCHEMA, OUTCOMES, StageRows, Table, content_id
+from safevid_core.records import OUTCOME_SCHEMA, OUTCOMES, READ_AGAIN, StageRows, Table, content_id
 
 WHOLE = "all"  # the partition of a table that has none
 
 
 class LakeError(RuntimeError):
     """A lake that cannot be used, or a stage whose rows do not add up."""
+
+
+class NothingMade(LakeError):
+    """A stage that made nothing: no clip can be used, or a model answers nothing; the message says why."""
+
+
+class NotCurrentError(LakeError):
+    """What a lake that only looks says of a partition that is to be made.
+
+    Attributes:
+        fingerprint: What the partition would carry. That of the committed one where only unanswered
+            questions or unread files are left.
+    """
+
+    def __init__(self, asset: str, partition: str, fingerprint: str) -> None:
+        super().__init__(f"{asset}[{partition}] is to be made")
+        self.asset, self.partition, self.fingerprint = asset, partition, fingerprint
 
 
 @dataclass(frozen=True)
@@ -70,13 +89,18 @@ class Lake:
         profile: Stamped on every row as column `profile`.
         retry_failed: Whether a partition with answers of no use is made again, as
             `models.retry_failed` asks for. Defaults to False.
+        only_look: Whether :func:`run_stage` raises :class:`NotCurrentError` in place of making what is not
+            current. Defaults to False.
 
     Raises:
         LakeError: If the root cannot be created or written to.
     """
 
-    def __init__(self, root: Path, profile: str, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self, root: Path, profile: str, *, retry_failed: bool = False, only_look: bool = False
+    ) -> None:
         self.retry_failed = retry_failed
+        self.only_look = only_look
         self.root = Path(root).absolute()
         self.profile = profile
         try:
@@ -144,6 +168,50 @@ class Lake:
         """Write one partition: data under names of their own, then the manifest that points at them."""
         folder = self.folder(table.name, partition)
         folder.mkdir(parents=True, exist_ok=True)
+        manifest = self._write_data(folder, table, partition, stage, fingerprint, inputs, seconds)
+        before = self.manifest(table.name, partition)
+        write_atomically(folder / "manifest.json", json.dumps(asdict(manifest), indent=1).encode())
+        if before is not None:
+            for old in set(before.files.values()) - set(manifest.files.values()):
+                (folder / old).unlink(missing_ok=True)
+        return manifest
+
+    def commit_once(
+        self, table: Table, partition: str, stage: StageRows, inputs: Mapping[str, str]
+    ) -> Manifest | None:
+        """Write a partition that is never written again; None where it is there already.
+
+        Of two processes that try at once one succeeds: the finished folder is moved to its place, which no
+        file system does over a folder that holds anything.
+        """
+        folder = self.folder(table.name, partition)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with self.new_directory(table.name) as scratch:
+            manifest = self._write_data(scratch, table, partition, stage, "", inputs, 0.0)
+            write_atomically(scratch / "manifest.json", json.dumps(asdict(manifest), indent=1).encode())
+            scratch.chmod(0o755)  # mkdtemp's 0700 would hide it from the other users of a server
+            for place in (*scratch.iterdir(), scratch):
+                _sync(place)
+            try:
+                scratch.rename(folder)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    return None
+                raise
+        _sync(folder.parent)
+        return manifest
+
+    def _write_data(
+        self,
+        folder: Path,
+        table: Table,
+        partition: str,
+        stage: StageRows,
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        seconds: float,
+    ) -> Manifest:
+        """Rows and outcomes as files in a folder, and the manifest that is to point at them."""
         rows = stage.rows.select(table.schema.names()).sort(table.key)
         rows = rows.with_columns(pl.lit(self.profile).alias("profile"))
         outcomes = stage.outcome_frame().sort("input_id")
@@ -153,7 +221,7 @@ class Lake:
         _write_parquet(rows, folder / files["rows"])
         _write_parquet(outcomes, folder / files["outcomes"])
         counts = dict(outcomes.group_by("outcome").len().iter_rows())
-        manifest = Manifest(
+        return Manifest(
             asset=table.name,
             partition=partition,
             profile=self.profile,
@@ -167,12 +235,6 @@ class Lake:
             seconds=seconds,
             committed_at=time.time(),
         )
-        before = self.manifest(table.name, partition)
-        write_atomically(folder / "manifest.json", json.dumps(asdict(manifest), indent=1).encode())
-        if before is not None:
-            for old in set(before.files.values()) - set(files.values()):
-                (folder / old).unlink(missing_ok=True)
-        return manifest
 
     @contextmanager
     def new_directory(self, kind: str) -> Iterator[Path]:
@@ -201,37 +263,60 @@ def run_stage(
     inputs: Mapping[str, str],
     input_ids: Sequence[str] | Callable[[], Sequence[str]],
     compute: Callable[[], StageRows],
+    *,
+    needs_rows: bool = False,
 ) -> StageReport:
     """Commit a stage's rows unless the same inputs already gave the partition that is there.
 
-    A partition in which questions went unanswered, because a provider was down, is made again all the same:
-    the ledger has the other answers.
+    A partition in which questions went unanswered, because a provider was down, or files unread, because a
+    share was, is made again all the same: the ledger has the other answers.
 
     Args:
         inputs: What the rows depend on, by name: hashes of input rows, settings, model revisions.
         input_ids: The ids that must each have exactly one outcome.
         compute: Called only when something changed.
+        needs_rows: Whether a stage without a single row has failed. One that asks models has failed in any
+            case if every input failed: its model is dead, or answers nothing that can be used.
 
     Raises:
+        NothingMade: If the stage has failed so. Nothing is committed, and the next run tries again.
         LakeError: If an input id has no outcome or two, an outcome names no input, a key repeats, or a
             row's parent did not end `ok`.
+        NotCurrentError: If something changed and the lake only looks.
     """
     started = time.monotonic()
     fingerprint = stage_fingerprint(lake, table, inputs)
     current = lake.manifest(table.name, partition)
     if current is not None and current.fingerprint == fingerprint and not to_be_asked_again(lake, current):
         return StageReport(current, False, time.monotonic() - started)
+    if lake.only_look:
+        raise NotCurrentError(table.name, partition, fingerprint)
     stage = compute()
+    _refuse_nothing(table, partition, stage, needs_rows)
+    unread = sum(reason.endswith(READ_AGAIN) for _, _, reason in stage.outcomes)
+    stage.info = {**stage.info, **({"unread": unread} if unread else {})}
     check_conservation(table, stage, input_ids() if callable(input_ids) else input_ids)
     seconds = time.monotonic() - started
     manifest = lake.commit(table, partition, stage, fingerprint, inputs, seconds)
     return StageReport(manifest, True, time.monotonic() - started)
 
 
+def _refuse_nothing(table: Table, partition: str, stage: StageRows, needs_rows: bool) -> None:
+    """Fail a stage that made nothing where it should have, with the reasons that its inputs ended with."""
+    asks_models = "unanswered" in stage.info  # as models.teacher.spend_info has it
+    all_failed = bool(stage.outcomes) and all(outcome == "failed" for _, outcome, _ in stage.outcomes)
+    if not (asks_models and all_failed) and not (needs_rows and stage.rows.is_empty()):
+        return
+    told = Counter(reason for _, _, reason in stage.outcomes).most_common(3)
+    reasons = "; ".join(f"{reason} (x{number})" for reason, number in told) or "it was given none"
+    where = "" if partition == WHOLE else f" of {partition}"
+    raise NothingMade(f"{table.name}: none of {len(stage.outcomes)} inputs{where} gave a row: {reasons}")
+
+
 def to_be_asked_again(lake: Lake, manifest: Manifest) -> int:
-    """Questions for which a partition is made again though nothing that it is made from has changed."""
+    """Questions and files for which a partition is made again though nothing that it is made from changed."""
     unusable = manifest.info.get("unusable", 0) if lake.retry_failed else 0
-    return int(manifest.info.get("unanswered", 0) + unusable)
+    return int(manifest.info.get("unanswered", 0) + manifest.info.get("unread", 0) + unusable)
 
 
 def stage_fingerprint(lake: Lake, table: Table, inputs: Mapping[str, str]) -> str:
@@ -327,6 +412,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or a folder's names to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write_parquet(frame: pl.DataFrame, path: Path) -> None:

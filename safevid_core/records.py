@@ -16,6 +16,10 @@ import polars as pl
 Outcome = Literal["ok", "filtered", "failed", "undecidable"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "filtered", "failed", "undecidable")
 
+# The end of a reason that says nothing of the row: what it needs could not be read for a reason of the
+# moment, such as a share that was down. The next run makes the partition again.
+READ_AGAIN = "(a reason of the moment: the next run reads it again)"
+
 OUTCOME_SCHEMA = pl.Schema({"input_id": pl.String, "outcome": pl.String, "reason": pl.String})
 
 
@@ -80,7 +84,8 @@ def _schema(**columns: Any) -> pl.Schema:
 
 _S, _F, _I, _B = pl.String, pl.Float64, pl.Int64, pl.Boolean
 
-# `source_row` names the file or manifest line that was read; `path` where its bytes are.
+# `source_row` names the file or manifest line that was read; `path` where its bytes are. `use` is method, or
+# describe for a clip that neither trains nor is measured.
 CLIP_MANIFEST = Table(
     "clip_manifest",
     "clip_id",
@@ -88,23 +93,43 @@ CLIP_MANIFEST = Table(
     _schema(
         clip_id=_S, source_row=_S, source_id=_S, path=_S, media_sha256=_S, start_s=_F, end_s=_F,
         duration_s=_F, fps=_F, width=_I, height=_I, frames=_I, codec=_S, origin=_S, file_name=_S,
-        licence=_S, caption=_S, scene_hint=_S, twin_group=_S,
+        licence=_S, caption=_S, scene_hint=_S, twin_group=_S, use=_S,
     ),
     volatile=("path", "source_row"),
 )  # fmt: skip
+# `near_copies` are the clips that show the same pictures, whatever they are joined with; `near_copy_of` is
+# the first of all that hang together by such pairs.
 SCENE_ASSIGNMENTS = Table(
     "scene_assignments",
     "clip_id",
     "clip_id",
     _schema(
         clip_id=_S, source_id=_S, twin_group=_S, scene=_S, scene_score=_F, scene_margin=_F, low_margin=_B,
-        near_copy_of=_S, embedding=pl.List(pl.Float32), embedder=_S, scenes_hash=_S,
+        near_copy_of=_S, near_copies=pl.List(pl.String), embedding=pl.List(pl.Float32), embedder=_S,
+        scenes_hash=_S,
     ),
 )  # fmt: skip
-# `group_id` joins what must stay on one side: one source video, its near copies, its twins.
+# `group_id` is the group with which a side was decided: one source video, its near copies, its twins.
+# `near_copy_of` is the clip that stands for this one in the corpus.
 CORPUS_SPLIT = Table(
-    "corpus_split", "clip_id", "clip_id", _schema(clip_id=_S, source_id=_S, group_id=_S, split=_S)
+    "corpus_split",
+    "clip_id",
+    "clip_id",
+    _schema(clip_id=_S, source_id=_S, group_id=_S, split=_S, near_copy_of=_S),
 )
+# Which side each source video is on, for ever: numbered partitions that are written once. A clip has a row
+# for every source, file and twin group that it was seen with. `benchmark_fraction` is null where the side is
+# not by the hash but that of a group that was decided before, or of an earlier table.
+DECIDED_SIDES = Table(
+    "decided_sides",
+    "decision_id",
+    "clip_id",
+    _schema(
+        decision_id=_S, clip_id=_S, source_id=_S, media_sha256=_S, start_s=_F, end_s=_F, twin_group=_S,
+        group_id=_S, split=_S, why=_S, benchmark_fraction=_F, decided_at=_S,
+    ),
+    volatile=("decided_at",),
+)  # fmt: skip
 VIDEO_CORPUS = Table(
     "video_corpus",
     "clip_id",
@@ -123,7 +148,7 @@ CANDIDATE_SCHEMA = _schema(
 
 def candidate_table(describer: str) -> Table:
     """The candidate descriptions of one describer; `measurements` is JSON, the signal describer's only."""
-    return Table(f"{describer}_descriptions", "description_id", "clip_id", CANDIDATE_SCHEMA)
+    return Table(f"{describer}_descriptions", "description_id", "clip_id", CANDIDATE_SCHEMA, version="2")
 
 
 SIGNAL_DESCRIPTIONS = candidate_table("signal")
@@ -139,7 +164,7 @@ DESCRIPTIONS = Table(
         end_s=_F, origin=_S, text=_S, claims=_S, dropped=_S, agreement=_F, coverage=_F, contradiction=_F,
         witnesses=pl.List(pl.String), model=_S, revision=_S, request_key=_S,
     ),
-    version="2",
+    version="3",
 )  # fmt: skip
 # `rule` says what a safe answer to this query must do; `expectation` is refuse, correct or answer.
 QUERY_COLUMNS: dict[str, Any] = {
@@ -149,7 +174,7 @@ QUERY_COLUMNS: dict[str, Any] = {
     "mirrored_from": _S, "taxonomy_hash": _S, "model": _S, "revision": _S, "request_key": _S,
 }  # fmt: skip
 TAXONOMY_QUERIES = Table(
-    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS})
+    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS}), version="2"
 )
 PAIRS = Table(
     "safevid_350k_pairs",
@@ -161,6 +186,7 @@ PAIRS = Table(
         rejected=_S, chosen_model=_S, chosen_request_key=_S, rejected_model=_S, rejected_system=_S,
         rejected_request_key=_S, taxonomy_hash=_S,
     ),
+    version="2",
 )  # fmt: skip
 RELEASE = Table(
     "safevid_350k_release", "pair_id", "pair_id", pl.Schema([*PAIRS.schema.items(), ("release", _S)])
@@ -172,6 +198,7 @@ OWN_STYLE_ANSWERS = Table(
     "pair_id",
     "pair_id",
     _schema(pair_id=_S, scene=_S, chosen=_S, sound=_I, overlap=_F, model=_S, system=_S, request_key=_S),
+    version="2",
 )
 # Queries and pairs that were made without descriptions, for the arm that trains on them alone.
 QUERIES_WITHOUT_DESCRIPTIONS = replace(TAXONOMY_QUERIES, name="queries_without_descriptions")
@@ -256,8 +283,9 @@ BENCHMARK_RESPONSES = Table(
     _schema(
         response_id=_S, request_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I,
         variant=_S, clip_id=_S, media_sha256=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S,
-        style=_S, query=_S, rule=_S, explicit=_B, text=_S, model=_S, settings=_S, request_key=_S,
+        style=_S, query=_S, rule=_S, explicit=_B, text=_S, cut=_B, model=_S, settings=_S, request_key=_S,
     ),
+    version="2",
 )  # fmt: skip
 # `expected` is what the judge holds a safe answer must do: refuse, correct or answer; `refused` is null
 # where no judge says. `panel` names the judges whose majority this row is; `score` is the first one's own.
@@ -270,10 +298,10 @@ BENCHMARK_SCORES = Table(
     _schema(
         response_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I, variant=_S,
         clip_id=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S, style=_S, explicit=_B, query=_S,
-        outcome=_S, expected=_S, success=_B, refused=_B, reason=_S, score=_F, verdicts=_S, panel=_S,
+        cut=_B, outcome=_S, expected=_S, success=_B, refused=_B, reason=_S, score=_F, verdicts=_S, panel=_S,
         judge=_S, judge_revision=_S, request_key=_S,
     ),
-    version="2",
+    version="3",
 )  # fmt: skip
 # How far each judge can be trusted. `source` is suite (fixed adversarial cases) or people (a labelled
 # sample); `measure` is share_right, agreement, kappa or alpha, over the cases or labels of one `category`.
@@ -286,6 +314,16 @@ JUDGE_VALIDATION = Table(
     _schema(
         validation_id=_S, judge=_S, model=_S, revision=_S, version=_S, sees=_S, source=_S, measure=_S,
         category=_S, n=_I, undecidable=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S,
+    ),
+)  # fmt: skip
+# What was said of each video that a person brought, `source_row` being its file or manifest line.
+VIDEO_REPORT = Table(
+    "video_report",
+    "source_row",
+    "source_row",
+    _schema(
+        source_row=_S, clip_id=_S, file=_S, scene=_S, split=_S, text=_S, said=_S, queries=_I, pairs=_I,
+        stopped_at=_S, why=_S,
     ),
 )  # fmt: skip
 SCORECARD = Table(

@@ -28,12 +28,19 @@ PACKAGE = Path(__file__).parent
 RESERVED_VARIABLES = ("SAFEVID_PROFILE", "SAFEVID_SETTINGS", "SAFEVID_CLIPS")
 
 
+# Settings that say which server a model is asked at.
+_SERVERS = ("api_base", "served_at")
+
+
 class SettingsError(ValueError):
     """A settings file or variable that cannot be used; the message names the key and the mend."""
 
 
 class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Use = Literal["method", "describe"]
 
 
 class Source(Group):
@@ -46,6 +53,11 @@ class Source(Group):
     clips_per_scene: int = Field(18, ge=6, description="`pocket` only: clips rendered for each scene.")
     twin_groups_per_scene: int = Field(8, ge=1, description="`pocket` only: twin pairs among them.")
     licence: str = Field("unknown", description="Licence recorded for clips whose manifest names none.")
+    use: Use | None = Field(
+        None,
+        description="`method`: its clips train or are measured. `describe`: they are described and reported "
+        "on, and nothing else. None is `corpus.own_clips`, and `method` for rendered clips.",
+    )
 
 
 class Embedder(Group):
@@ -62,6 +74,11 @@ class Embedder(Group):
 class CorpusSettings(Group):
     sources: tuple[Source, ...]
     embedder: Embedder
+    own_clips: Use = Field(
+        "method",
+        description="What clips of folders and manifests are for where their source does not say. The pocket "
+        "models know rendered clips only, so the pocket profile just describes others.",
+    )
     min_seconds: float = Field(1.0, ge=0, description="Shorter clips are filtered (ours).")
     max_seconds: float = Field(120.0, gt=0, description="Longer clips are filtered (ours).")
     min_side: int = Field(32, ge=1, description="Clips with a smaller side, in pixels, are filtered (ours).")
@@ -78,7 +95,10 @@ class CorpusSettings(Group):
     )
     target_clips: int = Field(12_377, ge=1, description="Clips in the corpus (section 3.1).")
     benchmark_fraction: float = Field(
-        0.5, gt=0, lt=1, description="Share of source videos kept for benchmarks (ours)."
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of source videos kept for benchmarks, of those not decided yet (ours).",
     )
 
 
@@ -149,6 +169,9 @@ class ModelTerms(Group):
         None, ge=0, description="Price of a million tokens read; None is litellm's price list."
     )
     usd_per_million_out: float | None = Field(None, ge=0, description="Of a million tokens written.")
+    tokens_per_image: int | None = Field(
+        None, ge=0, description="The most that one image counts; None is by a list of ours."
+    )
     batch: bool = Field(False, description="Ask through batch files: half the price, up to a day's wait.")
     batch_price: float = Field(0.5, ge=0, le=1, description="Share of the price that batch files cost.")
 
@@ -178,6 +201,11 @@ class GatewaySettings(Group):
         10, ge=1, description="Faults in a row after which a provider is taken for down (ours)."
     )
     breaker_wait_s: float = Field(30.0, gt=0, description="Between two probes of a provider that is down.")
+    lease_s: float = Field(
+        20.0,
+        gt=0,
+        description="Seconds after which what a killed run was asking may be asked by another (ours).",
+    )
     progress_s: float = Field(30.0, gt=0, description="Seconds between two lines of progress in the log.")
     batch_poll_s: float = Field(60.0, gt=0, description="Seconds between two looks at a batch.")
 
@@ -482,6 +510,15 @@ class EvaluationSettings(Group):
     promotion: PromotionSettings = PromotionSettings.model_validate({})
 
 
+class AutomationSettings(Group):
+    retry_minutes: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long the sensor `changed_scenes` waits before it asks for the same again, once two "
+        "runs in a row left a scene as it was: failed, cancelled, or with questions unanswered.",
+    )
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with :func:`load_settings`."""
 
@@ -499,6 +536,7 @@ class Settings(BaseSettings):
     preferences: PreferenceSettings
     alignment: AlignmentSettings
     evaluation: EvaluationSettings
+    automation: AutomationSettings = AutomationSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -600,14 +638,30 @@ def _read_profile(file: Path) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping; lists and scalars are replaced whole."""
+    """`above` laid over `below`, mapping by mapping; lists and scalars are replaced whole.
+
+    A key belongs to the server that it was named for: where `above` names another (`api_base`, `served_at`,
+    none in place of one, or a model of another provider), the key of `below` does not go there. Name the key
+    beside the server.
+    """
     out = dict(below)
+    if _names_a_server(below, above):
+        out.pop("api_key_env", None)
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
             out[key] = merge(out[key], value)
         else:
             out[key] = value
     return out
+
+
+def _names_a_server(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    named = [name for name in _SERVERS if name in above]
+    if any(above[name] is not None or below.get(name) is not None for name in named):
+        return True
+    one, other = str(below.get("model") or ""), str(above.get("model") or "")
+    behind_one = any(below.get(name) is not None for name in _SERVERS)
+    return "/" in other and not behind_one and one.partition("/")[0] != other.partition("/")[0]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -17,10 +17,11 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safevid_core.lake import Lake, LakeError
 from safevid_core.settings import LOSSES, Settings, SettingsError, load_settings
@@ -72,6 +73,13 @@ def serve(host: str, port: int) -> int:
             probe.bind((host, port))
         except OSError:
             raise LaunchError(f"port {port} is taken; try `make ui PORT={port + 1}`") from None
+    import dagster as dg
+
+    from safevid_dagster.living import bury, working
+
+    with dg.DagsterInstance.get() as instance:
+        for line in (*bury(instance), *working(instance)):
+            print(line, flush=True)
     print(f"SafeVid's assets: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     dagster = Path(sys.executable).with_name("dagster")
     workspace = PROJECT / "workspace.yaml"
@@ -103,6 +111,7 @@ def steps(settings: Settings) -> Iterator[Step]:
         yield Step(audit)
     for asset in ("taxonomy_queries", "safevid_350k_pairs"):
         yield Step(asset, scenes)
+    yield Step("video_report")
     yield Step("safevid_350k_release")
     yield Step("preference_style_audit")
     arms = {settings.alignment.policies[name].trained_on for name in settings.alignment.trained}
@@ -144,6 +153,7 @@ def demo(settings: Settings, home: Path) -> int:
         warnings.filterwarnings("ignore", category=category)
 
     from safevid_dagster.definitions import defs
+    from safevid_dagster.living import bury, telling_of_waits
 
     definitions = defs()
     recomputed, failed, notes = 0, False, Notes()
@@ -151,11 +161,14 @@ def demo(settings: Settings, home: Path) -> int:
     with dg.DagsterInstance.get() as instance:
         plan = list(steps(settings))
         for number, step in enumerate(plan, 1):
+            for line in bury(instance):
+                print(line, flush=True)
             print(f"[{number:2}/{len(plan)}] {step.asset:32}", end="", flush=True)
-            line = run_step(definitions, instance, step)
-            print("\n      ".join([line.text, *notes.taken()]), flush=True)
-            recomputed += line.recomputed
-            if not line.succeeded:
+            with telling_of_waits(instance, lambda said: print(f"\n      {said}", end="", flush=True)):
+                done = run_step(definitions, instance, step)
+            print("\n      ".join([done.text, *notes.taken()]), flush=True)
+            recomputed += done.recomputed
+            if not done.succeeded:
                 failed = True
                 break
     if failed:
@@ -194,14 +207,35 @@ def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) ->
             f"({spend.cached} answered from the ledger), {spend.cost_usd:.2f} USD."
         )
     report = root / "reports" / "scorecard.json"
-    for cell in json.loads(report.read_text())["systems"]:
-        if cell["policy"] in settings.alignment.policies and cell["value"] is not None:
-            print(
-                f"  {cell['system']:20} {cell['metric']:22} {cell['value']:7.1%}"
-                f"  [{cell['ci_low']:.1%}, {cell['ci_high']:.1%}]  n={cell['n']}"
-            )
+    for line in headline(settings, json.loads(report.read_text())):
+        print(line)
     print(f"Took {seconds:.0f} s. Profile {settings.profile}: made by the models that profile names.")
-    print(f"  {report.with_suffix('.html')}\n  {report}\nSee every asset with `make ui`.")
+    print(f"  {report.with_suffix('.html')}\n  {report}")
+    print(f"  {report.with_name('videos.html')} (what was said about your own videos)")
+    print("See every asset with `make ui`.")
+
+
+def headline(settings: Settings, card: Mapping[str, Any]) -> Iterator[str]:
+    """The policies' figures as lines, benchmark by benchmark.
+
+    Args:
+        card: As `scorecard.json`.
+    """
+    titles = {each["benchmark"]: each["title"] for each in card["benchmarks"]}
+    for benchmark, cells in groupby(card["systems"], key=lambda cell: cell["benchmark"]):
+        shown = [c for c in cells if c["policy"] in settings.alignment.policies and c["value"] is not None]
+        if shown:
+            yield f"{titles[benchmark]}:"
+        for cell in shown:
+            value, low, high = (_told(cell["metric"], cell[name]) for name in ("value", "ci_low", "ci_high"))
+            yield f"  {cell['system']:22} {cell['metric']:22} {value:>7}  [{low}, {high}]  n={cell['n']}"
+
+
+def _told(metric: str, value: float) -> str:
+    """A rate as a percentage, a gap in signed points, a score as it is."""
+    if metric == "mmbench_score":
+        return f"{value:.2f}"
+    return f"{100 * value:+.1f}" if metric.endswith("_gap") else f"{value:.1%}"
 
 
 @dataclass(frozen=True)

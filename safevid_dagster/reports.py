@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from safevid_core.corpus.names import ClipNames
 from safevid_core.lake import Lake, StageReport
 from safevid_core.records import OUTCOMES, Table
 
@@ -48,10 +49,15 @@ def overview(reports: Mapping[str, StageReport]) -> dict[str, Any]:
 
 
 def preview(lake: Lake, table: Table, partition: str) -> str:
-    """The first rows as a Markdown table: ids, categories, outcome and first words."""
+    """The first rows as a Markdown table: ids, names of files, categories, outcome and first words."""
     rows = lake.scan(table, [partition]).head(PREVIEW_ROWS).collect()
+    shown = rows.to_dicts()
     columns = [table.key, *(name for name in SHOWN if name in rows.columns and name != table.key)]
-    return table_of(columns, ((_cell(name, row[name]) for name in columns) for row in rows.to_dicts()))
+    if "clip_id" in rows.columns:
+        names = ClipNames(lake, rows["clip_id"].drop_nulls())
+        columns.insert(1, "file")
+        shown = [{**row, "file": names(row)} for row in shown]
+    return table_of(columns, ((_cell(name, row[name]) for name in columns) for row in shown))
 
 
 def table_of(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:

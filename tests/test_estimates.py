@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from safevid_core.descriptions.reconciliation import TASK, make_descriptions
-from safevid_core.estimates import BudgetNeeded, Estimate, as_text, estimate, require_budget, total
+from safevid_core.estimates import (
+    BudgetNeeded,
+    Estimate,
+    UnknownSelection,
+    as_text,
+    estimate,
+    require_budget,
+    total,
+)
 from safevid_core.estimates.__main__ import main
 from safevid_core.estimates.plan import plan_calls
 from safevid_core.lake import Lake
@@ -258,3 +266,22 @@ def test_of_a_partition_whose_rows_changed_only_new_questions_count(
         assert (foreseen > 0) == (not set(then.items()) <= set(SEEN.items()))
         assert foreseen == kitchen.make(asset) + over
         assert kitchen.calls(asset) == 0
+
+
+def test_a_name_that_does_not_exist_is_an_error_and_no_zero(
+    settings: Callable[..., Settings],
+    lake: Lake,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UnknownSelection, match=r"no asset 'descriptons'; did you mean .*descriptions"):
+        estimate(settings(), lake, assets=["descriptons"])
+    with pytest.raises(UnknownSelection, match="no partition 'kichen'; did you mean kitchen"):
+        estimate(settings(), lake, assets=["descriptions"], partitions=["kichen"])
+    assert estimate(settings(), lake, assets=["safevid_350k_release"]) == []
+    assert as_text([]) == "these assets ask no model: 0 calls, 0.00 USD"
+    assert estimate(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
+    monkeypatch.setenv("SAFEVID_ROOT", str(settings().root))
+    assert main(["nonsense"]) == 2
+    assert "no asset 'nonsense'" in capsys.readouterr().err
+    assert main(["descriptions", "--partitions", "nowhere"]) == 2

@@ -105,3 +105,44 @@ def test_merging_replaces_lists_and_descends_into_mappings() -> None:
 def test_an_arm_that_contradicts_itself_is_refused(policy: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings("pocket", overrides={"alignment": {"policies": {"mine": policy}}})
+
+
+def test_a_server_of_ones_own_never_gets_the_profiles_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("queries:\n  asker: {model: openai/mine, api_base: 'http://127.0.0.1:1/v1'}\n")
+    monkeypatch.setenv("SAFEVID_SETTINGS", str(file))
+    asker = load_settings("paper").queries.asker
+    assert asker.api_base is not None
+    assert asker.api_key_env is None
+    assert load_settings("paper").preferences.responder.api_key_env is not None
+    file.write_text(
+        "queries:\n  asker: {model: openai/mine, api_base: 'http://127.0.0.1:1/v1', api_key_env: MINE}\n"
+    )
+    assert load_settings("paper").queries.asker.api_key_env == "MINE"
+    file.write_text("queries:\n  asker: {model: openai/other}\n")
+    assert load_settings("paper").queries.asker.api_key_env is not None
+
+
+def test_a_server_named_by_a_variable_gets_the_key_named_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEVID_QUERIES__ASKER__API_BASE", "http://127.0.0.1:1/v1")
+    assert load_settings("paper").queries.asker.api_key_env is None
+    monkeypatch.setenv("SAFEVID_QUERIES__ASKER__API_KEY_ENV", "MINE")
+    assert load_settings("paper").queries.asker.api_key_env == "MINE"
+
+
+def test_a_key_stays_with_the_provider_and_the_server_that_it_was_named_for() -> None:
+    hosted = {"model": "openai/big", "api_key_env": "THEIRS"}
+    mine = {"model": "openai/m", "api_base": "http://a", "api_key_env": "MINE"}
+    assert "api_key_env" not in merge(hosted, {"model": "anthropic/other"})
+    assert merge(hosted, {"model": "openai/small"})["api_key_env"] == "THEIRS"
+    assert merge(hosted, {"model": "xai/m", "api_key_env": "X"})["api_key_env"] == "X"
+    assert "api_key_env" not in merge(mine, {"api_base": None})
+    assert merge(mine, {"model": "hosted_vllm/m"})["api_key_env"] == "MINE"
+
+
+def test_a_served_video_model_gets_no_inherited_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    below = {"alignment": {"base": {"path": "openai/x", "api_key_env": "THEIRS", "served_at": "http://a"}}}
+    above = {"alignment": {"base": {"served_at": "http://b"}}}
+    assert merge(below, above)["alignment"]["base"] == {"path": "openai/x", "served_at": "http://b"}

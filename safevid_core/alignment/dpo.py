@@ -20,8 +20,9 @@ from safevid_core.alignment.card import model_card
 from safevid_core.alignment.data_scale import nested_sample
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
-from safevid_core.alignment.perturbations import perturb
+from safevid_core.alignment.perturbations import CLIP_COLUMNS, perturb
 from safevid_core.alignment.training_pairs import TrainingPairs, read_training_pairs
+from safevid_core.corpus.trained import write_training_clips
 from safevid_core.lake import (
     Lake,
     StageReport,
@@ -30,7 +31,7 @@ from safevid_core.lake import (
     settings_hash,
     stage_fingerprint,
 )
-from safevid_core.models.video_chat import checkpoint_identity
+from safevid_core.models.video_chat import GENERATION, checkpoint_identity
 from safevid_core.records import (
     DPO_CHECKPOINT,
     Outcome,
@@ -38,6 +39,7 @@ from safevid_core.records import (
     content_id,
 )
 from safevid_core.settings import AlignmentSettings, Policy, Settings, VideoModel
+from safevid_core.video.decoding import DECODING_REVISION
 
 # What of a pair reaches the training: its path may move, its bytes may not.
 _TRAINED_ON = (
@@ -108,7 +110,7 @@ def make_dpo_checkpoints(
     with _launched(jobs, settings.alignment, open_program) as launch:
         for plan in plans:
             compute = partial(_collect, settings, lake, plan, launch)
-            ids = plan.source.rows["pair_id"].to_list
+            ids = [*plan.source.rows["pair_id"], *plan.source.held_out]
             try:
                 report = run_stage(lake, DPO_CHECKPOINT, plan.partition, plan.inputs, ids, compute)
             except AlignmentError as error:
@@ -185,13 +187,15 @@ def _plan(
         raise AlignmentError(f"policy {name} is not trained (objective none); it has no checkpoint to make")
     source = read(policy.trained_on)
     if source.are_empty:
-        raise AlignmentError(f"policy {name}: {source.made_by} holds no pair; make it first")
+        kept = f" beside {len(source.held_out)} that a benchmark holds out" if source.held_out else ""
+        raise AlignmentError(f"policy {name}: {source.made_by} holds no pair{kept}; make it first")
     share = data_scale * source.share
     base_settings = settings.alignment.base.model_dump(mode="json", exclude=_BASE_WITHOUT_EFFECT)
     inputs = {
         "pairs": frame_hash(source.rows.select(_TRAINED_ON)),
         "base": " ".join(base),
         "base_settings": settings_hash(base_settings),
+        "inputs_of_model": f"{GENERATION} frames/{DECODING_REVISION}",
         "alignment": settings_hash(
             settings.alignment.model_dump(mode="json", exclude={*_WITHOUT_EFFECT, "base"})
         ),
@@ -207,7 +211,7 @@ def _plan(
     if policy.perturbation in ("none", "text_only"):
         largest = max(data_scale, *settings.alignment.data_scales) * source.share
         reference_pairs = nested_sample(source.rows, largest).drop_nulls("chosen")
-    run = {"base": inputs["base"], "base_settings": inputs["base_settings"]}
+    run = {name: inputs[name] for name in ("base", "base_settings", "inputs_of_model")}
     passes = settings.alignment.model_dump(mode="json", include=_REFERENCE_SETTINGS)
     features = settings_hash(run, *(["before the projector"] if settings.alignment.train_projector else []))
     reference = settings_hash(
@@ -301,11 +305,13 @@ def _launched(
         return
     with open_program() as program:
         command = [*_launcher(settings), program.module]
-        command += ["--workers", str(settings.workers), *(str(job.file) for job in jobs)]
+        command += ["--while-asked", "--workers", str(settings.workers), *(str(job.file) for job in jobs)]
         environment = {**KEEP_MEMORY, **os.environ, **program.environment}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        pipe = subprocess.PIPE  # standard input closes with this process, and the training ends
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
             try:
                 yield _Launch(process)
+                process.wait()
             except BaseException:
                 process.terminate()
                 raise
@@ -321,6 +327,7 @@ def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> St
         "cost_usd": 0.0,
         "train_s": {str(job.seed): round(r.train_s, 1) for job, r in zip(plan.jobs, results, strict=True)},
         "refused": len(results[0].refused),
+        "held_out": len(plan.source.held_out),
         "cut_answers": results[0].cut_answers,
         "warnings": _warnings(plan, results),
         **_rates(results[0]),
@@ -330,7 +337,11 @@ def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> St
 
 
 def _warnings(plan: _Plan, results: Sequence[RunResult]) -> list[str]:
-    return [
+    held_out = plan.source.held_out
+    found = (
+        [f"{len(held_out)} pairs are held out, first: {next(iter(held_out.values()))}"] if held_out else []
+    )
+    return found + [
         f"{job.name}: {text}"
         for job, result in zip(plan.jobs, results, strict=True)
         for text in result.warnings
@@ -356,6 +367,7 @@ def _keep(settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResu
     with lake.new_directory("checkpoints") as scratch:
         shutil.copytree(job.adapter, scratch, dirs_exist_ok=True)
         (scratch / "README.md").write_text(card, encoding="utf-8")
+        write_training_clips(lake, scratch, _trained_pairs(plan, result))
         checkpoint = lake.keep("checkpoints", scratch)
     return {
         "checkpoint_id": content_id(plan.partition, job.seed, checkpoint),
@@ -379,6 +391,13 @@ def _keep(settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResu
     }
 
 
+def _trained_pairs(plan: _Plan, result: RunResult) -> pl.DataFrame:
+    """The pairs that were trained on, under the clips that they are about and those that were shown."""
+    used = plan.pairs.filter(~pl.col("pair_id").is_in(list(result.refused)))
+    own = plan.source.rows.filter(pl.col("pair_id").is_in(used["pair_id"].implode()))
+    return pl.concat([frame.select(CLIP_COLUMNS) for frame in (used, own)])
+
+
 def _outcomes(plan: _Plan, result: RunResult) -> list[tuple[str, Outcome, str]]:
     trained = set(plan.pairs["pair_id"])
     outside: tuple[Outcome, str] = ("filtered", f"outside the {plan.share:.0%} sample of the release")
@@ -393,4 +412,4 @@ def _outcomes(plan: _Plan, result: RunResult) -> list[tuple[str, Outcome, str]]:
         else:
             outcome, reason = lacking if pair_id in plan.sampled else outside
         found.append((pair_id, outcome, reason))
-    return found
+    return found + [(pair_id, "filtered", reason) for pair_id, reason in plan.source.held_out.items()]

@@ -74,6 +74,8 @@ def encode_pairs(
 ) -> EncodedPairs:
     """Token ids of every pair that can be trained on, in the rows' order; their clips go into `store`.
 
+    A video that cannot be read for a reason of the moment raises its `VideoError`.
+
     A prompt's ids are those that generation sees, for both go through
     :func:`~safevid_core.models.families.build_inputs`. Refused are pairs without a decodable video, and
     pairs with more than `max_length` tokens once their answers were cut to `max_answer_tokens`.
@@ -90,6 +92,8 @@ def encode_pairs(
         try:
             frames = _decode(group.row(0, named=True), settings.base) if show_video else None
         except VideoError as error:
+            if error.of_the_moment:  # training without the pair would keep the moment as a fact
+                raise
             for pair_id in group["pair_id"]:
                 refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")
             continue

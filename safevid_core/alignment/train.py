@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,14 +85,27 @@ def main(arguments: Sequence[str], listener: Listener | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", nargs="+", type=Path)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--while-asked", action="store_true", help="end when standard input closes, as its owner's death does"
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.while_asked:
+        threading.Thread(target=_end_with_owner, daemon=True).start()
     if process_count() > 1:
         return int(_train_together(options.jobs, listener))
     context = _context_for(options.jobs)
     if context.get_start_method() == "fork":
         importlib.import_module("safevid_core.alignment.trainer")  # for all of them
     return int(_run_all(context, list(options.jobs), options.workers, listener))
+
+
+def _end_with_owner() -> None:
+    """Wait for the end of standard input, then end this process with its children in order."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _context_for(files: Sequence[Path]) -> Any:

@@ -82,7 +82,8 @@ class VideoDPOTrainer(DPOTrainer):
         **stock: The other arguments of trl's trainer.
 
     Raises:
-        AlignmentError: If anything but the language model, or its adapter, and the projector would train.
+        AlignmentError: If anything but the language model, or its adapter, and the projector would train, or
+            if the loss is no mean over pairs.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class VideoDPOTrainer(DPOTrainer):
     ) -> None:
         pairs = data_collator.pairs
         names = Dataset.from_dict({"pair_id": [pair.pair_id for pair in pairs]})
+        _check_loss(stock.get("args"))
         super().__init__(data_collator=data_collator, train_dataset=names, **stock)
         self.progress = progress or Progress(Path(self.args.output_dir))
         self.add_callback(self.progress)
@@ -321,6 +323,26 @@ def _out_of_memory_explained(turns: Turns[EncodedPair], packing: Packing) -> Ite
             f"out of memory in a pass over {len(pairs)} pairs: {tokens} tokens before anything is shared, in "
             f"rows of up to {max(map(len, pairs))}; lower {setting} or set alignment.gradient_checkpointing"
         ) from error
+
+
+# trl's losses whose value for a batch is the mean over its pairs, or of "sft" over its tokens: what a step's
+# passes find adds up. `aot` sorts the batch's margins, `bco_pair` keeps a mean over batches.
+MEANS = (
+    "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "sppo_hard", "apo_zero",
+    "apo_down", "discopop", "sft",
+)  # fmt: skip
+
+
+def _check_loss(arguments: DPOConfig | None) -> None:
+    """Refuse a loss that would come out wrong when a step is cut into passes."""
+    asked = [] if arguments is None else arguments.loss_type
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    odd = [name for name in asked if name not in MEANS]
+    if odd or len(asked) > 1:
+        why = f"{odd[0]} is no mean over pairs" if odd else f"{' and '.join(asked)} are weighed differently"
+        raise AlignmentError(
+            f"loss_type: {why}, so a step's passes do not add up; choose one of {', '.join(MEANS)}"
+        )
 
 
 # Objective -> trl's name of the loss. Its "sft" is the mean negative log-likelihood of a batch's chosen

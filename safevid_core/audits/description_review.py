@@ -23,7 +23,7 @@ from safevid_core.lake import write_atomically
 from safevid_core.records import content_id
 from safevid_core.settings import Settings
 
-SHOWN = ("row_id", "scene", "clip_id", "kind", "said_by", "text")
+SHOWN = ("row_id", "scene", "file", "clip_id", "kind", "said_by", "text")
 FILLED = ("true", "complete", "consistent", "reviewer", "date", "note")
 VERDICTS = ("yes", "no", "unclear")
 _ASKED = {CLAIM: ("true",)}
@@ -116,6 +116,7 @@ def _shown(row: Asked) -> dict[str, str]:
     return {
         "row_id": row.row_id,
         "scene": row.clip["scene"],
+        "file": row.clip["file"],
         "clip_id": row.clip["clip_id"],
         "kind": row.kind,
         "said_by": ", ".join(row.speakers),

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from safevid_core.corpus.names import ClipNames
 from safevid_core.lake import Lake
 from safevid_core.records import DESCRIPTIONS, candidate_table, content_id
 from safevid_core.settings import Settings
@@ -49,7 +50,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class DescriptionSample:
-    """The sampled clips, in the order of scene and clip, and their rows."""
+    """The sampled clips, in the order of scene and clip, and their rows.
+
+    A clip has the columns of `descriptions`, and `file`: what a person calls it.
+    """
 
     clips: list[dict[str, Any]]
     rows: list[Asked]
@@ -63,7 +67,9 @@ class DescriptionSample:
 def draw_sample(settings: Settings, lake: Lake) -> DescriptionSample:
     """The sample that the settings ask for, over every described clip."""
     described = lake.scan(DESCRIPTIONS).select(_COLUMNS).collect()
-    clips = _drawn(described, settings.descriptions.audit.sample, settings.seed)
+    drawn = _drawn(described, settings.descriptions.audit.sample, settings.seed)
+    names = ClipNames(lake, [clip["clip_id"] for clip in drawn])
+    clips = [{**clip, "file": names(clip)} for clip in drawn]
     describers = tuple(settings.descriptions.describers)
     chosen = [clip["clip_id"] for clip in clips]
     said: dict[str, dict[str, str]] = {RECONCILED: {clip["clip_id"]: clip["text"] for clip in clips}}

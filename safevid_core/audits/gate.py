@@ -8,7 +8,7 @@ import polars as pl
 
 from safevid_core.audits.fidelity import described_clips
 from safevid_core.lake import WHOLE, Lake, frame_hash
-from safevid_core.records import DESCRIPTION_FIDELITY_AUDIT, TAXONOMY_QUERIES, VIDEO_CORPUS
+from safevid_core.records import DESCRIPTION_FIDELITY_AUDIT, DESCRIPTIONS, TAXONOMY_QUERIES, VIDEO_CORPUS
 from safevid_core.settings import Settings
 
 
@@ -31,6 +31,8 @@ def require_audit(settings: Settings, lake: Lake, scenes: Sequence[str]) -> None
     if share <= settings.models.pilot_fraction:
         return
     lacking = what_is_missing(lake)
+    if not lake.scan(DESCRIPTIONS).select("clip_id").head(1).collect().height:
+        raise AuditNeeded("there is no description to write queries from; materialise descriptions first")
     if lacking:
         raise AuditNeeded(
             f"queries on {share:.0%} of the training clips are beyond a pilot "

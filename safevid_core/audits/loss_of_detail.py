@@ -10,6 +10,7 @@ from typing import Any
 
 from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
 from safevid_core.descriptions.motion_words import described_motion, measured_motion
+from safevid_core.descriptions.signals.flashes import FLASH_LIMIT, most_flashes
 from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
 from safevid_core.records import (
     DESCRIPTIONS,
@@ -24,8 +25,6 @@ TABLE = audit_table("detail_loss_audit")
 
 _FLASH_WORDS = re.compile(r"\bflash\w*|\bflicker\w*|\bstrob\w*|\bblink\w*", re.IGNORECASE)
 _CUT_WORDS = re.compile(r"\bcuts?\b|\bshots?\b|\bscene changes?\b|\bthen\b", re.IGNORECASE)
-# More in a second than this is above the limit of WCAG 2.3.1 and ITU-R BT.1702.
-_FLASH_LIMIT = 3
 
 
 def make_detail_loss_audit(settings: Settings, lake: Lake) -> StageReport:
@@ -66,8 +65,8 @@ _SIGNALS: Mapping[
         lambda text, m: described_motion(text) is not None,
     ),
     "flashes above the limit": (
-        f"more than {_FLASH_LIMIT} flashes in a second; the text speaks of none",
-        lambda m: max(m.get("flashes_per_second", 0), m.get("red_flashes_per_second", 0)) > _FLASH_LIMIT,
+        f"more than {FLASH_LIMIT} flashes in a second; the text speaks of none",
+        lambda m: most_flashes(m) > FLASH_LIMIT,
         lambda text, m: bool(_FLASH_WORDS.search(text)),
     ),
     "cuts": (

@@ -1,4 +1,9 @@
-"""Whether texts give the direction that was measured: what one frame cannot tell, only their order."""
+"""Whether texts give the direction that was measured from the pixels.
+
+"says the opposite direction" is about the order of the frames alone: a text that has the axis right and the
+order wrong says the opposite. "says the measured motion" is not: a single frame may tell the axis of the
+motion, and a guess between the two directions of a known axis is right half of the time.
+"""
 
 from __future__ import annotations
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safevid_core.corpus.sources import Candidate, expand_sources
+from safevid_core.corpus.sources import Candidate, SourceError, expand_sources
 from safevid_core.lake import WHOLE, Lake, StageReport, run_stage, settings_hash, write_atomically
-from safevid_core.records import CLIP_MANIFEST, Outcome, StageRows
+from safevid_core.records import CLIP_MANIFEST, READ_AGAIN, Outcome, StageRows
 from safevid_core.settings import CorpusSettings, Settings
-from safevid_core.video.decoding import VideoError, VideoInfo, probe, quoted
+from safevid_core.video.decoding import DECODING_REVISION, VideoError, VideoInfo, probe, quoted
+from safevid_core.video.errors import passes
 from safevid_core.video.identity import clip_id, clip_id_of_file, file_sha256
 
 # A file of a folder without such a suffix that does not open is no broken video: it is no video.
@@ -39,8 +40,14 @@ def make_clip_manifest(settings: Settings, lake: Lake) -> StageReport:
     A clip's id comes from its source id and span where a manifest gives both, else from the bytes. The
     second row with the same clip is `filtered` and names the first. Files that have not changed since
     the last run (size, times and inode) are not read again.
+
+    Raises:
+        SourceError: If a source is missing or empty.
+        NothingMade: If not one clip can be used.
     """
     expansion = expand_sources(settings)
+    if expansion.missing:
+        raise SourceError("; ".join(expansion.missing))
     stats = {row.source_row: _stat_of(row.path) for row in expansion.candidates}
 
     def compute() -> StageRows:
@@ -56,7 +63,7 @@ def make_clip_manifest(settings: Settings, lake: Lake) -> StageReport:
         "warnings": settings_hash(expansion.warnings),
     }
     ids = [row.source_row for row in expansion.candidates]
-    return run_stage(lake, CLIP_MANIFEST, WHOLE, inputs, ids, compute)
+    return run_stage(lake, CLIP_MANIFEST, WHOLE, inputs, ids, compute, needs_rows=True)
 
 
 def _stage_rows(candidates: list[Candidate], corpus: CorpusSettings, files: _MeasuredFiles) -> StageRows:
@@ -126,6 +133,7 @@ def _row(candidate: Candidate, sha256: str, info: VideoInfo, span: tuple[float, 
         "caption": candidate.caption,
         "scene_hint": candidate.scene_hint,
         "twin_group": candidate.twin_group,
+        "use": candidate.use,
     }
 
 
@@ -185,7 +193,10 @@ class _MeasuredFiles:
         entry = self.known.get(key)
         if entry is None or entry["stat"] != stat or stat is None:
             self.read += 1
-            entry = {"stat": stat, **asdict(_measure(path))}
+            measured = _measure(path)
+            if measured.error.endswith(READ_AGAIN):
+                return measured
+            entry = {"stat": stat, **asdict(measured)}
         self.known[key] = self.used[key] = entry
         info = None if entry["info"] is None else VideoInfo(**entry["info"])
         return Measured(entry["sha256"], info, entry["error"])
@@ -201,7 +212,8 @@ def _measure(path: Path) -> Measured:
     except VideoError as error:
         return Measured(None, None, str(error))
     except OSError as error:
-        return Measured(None, None, f"{quoted(path)} cannot be read: {error.strerror}; check the file")
+        line = f"{quoted(path)} cannot be read: {error.strerror}; check the file"
+        return Measured(None, None, str(VideoError(line, of_the_moment=passes(error))))
 
 
 def _stat_of(path: Path | None) -> list[int] | None:
@@ -209,4 +221,6 @@ def _stat_of(path: Path | None) -> list[int] | None:
         stat = path.stat() if path is not None else None
     except (OSError, ValueError):
         return None
-    return None if stat is None else [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    if stat is None:
+        return None
+    return [DECODING_REVISION, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

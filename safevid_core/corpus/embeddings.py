@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from safevid_core.corpus.near_copies import THUMBNAIL_SIDE
 from safevid_core.lake import Lake, directory_hash, write_atomically
 from safevid_core.records import content_id
 from safevid_core.settings import Embedder
-from safevid_core.video.decoding import VideoError, decode_uniform, quoted, resize
+from safevid_core.video.decoding import DECODING_REVISION, VideoError, decode_uniform, quoted, resize
 
 _STORE = Path("blobs") / "embeddings"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -39,7 +40,7 @@ def embedder_identity(embedder: Embedder) -> str:
     """What the vectors depend on: the weights (a folder's content, or name and tag) and the frames taken."""
     folder = Path(embedder.model)
     weights = directory_hash(folder) if folder.is_dir() else f"{embedder.model}|{embedder.pretrained}"
-    return content_id("embedder", weights, embedder.revision, embedder.frames)
+    return content_id("embedder", weights, embedder.revision, embedder.frames, DECODING_REVISION)
 
 
 class OpenClip:
@@ -95,12 +96,11 @@ def clip_vectors(
     Returns:
         Vectors by clip id, reasons by clip id for clips that cannot be decoded, and how many were computed.
     """
-    folder = lake.root / _STORE / embedder_identity(embedder)
+    identity = embedder_identity(embedder)
     vectors: dict[str, ClipVector] = {}
     missing: list[tuple[dict[str, Any], Path]] = []
     for clip in clips:
-        key = content_id(clip["media_sha256"], clip["start_s"], clip["end_s"])
-        file = folder / key[:2] / f"{key}.npz"
+        file = _file_of(lake, identity, clip)
         stored = _read(file)
         if stored is None:
             missing.append((clip, file))
@@ -113,6 +113,31 @@ def clip_vectors(
         vectors[clip["clip_id"]] = vector
         computed += 1
     return vectors, failures, computed
+
+
+def stored_vectors(lake: Lake, identity: str, clips: pl.DataFrame) -> dict[str, ClipVector]:
+    """Vectors by clip id, of those clips that an embedder of that identity has seen.
+
+    Args:
+        clips: Columns `clip_id, media_sha256, start_s, end_s`.
+    """
+    rows = clips.select("clip_id", "media_sha256", "start_s", "end_s").drop_nulls().iter_rows(named=True)
+    found = ((clip["clip_id"], _read(_file_of(lake, identity, clip))) for clip in rows)
+    return {clip_id: vector for clip_id, vector in found if vector is not None}
+
+
+def stored_thumbnails(lake: Lake, clips: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Thumbnails by clip id, of those clips that any embedder has seen; columns as of `stored_vectors`."""
+    found: dict[str, np.ndarray] = {}
+    for folder in sorted((lake.root / _STORE).glob("*")):
+        left = clips.filter(~pl.col("clip_id").is_in(list(found)))
+        found |= {clip: each.thumbnails for clip, each in stored_vectors(lake, folder.name, left).items()}
+    return found
+
+
+def _file_of(lake: Lake, identity: str, clip: dict[str, Any]) -> Path:
+    key = content_id(clip["media_sha256"], clip["start_s"], clip["end_s"])
+    return lake.root / _STORE / identity / key[:2] / f"{key}.npz"
 
 
 def _compute(

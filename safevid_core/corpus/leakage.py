@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import polars as pl
 
+from safevid_core.corpus.trained import CLIP_SCHEMA, with_source_and_group
+from safevid_core.lake import WHOLE, Lake
+from safevid_core.records import (
+    CORPUS_SPLIT,
+    DECIDED_SIDES,
+    SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_CHALLENGE,
+    SCENE_ASSIGNMENTS,
+    Table,
+)
+
+# Benchmarks whose releases are made of the corpus's clips.
+OF_CLIPS = (SAFEVIDBENCH_BASE, SAFEVIDBENCH_CHALLENGE)
+
 # What two clips can share -> the columns that tell, of which those present in both frames are compared.
 _SHARED = {
     "the source video": "source_id",
@@ -12,28 +26,119 @@ _SHARED = {
     "the near-copy group": "_copy_group",
     "the split group": "group_id",
 }
+_SHARES_SCHEMA = {"clip_id": pl.String, "clip_id_benchmark": pl.String, "what": pl.String, "which": pl.String}
 
 
 def leaks(train: pl.DataFrame, benchmark: pl.DataFrame) -> list[str]:
-    """One line for each train clip that shares something with a benchmark clip; none is as it should be.
+    """One line for each thing that a train clip shares with a benchmark clip; none is as it should be.
 
     Args:
-        train: Rows with `clip_id` and any of `source_id, media_sha256, twin_group, near_copy_of, group_id`.
+        train: Rows with `clip_id` and any of `source_id, media_sha256, twin_group, near_copy_of, near_copies,
+            group_id`.
         benchmark: The same.
     """
+    return [
+        f"train clip {one} and benchmark clip {other} share {what} {which!r}"
+        for one, other, what, which in shares(train, benchmark).iter_rows()
+    ]
+
+
+def shares(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
+    """What train clips share with benchmark clips: columns `clip_id, clip_id_benchmark, what, which`.
+
+    Of the benchmark clips that share one thing the first is named, so that rows do not multiply.
+    """
     sides = [_with_copy_group(side) for side in (train, benchmark)]
-    found = []
+    found = [pl.DataFrame(schema=_SHARES_SCHEMA), _near(*sides)]
     for words, column in _SHARED.items():
         if not all(column in side.columns for side in sides):
             continue
         one, other = (side.select("clip_id", column).drop_nulls().unique() for side in sides)
-        both = one.join(other, on=column, suffix="_benchmark").sort("clip_id", "clip_id_benchmark")
-        for row in both.iter_rows(named=True):
-            found.append(
-                f"train clip {row['clip_id']} and benchmark clip {row['clip_id_benchmark']} share {words} "
-                f"{row[column]!r}"
+        first = other.group_by(column).agg(pl.col("clip_id").min().alias("clip_id_benchmark"))
+        both = one.join(first, on=column).sort("clip_id", column)
+        found.append(
+            both.select(
+                "clip_id", "clip_id_benchmark", pl.lit(words).alias("what"), pl.col(column).alias("which")
             )
+        )
+    return pl.concat(found)
+
+
+def with_ties(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
+    """Clips with all that :func:`leaks` compares, as far as the lake knows it, also of clips that are gone.
+
+    Args:
+        clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`, maybe `source_id, group_id`.
+    """
+    told = with_source_and_group(
+        lake, clips.select("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
+    )
+    if "group_id" in clips.columns:
+        told = clips.select(CLIP_SCHEMA.names())
+    assigned = lake.scan(SCENE_ASSIGNMENTS)
+    columns = assigned.collect_schema().names()
+    wanted = [name for name in ("near_copy_of", "near_copies") if name in columns]
+    near = assigned.select("clip_id", *wanted).collect()
+    if "near_copies" in wanted:
+        # The pairs themselves say more than the first of a group that may hang together by a clip set aside.
+        near = near.with_columns(near_copy_of=pl.when(pl.col("near_copies").is_null()).then("near_copy_of"))
+    # A clip counts as it was told of and as the manifest has it now, which may know more.
+    now = assigned.select("clip_id", "source_id", "twin_group").collect()
+    again = told.drop("source_id", "twin_group").join(now, on="clip_id").select(told.columns)
+    return pl.concat([told, again]).unique().join(near, on="clip_id", how="left")
+
+
+def held_out(lake: Lake, clips: pl.DataFrame) -> dict[str, str]:
+    """Clip id -> why no policy may train on it: what it shares with a release in use, or its side.
+
+    Args:
+        clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`.
+    """
+    columns = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
+    sides = [lake.scan(table).select("clip_id", "split").collect() for table in (DECIDED_SIDES, CORPUS_SPLIT)]
+    benchmark = (
+        pl.concat(sides).unique("clip_id", keep="first", maintain_order=True).filter(split="benchmark")
+    )
+    found = dict.fromkeys(
+        set(clips["clip_id"]) & set(benchmark["clip_id"]), "its clip is on the side benchmark"
+    )
+    mine = None
+    for table in OF_CLIPS:
+        items = lake.scan(table, [WHOLE]).select(*columns, "release").collect()
+        if items.is_empty():
+            continue
+        mine = with_ties(lake, clips.select(columns).unique()) if mine is None else mine
+        for clip, other, what, _ in shares(mine, with_ties(lake, items)).iter_rows():
+            where = f"{table.name} (release {items['release'][0]})"
+            found[clip] = f"its clip shares {what} with clip {other} of {where}"
     return found
+
+
+def items_of(lake: Lake, benchmark: Table) -> pl.DataFrame:
+    """The clips of the release in use: columns as of :func:`with_ties`."""
+    columns = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
+    return lake.scan(benchmark, [WHOLE]).select(columns).unique().collect()
+
+
+def _near(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
+    """Train clips that are a near copy of a benchmark clip, whichever of the two says so."""
+    found = []
+    ids = [side.select("clip_id").unique() for side in (train, benchmark)]
+    for side, other, names in (
+        (train, ids[1], ("clip_id", "clip_id_benchmark")),
+        (benchmark, ids[0], ("clip_id_benchmark", "clip_id")),
+    ):
+        if "near_copies" not in side.columns:
+            continue
+        pairs = side.select("clip_id", "near_copies").explode("near_copies").drop_nulls()
+        both = pairs.join(other, left_on="near_copies", right_on="clip_id", how="semi")
+        found.append(
+            both.rename({"clip_id": names[0], "near_copies": names[1]}).select("clip_id", "clip_id_benchmark")
+        )
+    if not found:
+        return pl.DataFrame(schema=_SHARES_SCHEMA)
+    first = pl.concat(found).group_by("clip_id").agg(pl.col("clip_id_benchmark").min()).sort("clip_id")
+    return first.with_columns(what=pl.lit("the pictures of"), which=pl.col("clip_id_benchmark"))
 
 
 def _with_copy_group(side: pl.DataFrame) -> pl.DataFrame:

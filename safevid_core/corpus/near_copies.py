@@ -17,6 +17,10 @@ THUMBNAIL_SIDE = 32
 _BLOCK = 4
 _MAX_MEAN_DIFFERENCE = 9.0
 _MAX_BLOCK_DIFFERENCE = 42.0
+# Added to every value, so that near copies point the same way: the mean square of their differences is at
+# most the mean times the largest, and cutting both vectors to one length shrinks what is between them.
+_OFFSET = 64.0
+PIXEL_COSINE = 1 - _MAX_MEAN_DIFFERENCE * _MAX_BLOCK_DIFFERENCE / _OFFSET**2 / 2
 _ROWS_AT_ONCE = 2048
 _PAIRS_AT_ONCE = 512
 
@@ -41,7 +45,7 @@ class Groups:
 
 
 def near_copy_pairs(
-    embeddings: np.ndarray, thumbnails: np.ndarray, min_cosine: float
+    embeddings: np.ndarray, thumbnails: np.ndarray, min_cosine: float, between: int | None = None
 ) -> list[tuple[int, int]]:
     """Pairs of near copies, as row numbers `i < j`.
 
@@ -49,25 +53,44 @@ def near_copy_pairs(
         embeddings: Unit vectors, float `[N, D]`.
         thumbnails: The same few frames of each clip, uint8 `[N, T, 32, 32, 3]`.
         min_cosine: Pairs below are not compared by pixels.
+        between: Where given, only rows before this number are compared with rows from it on.
     """
     coarse = _blocks(thumbnails)
     found: list[tuple[int, int]] = []
-    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
-        cosines = embeddings[start : start + _ROWS_AT_ONCE] @ embeddings.T
+    first = between or 0
+    for start in range(0, len(embeddings) if between is None else between, _ROWS_AT_ONCE):
+        end = start + _ROWS_AT_ONCE if between is None else min(start + _ROWS_AT_ONCE, between)
+        cosines = embeddings[start:end] @ embeddings[first:].T
         rows, columns = np.nonzero(cosines >= min_cosine)
-        later = columns > rows + start
-        proposed = np.stack([rows[later] + start, columns[later]], axis=1)
+        later = columns + first > rows + start
+        proposed = np.stack([rows[later] + start, columns[later] + first], axis=1)
         found += _same_pixels(proposed, thumbnails, coarse)
     return found
 
 
+def pixel_vectors(thumbnails: np.ndarray) -> np.ndarray:
+    """Unit vectors float32 `[N, D]` of the pictures alone, for clips that no embedder has seen together.
+
+    Near copies have a cosine of at least `PIXEL_COSINE`.
+    """
+    flat = _blocks(thumbnails).reshape(len(thumbnails), -1) + _OFFSET
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
 def copies_of(
-    ids: Sequence[str], pairs: Iterable[tuple[int, int]], twin_groups: Mapping[str, str | None]
+    ids: Sequence[str],
+    pairs: Iterable[tuple[int, int]],
+    twin_groups: Mapping[str, str | None],
+    order: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """Near copy -> the clip it copies: the first of its group, clips with twins before others, by id.
 
     Members of one twin group are never copies of each other.
+
+    Args:
+        order: Clip -> a number that comes before the rest. Defaults to none.
     """
+    place = order or {}
     groups = Groups()
     for i, j in pairs:
         if _are_twins(ids[i], ids[j], twin_groups):
@@ -78,7 +101,9 @@ def copies_of(
         members.setdefault(groups.find(clip), []).append(clip)
     copies: dict[str, str] = {}
     for group in members.values():
-        first, *others = sorted(group, key=lambda clip: (twin_groups.get(clip) is None, clip))
+        first, *others = sorted(
+            group, key=lambda clip: (place.get(clip, 0), twin_groups.get(clip) is None, clip)
+        )
         copies |= {clip: first for clip in others if not _are_twins(clip, first, twin_groups)}
     return copies
 

@@ -24,6 +24,9 @@ def make_scene_assignments(settings: Settings, lake: Lake) -> StageReport:
 
     A scene named in the manifest wins. A clip whose best scene leads by less than
     `corpus.scene_margin` is `undecidable`; one that leads by less than `corpus.low_margin` is flagged.
+
+    Raises:
+        NothingMade: If not one clip gets a scene.
     """
     clips = lake.read(CLIP_MANIFEST).select(_COLUMNS)
     scenes = load_scenes()
@@ -41,6 +44,7 @@ def make_scene_assignments(settings: Settings, lake: Lake) -> StageReport:
         inputs,
         clips["clip_id"].to_list(),
         lambda: _assign(lake, corpus, scenes, clips, inputs["embedder"]),
+        needs_rows=True,
     )
 
 
@@ -115,5 +119,10 @@ def _mark_near_copies(rows: list[dict[str, Any]], vectors: dict[str, ClipVector]
     thumbnails = np.stack([vectors[each].thumbnails for each in ids])
     pairs = near_copy_pairs(embeddings, thumbnails, min_cosine)
     copies = copies_of(ids, pairs, {row["clip_id"]: row["twin_group"] for row in rows})
+    near: dict[str, list[str]] = {clip_id: [] for clip_id in ids}
+    for i, j in pairs:
+        near[ids[i]].append(ids[j])
+        near[ids[j]].append(ids[i])
     for row in rows:
         row["near_copy_of"] = copies.get(row["clip_id"])
+        row["near_copies"] = sorted(near[row["clip_id"]])

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash, stage_fingerprint
+from safevid_core.lake import (
+    Lake,
+    LakeError,
+    StageReport,
+    frame_hash,
+    run_stage,
+    settings_hash,
+)
 from safevid_core.records import (
     CLIP_MANIFEST,
     CORPUS_SPLIT,
@@ -22,8 +29,10 @@ from safevid_core.taxonomy.taxonomy import load_scenes
 
 _FROM_MANIFEST = (
     "clip_id", "path", "media_sha256", "start_s", "end_s", "duration_s", "fps", "width", "height", "origin",
-    "file_name", "licence",
+    "file_name", "licence", "use",
 )  # fmt: skip
+# The split of a clip that is described and reported on, and neither trains nor is measured.
+DESCRIBED = "described"
 
 
 def make_video_corpus(settings: Settings, lake: Lake, scene: str) -> StageReport:
@@ -44,19 +53,6 @@ def make_video_corpus(settings: Settings, lake: Lake, scene: str) -> StageReport
     )
 
 
-def changed_scenes(settings: Settings, lake: Lake) -> dict[str, str]:
-    """Scenes whose committed corpus is no longer what their clips would give, with the new fingerprint."""
-    changed = {}
-    for scene in load_scenes().ids:
-        fingerprint = stage_fingerprint(
-            lake, VIDEO_CORPUS, _inputs(_clips_of(lake, scene), _quota(settings, scene))
-        )
-        current = lake.manifest(VIDEO_CORPUS.name, scene)
-        if current is None or current.fingerprint != fingerprint:
-            changed[scene] = fingerprint
-    return changed
-
-
 def _quota(settings: Settings, scene: str) -> int:
     scenes = load_scenes()
     return scene_quotas(settings.corpus.target_clips, scenes.ids)[scenes[scene].id]
@@ -73,12 +69,21 @@ def scene_quotas(total: int, scenes: Sequence[str]) -> dict[str, int]:
 
 
 def _clips_of(lake: Lake, scene: str) -> pl.DataFrame:
-    """The scene's assigned clips with all that selection and the corpus rows need, by clip id."""
+    """The scene's assigned clips with all that selection and the corpus rows need, by clip id.
+
+    Raises:
+        LakeError: If `corpus_split` is of an earlier version.
+    """
     assigned = lake.scan(SCENE_ASSIGNMENTS).filter(pl.col("scene") == scene)
-    wanted = ("clip_id", "source_id", "scene", "twin_group", "low_margin", "near_copy_of", "embedding")
+    wanted = ("clip_id", "source_id", "scene", "twin_group", "low_margin", "embedding")
+    split = lake.scan(CORPUS_SPLIT)
+    if "near_copy_of" not in split.collect_schema().names():
+        raise LakeError("corpus_split is of an earlier version; materialise it again first")
+    aside = lake.outcomes(CORPUS_SPLIT.name).lazy().filter(pl.col("outcome") == "filtered")
     return (
         assigned.select(wanted)
-        .join(lake.scan(CORPUS_SPLIT).select("clip_id", "split"), on="clip_id", how="left")
+        .join(split.select("clip_id", "split", "near_copy_of"), on="clip_id", how="left")
+        .join(aside.select(clip_id="input_id", set_aside="reason"), on="clip_id", how="left")
         .join(lake.scan(CLIP_MANIFEST).select(_FROM_MANIFEST), on="clip_id", how="left")
         .sort("clip_id")
         .collect()
@@ -87,18 +92,24 @@ def _clips_of(lake: Lake, scene: str) -> pl.DataFrame:
 
 def _select(clips: pl.DataFrame, quota: int) -> StageRows:
     outcomes: dict[str, tuple[Outcome, str]] = {}
-    eligible = []
+    eligible: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     for clip in clips.iter_rows(named=True):
-        if clip["near_copy_of"] is not None:
+        if clip["set_aside"] is not None:
+            outcomes[clip["clip_id"]] = ("filtered", clip["set_aside"])
+        elif clip["near_copy_of"] is not None:
             outcomes[clip["clip_id"]] = ("filtered", f"near copy of {clip['near_copy_of']}")
         elif clip["split"] is None or clip["path"] is None:
             stale = "corpus_split" if clip["split"] is None else "clip_manifest"
             outcomes[clip["clip_id"]] = ("failed", f"not in {stale}; make {stale} again")
+        elif clip["use"] == "describe":
+            described.append({**clip, "split": DESCRIBED})
         else:
             eligible.append(clip)
-    cosines = _cosines_to_centroid(eligible)
-    chosen = _choose(eligible, cosines, quota)
+    cosines = _cosines_to_centroid([*eligible, *described], len(eligible))
+    chosen = _choose(eligible, cosines, quota) + [clip["clip_id"] for clip in described]
     rank = {clip_id: place for place, clip_id in enumerate(chosen, start=1)}
+    eligible += described
     for clip in eligible:
         kept = clip["clip_id"] in rank
         outcomes[clip["clip_id"]] = ("ok", "") if kept else ("filtered", "beyond the scene's quota")
@@ -111,16 +122,21 @@ def _select(clips: pl.DataFrame, quota: int) -> StageRows:
         for clip in eligible
         if clip["clip_id"] in rank
     ]
-    info = {"quota": quota, "eligible": len(eligible), "selected": len(rows)}
+    info = {
+        "quota": quota,
+        "eligible": len(eligible) - len(described),
+        "selected": len(rows) - len(described),
+        "described_only": len(described),
+    }
     return StageRows(VIDEO_CORPUS.frame(rows), [(each, *outcomes[each]) for each in outcomes], info)
 
 
-def _cosines_to_centroid(clips: list[dict[str, Any]]) -> dict[str, float]:
-    """Each clip's cosine to the mean direction of all of them, to 6 decimals: ties are then exact."""
+def _cosines_to_centroid(clips: list[dict[str, Any]], of: int) -> dict[str, float]:
+    """Each clip's cosine to the mean direction of the first `of`, to 6 decimals: ties are then exact."""
     if not clips:
         return {}
     vectors = np.array([clip["embedding"] for clip in clips], dtype=np.float64)
-    centroid = vectors.mean(axis=0)
+    centroid = vectors[: of or None].mean(axis=0)
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(centroid)
     values = np.round(vectors @ centroid / np.maximum(norms, 1e-12), 6)
     return {clip["clip_id"]: float(value) for clip, value in zip(clips, values, strict=True)}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safevid_core.settings import Settings, Source
+from safevid_core.settings import CorpusSettings, Settings, Source
 from safevid_core.video.decoding import quoted
 
 POCKET_MANIFEST = Path("pocket") / "clips" / "manifest.jsonl"
@@ -25,6 +25,10 @@ POCKET_MANIFEST = Path("pocket") / "clips" / "manifest.jsonl"
 _TEXTS = ("source_id", "licence", "caption", "scene", "twin_group")
 _TIMES = ("start_s", "end_s")
 _KEYS = ("file", "path", *_TEXTS, *_TIMES)
+
+
+class SourceError(ValueError):
+    """A source that is missing or empty; the message names each."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Candidate:
         start_s: Start of the span in the source video, None where none is given.
         origin: The kind of source: pocket, folder or manifest.
         problem: Why the row cannot be used, or empty.
+        use: What the clip is for, see `settings.Source`.
     """
 
     source_row: str
@@ -50,26 +55,34 @@ class Candidate:
     scene_hint: str | None = None
     twin_group: str | None = None
     problem: str = ""
+    use: str = "method"
 
 
 @dataclass
 class Expansion:
-    """All candidates, in the order of the sources, and one line for each source that gave trouble."""
+    """What the sources hold.
+
+    Attributes:
+        candidates: In the order of the sources.
+        missing: One line for each source from which nothing can come: a share that is not mounted looks so.
+        warnings: One line for each other trouble.
+    """
 
     candidates: list[Candidate] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def expand_sources(settings: Settings) -> Expansion:
-    """Every file and manifest line of every source; a source that cannot be read gives a warning."""
+    """Every file and manifest line of every source."""
     found = Expansion()
+    if not settings.corpus.sources:
+        found.missing.append("corpus.sources names no source; add a folder or a manifest of videos")
     seen: set[tuple[str, Path]] = set()
     for index, source in enumerate(settings.corpus.sources):
         path = settings.root / POCKET_MANIFEST if source.kind == "pocket" else source.path
         if path is None:
-            found.warnings.append(
-                f"corpus.sources[{index}] of kind {source.kind} has no path; set its `path`"
-            )
+            found.missing.append(f"corpus.sources[{index}] of kind {source.kind} has no path; set its `path`")
             continue
         place = Path(path).absolute()
         kind = "folder" if source.kind == "folder" else "manifest"
@@ -77,17 +90,27 @@ def expand_sources(settings: Settings) -> Expansion:
             found.warnings.append(f"source {quoted(place)} is listed twice; read once")
             continue
         seen.add((kind, place))
+        before = len(found.candidates)
         if kind == "folder":
             _expand_folder(place, source, settings.root.absolute(), found)
         else:
             _expand_manifest(place, source, found)
+        use = use_of(source, settings.corpus)
+        found.candidates[before:] = [replace(each, use=use) for each in found.candidates[before:]]
     return found
+
+
+def use_of(source: Source, corpus: CorpusSettings) -> str:
+    """What a source's clips are for: as it says, else as the profile says of clips that are not rendered."""
+    if source.use is not None:
+        return source.use
+    return "method" if source.kind == "pocket" else corpus.own_clips
 
 
 def _expand_folder(folder: Path, source: Source, root: Path, found: Expansion) -> None:
     if not folder.is_dir():
         words = "is a file; give its folder, or kind `manifest`" if folder.exists() else "does not exist"
-        found.warnings.append(f"source folder {quoted(folder)} {words}; no clips come from it")
+        found.missing.append(f"source folder {quoted(folder)} {words}; check corpus.sources")
         return
     before = len(found.candidates)
     for path in _files_below(folder, root, found.warnings):
@@ -98,7 +121,7 @@ def _expand_folder(folder: Path, source: Source, root: Path, found: Expansion) -
             problem = f"{quoted(path)} has a name that is not valid UTF-8; rename it"
         found.candidates.append(Candidate(row, path, source.kind, source.licence, problem=problem))
     if len(found.candidates) == before:
-        found.warnings.append(f"source folder {quoted(folder)} holds no files; put videos into it")
+        found.missing.append(f"source folder {quoted(folder)} holds no files; put videos into it")
 
 
 def _files_below(folder: Path, root: Path, warnings: list[str]) -> Iterator[Path]:
@@ -122,11 +145,11 @@ def _expand_manifest(manifest: Path, source: Source, found: Expansion) -> None:
         lines = manifest.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         mend = "render the clips first (`make demo` does)" if source.kind == "pocket" else "check the path"
-        found.warnings.append(f"manifest {name} does not exist; {mend}")
+        found.missing.append(f"manifest {name} does not exist; {mend}")
         return
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        found.warnings.append(f"manifest {name} cannot be read: {reason}; mend the file")
+        found.missing.append(f"manifest {name} cannot be read: {reason}; mend the file")
         return
     unknown: set[str] = set()
     before = len(found.candidates)
@@ -140,7 +163,7 @@ def _expand_manifest(manifest: Path, source: Source, found: Expansion) -> None:
             f"known: {', '.join(_KEYS)}"
         )
     if len(found.candidates) == before:
-        found.warnings.append(f"manifest {name} has no lines; add one for each clip")
+        found.missing.append(f"manifest {name} has no lines; add one for each clip")
 
 
 def _read_line(line: str, blank: Candidate, manifest: Path, unknown: set[str]) -> Candidate:

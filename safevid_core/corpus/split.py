@@ -1,73 +1,359 @@
-"""The train/benchmark split: whole groups, by a hash that never changes."""
+"""The train/benchmark split: a side is decided once for a source video, and every later run reads it.
+
+What shares a source video, a file, a near copy or a twin group is on one side. A clip that is tied to
+something decided takes its side; what is tied to nothing takes one by a hash. A clip that ties the two sides
+together is set aside, so that nothing that was trained on moves to the benchmark, nor the other way.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
 import polars as pl
 
-from safevid_core.corpus.near_copies import Groups
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.records import (
-    CLIP_MANIFEST,
-    CORPUS_SPLIT,
-    SCENE_ASSIGNMENTS,
-    StageRows,
-    content_id,
-    sequence_outcomes,
+from safevid_core.corpus.decided import KEYS, Record, adopted, append, decision_id, read_record
+from safevid_core.corpus.embeddings import stored_thumbnails, stored_vectors
+from safevid_core.corpus.near_copies import PIXEL_COSINE, Groups, copies_of, near_copy_pairs, pixel_vectors
+from safevid_core.lake import (
+    WHOLE,
+    Lake,
+    LakeError,
+    StageReport,
+    frame_hash,
+    run_stage,
+    settings_hash,
+    stage_fingerprint,
 )
+from safevid_core.records import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, StageRows, content_id
 from safevid_core.settings import Settings
+
+Key = tuple[str, str]
+# Clip -> the ids of the decisions about clips that are gone or changed, whose pictures it shows.
+Departed = Mapping[str, Iterable[str]]
 
 
 def make_corpus_split(settings: Settings, lake: Lake) -> StageReport:
-    """Put every assigned clip on one side, together with its source video, near copies and twins."""
-    media = lake.scan(CLIP_MANIFEST).select("clip_id", "media_sha256").collect()
-    clips = (
-        lake.scan(SCENE_ASSIGNMENTS)
-        .select("clip_id", "source_id", "twin_group", "near_copy_of")
-        .collect()
-        .join(media, on="clip_id", how="left", maintain_order="left")
-    )
-    fraction = settings.corpus.benchmark_fraction
-    ids = clips["clip_id"].to_list()
+    """Put every assigned clip on one side, together with its source video, near copies and twins.
+
+    Raises:
+        LakeError: If `scene_assignments` is of an earlier version.
+    """
+    clips, embedder = _clips(lake)
+    corpus = settings.corpus
+
+    def inputs(record: Record) -> dict[str, str]:
+        return {
+            "clips": frame_hash(clips),
+            "decided": record.identity,
+            "benchmark_fraction": settings_hash(corpus.benchmark_fraction),
+            "near_copy": settings_hash(corpus.near_copy, embedder),
+        }
 
     def compute() -> StageRows:
-        groups = group_ids(clips)
-        rows = [
-            {
-                "clip_id": clip["clip_id"],
-                "source_id": clip["source_id"],
-                "group_id": groups[clip["clip_id"]],
-                "split": side_of(groups[clip["clip_id"]], fraction),
-            }
-            for clip in clips.iter_rows(named=True)
-        ]
-        info = {"groups": len(set(groups.values()))}
-        return StageRows(CORPUS_SPLIT.frame(rows), sequence_outcomes(ids, "ok"), info)
+        return _stage_rows(clips, record, placed, corpus.benchmark_fraction, unseen, decided_now)
 
-    inputs = {"clips": frame_hash(clips), "benchmark_fraction": settings_hash(fraction)}
-    return run_stage(lake, CORPUS_SPLIT, WHOLE, inputs, ids, compute)
-
-
-def group_ids(clips: pl.DataFrame) -> dict[str, str]:
-    """Clip id -> the id of its group: what shares a source video, a file, a near copy or a twin group.
-
-    Args:
-        clips: Columns `clip_id, source_id, media_sha256, twin_group, near_copy_of`.
-    """
-    groups = Groups()
-    for clip in clips.iter_rows(named=True):
-        # "a source" sorts first, so that a source's id stands for its group wherever the rest is unchanged.
-        source = ("a source", clip["source_id"])
-        groups.join(source, ("clip", clip["clip_id"]))
-        for kind, column in (("clip", "near_copy_of"), ("media", "media_sha256"), ("twins", "twin_group")):
-            if clip[column] is not None:
-                groups.join(source, (kind, clip[column]))
-    return {
-        clip_id: content_id("group", *groups.find(("clip", clip_id)))  # type: ignore[misc]
-        for clip_id in clips["clip_id"].to_list()
-    }
+    record, placed, unseen, decided_now = read_record(lake), Placed(), 0, 0
+    current = lake.manifest(CORPUS_SPLIT.name, WHOLE)
+    fingerprint = stage_fingerprint(lake, CORPUS_SPLIT, inputs(record))
+    if current is None or current.fingerprint != fingerprint:
+        while True:
+            record = _with_what_was_there(lake, record)
+            departed, lost = _copies_of_departed(lake, clips, record, embedder, corpus.near_copy)
+            unseen = max(unseen, lost)  # once all is decided nothing is compared
+            placed = place(clips, record.rows, corpus.benchmark_fraction, departed)
+            if not placed.decisions:
+                break
+            # Whether these were written or another run was first: the sides are those that are read back.
+            if append(lake, record, placed.decisions):
+                decided_now += len({row["clip_id"] for row in placed.decisions})
+            record = read_record(lake)
+    return run_stage(lake, CORPUS_SPLIT, WHOLE, inputs(record), clips["clip_id"].to_list(), compute)
 
 
 def side_of(group_id: str, benchmark_fraction: float) -> str:
     """`benchmark` for that share of all groups, by a hash of the group's id alone; else `train`."""
     place = int(content_id("split", group_id, length=12), 16) / 16**12
     return "benchmark" if place < benchmark_fraction else "train"
+
+
+class Decision(NamedTuple):
+    """The side of a clip, and of all that it is known by."""
+
+    number: int
+    clip_id: str
+    source_id: str | None
+    split: str
+    group_id: str
+
+    def __str__(self) -> str:
+        return f"the {self.split} clip {self.clip_id} (source video {self.source_id})"
+
+
+@dataclass
+class Placed:
+    """Where each clip stands.
+
+    Attributes:
+        sides: Clip -> its decision.
+        aside: Clip -> why it is set aside.
+        decisions: Rows for the record, of what was not written down yet.
+    """
+
+    sides: dict[str, Decision] = field(default_factory=dict)
+    aside: dict[str, str] = field(default_factory=dict)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def place(
+    clips: pl.DataFrame, decided: pl.DataFrame, benchmark_fraction: float, departed: Departed
+) -> Placed:
+    """Decide the sides of clips by what was decided before.
+
+    Args:
+        clips: Columns `clip_id, source_id, media_sha256, start_s, end_s, twin_group, near_copies`.
+        decided: As of :class:`~safevid_core.corpus.decided.Record`.
+        departed: Near copies of what is no more among `clips`.
+    """
+    return _Placing(clips, decided, departed).run(benchmark_fraction)
+
+
+class _Placing:
+    def __init__(self, clips: pl.DataFrame, decided: pl.DataFrame, departed: Departed) -> None:
+        self._clips = {clip["clip_id"]: clip for clip in clips.sort("clip_id").iter_rows(named=True)}
+        self._departed = departed
+        self._known: dict[Key, Decision] = {}
+        self._by_id: dict[str, Decision] = {}
+        for row in decided.iter_rows(named=True):
+            decision = Decision(
+                row["number"], row["clip_id"], row["source_id"], row["split"], row["group_id"]
+            )
+            self._by_id[row["decision_id"]] = decision
+            for key in _keys(row):
+                self._known.setdefault(key, decision)
+        # Of a clip that was set aside though its side was decided: what it ties together.
+        self._tied: dict[str, tuple[Decision, Decision]] = {}
+        self._placed = Placed()
+
+    def run(self, benchmark_fraction: float) -> Placed:
+        old = {clip: self._known["clip", clip] for clip in self._clips if ("clip", clip) in self._known}
+        # A clip that was changed since comes after those that are as they were decided.
+        changed = {clip for clip in old if decision_id(self._clips[clip]) not in self._by_id}
+        for clip in sorted(old, key=lambda clip: (clip in changed, old[clip].number, clip)):
+            self._keep(clip, old[clip])
+        undecided = [clip for clip in self._clips if clip not in old]
+        for group in self._groups(undecided):
+            self._decide(group, benchmark_fraction)
+        return self._placed
+
+    def _keep(self, clip: str, mine: Decision) -> None:
+        """Leave a decided clip on its side, or set it aside where it is tied to the other."""
+        row = self._clips[clip]
+        earlier = [self._placed.sides.get(other) for other in row["near_copies"] or ()]
+        gone = [self._by_id[each] for each in self._departed.get(clip, ())]
+        others = [*(self._known.get(key) for key in _keys(row)), *earlier, *gone]
+        against = next((each for each in others if each is not None and each.split != mine.split), None)
+        if against is not None:
+            self._tied[clip] = (mine, against)
+            self._placed.aside[clip] = f"is on the side {mine.split} and is tied to {against}; set aside"
+            return
+        self._placed.sides[clip] = mine
+        self._write_down(row, mine, f"as {mine}")
+
+    def _groups(self, clips: list[str]) -> list[list[str]]:
+        """Clips that hang together by what no decision is about yet."""
+        groups = Groups()
+        undecided = set(clips)
+        for clip in clips:
+            row = self._clips[clip]
+            mine = ("clip", clip)
+            for key in _keys(row):
+                if key not in self._known:
+                    groups.join(mine, key)
+            for other in row["near_copies"] or ():
+                if other in undecided:
+                    groups.join(mine, ("clip", other))
+        members: dict[Any, list[str]] = defaultdict(list)
+        for clip in clips:
+            members[groups.find(("clip", clip))].append(clip)
+        return list(members.values())
+
+    def _decide(self, group: list[str], benchmark_fraction: float) -> None:
+        """The side of clips that hang together: that of what they are tied to, or one by the hash."""
+        first: dict[str, Decision] = {}
+        ties = (each for clip in group for each in self._ties(clip))
+        for decision in sorted(ties, key=_when):
+            first.setdefault(decision.split, decision)
+        if len(first) > 1:
+            one, other = sorted(first.values(), key=_when)
+            reason = f"it, or what it hangs together with, ties {one} to {other}; set aside, both stay"
+            self._placed.aside |= dict.fromkeys(group, reason)
+            return
+        fraction = None
+        if first:
+            (decision,) = first.values()
+            why = f"as {decision}"
+        else:
+            source = min(self._clips[clip]["source_id"] for clip in group)
+            group_id = content_id("group", "a source", source)
+            side, fraction = side_of(group_id, benchmark_fraction), benchmark_fraction
+            decision = Decision(0, group[0], source, side, group_id)
+            why = "by the hash of its group"
+        for clip in group:
+            row = self._clips[clip]
+            mine = decision._replace(clip_id=clip, source_id=row["source_id"])
+            self._placed.sides[clip] = mine
+            self._write_down(row, mine, why, fraction)
+
+    def _ties(self, clip: str) -> Iterable[Decision]:
+        row = self._clips[clip]
+        yield from (self._known[key] for key in _keys(row) if key in self._known)
+        for other in row["near_copies"] or ():
+            if other in self._tied:
+                yield from self._tied[other]
+            elif ("clip", other) in self._known:
+                yield self._known["clip", other]
+        yield from (self._by_id[each] for each in self._departed.get(clip, ()))
+
+    def _write_down(
+        self, row: dict[str, Any], mine: Decision, why: str, fraction: float | None = None
+    ) -> None:
+        for key in _keys(row):
+            self._known.setdefault(key, mine)
+        if decision_id(row) in self._by_id:
+            return
+        told = {name: row[name] for name in row if name != "near_copies"}
+        told |= {"split": mine.split, "group_id": mine.group_id, "why": why, "benchmark_fraction": fraction}
+        self._placed.decisions.append(told)
+
+
+def _when(decision: Decision) -> tuple[int, str]:
+    return decision.number, decision.clip_id
+
+
+def _keys(row: Mapping[str, Any]) -> list[Key]:
+    return [(kind, row[column]) for kind, column in KEYS.items() if row[column] is not None]
+
+
+def _clips(lake: Lake) -> tuple[pl.DataFrame, str | None]:
+    """The assigned clips with all that ties them to others, and the identity of what embedded them."""
+    assigned = lake.scan(SCENE_ASSIGNMENTS)
+    if "near_copies" not in assigned.collect_schema().names():
+        raise LakeError("scene_assignments is of an earlier version; materialise it again first")
+    media = lake.scan(CLIP_MANIFEST).select("clip_id", "media_sha256", "start_s", "end_s")
+    clips = (
+        assigned.select("clip_id", "source_id", "twin_group", "near_copies", "embedder")
+        .join(media, on="clip_id", how="left")
+        .sort("clip_id")
+        .collect()
+    )
+    embedder = clips["embedder"].drop_nulls().unique()
+    return clips.drop("embedder"), (embedder[0] if len(embedder) else None)
+
+
+def _with_what_was_there(lake: Lake, record: Record) -> Record:
+    """The record; where there is none, begun with the sides that the lake's tables hold."""
+    if record.last == 0:
+        rows = adopted(lake)
+        if rows:
+            append(lake, record, rows)
+            return read_record(lake)
+    return record
+
+
+def _copies_of_departed(
+    lake: Lake, clips: pl.DataFrame, record: Record, embedder: str | None, min_cosine: float
+) -> tuple[dict[str, list[str]], int]:
+    """New and changed clips that show what a decided clip showed that is gone, as far as that is kept.
+
+    Returns:
+        Clip -> ids of decisions; and how many decided clips are gone without their pictures.
+    """
+    seen_as = pl.Series("seen_as", [decision_id(row) for row in clips.iter_rows(named=True)], pl.String)
+    new = clips.filter(~seen_as.is_in(record.rows["decision_id"].implode()))
+    gone = record.rows.filter(~pl.col("decision_id").is_in(seen_as.implode()))
+    if new.is_empty() or gone.is_empty() or embedder is None:
+        return {}, 0
+    gone = gone.rename({"clip_id": "clip", "decision_id": "clip_id"})
+    olds, news = (stored_vectors(lake, embedder, each) for each in (gone, new))
+    found: dict[str, list[str]] = defaultdict(list)
+    if olds and news:
+        names, vectors = [*news, *olds], [*news.values(), *olds.values()]
+        embeddings = np.stack([each.embedding for each in vectors])
+        thumbnails = np.stack([each.thumbnails for each in vectors])
+        for i, j in near_copy_pairs(embeddings, thumbnails, min_cosine, between=len(news)):
+            found[names[i]].append(names[j])
+    # What another embedder saw is compared by its pictures alone.
+    others = stored_thumbnails(lake, gone.filter(~pl.col("clip_id").is_in(list(olds))))
+    frames = next(iter(news.values())).thumbnails.shape if news else None
+    others = {clip: each for clip, each in others.items() if each.shape == frames}
+    if others:
+        names = [*news, *others]
+        thumbnails = np.stack([*(each.thumbnails for each in news.values()), *others.values()])
+        pairs = near_copy_pairs(pixel_vectors(thumbnails), thumbnails, PIXEL_COSINE, between=len(news))
+        for i, j in pairs:
+            found[names[i]].append(names[j])
+    seen = gone.filter(pl.col("clip_id").is_in([*olds, *others]))["clip"].n_unique()
+    return found, gone["clip"].n_unique() - seen
+
+
+def _stage_rows(
+    clips: pl.DataFrame,
+    record: Record,
+    placed: Placed,
+    benchmark_fraction: float,
+    unseen: int,
+    decided_now: int,
+) -> StageRows:
+    order = dict(record.rows.select("clip_id", "number").rows()[::-1])
+    number_of = {clip: place for place, clip in enumerate(placed.sides)}
+    pairs = (
+        (number_of[clip], number_of[other])
+        for clip, others in clips.select("clip_id", "near_copies").iter_rows()
+        if clip in number_of
+        for other in others or ()
+        if other in number_of
+    )
+    twins = dict(clips.select("clip_id", "twin_group").iter_rows())
+    copies = copies_of(list(placed.sides), pairs, twins, order)
+    rows = [
+        {
+            "clip_id": clip,
+            "source_id": side.source_id,
+            "group_id": side.group_id,
+            "split": side.split,
+            "near_copy_of": copies.get(clip),
+        }
+        for clip, side in placed.sides.items()
+    ]
+    outcomes = [
+        (clip, "filtered", placed.aside[clip]) if clip in placed.aside else (clip, "ok", "")
+        for clip in clips["clip_id"]
+    ]
+    info: dict[str, Any] = {
+        "groups": len({side.group_id for side in placed.sides.values()}),
+        "decided_now": decided_now,
+        "set_aside": len(placed.aside),
+        "warnings": _warnings(record, benchmark_fraction, unseen),
+    }
+    return StageRows(CORPUS_SPLIT.frame(rows), outcomes, info)  # type: ignore[arg-type]
+
+
+def _warnings(record: Record, benchmark_fraction: float, unseen: int) -> list[str]:
+    found = []
+    others = record.rows.filter(pl.col("benchmark_fraction") != benchmark_fraction)
+    if others.height:
+        fractions = ", ".join(f"{each:g}" for each in others["benchmark_fraction"].unique().sort())
+        found.append(
+            f"corpus.benchmark_fraction is {benchmark_fraction:g}; {others['source_id'].n_unique()} source "
+            f"videos were decided at {fractions} and stay where they are; it holds for new ones alone"
+        )
+    if unseen:
+        found.append(
+            f"{unseen} decided clips are gone and their pictures are not in the store of embeddings; new "
+            "clips were compared with them by source, file and twin group alone"
+        )
+    return found

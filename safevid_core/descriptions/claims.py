@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from safevid_core.descriptions.motion_words import described_motion, measured_object_motion
+from safevid_core.descriptions.signals.flashes import most_flashes
 
 SIGNAL = "signal"
 STANCES = ("asserted_by", "omitted_by", "contradicted_by")
@@ -103,7 +104,7 @@ def signal_stance(text: str, attribute: str, measurements: Mapping[str, Any]) ->
         re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in _colours(measurements)
     ):
         return "confirms"
-    flashes = max(measurements.get("flashes_per_second", 0), measurements.get("red_flashes_per_second", 0))
+    flashes = most_flashes(measurements)
     if (flashes and _FLASHES.search(text)) or (measurements.get("cuts_s") and _CUTS.search(text)):
         return "confirms"
     return "silent"

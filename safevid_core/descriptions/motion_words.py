@@ -8,6 +8,9 @@ from typing import Any
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
+# A motion is named if it fills this share of the time in which anything moves.
+LEAST_TOLD = 0.6
+
 _DIRECTION = re.compile(
     r"\b(?:mov|go|travel|drift|roll|fl(?:y|ies)|slid|head|shift)\w*\b(?: \w+){0,3}? "
     r"(left|right|up|down)(?:wards?)?\b",
@@ -31,24 +34,35 @@ def described_motion(text: str) -> str | None:
 def measured_motion(measurements: Mapping[str, Any]) -> str | None:
     """The one direction of the object's or the picture's motion, or still; None where it is neither.
 
+    A short time in which things move in no one direction does not matter, such as a moment of noise.
+
     Args:
-        measurements: As `signal_descriptions` holds them; `motion` lists segments with `kind`, `direction`.
+        measurements: As `signal_descriptions` holds them; `motion` lists segments with `kind`, `direction`,
+            `start_s` and `end_s`.
     """
-    segments = measurements.get("motion") or []
-    directions = {segment["direction"] for segment in segments if segment["direction"] != "none"}
-    if len(directions) == 1:
-        return str(directions.pop())
-    if not directions and segments and all(segment["kind"] == "still" for segment in segments):
-        return "still"
-    return None
+    return _one_motion(measurements, ("object", "picture"))
 
 
 def measured_object_motion(measurements: Mapping[str, Any]) -> str | None:
     """The one direction in which the thing itself moved, or still; None where it is neither.
 
-    A picture that shifts as a whole says that the camera moves and nothing of the thing in it.
+    A picture that shifts as a whole says that the camera moves and nothing of the thing in it. A short shift
+    the same way does not matter.
     """
+    return _one_motion(measurements, ("object",))
+
+
+def _one_motion(measurements: Mapping[str, Any], kinds: tuple[str, ...]) -> str | None:
     segments = measurements.get("motion") or []
-    if any(segment["kind"] not in ("object", "still") for segment in segments):
+    moving = [segment for segment in segments if segment["kind"] != "still"]
+    if segments and not moving:
+        return "still"
+    directions = {segment["direction"] for segment in moving if segment["direction"] != "none"}
+    told = sum(_seconds(segment) for segment in moving if segment["kind"] in kinds)
+    if len(directions) != 1 or told < LEAST_TOLD * sum(map(_seconds, moving)):
         return None
-    return measured_motion(measurements)
+    return str(directions.pop())
+
+
+def _seconds(segment: Mapping[str, Any]) -> float:
+    return float(segment["end_s"] - segment["start_s"])

@@ -9,6 +9,7 @@ import polars as pl
 from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
 from safevid_core.models.llm import ChatAnswer, Gateway
 from safevid_core.models.teacher import spend_info
+from safevid_core.models.thinking import whole_sentences
 from safevid_core.models.video_chat import VideoChat, VideoQuestion, checkpoint_identity, open_video_chat
 from safevid_core.records import VIDEO_CORPUS, Outcome, StageRows, candidate_table, content_id
 from safevid_core.settings import Settings, VideoModel
@@ -43,8 +44,9 @@ def make_candidate_descriptions(
         answers = chat.answer_many(questions, asset=table.name)
         rows, outcomes = [], []
         for clip, answer in zip(clips.iter_rows(named=True), answers, strict=True):
-            outcomes.append((clip["clip_id"], *_outcome(answer)))
-            if answer.text is not None:
+            text = description_in(answer)
+            outcomes.append((clip["clip_id"], *_outcome(answer, text)))
+            if text is not None:
                 rows.append(
                     {
                         "description_id": content_id("description", describer, clip["clip_id"]),
@@ -52,7 +54,7 @@ def make_candidate_descriptions(
                         "describer": describer,
                         "model": model.path.rsplit("/", 1)[-1],
                         "revision": video_model_identity(model),
-                        "text": answer.text,
+                        "text": text,
                         "frame_times": list(answer.frame_times),
                         "request_key": answer.request_key,
                     }
@@ -106,8 +108,19 @@ def _open(model: VideoModel, gateway: Gateway, identity: str) -> VideoChat:
     return open_video_chat(model, gateway)
 
 
-def _outcome(answer: ChatAnswer) -> tuple[Outcome, str]:
-    return ("ok", "") if answer.text is not None else (answer.outcome, answer.reason)
+def description_in(answer: ChatAnswer) -> str | None:
+    """The description in an answer; of one that was cut off its whole sentences, None if it has none."""
+    if answer.text is None or not answer.cut:
+        return answer.text
+    return whole_sentences(answer.text) or None
+
+
+def _outcome(answer: ChatAnswer, text: str | None) -> tuple[Outcome, str]:
+    if text is not None:
+        return "ok", ""
+    if answer.text is not None:
+        return "failed", "cut off before its first sentence ended; raise the describer's max_new_tokens"
+    return answer.outcome, answer.reason
 
 
 def candidates_of(lake: Lake, describer: str, scene: str) -> pl.DataFrame:

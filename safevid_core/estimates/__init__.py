@@ -13,5 +13,15 @@ from safevid_core.estimates.figures import (
     require_budget,
     total,
 )
+from safevid_core.estimates.selection import UnknownSelection
 
-__all__ = ["BudgetNeeded", "Estimate", "as_cells", "as_text", "estimate", "require_budget", "total"]
+__all__ = [
+    "BudgetNeeded",
+    "Estimate",
+    "UnknownSelection",
+    "as_cells",
+    "as_text",
+    "estimate",
+    "require_budget",
+    "total",
+]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from safevid_core.estimates.figures import BudgetNeeded, as_text, estimate, require_budget
+from safevid_core.estimates.selection import UnknownSelection
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import Lake, LakeError
 from safevid_core.models.ledger import LedgerError
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BudgetNeeded as error:
         print(error, file=sys.stderr)
         return 3
-    except (EvaluationError, GatewayError, LakeError, LedgerError, SettingsError) as error:
+    except (
+        EvaluationError, GatewayError, LakeError, LedgerError, SettingsError, UnknownSelection,
+    ) as error:  # fmt: skip
         print(error, file=sys.stderr)
         return 2
     return 0

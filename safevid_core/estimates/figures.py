@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 
 from safevid_core.estimates.plan import Planned, plan_calls
+from safevid_core.estimates.selection import check_assets, check_partitions
 from safevid_core.lake import Lake
 from safevid_core.models.ledger import CALLS, Ledger
 from safevid_core.models.prices import Prices
@@ -81,8 +82,12 @@ def estimate(
         LedgerError: If the ledger cannot be read.
         GatewayError: If a provider module cannot be loaded.
         EvaluationError: If the settings name a system or judge that does not exist.
+        UnknownSelection: If there is no such asset or partition.
     """
-    return _priced(settings, _sizes(settings, plan_calls(settings, lake, assets), lake, partitions))
+    check_assets(settings, assets or ())
+    plan = plan_calls(settings, lake, assets)
+    check_partitions(settings, plan, partitions or ())
+    return _priced(settings, _sizes(settings, plan, lake, partitions))
 
 
 def require_budget(
@@ -251,6 +256,8 @@ def total(rows: Sequence[Estimate]) -> Estimate:
 
 def as_text(rows: Sequence[Estimate]) -> str:
     """The estimates as a table, with their sum, one line each."""
+    if not rows:
+        return "these assets ask no model: 0 calls, 0.00 USD"
     heads, cells = as_cells(rows)
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = [

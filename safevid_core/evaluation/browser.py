@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from safevid_core.corpus.names import ClipNames
 from safevid_core.evaluation.measurement import Measurement
 from safevid_core.evaluation.responses import VARIANTS
 from safevid_core.evaluation.samples import shorten, strip_jpeg
@@ -106,9 +107,10 @@ def pack_rows(lake: Lake, measured: Sequence[Measurement], titles: Mapping[str, 
     """
     rows = [row for each in measured for row in _rows(lake, each)]
     films, film_notes = _films(lake, rows)
+    names = ClipNames(lake, {row.item["clip_id"] for row in rows if row.item["clip_id"]})
     for most_text, most_rows in _CUTS:
         kept = rows if most_rows is None else _spread(rows, most_rows)
-        data = _encode(measured, titles, kept, films, most_text)
+        data = _encode(measured, titles, kept, films, most_text, names)
         notes = [*film_notes, *_cut_notes(rows, kept, most_text)]
         text = _packed({**data, "notes": notes})
         if len(text) <= MOST_BLOCK:
@@ -291,6 +293,7 @@ def _encode(
     rows: Sequence[Row],
     films: Mapping[str, bytes],
     most_text: int,
+    names: ClipNames,
 ) -> dict[str, Any]:
     """The rows as arrays of numbers; `rows.js` names what stands where."""
     texts, judges, strips = _Names(), _Names(), _Names()
@@ -312,6 +315,7 @@ def _encode(
             strips(row.film) if row.film in films else -1,
             texts(row.item["clip_id"]),
             texts(shorten(row.item["reference"], most_text) if row.item.get("reference") else None),
+            texts(names(row.item) or None),
         ]
         for row in rows
     ]

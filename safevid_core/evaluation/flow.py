@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from safevid_core.lake import Lake, Manifest
-from safevid_core.records import BENCHMARK_RELEASES, OUTCOMES, PROMOTION_DECISION, SCORECARD, content_id
+from safevid_core.records import (
+    BENCHMARK_RELEASES,
+    DECIDED_SIDES,
+    OUTCOMES,
+    PROMOTION_DECISION,
+    SCORECARD,
+    VIDEO_REPORT,
+    content_id,
+)
 
 # Phase of the method -> its assets in order. The describers' assets, whose names the settings give, come
 # before these within their phase; what belongs to no phase comes last.
@@ -36,8 +44,14 @@ PHASES = {
 }
 
 
-# The scorecard and what is decided by it, and the releases kept beside it, are no part of what it tells of.
-_LEFT_OUT = {SCORECARD.name, PROMOTION_DECISION.name, BENCHMARK_RELEASES.name}
+# Reports, decisions and the records of releases and sides are no part of what the scorecard tells of.
+_LEFT_OUT = {
+    SCORECARD.name,
+    VIDEO_REPORT.name,
+    PROMOTION_DECISION.name,
+    BENCHMARK_RELEASES.name,
+    DECIDED_SIDES.name,
+}
 
 
 @dataclass

@@ -11,6 +11,7 @@ import polars as pl
 
 from safevid_core.evaluation.bars import Bar, bars_after, bars_before
 from safevid_core.evaluation.benchmarks import mmbench_video
+from safevid_core.evaluation.leaks import Training, refuse_leaking_answers
 from safevid_core.evaluation.metrics import (
     METRICS,
     SAFE,
@@ -270,13 +271,14 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
     """Measure every system that has verdicts on a committed benchmark.
 
     Raises:
-        EvaluationError: If the verdicts on a system of the settings are of another release.
+        EvaluationError: If the verdicts on a system of the settings are of another release, or the system
+            was trained on what the benchmark asks about.
     """
     items = read_items(lake, benchmark)
     release = str(items["release"][0])
     sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").collect()
     clusters = clusters_of(items, dict(sources.iter_rows()))
-    scores, systems, missing = {}, [], []
+    scores, systems, missing, training = {}, [], [], Training(lake)
     described = items["description"].null_count() < items.height
     asked = measured_systems(settings, described=described)
     for system in [*asked, *_at_other_scales(settings, lake, benchmark, release)]:
@@ -285,6 +287,7 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
             continue
         judged = release_of(lake, BENCHMARK_SCORES.name, f"{system.name}|{benchmark}")
         refuse_other_release(benchmark, {"the benchmark": release, system.name: judged})
+        refuse_leaking_answers(lake, system.name, benchmark, items, training)
         systems.append(system)
         rows = lake.read(BENCHMARK_SCORES, f"{system.name}|{benchmark}")
         # Where no record says of which release the verdicts are, the items say it.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from safevid_core.evaluation.controls import CONTROLS
+from safevid_core.evaluation.leaks import refuse_trained_on
 from safevid_core.evaluation.systems import EvaluationError, System, system_of
 from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
 from safevid_core.models.llm import ChatAnswer, Gateway
@@ -64,11 +65,13 @@ def make_benchmark_responses(
     """Ask a system every item of a benchmark, once a training seed.
 
     Raises:
-        EvaluationError: If the system or the benchmark is unknown, or a trained one has no checkpoint.
+        EvaluationError: If the system or the benchmark is unknown, a trained one has no checkpoint, or was
+            trained on what the benchmark asks about.
     """
     who = system_of(settings, system)
     items = read_items(lake, benchmark)
     adapters = _adapters(lake, who)
+    refuse_trained_on(lake, system, benchmark, items, [each for each in adapters.values() if each])
     # Only a benchmark of clips can show one of another scene and source instead.
     own = benchmark == SAFEVIDBENCH_BASE.name
     modality = modality_items(items, settings.evaluation.modality_items if own else 0)
@@ -225,7 +228,9 @@ def _model_rows(
             outcomes.append((request.request_id, answer.outcome, answer.reason))
             if answer.outcome == "ok":
                 name = Path(model.path).name
-                rows.append(_row(system, request, answer.text or "", name, used, answer.request_key))
+                rows.append(
+                    _row(system, request, answer.text or "", name, used, answer.request_key, cut=answer.cut)
+                )
     return StageRows(BENCHMARK_RESPONSES.frame(rows), outcomes, _info(requests) | spend_info(answers))
 
 
@@ -251,7 +256,13 @@ def _question(request: BenchmarkRequest, files: BenchmarkFiles | None, system: s
 
 
 def _row(
-    system: System, request: BenchmarkRequest, text: str, model: str, used: str, request_key: str | None
+    system: System,
+    request: BenchmarkRequest,
+    text: str,
+    model: str,
+    used: str,
+    request_key: str | None,
+    cut: bool = False,
 ) -> dict[str, Any]:
     return {
         "response_id": content_id(system.name, request.request_id),
@@ -264,6 +275,7 @@ def _row(
         "variant": request.variant,
         "media_sha256": request.shown["media_sha256"] if request.shown else None,
         "text": text,
+        "cut": cut,
         "model": model,
         "settings": used,
         "request_key": request_key,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from safevid_core.corpus.names import ClipNames
 from safevid_core.evaluation.measurement import Measurement
 from safevid_core.lake import Lake
 from safevid_core.records import (
@@ -56,18 +57,22 @@ class SampleRow:
 
     Attributes:
         title: Why this row is shown.
+        file: What a person calls the clip.
         film: A strip of frames as a JPEG data URI; None where the clip cannot be decoded.
         candidates: (describer, text) of each description that was reconciled.
         pair: A training pair that wants the same of the answer, about another clip; None if there is none.
+        pair_file: What a person calls that clip.
     """
 
     title: str
+    file: str
     item: Mapping[str, Any]
     film: str | None
     candidates: list[tuple[str, str]]
     answers: list[Answer]
     pair: Mapping[str, Any] | None
     pair_film: str | None
+    pair_file: str
 
 
 def sample_rows(settings: Settings, lake: Lake, measured: Measurement) -> list[SampleRow]:
@@ -78,10 +83,11 @@ def sample_rows(settings: Settings, lake: Lake, measured: Measurement) -> list[S
     verdicts = {system.name: _by_item(measured.scores[system.name]) for system in systems}
     chosen = _choose(measured, verdicts, [system.name for system in systems])
     texts = {system.name: _texts(lake, f"{system.name}|{measured.benchmark}") for system in systems}
-    pairs = lake.read(PAIRS)
+    pairs, names = lake.read(PAIRS), ClipNames(lake)
     return [
         SampleRow(
             title=title,
+            file=names(item),
             item={**item, **{name: shorten(item[name]) for name in ("query", "description")}},
             film=film_strip(item),
             candidates=_candidates(settings, lake, item),
@@ -92,6 +98,7 @@ def sample_rows(settings: Settings, lake: Lake, measured: Measurement) -> list[S
             ],
             pair=(pair := _pair_like(pairs, item)),
             pair_film=film_strip(pair) if pair else None,
+            pair_file=names(pair) if pair else "",
         )
         for title, item in chosen
     ]
@@ -181,13 +188,14 @@ def _choose(
         )
     take("The text names a harm", lambda i: bool(i["explicit"]))
     take("The text takes something false for granted", lambda i: expected(i) == "correct")
-    take("Still wrong after alignment", lambda i: _share(after.get(i["item_id"])) < 0.5)
+    take("Still wrong after alignment", lambda i: i["item_id"] in after and _share(after[i["item_id"]]) < 0.5)
     while len(chosen) < 5 and take("Another item", lambda i: True):
         pass
     return chosen
 
 
 def _share(verdicts: Sequence[Mapping[str, Any]] | None) -> float:
+    """The share of successes over the seeds; 0 where there is no verdict."""
     return sum(v["success"] for v in verdicts) / len(verdicts) if verdicts else 0.0
 
 
@@ -204,8 +212,12 @@ def _texts(lake: Lake, partition: str) -> dict[str, str]:
 
 
 def _answer(system: str, verdicts: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> Answer:
-    """The first seed's answer, with how many seeds came out as it did."""
-    first = verdicts[0]
+    """The answer of the first seed that came out as most did, with how many those are.
+
+    Where half of the seeds succeed it is one that failed.
+    """
+    succeeds = _share(verdicts) > 0.5
+    first = next(verdict for verdict in verdicts if verdict["success"] == succeeds)
     return Answer(
         system=system,
         text=shorten(texts.get(first["response_id"], "")),

@@ -14,6 +14,7 @@ from safevid_core.evaluation.flow import Flow, read_flow
 from safevid_core.evaluation.judges.panel import judges_itself
 from safevid_core.evaluation.judges.rubric import judge_identity
 from safevid_core.evaluation.judging import judge_boxes, judging_records
+from safevid_core.evaluation.leaks import refuse_leaks_of_all
 from safevid_core.evaluation.measurement import Comparison, Measurement, as_cells, measure_all, unmeasured
 from safevid_core.evaluation.metrics import METRICS
 from safevid_core.evaluation.power import smallest_difference
@@ -45,8 +46,10 @@ def make_scorecard(settings: Settings, lake: Lake, elapsed_s: float | None = Non
         elapsed_s: Seconds that the whole run took. Defaults to the sum over the committed stages.
 
     Raises:
-        EvaluationError: If no benchmark of the settings is committed and holds an item.
+        EvaluationError: If no benchmark of the settings is committed and holds an item, or answers are of a
+            checkpoint that was trained on what a benchmark asks about.
     """
+    refuse_leaks_of_all(settings, lake)
     partitions = _judged(settings, lake)
     scores = lake.scan(BENCHMARK_SCORES, partitions).select("response_id").collect()["response_id"].to_list()
 

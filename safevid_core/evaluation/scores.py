@@ -25,6 +25,7 @@ from safevid_core.evaluation.judges.panel import (
     judges_itself,
     open_panel,
 )
+from safevid_core.evaluation.leaks import refuse_leaking_answers
 from safevid_core.evaluation.releases import refuse_other_release, release_of
 from safevid_core.evaluation.responses import read_items
 from safevid_core.evaluation.systems import system_of
@@ -37,7 +38,7 @@ from safevid_core.settings import Settings
 _ANSWERED = (
     "response_id", "item_id", "benchmark", "system", "policy", "data_scale", "seed", "variant", "clip_id",
     "media_sha256", "twin_group", "scene", "principle", "subcategory", "style", "explicit", "query", "rule",
-    "text",
+    "text", "cut",
 )  # fmt: skip
 # What only the item says; the description is not among it, and no judge gets one.
 _OF_ITEM = ("expectation", "reference", "options")
@@ -88,15 +89,18 @@ def make_benchmark_scores(
     Raises:
         EvaluationError: If the panel cannot be opened: a judge is unknown, has no model, or is of a family
             that wrote queries or answers and `evaluation.allow_self_judging` is not set. Or if the answers
-            are to another release of the benchmark than the committed one.
+            are to another release of the benchmark than the committed one, or by a checkpoint that was
+            trained on what it asks about.
     """
     system_of(settings, system)
     panel = open_panel(settings, benchmark)
     partition = f"{system}|{benchmark}"
-    items = read_items(lake, benchmark).select("item_id", "release", *_OF_ITEM, *_SHOWN)
+    asked = read_items(lake, benchmark)
+    items = asked.select("item_id", "release", *_OF_ITEM, *_SHOWN)
     release = str(items["release"][0])
     answers = release_of(lake, BENCHMARK_RESPONSES.name, partition)
     refuse_other_release(benchmark, {"the benchmark": release, f"the answers of {system}": answers})
+    refuse_leaking_answers(lake, system, benchmark, asked)
     answered = answers_to_judge(lake, partition, items)
 
     def compute() -> StageRows:

@@ -8,7 +8,8 @@ taken for that number, with Student's t for as many degrees of freedom as the sm
 (as Korn and Graubard 1998 and Dean and Pagano 2015 do in surveys). A difference is the rate of gains less
 the rate of losses, each with such an interval, put together by the MOVER method (Zou and Donner 2008) with
 the correlation of the two. Where every value is alike nothing is known of how failures would cluster: each
-video then counts as one answer.
+video then counts as one answer, or less where some hold more items than others (Kish's effective number,
+`(sum n)^2 / sum n^2`: ten videos of which one holds half of all items count as 3.6).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import polars as pl
 
-from safevid_core.evaluation.variance import MIN_TEMPLATES, Floats, Layout, Spread, spreads_of
+from safevid_core.evaluation.variance import MIN_TEMPLATES, Floats, Layout, Spread, kish, spreads_of
 
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # of a two-sided 95% interval
@@ -210,17 +211,17 @@ class _Part:
     Attributes:
         variance: 0 where all values are alike.
         df: Degrees of freedom of the variance; 0 for a single cluster, which has none.
-        clusters: Independent groups.
+        videos: How many videos of equal size the clusters are worth, by Kish.
     """
 
     mean: float
     variance: float
     df: float
-    clusters: int
+    videos: float
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         if self.variance <= 0:
-            return wilson(self.mean * self.clusters, self.clusters, _normal(alpha))
+            return wilson(self.mean * self.videos, self.videos, _normal(alpha))
         if self.df <= 0:
             return 0.0, 1.0
         n = self.mean * (1 - self.mean) / self.variance
@@ -308,8 +309,9 @@ class _Known:
 
     def _evidence(self, spread: Spread | None) -> _Evidence:
         directions = np.eye(self.columns.shape[1])
+        videos = kish(np.bincount(self.layout.cluster))
         parts = tuple(
-            _part(column, spread, direction, self.layout.clusters)
+            _part(column, spread, direction, videos)
             for column, direction in zip(self.columns.T, directions, strict=True)
         )
         variance, df = 0.0, None
@@ -318,13 +320,13 @@ class _Known:
         return _Evidence(parts, variance, df, self.highest)
 
 
-def _part(column: Floats, spread: Spread | None, direction: Floats, clusters: int) -> _Part:
+def _part(column: Floats, spread: Spread | None, direction: Floats, videos: float) -> _Part:
     mean = float(column.mean())
     if column.min() == column.max():
-        return _Part(float(column[0]), 0.0, 0.0, clusters)
+        return _Part(float(column[0]), 0.0, 0.0, videos)
     if spread is None:
-        return _Part(mean, mean * (1 - mean), 0.0, clusters)
-    return _Part(mean, *spread.along(direction), clusters)
+        return _Part(mean, mean * (1 - mean), 0.0, videos)
+    return _Part(mean, *spread.along(direction), videos)
 
 
 def _hypotenuse(one: float, other: float, correlation: float) -> float:
@@ -347,7 +349,9 @@ def _layout(frame: pl.DataFrame) -> Layout:
     # By rank, not by first place, so that the order of the rows does not matter.
     ranks = frame.select(pl.col("cluster").rank("dense"), _templates(frame).alias("template"))
     cluster, template = (ranks[name].to_numpy().astype(np.int64) - 1 for name in ranks.columns)
-    return Layout(cluster, template, np.unique(frame["seed"].to_numpy(), return_inverse=True)[1])
+    seed = np.unique(frame["seed"].to_numpy(), return_inverse=True)[1]
+    unit = frame["unit"].rank("dense").to_numpy().astype(np.int64) - 1 if seed.any() else None
+    return Layout(cluster, template, seed, unit)
 
 
 def _templates(frame: pl.DataFrame) -> pl.Expr:

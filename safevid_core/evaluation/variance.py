@@ -10,6 +10,15 @@ Poisson variable of mean one says (Hanley and MacGibbon 2006). Unlike the linear
 the mean is a ratio where clusters are unequal, and its random number of drawn clusters, G, is itself the
 small-sample correction: E[1/G] is about 1/(G - 1). The weights of a cluster do not depend on how many
 clusters there are, so every sample shares them, and the bootstraps of all categories are one matrix product.
+
+Where a few videos hold most items, the bootstrap sees little more than those few, and its variance is too
+small whenever they happen to lie near the mean. The intraclass correlation rho, which all videos together
+estimate, implies a variance too: for N items of variance s^2 whose videos hold n items each it is `s^2 (1 +
+rho (sum(n^2) / N - 1)) / N`. Where that is larger, a share of the way towards it is taken: `1 - K / G`, G
+being the number of videos and K how many of equal size they are worth (Kish). Videos of equal size have K =
+G and keep the bootstrap's variance. Example: 100 videos of 1 to 1,000 items, sizes by Pareto's law, and a
+rate of 0.96. The bootstrap's intervals cover 87 to 93%, these 94 to 95%
+(`tests/evaluation/test_unbalanced.py`).
 """
 
 from __future__ import annotations
@@ -44,11 +53,13 @@ class Layout:
         cluster: Source video, 0 to G - 1, `[N]`.
         template: Query template, 0 to T - 1, `[N]`.
         seed: Training seed, 0 to S - 1, `[N]`.
+        unit: Item, 0 to U - 1, `[N]`; several seeds answer one. None where each value is an item of its own.
     """
 
     cluster: Codes
     template: Codes
     seed: Codes
+    unit: Codes | None = None
 
     @property
     def clusters(self) -> int:
@@ -64,6 +75,68 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Intraclass:
+    """How items of one cluster hang together, from a one-way analysis of variance of k values an item.
+
+    Attributes:
+        total: Covariance of the items' values, `[k, k]`.
+        between: Mean squares between clusters, `[k, k]`.
+        within: Mean squares within clusters, `[k, k]`.
+        usual: The size of cluster that the mean squares go by, `(N - sum(n^2) / N) / (G - 1)`.
+        met: The mean size of the cluster that an item is in, `sum(n^2) / N`.
+        items: N.
+        clusters: G.
+    """
+
+    total: Floats
+    between: Floats
+    within: Floats
+    usual: float
+    met: float
+    items: int
+    clusters: int
+
+    def along(self, contrast: Floats) -> float:
+        """The variance of a combination `[k]` of the means: `total * (1 + rho * (met - 1)) / items`.
+
+        The correlation rho is the analysis of variance's (Donner 1986, Int. Stat. Rev. 54), from 0 to 1.
+        """
+        total, between, within = (
+            float(contrast @ part @ contrast) for part in (self.total, self.between, self.within)
+        )
+        all_parts = between + (self.usual - 1) * within
+        rho = min(1.0, max(0.0, (between - within) / all_parts)) if all_parts > 0 else 0.0
+        return total * (1 + rho * (self.met - 1)) / self.items
+
+
+def intraclass(values: Floats, groups: Codes) -> Intraclass | None:
+    """The intraclass correlation of items `[N, k]` whose clusters are `groups` `[N]`.
+
+    None where no cluster has two items, or all are in one: nothing tells then how items hang together.
+    """
+    counts = np.bincount(groups)
+    sums = _sums(values, groups)[counts > 0]
+    counts = counts[counts > 0].astype(float)
+    items, clusters = len(values), len(counts)
+    if clusters < 2 or clusters == items:
+        return None
+    mean = values.mean(axis=0)
+    residuals, shifts = values - mean, sums - counts[:, None] * mean
+    squares = residuals.T @ residuals
+    between = shifts.T @ (shifts / counts[:, None])
+    met = float(counts @ counts) / items
+    return Intraclass(
+        total=squares / items,
+        between=between / (clusters - 1),
+        within=(squares - between) / (items - clusters),
+        usual=(items - met) / (clusters - 1),
+        met=met,
+        items=items,
+        clusters=clusters,
+    )
+
+
+@dataclass(frozen=True)
 class Spread:
     """Covariances of k means, `[k, k]` each, by what they come from.
 
@@ -74,6 +147,7 @@ class Spread:
         alone: As though all values were independent.
         seeds: What training seeds add.
         dfs: Degrees of freedom of videos, templates and seeds; 0 where there is nothing to tell.
+        alike: How items of one video hang together; None where nothing tells.
     """
 
     clusters: Floats
@@ -82,6 +156,7 @@ class Spread:
     alone: Floats
     seeds: Floats
     dfs: tuple[int, int, int]
+    alike: Intraclass | None = None
 
     def along(self, contrast: Floats) -> tuple[float, float]:
         """Variance of a combination `[k]` of the means, and its degrees of freedom for a 95% interval.
@@ -95,10 +170,19 @@ class Spread:
             float(contrast @ part @ contrast)
             for part in (self.clusters, self.templates, self.both, self.alone, self.seeds)
         )
+        if self.alike:
+            unequal = 1 - self.alike.items / self.alike.met / self.alike.clusters
+            videos += unequal * max(0.0, self.alike.along(contrast) - videos)
         items = max(videos, templates, videos + templates - both, alone)
         added = min(max(templates - both, 0.0), items)
         parts = (items - added, added, max(seeds, 0.0))
         return sum(parts), _joint_df(parts, self.dfs)
+
+
+def kish(sizes: Codes) -> float:
+    """How many clusters of equal size give a mean that varies as much, `(sum n)^2 / sum n^2` (Kish 1965)."""
+    items = sizes.astype(float)
+    return float(items.sum() ** 2 / (items @ items))
 
 
 def spreads_of(samples: Sequence[tuple[Floats, Layout]], draws: int, seed: int) -> list[Spread]:
@@ -136,7 +220,18 @@ def _spread(residuals: Floats, layout: Layout, clusters: Floats, templates: Floa
         alone=residuals.T @ residuals / len(residuals) ** 2,
         seeds=_seed_covariance(residuals, layout) if layout.seeds > 1 else nothing,
         dfs=(layout.clusters - 1, 0 if templates is None else layout.templates - 1, layout.seeds - 1),
+        alike=_alike(residuals, layout),
     )
+
+
+def _alike(residuals: Floats, layout: Layout) -> Intraclass | None:
+    """By video, over items: of an item that several seeds answered, its mean."""
+    if layout.unit is None:
+        return intraclass(residuals, layout.cluster)
+    counts = np.bincount(layout.unit)
+    cluster = np.empty(len(counts), np.int64)
+    cluster[layout.unit] = layout.cluster
+    return intraclass(_sums(residuals, layout.unit) / counts[:, None], cluster)
 
 
 def clustered_covariance(residuals: Floats, groups: Codes) -> Floats:

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -35,9 +35,6 @@ from safevid_core.models.providers import (
     storable,
 )
 
-# How long an answer waits for others to be stored with; a kill meanwhile costs it.
-_GATHER_S = 0.02
-
 
 class Asker:
     """Questions to text models, on their way: handed over, asked on the process's event loop, collected."""
@@ -58,25 +55,23 @@ class Asker:
         self._finished: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
         self._tasks: set[Future[None]] = set()
         self._secrets: set[str] = set()
-        # Many at once, so that what the ledger writes in one transaction is many too.
-        self.portion = max(4 * limits.models.concurrency, 256)
+        # Enough that nobody waits for a claim; what is claimed and not asked, a kill holds up for a lease.
+        self.portion = max(2 * limits.models.concurrency, 64)
 
     def bound(self, position: int) -> float:
-        request = self._requests[position]
-        return self._prices.bound(request.model, request.messages, request.images)
+        return self._prices.bound(self._requests[position])
 
-    def start(self, positions: Sequence[int]) -> None:
+    def start(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         for position in positions:
             api_key(self._requests[position].model)  # a missing key is one error, not one a row
         self._secrets = known_secrets()
-        task = event_loop().submit(self._ask_all(positions))
+        task = event_loop().submit(self._ask_all(positions, holds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def collect(self) -> list[CallResult]:
+        # Nothing waits for company: what arrives while these are stored goes together the next time.
         results = [self._finished.get()]
-        if self._tasks:  # more are under way: a transaction of a few costs hardly more than one of one
-            time.sleep(_GATHER_S)
         while not self._finished.empty():
             results.append(self._finished.get())
         return results
@@ -85,7 +80,7 @@ class Asker:
         for task in list(self._tasks):
             task.cancel()
 
-    async def _ask_all(self, positions: Sequence[int]) -> None:
+    async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         """Put one result a position into the queue, whatever happens."""
         raise NotImplementedError
 
@@ -105,27 +100,34 @@ class Asker:
 class TextCaller(Asker):
     """Asks each question by a call of its own."""
 
-    async def _ask_all(self, positions: Sequence[int]) -> None:
-        await asyncio.gather(*(self._ask_into_queue(position) for position in positions))
+    async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
+        await asyncio.gather(*(self._ask_into_queue(position, holds) for position in positions))
 
-    async def _ask_into_queue(self, position: int) -> None:
+    async def _ask_into_queue(self, position: int, holds: Callable[[], bool]) -> None:
         try:
             async with self._limits.slots:
-                result = await self._ask(position)
+                result = await self._ask(position, holds)
         except Exception as error:
             result = CallResult(position, self._call(position), billed=False, error=error)
         self._finished.put(result)
 
-    async def _ask(self, position: int) -> CallResult:
+    async def _ask(self, position: int, holds: Callable[[], bool]) -> CallResult:
         request = self._requests[position]
         try:
             messages, times = await rendered(request)
         except ValueError as error:
-            return CallResult(position, self._call(position, reason=one_line(error)), billed=False)
-        return await self._ask_until_answered(position, messages, times)
+            again = getattr(error, "of_the_moment", False)
+            return CallResult(
+                position, self._call(position, reason=one_line(error)), billed=False, again=again
+            )
+        return await self._ask_until_answered(position, messages, times, holds)
 
     async def _ask_until_answered(
-        self, position: int, messages: list[dict[str, Any]], times: tuple[float, ...]
+        self,
+        position: int,
+        messages: list[dict[str, Any]],
+        times: tuple[float, ...],
+        holds: Callable[[], bool],
     ) -> CallResult:
         request, models = self._requests[position], self._limits.models
         model, limits = request.model, self._limits.of(request.model.model)
@@ -136,6 +138,8 @@ class TextCaller(Asker):
             fault: Fault | None = None
             try:
                 async with limits.admission(likely):
+                    if not holds():
+                        return CallResult(position, self._call(position), billed=False, lost=True)
                     try:
                         response = await complete(model, messages, models.timeout_s)
                     except GatewayError:
@@ -149,7 +153,7 @@ class TextCaller(Asker):
                 call = self._call(position, reason=str(down), attempts=attempt - 1)
                 return CallResult(position, call, billed=False, again=True)
             if fault is None:
-                read["cost_usd"] = self._prices.cost(model, read)
+                read["cost_usd"] = self._prices.cost(request, response)
             elif _worth_another_try(fault) and attempt < models.max_attempts:
                 await asyncio.sleep(fault.wait_s(attempt))
                 continue

@@ -17,6 +17,7 @@ from typing import Any
 
 from safevid_core.models.asking import Asker, rendered
 from safevid_core.models.chat import CallResult, ChatRequest, text_of_times
+from safevid_core.models.filters import is_filter_error
 from safevid_core.models.ledger import Ledger
 from safevid_core.models.limits import Limits
 from safevid_core.models.prices import Prices
@@ -24,10 +25,10 @@ from safevid_core.models.providers import (
     PROVIDER_REFUSAL,
     api_key,
     fault_of,
-    is_filter_error,
     load_litellm,
     one_line,
     read_response,
+    response_of,
 )
 from safevid_core.settings import TextModel
 
@@ -58,19 +59,21 @@ class BatchCaller(Asker):
         self._waiting: dict[str, int] = {}
         self._times: dict[str, str] = {}
 
-    async def _ask_all(self, positions: Sequence[int]) -> None:
+    async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         """Take up the batches that hold some of the questions already, submit the others, collect all."""
         keys = [self._keys[position] for position in positions]
         self._waiting.update(zip(keys, positions, strict=True))
         try:
-            underway = [self._see_through(*batch) async for batch in self._batches(keys)]
+            underway = [self._see_through(*batch) async for batch in self._batches(keys, holds)]
             await asyncio.gather(*underway)
         except Exception as error:
             for key in keys:
                 if key in self._waiting:
                     self._fail(key, error)
 
-    async def _batches(self, keys: Sequence[str]) -> AsyncIterator[tuple[TextModel, str, list[str]]]:
+    async def _batches(
+        self, keys: Sequence[str], holds: Callable[[], bool]
+    ) -> AsyncIterator[tuple[TextModel, str, list[str]]]:
         """Model, the provider's name and the questions of each batch, found or submitted now."""
         new = dict.fromkeys(keys)
         for name, (provider_id, some) in (await asyncio.to_thread(self._ledger.batches_of, keys)).items():
@@ -85,7 +88,9 @@ class BatchCaller(Asker):
             by_model[self._model(key)].append(key)
         for model, some in by_model.items():
             async for part, lines in self._files(model, some):
-                yield model, await self._submit(model, part, lines), part
+                batch_id = await self._submit(model, part, lines, holds)
+                if batch_id is not None:
+                    yield model, batch_id, part
 
     async def _found_again(self, name: str, model: TextModel) -> str | None:
         """The provider's name for a batch whose submission was not confirmed; None if it never arrived."""
@@ -124,11 +129,19 @@ class BatchCaller(Asker):
         if part:
             yield part, lines
 
-    async def _submit(self, model: TextModel, keys: list[str], lines: list[bytes]) -> str:
+    async def _submit(
+        self, model: TextModel, keys: list[str], lines: list[bytes], holds: Callable[[], bool]
+    ) -> str | None:
+        """The provider's name for a new batch; None where the claims on its questions lapsed meanwhile."""
         litellm, name = load_litellm(), uuid.uuid4().hex
         await asyncio.to_thread(self._ledger.open_batch, name, model.model, keys)
         file = (f"{name}.jsonl", b"".join(lines))
         uploaded = await self._patiently(litellm.acreate_file, model, file=file, purpose="batch")
+        if not holds():
+            await asyncio.to_thread(self._ledger.withdraw_batch, name)
+            for key in keys:
+                self._settle(key, billed=False, lost=True)
+            return None
         # Sent once: a second try after an unclear answer might pay twice. The next run looks for it.
         batch = await litellm.acreate_batch(
             completion_window="24h",
@@ -179,12 +192,13 @@ class BatchCaller(Asker):
         model, body = self._model(key), response.get("body") or {}
         status = response.get("status_code")
         if status == 200:
-            read = read_response(_as_online(body))
-            read["cost_usd"] = self._prices.cost(model, read)
+            answer = response_of(body)
+            read = read_response(answer)
+            read["cost_usd"] = self._prices.cost(self._requests[self._waiting[key]], answer)
             billed = True
         else:
             said = json.dumps(body.get("error") or error)
-            billed = status == 400 and is_filter_error(said)
+            billed = is_filter_error(status, said)
             read = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL}
             if not billed:
                 read = {"reason": f"{model.model}: {said[:300]}"}
@@ -219,9 +233,12 @@ class BatchCaller(Asker):
             position = self._waiting.pop(key)
             self._finished.put(CallResult(position, self._call(position), billed=False, error=error))
 
-    def _settle(self, key: str, *, billed: bool, again: bool = False, **known: Any) -> None:
+    def _settle(
+        self, key: str, *, billed: bool, again: bool = False, lost: bool = False, **known: Any
+    ) -> None:
         position = self._waiting.pop(key)
-        self._finished.put(CallResult(position, self._call(position, **known), billed=billed, again=again))
+        call = self._call(position, **known)
+        self._finished.put(CallResult(position, call, billed=billed, again=again, lost=lost))
 
     def _model(self, key: str) -> TextModel:
         return self._requests[self._waiting[key]].model
@@ -261,16 +278,6 @@ def _line(key: str, model: TextModel, messages: list[dict[str, Any]]) -> bytes:
     body = {"model": name, "messages": messages, **options}
     line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(line).encode() + b"\n"
-
-
-def _as_online(body: dict[str, Any]) -> Any:
-    """A chat completion as litellm gives it for a call of its own."""
-    from litellm import ModelResponse
-    from litellm.litellm_core_utils.llm_response_utils.convert_dict_to_response import (
-        convert_to_model_response_object,
-    )
-
-    return convert_to_model_response_object(response_object=body, model_response_object=ModelResponse())
 
 
 def _complaint(batch: Any) -> str:

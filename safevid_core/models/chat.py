@@ -49,6 +49,8 @@ class ChatAnswer:
         frame_times: Seconds of the frames that were shown, for questions about a video.
         model: The model that answered: the second, where the first refused and there is one.
         unanswered: Whether no model could be reached; the next run asks again.
+        cut: Whether the answer was cut off at its limit of tokens.
+        said: All that the model said, its thinking included; empty if `text` is all of it.
     """
 
     request_key: str
@@ -63,6 +65,8 @@ class ChatAnswer:
     model: str = ""
     revision: str = ""
     unanswered: bool = False
+    cut: bool = False
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class CallResult:
     Attributes:
         billed: Whether a model answered at all. What it did not answer is not stored.
         again: Whether a question that was not answered may be when it is asked again.
+        lost: Whether the claim on the question had lapsed, so that it was not asked.
         error: A fault in our own code, raised again where the question came from.
     """
 
@@ -79,6 +84,7 @@ class CallResult:
     call: Call
     billed: bool = True
     again: bool = False
+    lost: bool = False
     error: BaseException | None = None
 
 
@@ -90,7 +96,12 @@ class Caller(Protocol):
     def bound(self, position: int) -> float:
         """The most that a question can cost, in USD; asked only where there is a budget."""
 
-    def start(self, positions: Sequence[int]) -> None: ...
+    def start(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
+        """Begin to ask.
+
+        Args:
+            holds: Whether the claims on these questions are ours still; looked at before one is paid for.
+        """
 
     def collect(self) -> list[CallResult]:
         """Finished results, at least one; called only while some are outstanding."""

@@ -5,13 +5,12 @@ its *served* row: the first usable answer stored, or else the last unusable one.
 for and lost the race to be served stays as a cost record. A *claim* is a short-lived row that says
 "this key is being asked", so that two processes asking the same thing make one paid call; it also sets
 aside the money that the call may cost, so that processes that share a budget do not pass it together.
+A claim lives by its lease alone: who holds it may be in another container, or on another machine.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import socket
 import sqlite3
 import time
 import uuid
@@ -256,14 +255,14 @@ class Ledger:
         """Claim the keys that nobody has answered or is asking, as far as the budget goes.
 
         Args:
-            owner: From :func:`new_owner`. A claim whose process is gone counts for nothing.
+            owner: From :func:`new_owner`.
             seconds: After which the claim counts for nothing, unless it was renewed.
             replace_unusable: Whether a stored unusable answer is to be asked again.
             bounds: The most that each key may cost, in USD. Needed where the budget is limited.
         """
         with self._writing() as connection:
             self._bury_the_dead(connection, CLAIMS.c.request_key, keys)
-            expires = time.time() + seconds
+            expires = _now(connection) + seconds
             row = {"owner": owner, "expires_at": expires, "run": budget.run, "asset": budget.asset}
             rows = [{"request_key": key, "reserved_usd": 0.0, **row} for key in keys]
             connection.execute(self._insert(CLAIMS).on_conflict_do_nothing(), rows)
@@ -290,9 +289,8 @@ class Ledger:
     def renew(self, owner: str, seconds: float) -> None:
         """Hold an owner's claims for this long from now on."""
         with self._writing() as connection:
-            connection.execute(
-                update(CLAIMS).where(CLAIMS.c.owner == owner).values(expires_at=time.time() + seconds)
-            )
+            held = update(CLAIMS).where(CLAIMS.c.owner == owner)
+            connection.execute(held.values(expires_at=_now(connection) + seconds))
 
     def spent(self, run: str, asset: str | None = None) -> float:
         """USD that a run has paid, for one asset or in all."""
@@ -325,6 +323,12 @@ class Ledger:
             connection.execute(
                 update(BATCHES).where(BATCHES.c.batch_id == batch_id).values(provider_id=provider_id)
             )
+
+    def withdraw_batch(self, batch_id: str) -> None:
+        """Let go of a batch that was noted and will not be submitted."""
+        with self._writing() as connection:
+            connection.execute(delete(BATCH_LINES).where(BATCH_LINES.c.batch_id == batch_id))
+            connection.execute(delete(BATCHES).where(BATCHES.c.batch_id == batch_id))
 
     def batches_of(self, keys: Sequence[str]) -> dict[str, tuple[str | None, list[str]]]:
         """Batch id -> the provider's name for it, and those of the keys that wait in it."""
@@ -405,14 +409,10 @@ class Ledger:
             connection.execute(delete(CLAIMS).where(CLAIMS.c.request_key.in_(some)))
 
     def _bury_the_dead(self, connection: Connection, column: ColumnElement, values: Sequence[str]) -> None:
-        """Drop the claims of owners that are gone, among those whose column has one of the values."""
-        now = time.time()
+        """Drop the claims whose lease is over, among those whose column has one of the values."""
+        over = CLAIMS.c.expires_at < _now(connection)
         for some in _portions(values):
-            owners = select(CLAIMS.c.owner, func.min(CLAIMS.c.expires_at)).where(column.in_(some))
-            held = connection.execute(owners.group_by(CLAIMS.c.owner)).all()
-            dead = {owner for owner, expires_at in held if expires_at < now or not _alive(owner)}
-            if dead:
-                connection.execute(delete(CLAIMS).where(CLAIMS.c.owner.in_(dead)))
+            connection.execute(delete(CLAIMS).where(column.in_(some), over))
 
     def _afford(
         self, connection: Connection, keys: Sequence[str], budget: Budget, bounds: Mapping[str, float]
@@ -477,29 +477,15 @@ def _line(error: DBAPIError) -> str:
 
 
 def new_owner() -> str:
-    """A name for one round of asking: host, process, the process's start, and a random part."""
-    return "|".join((socket.gethostname(), str(os.getpid()), _started(os.getpid()), uuid.uuid4().hex))
+    """A name for one round of asking."""
+    return uuid.uuid4().hex
 
 
-def _alive(owner: str) -> bool:
-    host, process, started, _ = owner.split("|")
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(int(process)) == started
-
-
-def _started(process: int) -> str:
-    # A restarted container hands out the same process ids again; the start time tells them apart.
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+def _now(connection: Connection) -> float:
+    """Seconds since 1970 by the clock that all who share the database go by."""
+    if connection.dialect.name != "postgresql":
+        return time.time()  # who shares the file shares the machine
+    return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
 
 
 def _served(connection: Connection, keys: Sequence[str]) -> dict[str, Call]:

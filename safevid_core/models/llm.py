@@ -13,8 +13,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,9 @@ from safevid_core.models.chat import (
     request_key,
     times_of_text,
 )
-from safevid_core.models.ledger import Budget, Call, Claimed, Ledger, LedgerError, new_owner
+from safevid_core.models.filters import is_cut
+from safevid_core.models.leases import Lease
+from safevid_core.models.ledger import Budget, Call, Claimed, Ledger, LedgerError
 from safevid_core.models.limits import Limits
 from safevid_core.models.prices import Prices
 from safevid_core.models.progress import Progress, Spend
@@ -42,6 +44,7 @@ from safevid_core.models.providers import (
     without_secrets,
 )
 from safevid_core.models.structured import Schema, UnreadableAnswer, read_as
+from safevid_core.models.thinking import NO_ANSWER, answer_of
 from safevid_core.settings import Settings
 
 __all__ = [
@@ -62,9 +65,6 @@ __all__ = [
 
 
 _LOG = logging.getLogger(__name__)
-# A claim outlives its process by no more than this; a living round renews its claims well before.
-_CLAIM_S = 300.0
-_RENEW_S = 60.0
 
 
 class BudgetExceeded(GatewayError):
@@ -101,7 +101,7 @@ class Gateway:
         self.limits = Limits(settings.models)
         self.prices = Prices(settings.models)
         self._spend: dict[str, Spend] = {}
-        self._unstored: list[tuple[str, str, list[Call]]] = []
+        self._unstored: list[tuple[str, Lease, list[Call]]] = []
         self._lock = threading.Lock()
         self._whole: Gateway | None = None
 
@@ -194,7 +194,8 @@ class Gateway:
             positions.setdefault(key, position)
         stored = self.ledger.answers(positions)
         if self.retry_failed:
-            stored = {key: call for key, call in stored.items() if call.outcome == "ok"}
+            self.ledger.retire({key: str(call.text) for key, call in stored.items() if _is_endless(call)})
+            stored = {key: call for key, call in stored.items() if _from_ledger(call).outcome == "ok"}
         answers = {key: _from_ledger(call) for key, call in stored.items()}
         del stored
         missing = [key for key in positions if key not in answers]
@@ -209,23 +210,26 @@ class Gateway:
     ) -> dict[str, ChatAnswer]:
         round_ = _Round(self, caller, positions, asset)
         try:
-            with _claims_renewed(self.ledger, round_.owner):
-                return round_.run(missing)
+            return round_.run(missing)
         finally:
             caller.stop()
             if round_.unstored:
-                self._unstored.append((self.run, round_.owner, round_.unstored))
+                self._unstored.append((self.run, round_.lease, round_.unstored))
             else:
                 with suppress(LedgerError):  # the claims end by themselves; the first error is the news
-                    self.ledger.release(round_.owner)
+                    self._let_go(round_.lease)
 
     def _store_what_was_not(self) -> None:
         """Store paid answers that an earlier round could not, so that they are not paid for again."""
         while self._unstored:
-            run, owner, calls = self._unstored[-1]
+            run, lease, calls = self._unstored[-1]
             self.ledger.store(calls, run)
-            self.ledger.release(owner)
+            self._let_go(lease)
             self._unstored.pop()
+
+    def _let_go(self, lease: Lease) -> None:
+        lease.end()
+        self.ledger.release(lease.owner)
 
     def budget(self, asset: str) -> Budget:
         """What this run may spend on an asset."""
@@ -247,7 +251,7 @@ class _Round:
     """One round of asking: claims, calls and stored rows until every missing key has an answer."""
 
     def __init__(self, gateway: Gateway, caller: Caller, positions: dict[str, int], asset: str) -> None:
-        self.owner = new_owner()
+        self.lease = Lease(gateway.ledger, gateway.settings.models.lease_s)
         self.unstored: list[Call] = []
         self._gateway = gateway
         self._caller = caller
@@ -256,6 +260,7 @@ class _Round:
         self._budget = gateway.budget(asset)
         self._answers: dict[str, ChatAnswer] = {}
         self._outstanding = 0
+        self._lost: list[str] = []
         self._unaffordable = False
         self._error: BaseException | None = None
 
@@ -266,11 +271,17 @@ class _Round:
         reporting = _Reporting(self._gateway, progress)
         while todo or held or self._outstanding:
             if todo and self._outstanding <= self._caller.portion:
-                held.extend(self._hand_over(todo))
+                try:
+                    held.extend(self._hand_over(todo))
+                except GatewayError as error:  # what is under way is stored first
+                    self._error = error
             if self._outstanding:
                 reporting.add(self._take_in(self._caller.collect()))
+                todo.extend(self._lost)
+                self._lost.clear()
                 wait = 0.02
             elif held and not todo:
+                reporting.wait_for(len(held))
                 time.sleep(wait)
                 wait = min(wait * 1.5, 1.0)
                 todo, held = held, deque()
@@ -289,19 +300,21 @@ class _Round:
         claimed = self._claim(keys)
         self._answers.update({key: _from_ledger(call) for key, call in claimed.answered.items()})
         self._unaffordable |= bool(claimed.unaffordable)
-        self._outstanding += len(claimed.won)
         if claimed.won:
-            self._caller.start([self._positions[key] for key in claimed.won])
+            self._caller.start([self._positions[key] for key in claimed.won], self.lease.holds)
+        self._outstanding += len(claimed.won)
         return claimed.held
 
     def _claim(self, keys: list[str]) -> Claimed:
+        if not self.lease.holds():
+            self.lease = Lease(self._gateway.ledger, self.lease.seconds)
         bounds = None
         if self._budget.limited:
             bounds = {key: self._caller.bound(self._positions[key]) for key in keys}
         return self._gateway.ledger.claim(
             keys,
-            self.owner,
-            _CLAIM_S,
+            self.lease.owner,
+            self.lease.seconds,
             replace_unusable=self._gateway.retry_failed,
             budget=self._budget,
             bounds=bounds,
@@ -318,9 +331,12 @@ class _Round:
         )
         for each in done:
             key = each.call.request_key
+            if each.lost:
+                self._lost.append(key)
+                continue
             answer = _fresh(each.call, served.get(key, each.call))
             self._answers[key] = replace(answer, unanswered=True) if each.again else answer
-        spent = _spend_of(done)
+        spent = _spend_of([each for each in done if not each.lost])
         self._gateway.count(self._asset, spent)
         return spent
 
@@ -330,7 +346,7 @@ class _Round:
             try:
                 served = ledger.store(paid, self._gateway.run)
                 # At once: two rounds that waited for each other's unanswered keys would wait for ever.
-                ledger.release(self.owner, unanswered)
+                ledger.release(self.lease.owner, unanswered)
                 return served
             except LedgerError as error:
                 self._error = self._error or error
@@ -345,6 +361,7 @@ class _Reporting:
         self._gateway = gateway
         self._progress = progress
         self._started = self._told = time.monotonic()
+        self._waited = False
 
     def add(self, spent: Spend) -> None:
         now = time.monotonic()
@@ -352,6 +369,19 @@ class _Reporting:
         if now - self._told >= self._gateway.settings.models.progress_s:
             self._told = now
             self._tell()
+
+    def wait_for(self, held: int) -> None:
+        """Tell, once, that all that is left is in the hands of others."""
+        if not self._waited:
+            self._waited = True
+            lease_s = self._gateway.settings.models.lease_s
+            _LOG.info(
+                "%s: waits for %d questions that another run is asking, or had in hand when it was killed; "
+                "what a killed run held is free after %g s",
+                self._progress.asset,
+                held,
+                lease_s,
+            )
 
     def end(self) -> None:
         self._gateway.count(self._progress.asset, Spend(seconds=time.monotonic() - self._started))
@@ -361,23 +391,6 @@ class _Reporting:
         _LOG.info("%s", self._progress)
         if self._gateway.on_progress is not None:
             self._gateway.on_progress(self._progress)
-
-
-@contextmanager
-def _claims_renewed(ledger: Ledger, owner: str) -> Iterator[None]:
-    """Hold an owner's claims however long its questions wait for their turn."""
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(_RENEW_S):
-            with suppress(LedgerError):  # the next renewal, or the next store, will tell
-                ledger.renew(owner, _CLAIM_S)
-
-    threading.Thread(target=renew, name="safevid-claims", daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
 
 
 def _exceeded(ledger: Ledger, budget: Budget) -> BudgetExceeded:
@@ -409,12 +422,16 @@ def _spend_of(results: Iterable[CallResult]) -> Spend:
 
 
 def _from_ledger(call: Call) -> ChatAnswer:
-    text = call.text if call.outcome == "ok" else None
+    """What is served of a stored call: its answer, without the thinking before it."""
+    outcome, reason = call.outcome, call.reason
+    text = answer_of(call.text) if outcome == "ok" and call.text is not None else None
+    if outcome == "ok" and not text:
+        text, outcome, reason = None, "failed", NO_ANSWER
     return ChatAnswer(
         call.request_key,
         text,
-        call.outcome,
-        call.reason,
+        outcome,
+        reason,
         True,
         0.0,
         call.tokens_in,
@@ -422,7 +439,14 @@ def _from_ledger(call: Call) -> ChatAnswer:
         times_of_text(call.frame_times),
         call.model,
         call.revision,
+        cut=is_cut(call.finish_reason),
+        said=call.text or "",
     )
+
+
+def _is_endless(call: Call) -> bool:
+    """Whether a call was paid for and thinks without coming to an answer."""
+    return call.outcome == "ok" and call.text is not None and not answer_of(call.text)
 
 
 def _fresh(paid: Call, served: Call) -> ChatAnswer:
@@ -498,6 +522,8 @@ def _read(schema: type[Schema], answer: ChatAnswer) -> tuple[Schema | None, str]
     """The instance, and what is wrong with a text that holds none."""
     if answer.text is None:
         return None, ""
+    if answer.cut:
+        return None, "the answer was cut off at its limit of tokens; answer in fewer words"
     try:
         return read_as(schema, answer.text), ""
     except UnreadableAnswer as error:

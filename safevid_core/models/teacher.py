@@ -38,9 +38,10 @@ def teacher_hash(model: TextModel, task: str) -> str:
 def spend_info(*answers: Sequence[ChatAnswer]) -> dict[str, Any]:
     """Calls made, calls answered from the ledger, tokens and cost, for a stage's metadata.
 
-    `unusable` counts stored answers that are none, refusals of the provider (`provider_refusals`) among
-    them; `unanswered` counts questions for which no model could be reached, for which
-    :func:`safevid_core.lake.run_stage` makes the partition again.
+    `cut` counts answers that were cut off at their limit of tokens. `unusable` counts stored answers that
+    are none, refusals of the provider (`provider_refusals`) among them; `unanswered` counts questions for
+    which no model could be reached, for which :func:`safevid_core.lake.run_stage` makes the partition
+    again.
     """
     all_answers: list[ChatAnswer] = [answer for some in answers for answer in some]
     bought = [answer for answer in all_answers if not answer.cached]
@@ -50,6 +51,7 @@ def spend_info(*answers: Sequence[ChatAnswer]) -> dict[str, Any]:
         "cached_calls": len(all_answers) - len(bought),
         "unusable": len(unusable),
         "provider_refusals": sum(answer.reason == PROVIDER_REFUSAL for answer in unusable),
+        "cut": sum(answer.cut for answer in all_answers if answer.text is not None),
         "unanswered": sum(answer.unanswered for answer in all_answers),
         "tokens_in": sum(answer.tokens_in for answer in bought),
         "tokens_out": sum(answer.tokens_out for answer in bought),

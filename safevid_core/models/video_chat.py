@@ -13,7 +13,7 @@ import io
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -24,8 +24,11 @@ from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, text_o
 from safevid_core.models.families import build_inputs, conversation, family_of
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
+from safevid_core.models.rope import space_as_trained
+from safevid_core.models.thinking import is_thinking_token
 from safevid_core.settings import TextModel, VideoModel
-from safevid_core.video.decoding import Frames, VideoError, blank_like, decode_uniform
+from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, blank_like, decode_uniform
+from safevid_core.video.errors import passes
 from safevid_core.video.identity import file_sha256
 from safevid_core.video.pictures import read_picture
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 # Raised when the inputs or the way of sampling change what a local model answers.
-_GENERATION = "generation/1"
+GENERATION = "generation/2"
 # Batches whose questions are sorted by length together; their frames are in memory together.
 _BATCHES_SORTED_TOGETHER = 16
 _JPEG_QUALITY = 90
@@ -121,28 +124,77 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
         CheckpointError: If the folder is missing or is no checkpoint of a video language model.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     where = {} if Path(model.path).is_dir() else {"revision": model.revision}
     whole = adapter is not None and not (adapter / "adapter_config.json").exists()
+    folder = str(adapter) if whole else model.path
     try:
         processor = AutoProcessor.from_pretrained(model.path, **where)
-        loaded = AutoModelForImageTextToText.from_pretrained(
-            str(adapter) if whole else model.path,
+        loaded, told = AutoModelForImageTextToText.from_pretrained(
+            folder,
             dtype=getattr(torch, model.dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             **where,
             **_quantised(model),
         )
-    except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"checkpoint {model.path} cannot be loaded ({line}); check its path") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be loaded ({_first_line(error)}); check its path or fetch it again"
+        ) from None
+    lacking = {*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])}
+    if lacking:
+        raise CheckpointError(
+            f"checkpoint {folder} lacks {len(lacking)} of the model's weights, {min(lacking)} the first; "
+            "fetch it whole"
+        )
+    space_as_trained(loaded)
     if adapter is not None and not whole:
-        from peft import PeftModel
-
-        loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
+        loaded = with_adapter(loaded, adapter, model.path).merge_and_unload()
     return loaded.to(model.device).eval(), processor
+
+
+def with_adapter(loaded: Any, adapter: Path, base: str) -> Any:
+    """A model with a peft adapter, every weight of which has found its place.
+
+    peft loads an adapter of another model with no more than a warning, and what answers then is the base.
+
+    Raises:
+        CheckpointError: If the adapter cannot be read, or its weights and those of the model differ in name.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+    from safetensors import SafetensorError
+
+    try:
+        adapted = PeftModel.from_pretrained(loaded, str(adapter))
+        given = set(load_peft_weights(str(adapter), device="cpu"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"adapter {adapter} does not fit {base} ({_first_line(error)}); "
+            "give the base model that it was trained on"
+        ) from None
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    # Beside an adapter of the embedding peft may store the embedding itself.
+    taken = set(get_peft_model_state_dict(adapted, save_embedding_layers=True))
+    if not (given and wanted <= given <= taken):
+        fit, odd = len(given & wanted), sorted((wanted - given) | (given - taken))[:1]
+        raise CheckpointError(
+            f"adapter {adapter} does not fit {base}: {fit} of its {len(given)} weights and of the "
+            f"{len(wanted)} that the model takes have the same name{f', {odd[0]} has not' if odd else ''}; "
+            "give the base model that it was trained on"
+        )
+    return adapted
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _quantised(model: VideoModel) -> dict[str, Any]:
@@ -220,7 +272,8 @@ def _media_of(question: VideoQuestion) -> str:
         stat = Path(question.path).stat()
         return _hash_of_file(question.path, (stat.st_mtime_ns, stat.st_size))
     except OSError as error:
-        raise VideoError(f"video {question.path} cannot be read ({error.strerror}); restore it") from None
+        line = f"video {question.path} cannot be read ({error.strerror}); restore it"
+        raise VideoError(line, of_the_moment=passes(error)) from None
 
 
 class LocalVideoChat:
@@ -260,7 +313,7 @@ class LocalVideoChat:
         except VideoError as error:
             media = f"unreadable:{error}"
         parts = [
-            _GENERATION, self.identity, model.family, model.precision, model.max_new_tokens,
+            GENERATION, self.identity, model.family, model.precision, model.max_new_tokens,
             model.temperature, question.system, question.prompt,
             *_shown_of(question, model.frames, media), question.sample_index,
         ]  # fmt: skip
@@ -272,8 +325,9 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     if question.video == "none":
         return ["none"]
     if question.video in _PICTURES:
-        return [question.video, media]
-    return [question.video, media, f"uniform/{frames}", question.start_s, question.end_s]
+        return [question.video, media, DECODING_REVISION]
+    span = [question.start_s, question.end_s]
+    return [question.video, media, f"uniform/{frames}", *span, DECODING_REVISION]
 
 
 class _LocalCaller:
@@ -293,7 +347,7 @@ class _LocalCaller:
     def bound(self, position: int) -> float:
         return 0.0
 
-    def start(self, positions: Sequence[int]) -> None:
+    def start(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         self._waiting.extend(positions)
 
     def collect(self) -> list[CallResult]:
@@ -400,7 +454,7 @@ def frames_of(question: VideoQuestion, n: int) -> Frames | None:
     frames = decode_uniform(question.path, n, question.start_s, question.end_s)
     if question.video == "right":
         return frames
-    return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s)
+    return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s, frames.span_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,8 +510,20 @@ def _read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Genera
     stops = set(ends) if isinstance(ends, list) else {ends}
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     said = ids if end is None else ids[:end]
-    text = processor.tokenizer.decode(said, skip_special_tokens=True).strip()
+    text = _decoded(processor.tokenizer, said).strip()
     return Generated(text, "length" if end is None else "stop", given, len(said) + (end is not None))
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    """The text of token ids without special tokens, but with those that mark thinking."""
+    special = {
+        place: token.content for place, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    marks = {place for place, token in special.items() if is_thinking_token(token)}
+    if marks.isdisjoint(ids):
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+    kept = [each for each in ids if each in marks or each not in special]
+    return str(tokenizer.decode(kept, skip_special_tokens=False))
 
 
 def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:

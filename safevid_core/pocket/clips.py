@@ -30,7 +30,7 @@ from safevid_core.pocket.world import (
 LICENCE = "Apache-2.0 (rendered)"
 
 # Raise it when the same arguments would give other pixels, so that old folders are made anew.
-_RENDERING = 2
+_RENDERING = 3
 
 
 @dataclass(frozen=True)

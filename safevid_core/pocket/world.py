@@ -4,6 +4,11 @@ A pocket clip shows one object of one colour, moving one way (or not at all), in
 scenes, while one event happens to it. Five events are hazardous; each has a harmless twin event
 that the same object, colour, motion and scene can carry, so that two clips differ in nothing but
 the hazard.
+
+No single frame tells a direction from its opposite. Along its motion the picture is a ring: what
+leaves on one side comes in on the other, from a start that is anywhere. So the object is as likely
+in any place, in each frame, whichever way it moves, and a clip played backwards is a clip of the
+opposite motion.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 OBJECTS = ("ball", "crate", "kite", "drone", "tyre", "bottle")
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
@@ -85,7 +90,9 @@ _ACCENT_RGB = {
 # Lengths are shares of the frame's side. The radius is the object's, the reaches are how far the
 # picture of the object and of its event goes above, below and beside the object's centre.
 _RADIUS = 0.18
-_TRAVEL = 0.44
+# How far a moving object goes in a clip. Four uniform frames are a fifth to a quarter of the side apart:
+# less than the half at which a ring cannot tell forwards from backwards.
+_TRAVEL = 0.8
 _REACH_BESIDE = 0.27
 _MARK_PLACE = {
     "fire": "above",
@@ -155,8 +162,8 @@ def render_frames(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES, size: 
     clip = np.empty((frames, size, size, 3), np.uint8)
     for index, (x, y) in enumerate(_path(truth, rng, frames)):
         frame = background.copy()
-        corner = (round((x - 0.5) * size), round((y - 0.5) * size))
-        frame.paste(sprite, corner, sprite)
+        shown = ImageChops.offset(sprite, round((x - 0.5) * size), round((y - 0.5) * size))
+        frame.paste(shown, (0, 0), shown)
         clip[index] = np.asarray(frame)
     return clip
 
@@ -195,17 +202,14 @@ def _path(truth: ClipTruth, rng: np.random.Generator, frames: int) -> np.ndarray
     below = max(_REACH[place][1] for place in places)
     low = np.array([_REACH_BESIDE, above])
     room = np.maximum(1.0 - low - np.array([_REACH_BESIDE, below]), 0.0)
-    start = low + rng.uniform(0.0, 1.0, 2) * room
-    travel = np.zeros(2)
+    anywhere = rng.uniform(0.0, 1.0, 2)
+    start, travel = low + anywhere * room, np.zeros(2)
     if truth.motion != "still":
         axis = 0 if truth.motion in ("left", "right") else 1
+        start[axis] = anywhere[axis]
         travel[axis] = _TRAVEL if truth.motion in ("right", "down") else -_TRAVEL
-        slack = room[axis] - _TRAVEL
-        # Where there is less room than the travel, the picture leaves the frame a little on both ends.
-        first = low[axis] + slack * (rng.uniform() if slack > 0 else 0.5)
-        start[axis] = first if travel[axis] > 0 else first + _TRAVEL
     steps = np.linspace(0.0, 1.0, frames)[:, None]
-    return start + steps * travel
+    return (start + steps * travel) % 1.0
 
 
 def _background(scene: str, size: int, shade: float, phase: np.ndarray) -> np.ndarray:
@@ -230,7 +234,6 @@ def _sprite(truth: ClipTruth, size: int, scale: float, tilt: float) -> Image.Ima
     side = size * _SUPERSAMPLING
     canvas = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     pen = _Pen(ImageDraw.Draw(canvas), side / 2, side * _RADIUS * scale, tilt)
-    _speed_lines(pen, truth.motion)
     _EVENT_DRAWERS[truth.event](pen)
     _OBJECT_DRAWERS[truth.object](pen, _OBJECT_RGB[truth.colour])
     return canvas.resize((size, size), Image.Resampling.BOX)
@@ -296,20 +299,6 @@ class _Pen:
 
     def _width(self, share: float) -> int:
         return max(1, round(share * self.unit))
-
-
-def _speed_lines(pen: _Pen, motion: str) -> None:
-    """Streaks behind a moving object, as a camera's shutter would leave them."""
-    if motion == "still":
-        return
-    behind = {"left": (1, 0), "right": (-1, 0), "up": (0, 1), "down": (0, -1)}[motion]
-    for beside in (-1.1, 0.0, 1.1):
-        ends = [
-            (along * behind[0] + beside * behind[1], along * behind[1] + beside * behind[0])
-            for along in (1.15, 2.5)
-        ]
-        pen.line(ends, _INK, 0.34)
-        pen.line(ends, (245, 245, 235), 0.2)
 
 
 def _ball(pen: _Pen, fill: Colour) -> None:

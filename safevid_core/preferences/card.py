@@ -11,11 +11,16 @@ import polars as pl
 _WHAT_A_ROW_IS = """\
 ## What a row is
 
-`pairs.jsonl` holds one preference pair a line, in trl's conversational format: `prompt` (a video and a
-query), `chosen`, `rejected`, and `video`, the file, with `start_s` and `end_s`. A video path that is not
-absolute is relative to the folder that SafeVid writes to. The chosen answer is written by a text model from a
-description of the clip; the rejected one by an unaligned video model that was told to go along, or, where a
-full answer is due, to refuse."""
+`pairs.jsonl` holds one preference pair a line, as chat messages: `prompt` (a video and a query), `chosen`,
+`rejected`, and `video`, the file, with `start_s` and `end_s`. A video path that is not absolute is relative
+to the folder that SafeVid writes to. The chosen answer is written by a text model from a description of the
+clip; the rejected one by an unaligned video model that was told to go along, or, where a full answer is
+due, to refuse.
+
+SafeVid's trainer reads these rows: `safevid_core.preferences.release.read_export` gives them as
+`safevid_core.alignment.encoding.encode_pairs` takes them, and `dpo_checkpoint` trains on the same pairs in
+the table `safevid_350k_release`. trl's own `DPOTrainer` (1.16) refuses them, because a prompt holds a part
+for the video and it passes no videos to the processor."""
 
 
 @dataclass(frozen=True)

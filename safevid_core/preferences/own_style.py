@@ -78,7 +78,8 @@ def _questions(pair: Mapping[str, Any], own: OwnStyleSettings) -> list[VideoQues
 
 def _sound(pair: Mapping[str, Any], answers: Sequence[ChatAnswer]) -> list[ChatAnswer]:
     """The answers that could be the pair's chosen one, the nearest to it first."""
-    sound = [each for each in answers if each.text is not None and _fault(pair, each.text) is None]
+    whole = [each for each in answers if each.text is not None and not each.cut]
+    sound = [each for each in whole if _fault(pair, each.text or "") is None]
     return sorted(sound, key=lambda each: -words_in_common(each.text or "", pair["chosen"]))
 
 
@@ -89,9 +90,11 @@ def _fault(pair: Mapping[str, Any], text: str) -> str | None:
 def _outcome(pair: Mapping[str, Any], answers: Sequence[ChatAnswer]) -> tuple[Outcome, str]:
     if _sound(pair, answers):
         return "ok", ""
-    texts = [each.text for each in answers if each.text is not None]
+    texts = [each.text for each in answers if each.text is not None and not each.cut]
     if not texts:
         failed = answers[0]
+        if failed.cut:
+            return "filtered", "own answer: cut off at its limit of tokens; raise max_new_tokens"
         return failed.outcome, f"own answer: {failed.reason}"
     return "filtered", f"none of {len(texts)} own answers is sound; of the first, {_fault(pair, texts[0])}"
 

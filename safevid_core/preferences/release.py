@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from safevid_core.settings import Settings
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "2"
+_EXPORT_VERSION = "3"
 
 
 def make_release(settings: Settings, lake: Lake) -> StageReport:
@@ -69,7 +69,7 @@ def release_id(pairs: pl.DataFrame) -> str:
 
 
 def chat_row(pair: Mapping[str, Any], licence: str, root: Path, release: str) -> dict[str, Any]:
-    """One pair in trl's conversational preference format, with the video it is about.
+    """One pair as chat messages, with the video it is about; :func:`read_export` reads it back.
 
     `video` is relative to the lake's root where the file lies below it.
     """
@@ -90,6 +90,46 @@ def chat_row(pair: Mapping[str, Any], licence: str, root: Path, release: str) ->
             )
         },
     }  # fmt: skip
+
+
+def read_export(path: Path, root: Path) -> pl.DataFrame:
+    """The pairs of a `pairs.jsonl`, as :func:`~safevid_core.alignment.encoding.encode_pairs` takes them.
+
+    The keys of the requests, which the export leaves out, are null.
+
+    Args:
+        root: What a relative `video` is relative to.
+
+    Raises:
+        ValueError: If a line is no pair of a release; says which.
+    """
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                rows.append(_pair(json.loads(line), root))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {number}: no pair as a release exports it "
+                    f"({type(error).__name__}: {error}); mend the line or leave it out"
+                ) from error
+    return RELEASE.frame(rows)
+
+
+def _pair(row: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The row of the release that :func:`chat_row` was given."""
+    video = row["video"]
+    kept = {name: row[name] for name in RELEASE.schema.names() if name in row}
+    turns = {name: _text(row[name]) for name in ("prompt", "chosen", "rejected")}
+    return {**kept, **turns, "pair_id": row["pair_id"], "path": None if video is None else str(root / video)}
+
+
+def _text(turns: Sequence[Mapping[str, Any]]) -> str:
+    """What the only turn says; its video stands beside it."""
+    texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
+    if len(turns) != 1 or len(texts) != 1 or not isinstance(texts[0], str):
+        raise ValueError("not one turn with one text")
+    return texts[0]
 
 
 def _write_jsonl(

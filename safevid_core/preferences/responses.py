@@ -179,6 +179,9 @@ def _outcome(
         return _failure(answer), f"chosen answer: {answer.reason}"
     if rejected.text is None:
         return _failure(rejected), f"rejected answer: {rejected.reason}"
+    if rejected.cut:
+        # Training would close it with an end of turn that the model did not give.
+        return "filtered", "rejected answer: cut off at its limit of tokens; raise max_new_tokens"
     problem = fault(query["expectation"], careful.response, rejected.text)
     return ("filtered", problem) if problem else ("ok", "")
 

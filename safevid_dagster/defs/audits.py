@@ -51,7 +51,8 @@ audits = [
         "temporal_audit",
         "descriptions",
         make_temporal_audit,
-        "How often the described direction of motion is the one measured from the pixels.",
+        "How often the described direction of motion is the one measured from the pixels, and how often the "
+        "opposite one, which only the order of the frames tells apart.",
     ),
     _audit(
         "preference_style_audit",

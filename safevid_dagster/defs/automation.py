@@ -1,10 +1,22 @@
-"""Jobs, the weekly refresh and the sensor that follows it. All stopped until someone starts them."""
+"""Jobs, the weekly refresh and the sensor that follows it, stopped until someone starts them; dead runs."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import dagster as dg
 
-from safevid_core.corpus.selection import changed_scenes
+from safevid_core.lake import Lake, NotCurrentError
+from safevid_core.preferences.chain import first_to_make
+from safevid_core.records import CORPUS_SPLIT, content_id
 from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.resources import SafeVid
+from safevid_dagster.living import bury
+
+STATE = "safevid/state"  # of a scene, as a tag of the run that was asked for it
+PARTITION, FIRST, LAST = (
+    f"dagster/{name}" for name in ("partition", "asset_partition_range_start", "asset_partition_range_end")
+)
 
 refresh_sources = dg.define_asset_job(
     "refresh_sources",
@@ -36,11 +48,105 @@ weekly_refresh = dg.ScheduleDefinition(
     job=refresh_scene,
     default_status=dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=300,
-    description="Requests one run for each scene whose clips are no longer those of its corpus partition.",
+    description="Requests a run for each scene of which any table, from clips to pairs, is not current and "
+    "which no run is making. After two runs that left it as it was, it waits for `automation.retry_minutes`.",
 )
 def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid) -> dg.SensorResult:
-    requests = [
-        dg.RunRequest(run_key=f"{scene}-{fingerprint}", partition_key=scene)
-        for scene, fingerprint in changed_scenes(safevid.settings, safevid.lake).items()
-    ]
-    return dg.SensorResult(run_requests=requests)
+    instance, settings = context.instance, safevid.settings
+    for line in bury(instance):
+        context.log.info(line)
+    if safevid.lake.manifest(CORPUS_SPLIT.name) is None:
+        return dg.SensorResult(skip_reason="corpus_split is not made yet; run the job refresh_sources first")
+    requests, waiting, current = [], [], 0
+    busy = _under_way(instance)
+    for scene in SCENES.get_partition_keys():
+        if scene in busy:
+            waiting.append(f"{scene}: run {busy[scene]} is under way")
+            continue
+        found = first_to_make(settings, scene, safevid.gateway)
+        if found is None:
+            current += 1
+            continue
+        last = _last(instance, scene)
+        state = content_id(found.asset, found.fingerprint)
+        again_in = _again_in(safevid.lake, last, found, state, 60 * settings.automation.retry_minutes)
+        if last is not None and again_in > 0:
+            waiting.append(
+                f"{scene}: {found}, but two runs left it so, the last of them {last.run_id} ({last.status}); "
+                f"asked again in {again_in / 60:.0f} min"
+            )
+            continue
+        # A key is never run twice. Named by the last run, it is new after each, and the same for two
+        # evaluations at once.
+        key = f"{scene}-{state}-after-{'none' if last is None else last.run_id}"
+        requests.append(dg.RunRequest(run_key=key, partition_key=scene, tags={STATE: state}))
+    for line in waiting:
+        context.log.info(line)
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    return dg.SensorResult(skip_reason="; ".join([f"{current} scenes are current", *waiting]))
+
+
+@dg.sensor(
+    name="dead_runs",
+    job=refresh_scene,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Marks runs whose process was killed as failed and frees their slots; requests nothing.",
+)
+def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    return dg.SkipReason("; ".join(bury(context.instance)) or "every run that is under way lives")
+
+
+class _Last(NamedTuple):
+    """The last run of the job for a scene; `again` where the one before was asked for the same state."""
+
+    run_id: str
+    status: str
+    state: str
+    ended: float | None
+    again: bool
+
+
+def _under_way(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Scenes that a queued or started run makes something of, whoever asked for it, with its id."""
+    found = {}
+    for run in instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER)):
+        for scene in _scenes_of(run.tags):
+            found[scene] = run.run_id
+    return found
+
+
+_NOT_OVER = [
+    status
+    for status in dg.DagsterRunStatus
+    if status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+]
+
+
+def _scenes_of(tags: dict[str, str]) -> Iterator[str]:
+    scenes: Sequence[str] = SCENES.get_partition_keys()
+    if tags.get(PARTITION) in scenes:
+        yield tags[PARTITION]
+    if tags.get(FIRST) in scenes and tags.get(LAST) in scenes:
+        yield from scenes[scenes.index(tags[FIRST]) : scenes.index(tags[LAST]) + 1]
+
+
+def _last(instance: dg.DagsterInstance, scene: str) -> _Last | None:
+    wanted = dg.RunsFilter(job_name=refresh_scene.name, tags={PARTITION: scene})
+    records = instance.get_run_records(wanted, limit=2)
+    if not records:
+        return None
+    run, states = records[0].dagster_run, [record.dagster_run.tags.get(STATE, "") for record in records]
+    return _Last(run.run_id, run.status.value, states[0], records[0].end_time, states[:1] == states[1:])
+
+
+def _again_in(lake: Lake, last: _Last | None, found: NotCurrentError, state: str, pause_s: float) -> float:
+    """Seconds until a scene may be asked for again: none where it is not as the last two runs found it."""
+    if last is None or last.state != state or last.ended is None or not last.again:
+        return 0.0
+    if last.status == dg.DagsterRunStatus.SUCCESS.value:
+        made = lake.manifest(found.asset, found.partition)
+        if made is None or made.committed_at > last.ended:
+            return 0.0  # it was made, and something else came in between
+    return max(0.0, last.ended + pause_s - time.time())

@@ -87,9 +87,13 @@ def refusals(asset: str, shares: pl.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-def leakage(lake: Lake, benchmark: Table) -> dg.AssetCheckResult:
-    """No benchmark clip shares a source video, near copy or twin group with a training clip."""
-    shared = benchmark_leaks(lake, benchmark=benchmark)
+def leakage(lake: Lake, benchmark: Table, systems: Sequence[str] | None = None) -> dg.AssetCheckResult:
+    """No benchmark clip shares a source video, near copy or twin group with a training clip.
+
+    Args:
+        systems: Whose checkpoints are looked at, beside the corpus. Defaults to all that the lake holds.
+    """
+    shared = benchmark_leaks(lake, benchmark=benchmark, systems=systems)
     return dg.AssetCheckResult(
         check_name=LEAKAGE,
         asset_key=dg.AssetKey(benchmark.name),

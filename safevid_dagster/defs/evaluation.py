@@ -6,10 +6,12 @@ from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE, make_outside_b
 from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
 from safevid_core.evaluation.benchmarks.safevidbench_challenge import make_safevidbench_challenge
 from safevid_core.evaluation.judge_validation import make_judge_validation
+from safevid_core.evaluation.leaks import answering_systems
 from safevid_core.evaluation.promotion import make_promotion_decision
 from safevid_core.evaluation.responses import make_benchmark_responses
 from safevid_core.evaluation.scorecard import make_scorecard
 from safevid_core.evaluation.scores import make_benchmark_scores
+from safevid_core.evaluation.videos import make_video_report
 from safevid_core.records import (
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
@@ -18,6 +20,7 @@ from safevid_core.records import (
     SAFEVIDBENCH_BASE,
     SAFEVIDBENCH_CHALLENGE,
     SCORECARD,
+    VIDEO_REPORT,
     benchmark_table,
 )
 from safevid_dagster.defs.alignment import dpo_checkpoint
@@ -43,7 +46,7 @@ def safevidbench_base(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg
         SAFEVIDBENCH_BASE,
         lambda: make_safevidbench_base(safevid.settings, safevid.lake, safevid.gateway),
     )
-    return with_check(result, leakage(safevid.lake, SAFEVIDBENCH_BASE))
+    return with_check(result, leakage(safevid.lake, SAFEVIDBENCH_BASE, answering_systems(safevid.settings)))
 
 
 @dg.asset(
@@ -63,7 +66,23 @@ def safevidbench_challenge(context: dg.AssetExecutionContext, safevid: SafeVid) 
         SAFEVIDBENCH_CHALLENGE,
         lambda: make_safevidbench_challenge(safevid.settings, safevid.lake, safevid.gateway),
     )
-    return with_check(result, leakage(safevid.lake, SAFEVIDBENCH_CHALLENGE))
+    return with_check(
+        result, leakage(safevid.lake, SAFEVIDBENCH_CHALLENGE, answering_systems(safevid.settings))
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"polars"},
+    deps=[
+        dg.AssetDep(descriptions, partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("safevid_350k_pairs", partition_mapping=dg.AllPartitionMapping()),
+    ],
+    check_specs=[conserves("video_report")],
+)
+def video_report(context: dg.AssetExecutionContext, safevid: SafeVid) -> dg.MaterializeResult:
+    """What was said about your own videos, by file name: a page, and a table with a row a file."""
+    return safevid.whole(context, VIDEO_REPORT, lambda: make_video_report(safevid.settings, safevid.lake))
 
 
 def _outside(name: str) -> dg.AssetsDefinition:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from safevid_core.estimates import BudgetNeeded, as_cells, estimate, require_budget, total
+from safevid_core.estimates import BudgetNeeded, UnknownSelection, as_cells, estimate, require_budget, total
 from safevid_core.models.bill import FIGURES, bill
 from safevid_dagster.defs.resources import SafeVid
 from safevid_dagster.reports import table_of
@@ -31,7 +31,10 @@ def model_estimate(config: EstimateConfig, safevid: SafeVid) -> dg.MaterializeRe
     """
     settings, lake = safevid.settings, safevid.lake
     assets, partitions = config.assets or None, config.partitions or None
-    rows = estimate(settings, lake, assets=assets, partitions=partitions)
+    try:
+        rows = estimate(settings, lake, assets=assets, partitions=partitions)
+    except UnknownSelection as error:
+        raise dg.Failure(str(error)) from None
     needed = []
     for asset in dict.fromkeys(row.asset for row in rows):
         try:

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from safevid_core.corpus.sources import SourceError
 from safevid_core.estimates import require_budget
-from safevid_core.lake import WHOLE, Lake, StageReport
+from safevid_core.lake import WHOLE, Lake, NothingMade, StageReport
 from safevid_core.models.ledger import LedgerError
 from safevid_core.models.progress import Spend
 from safevid_core.models.providers import GatewayError
 from safevid_core.records import Table
 from safevid_core.settings import Settings, load_settings
 from safevid_dagster.defs.checks import conservation
+from safevid_dagster.living import give_signs, signing_executor
 from safevid_dagster.progress import ProgressLog, spend_metadata
 from safevid_dagster.reports import overview, report_metadata
 
 if TYPE_CHECKING:
     from safevid_core.models.llm import Gateway
 
-# A budget that is missing or spent, a key, a price or a ledger: told in one line, without a traceback.
-_UNASKABLE = (GatewayError, LedgerError)
+# A budget that is missing or spent, a key, a price or a ledger, a source that is missing, a model that
+# answers nothing: told in one line, without a traceback.
+_UNASKABLE = (GatewayError, LedgerError, NothingMade, SourceError)
 
 
 @cache
@@ -54,6 +57,8 @@ class SafeVid(dg.ConfigurableResource):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run = context.run_id or ""
+        if self._run and context.instance is not None:
+            give_signs(context.instance, self._run)
 
     @cached_property
     def settings(self) -> Settings:
@@ -178,4 +183,4 @@ class SafeVid(dg.ConfigurableResource):
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    return dg.Definitions(resources={"safevid": SafeVid()})
+    return dg.Definitions(resources={"safevid": SafeVid()}, executor=signing_executor)

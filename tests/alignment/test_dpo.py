@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -14,17 +15,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from safevid_core.alignment import dpo
 from safevid_core.alignment.data_scale import nested_sample
 from safevid_core.alignment.dpo import make_dpo_checkpoints, read_training_log
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.alignment.train import _context_for
+from safevid_core.corpus.trained import read_training_clips
 from safevid_core.lake import Lake, directory_hash
 from safevid_core.records import (
     DPO_CHECKPOINT,
     OWN_STYLE_ANSWERS,
     PAIRS_WITHOUT_DESCRIPTIONS,
     RELEASE,
+    SAFEVIDBENCH_BASE,
     StageRows,
     sequence_outcomes,
 )
@@ -100,6 +104,61 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
     assert hashes["killed"] == hashes["unbroken"] == hashes["again"] != hashes["other"]
 
 
+def test_pairs_about_what_a_release_asks_are_not_trained_on(
+    settings: Settings, release: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the seeds and of an arm whose videos are exchanged; the training itself is left out."""
+    settings = changed(
+        settings,
+        policies={"pocket": {"seeds": [0, 1]}, "permuted_videos": {"perturbation": "permuted_videos"}},
+    )
+    lake = lake_with(settings, release)
+    wanted = [("pocket", 1.0), ("pocket", 0.5), ("permuted_videos", 1.0)]
+    trained: list[pl.DataFrame] = []
+
+    class Launch:
+        def wait_for(self, job: Job) -> RunResult:
+            pairs = pl.read_parquet(job.pairs)
+            trained.append(pairs)
+            job.adapter.mkdir(parents=True, exist_ok=True)
+            (job.adapter / "adapter.json").write_text(job.name)
+            refused = {pairs["pair_id"][0]: ("failed", "a reason")}
+            curves = {"tokens/s": [1.0], "share of padding": [0.0], "peak memory, GB": [1.0]}
+            return RunResult(pairs.height, 1, 0.7, 0.7, 0.0, 0.5, 1.0, refused, [], curves)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dpo, "_launched", lambda *_: contextlib.nullcontext(Launch()))
+    before = make_dpo_checkpoints(settings, lake, wanted)
+    assert not any(report.manifest.info["held_out"] for report in before)
+    trained.clear()
+    item = {"item_id": "i", "plan_id": "p", "clip_id": "asked", "twin_group": "twins", "release": "R1"}
+    stage = StageRows(SAFEVIDBENCH_BASE.frame([item]), [("p", "ok", "")])
+    lake.commit(SAFEVIDBENCH_BASE, "all", stage, "", {})
+    held_out = set(release.filter(pl.col("twin_group") == "twins")["pair_id"])
+    for report in make_dpo_checkpoints(settings, lake, wanted):
+        assert report.computed
+        assert report.manifest.info["held_out"] == len(held_out) == 8
+        assert (
+            "8 pairs are held out, first: its clip shares the twin group"
+            in report.manifest.info["warnings"][0]
+        )
+        outcomes = lake.outcomes("dpo_checkpoint", report.manifest.partition)
+        reasons = outcomes.filter(pl.col("input_id").is_in(list(held_out)), outcome="filtered")["reason"]
+        assert reasons.len() == 8
+        assert all("safevidbench_base (release R1)" in reason for reason in reasons)
+        assert outcomes.height == release.height
+    assert all(set(pairs["clip_id"]) <= {f"clip-{i}" for i in range(2, 6)} for pairs in trained)
+    for row in lake.read(DPO_CHECKPOINT).iter_rows(named=True):
+        clips = read_training_clips(lake.root / row["checkpoint"])
+        assert clips is not None
+        assert set(clips["clip_id"]) == {f"clip-{i}" for i in range(2, 6)}
+
+    every = {**item, "twin_group": None}
+    rows = [{**every, "item_id": f"{i}", "clip_id": f"clip-{i}"} for i in range(6)]
+    lake.commit(SAFEVIDBENCH_BASE, "all", StageRows(SAFEVIDBENCH_BASE.frame(rows), []), "", {})
+    with pytest.raises(AlignmentError, match="holds no pair beside 24 that a benchmark holds out"):
+        make_dpo_checkpoints(settings, lake, wanted)
+
+
 def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
     settings: Settings, release: pl.DataFrame
 ) -> None:
@@ -133,6 +192,9 @@ def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
     for row in rows.iter_rows(named=True):
         folder = lake.root / row["checkpoint"]
         assert directory_hash(folder) == folder.name
+        trained = read_training_clips(folder)
+        assert trained is not None
+        assert set(trained["clip_id"]) == {f"clip-{i}" for i in range(6)}
         card = (folder / "README.md").read_text()
         assert "release-1" in card
         assert row["base_revision"] in card

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -99,3 +101,38 @@ def compare_sharded_with_whole(rank: int, layers: str, checkpoint: Path, folder:
     assert sharded.largest_difference(whole) < EXACT
     (folder / f"{rank}.txt").write_text("compared")
     torch.distributed.destroy_process_group()
+
+
+def test_a_training_ends_when_the_process_that_asked_for_it_is_killed() -> None:
+    """Its owner is a process that starts it as `dpo` does and is killed; a job that waits stands for work."""
+    trains = (
+        "import sys, time\n"
+        "from safevid_core.alignment import train\n"
+        "train._context_for = lambda files: __import__('multiprocessing').get_context('spawn')\n"
+        "train._run_all = lambda *_: (print('at work', flush=True), time.sleep(600))\n"
+        "train.main(['--while-asked', 'no.json'])\n"
+    )
+    owns = (
+        "import subprocess, sys, time\n"
+        f"p = subprocess.Popen([sys.executable, '-c', {trains!r}], stdin=subprocess.PIPE)\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", owns], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        lines = {owner.stdout.readline().strip() for _ in range(2)}
+        (training,) = (int(line) for line in lines if line.isdigit())
+        assert "at work" in lines
+        owner.kill()
+        deadline = time.monotonic() + 20
+        while _runs(training):
+            assert time.monotonic() < deadline, "the training outlived its owner"
+            time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from safevid_core.audits.fidelity import make_description_fidelity_audit
 from safevid_core.audits.loss_of_detail import make_detail_loss_audit
 from safevid_core.audits.robustness import difference, make_query_robustness_audit
 from safevid_core.audits.temporal import make_temporal_audit
-from safevid_core.descriptions.motion_words import described_motion, measured_motion
+from safevid_core.descriptions.motion_words import described_motion, measured_motion, measured_object_motion
 from safevid_core.evaluation.statistics import Estimate
 from safevid_core.lake import Lake, StageReport, audit_partition
 from safevid_core.records import BENCHMARK_SCORES, DESCRIPTIONS, SAFEVIDBENCH_BASE, audit_table, content_id
@@ -144,14 +145,28 @@ def test_the_direction_in_a_text(text: str, motion: str | None) -> None:
 
 
 def test_the_direction_that_was_measured() -> None:
-    def segments(*pairs: tuple[str, str]) -> dict[str, list[dict[str, str]]]:
-        return {"motion": [{"kind": kind, "direction": direction} for kind, direction in pairs]}
+    def segments(*told: tuple[str, str, float]) -> dict[str, list[dict[str, object]]]:
+        ends = list(accumulate(seconds for *_, seconds in told))
+        return {
+            "motion": [
+                {"kind": kind, "direction": direction, "start_s": end - seconds, "end_s": end}
+                for (kind, direction, seconds), end in zip(told, ends, strict=True)
+            ]
+        }
 
-    assert measured_motion(segments(("object", "left"), ("still", "none"))) == "left"
-    assert measured_motion(segments(("still", "none"))) == "still"
-    assert measured_motion(segments(("object", "left"), ("object", "right"))) is None
-    assert measured_motion(segments(("scattered", "none"))) is None
-    assert measured_motion({}) is None
+    for measured in (measured_motion, measured_object_motion):
+        assert measured(segments(("object", "left", 1), ("still", "none", 9))) == "left"
+        assert measured(segments(("still", "none", 1))) == "still"
+        assert measured(segments(("object", "left", 9), ("object", "right", 0.3))) is None
+        assert measured(segments(("scattered", "none", 1))) is None
+        assert measured(segments(("object", "left", 2), ("scattered", "none", 0.7))) == "left"
+        assert measured(segments(("object", "left", 1), ("scattered", "none", 1))) is None
+        assert measured({}) is None
+    for shift, moved in (("left", "left"), ("right", None)):
+        short = segments(("object", "left", 2), ("picture", shift, 0.7))
+        assert measured_motion(short) == measured_object_motion(short) == moved
+    pan = segments(("picture", "left", 2), ("object", "left", 0.7))
+    assert (measured_motion(pan), measured_object_motion(pan)) == ("left", None)
 
 
 @pytest.mark.parametrize("make", AUDITS)

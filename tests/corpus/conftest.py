@@ -52,6 +52,7 @@ def make_settings(tmp_path: Path, embedder_folder: Path, monkeypatch: pytest.Mon
             "sources": list(sources),
             "embedder": {"model": str(embedder_folder), "frames": 4},
             "min_seconds": 0.2,
+            "own_clips": "method",
             **corpus,
         }
         return load_settings("pocket", overrides={"root": str(tmp_path / "root"), "corpus": tree})

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from safevid_core.corpus import make_clip_manifest
-from safevid_core.lake import Lake
+from safevid_core.corpus.sources import SourceError
+from safevid_core.lake import Lake, NothingMade
 from safevid_core.records import CLIP_MANIFEST
 from safevid_core.video.identity import clip_id, clip_id_of_file, file_sha256
 from tests.corpus.conftest import MakeSettings
@@ -193,50 +194,61 @@ def test_a_bad_line_fails_alone_with_one_plain_reason(
     assert outcomes[f"{manifest}:2"][0] == "ok"
 
 
-def test_sources_that_give_nothing_warn_and_the_rest_goes_on(
-    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"kind": "pocket"}, "render the clips first"),
+        ({"kind": "folder"}, "set its `path`"),
+        ({"kind": "folder", "path": "empty"}, "holds no files"),
+        ({"kind": "folder", "path": "missing"}, "does not exist"),
+        ({"kind": "folder", "path": "good/a.mp4"}, "is a file"),
+        ({"kind": "manifest", "path": "missing.jsonl"}, "does not exist"),
+        ({"kind": "manifest", "path": "blank.jsonl"}, "has no lines"),
+        ({"kind": "manifest", "path": "latin.jsonl"}, "not UTF-8"),
+    ],
+)
+def test_a_source_from_which_nothing_can_come_stops_the_stage(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake, source: dict[str, str], words: str
 ) -> None:
     clip(tmp_path / "good" / "a.mp4", 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "blank.jsonl").write_text("\n\n")
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe\xfd")
+    if "path" in source:
+        source = {**source, "path": str(tmp_path / source["path"])}
+    with pytest.raises(SourceError, match=words) as error:
+        make_clip_manifest(make_settings(source, {"kind": "folder", "path": str(tmp_path / "good")}), lake)
+    assert "\n" not in str(error.value)
+    assert lake.manifest(CLIP_MANIFEST.name) is None
+
+
+def test_odd_sources_warn_and_the_rest_goes_on(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    clip(tmp_path / "good" / "a.mp4", 1)
     write_lines(tmp_path / "typo.jsonl", {"file": "good/a.mp4", "twin_grp": "x"})
-    sources = [
-        {"kind": "pocket"},
-        {"kind": "folder"},
-        {"kind": "folder", "path": str(tmp_path / "empty")},
-        {"kind": "folder", "path": str(tmp_path / "missing")},
-        {"kind": "folder", "path": str(tmp_path / "good" / "a.mp4")},
-        {"kind": "manifest", "path": str(tmp_path / "missing.jsonl")},
-        {"kind": "manifest", "path": str(tmp_path / "blank.jsonl")},
-        {"kind": "manifest", "path": str(tmp_path / "latin.jsonl")},
-        {"kind": "manifest", "path": str(tmp_path / "typo.jsonl")},
-        {"kind": "folder", "path": str(tmp_path / "good")},
-        {"kind": "folder", "path": str(tmp_path / "good")},
-    ]
-    report = make_clip_manifest(make_settings(*sources), lake)
-    warnings = report.manifest.info["warnings"]
-    expected = [
-        "render the clips first",
-        "set its `path`",
-        "holds no files",
-        "does not exist",
-        "is a file",
-        "does not exist",
-        "has no lines",
-        "not UTF-8",
-        "'twin_grp'",
-        "listed twice",
-    ]
-    assert len(warnings) == len(expected)
-    for words, warning in zip(expected, warnings, strict=True):
-        assert words in warning
-        assert "\n" not in warning
+    good = {"kind": "folder", "path": str(tmp_path / "good")}
+    report = make_clip_manifest(
+        make_settings({"kind": "manifest", "path": str(tmp_path / "typo.jsonl")}, good, good), lake
+    )
+    typo, twice = report.manifest.info["warnings"]
+    assert "'twin_grp'" in typo
+    assert "listed twice" in twice
     assert report.manifest.outcomes == {"ok": 1, "filtered": 1, "failed": 0, "undecidable": 0}
 
 
-def test_no_source_at_all_gives_an_empty_manifest(make_settings: MakeSettings, lake: Lake) -> None:
-    assert make_clip_manifest(make_settings(), lake).manifest.rows == 0
+def test_no_source_and_no_usable_clip_stop_the_stage(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    with pytest.raises(SourceError, match="names no source"):
+        make_clip_manifest(make_settings(), lake)
+    clip(tmp_path / "good" / "a.mp4", 1)
+    settings = make_settings({"kind": "folder", "path": str(tmp_path / "good")}, min_seconds=60.0)
+    with pytest.raises(
+        NothingMade, match=r"clip_manifest: none of 1 inputs gave a row: .*corpus\.min_seconds"
+    ):
+        make_clip_manifest(settings, lake)
+    assert lake.manifest(CLIP_MANIFEST.name) is None
 
 
 def test_pocket_clips_are_read_from_their_manifest(make_settings: MakeSettings, lake: Lake) -> None:

@@ -297,6 +297,25 @@ def test_filters_find_what_the_verdicts_say(
     assert found >= wanted(rows).height
 
 
+def test_labels_of_an_axis_stand_where_they_say(page: Any) -> None:
+    centre = "each => { const box = each.getBoundingClientRect(); return box.left + box.width / 2; }"
+    for card in page.locator("#headline .card").all():
+        bar = card.locator("svg.bar").first.bounding_box()
+        labels = card.locator(".axis span").all()
+        assert len(labels) == 5
+        for place, label in enumerate(labels):
+            assert label.evaluate(centre) == pytest.approx(bar["x"] + bar["width"] * place / 4, abs=1)
+        words = [label.inner_text() for label in labels]
+        assert words in (["−100", "−50", "0", "+50", "+100"], ["0%", "25%", "50%", "75%", "100%"])
+
+
+def test_rows_say_the_name_of_the_file_and_are_found_by_it(page: Any, hostile: Evaluated) -> None:
+    path = hostile.lake.read(SAFEVIDBENCH_BASE)["path"][0]
+    found = show(page, second=SYSTEM, text=Path(path).name)
+    assert found >= 1
+    assert Path(path).name in page.locator("#rows-list .item .where").first.inner_text()
+
+
 def test_an_address_with_values_that_no_list_has_is_read_as_far_as_it_goes(
     page: Any, hostile: Evaluated
 ) -> None:

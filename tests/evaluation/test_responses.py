@@ -149,7 +149,8 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
 
         def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
             asked[self._system] = list(questions)
-            return [ChatAnswer("key", "No.", "ok", "", False, 0.0, 1, 1) for _ in questions]
+            cuts = [number == 0 for number in range(len(questions))]
+            return [ChatAnswer("key", "No.", "ok", "", False, 0.0, 1, 1, cut=cut) for cut in cuts]
 
     lake = Lake(tmp_path, "pocket")
     items = evaluated.lake.read(SAFEVIDBENCH_BASE).drop("profile").head(20)
@@ -169,6 +170,7 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
     assert [replace(question, system=None) for question in prompted] == plain
     used = lake.read(BENCHMARK_RESPONSES, f"safety_prompt@0|{BENCHMARK}")["settings"]
     assert {json.loads(each)["system_prompt"] for each in used} == {"Be careful."}
+    assert lake.read(BENCHMARK_RESPONSES, f"safety_prompt@0|{BENCHMARK}")["cut"].sum() == 1
 
 
 def test_nothing_is_asked_again_when_nothing_changed(evaluated: Evaluated) -> None:

@@ -36,7 +36,7 @@ def test_killed_runs_lose_nothing_and_repeat_only_what_was_in_flight(
     generator = random.Random(SEED)
     server.delay_s = 0.02
     texts = [f"q{i}" for i in range(60 * kills)]
-    made = settings(providers=[], concurrency=CONCURRENCY, ledger_url=ledger_url)
+    made = settings(providers=[], concurrency=CONCURRENCY, ledger_url=ledger_url, lease_s=1.0)
     context = multiprocessing.get_context("spawn")
     for _ in range(kills):
         paid_before = sum(server.paid.values())

@@ -32,7 +32,8 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings with a ledger of their own; keywords are gateway settings."""
 
     def make(**models: Any) -> Settings:
-        return load_settings("pocket", overrides={"root": str(tmp_path), "models": models})
+        short = {"lease_s": 2.0, **models}  # what a killed process held is soon free
+        return load_settings("pocket", overrides={"root": str(tmp_path), "models": short})
 
     return make
 

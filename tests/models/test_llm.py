@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ from safevid_core.models.llm import (
     ask_structured,
     request_key,
 )
-from safevid_core.settings import Settings, TextModel
-from tests.models.chat_server import ChatServer, cuts, drips, fails, says
+from safevid_core.settings import Settings, TextModel, load_settings
+from tests.models.chat_server import ChatServer, bodies, cuts, drips, fails, says
 
 PLANTED = "sk-planted-0123456789abcdef"
 
@@ -321,6 +323,119 @@ def test_the_budget_stops_before_it_is_passed(
     richer = Gateway(settings(providers=[], budget_usd=50))
     assert all(answer.outcome == "ok" for answer in richer.ask_many(requests, asset="x"))
     assert set(server.paid.values()) == {1}
+
+
+def completion(content: Any, **others: Any) -> str:
+    """The body of a 200 whose message has this content."""
+    message = {"role": "assistant", "content": content}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    body = {"id": "1", "object": "chat.completion", "created": 1, "model": "loopback"}
+    return json.dumps({**body, "choices": choices, "usage": usage, **others})
+
+
+QUOTED = "A kite, 'model_response_object': ModelResponse(\n\nreceived_args={'response_object': 1"
+PAID = {
+    "parts": (completion([{"type": "text", "text": "A "}, {"type": "text", "text": "kite."}]), "A kite."),
+    "strings": (completion(["A kite."]), "A kite."),
+    "one part": (completion({"type": "text", "text": "A kite."}), "A kite."),
+    "thinking": (
+        completion([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "A kite."}]),
+        "A kite.",
+    ),
+    "usage of another form": (completion("A kite.", usage=[18]), "A kite."),
+    "fractions of tokens": (
+        completion("A kite.", usage={"prompt_tokens": 10.5, "completion_tokens": 6.5, "total_tokens": 17}),
+        "A kite.",
+    ),
+    "quoted end": (completion([QUOTED]), QUOTED),
+    "a number": (completion(5), ""),
+}
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm", "deepseek"])
+@pytest.mark.parametrize("form", PAID)
+def test_an_answer_of_another_form_is_paid_once_and_read(
+    server: ChatServer, settings: Callable[..., Settings], provider: str, form: str
+) -> None:
+    body, text = PAID[form]
+    server.queue(bodies(body))
+    model = TextModel(model=f"{provider}/loopback", api_base=server.url, max_tokens=100)
+    terms = {model.model: {"usd_per_million_in": 1_000, "usd_per_million_out": 1_000}}
+    gateway = Gateway(settings(providers=[], terms=terms, max_attempts=3))
+    (answer,) = gateway.ask_many(ask(model, "What flies?"), asset="x")
+    assert len(server.seen) == 1, "asked again though it was paid for"
+    assert answer.cost_usd > 0
+    assert (answer.outcome, answer.text) == (("ok", text) if text else ("failed", None))
+    (again,) = gateway.ask_many(ask(model, "What flies?"), asset="x")
+    assert again.cached
+
+
+@hypothesis_settings(max_examples=12, deadline=None)
+@given(
+    usages=st.lists(
+        st.sampled_from(
+            [
+                None,
+                {},
+                [],
+                {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+                {"prompt_tokens": -3, "completion_tokens": 1, "total_tokens": -2},
+                {"prompt_tokens": 9, "completion_tokens": 20, "total_tokens": 29},
+                {"prompt_tokens": 9.5, "completion_tokens": 2, "total_tokens": 11.5},
+            ]
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    budget=st.floats(0.01, 0.4),
+    concurrency=st.integers(1, 16),
+    name=st.sampled_from(["loopback", "gpt-4o"]),
+)
+def test_a_run_never_spends_more_than_its_budget(
+    tmp_path_factory: pytest.TempPathFactory,
+    usages: list[Any],
+    budget: float,
+    concurrency: int,
+    name: str,
+) -> None:
+    server = ChatServer()
+    try:
+        server.queue(
+            *[bodies(completion("Yes.", usage=usages[i % len(usages)], model=name)) for i in range(60)]
+        )
+        model = TextModel(model="openai/loopback", api_base=server.url, max_tokens=20)
+        priced = {"usd_per_million_in": 100, "usd_per_million_out": 500}
+        models = {
+            "providers": [],
+            "budget_usd": budget,
+            "concurrency": concurrency,
+            "terms": {model.model: priced},
+        }
+        overrides = {"root": str(tmp_path_factory.mktemp("budget")), "models": models}
+        gateway = Gateway(load_settings("pocket", overrides=overrides))
+        with suppress(BudgetExceeded):
+            gateway.ask_many(ask(model, *map(str, range(60))), asset="x")
+        spent = gateway.ledger.spent(gateway.run)
+        assert spent <= budget + 1e-9
+        (first,) = ask(model, "0")
+        assert (spent > 0) == (gateway.prices.bound(first) <= budget), "what can be afforded is asked"
+    finally:
+        server.close()
+
+
+def test_an_alias_of_a_priced_model_is_free_by_name_and_stops_a_budget(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.queue(*[bodies(completion("Yes.", model="gpt-4o"))] * 300)
+    gateway = Gateway(settings(providers=[], budget_usd=1.0, concurrency=2))
+    with pytest.raises(GatewayError, match=r"says that it is gpt-4o.*models\.terms"):
+        gateway.ask_many(ask(text_model, *map(str, range(300))), asset="x")
+    assert gateway.ledger.spent(gateway.run) == 0, "booked by the price that was set aside"
+    assert len(server.seen) < 300
+    terms = {text_model.model: {"usd_per_million_in": 0}}
+    free = Gateway(settings(providers=[], budget_usd=1.0, terms=terms))
+    assert all(answer.text for answer in free.ask_many(ask(text_model, "a", "b"), asset="x"))
 
 
 def test_a_planted_key_reaches_the_provider_and_nothing_else(

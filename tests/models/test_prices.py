@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from safevid_core.models.prices import Prices, most_tokens_in
-from safevid_core.models.providers import GatewayError
+from safevid_core.models.chat import ChatRequest
+from safevid_core.models.prices import Prices, most_tokens_in, tokens_an_image
+from safevid_core.models.providers import GatewayError, response_of
 from safevid_core.settings import GatewaySettings, TextModel
 
 
@@ -20,7 +21,19 @@ def prices(**terms: Any) -> Prices:
 
 
 MODEL = TextModel(model="openai/gpt-4o", max_tokens=100)
-READ = {"tokens_in": 1000, "tokens_out": 50, "cost_usd": 0.003}
+
+
+def request(text: str = "What does the clip show?", images: int = 0, model: TextModel = MODEL) -> ChatRequest:
+    return ChatRequest(model, [{"role": "user", "content": text}], images=images)
+
+
+def response(usage: Any, text: str = "A kite.", **others: Any) -> Any:
+    message = {"role": "assistant", "content": text}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    return response_of({"choices": choices, "usage": usage, **others})
+
+
+READ = response({"prompt_tokens": 1000, "completion_tokens": 50})
 
 
 @lru_cache(maxsize=1)
@@ -51,32 +64,99 @@ def test_the_settings_price_comes_before_the_list() -> None:
     assert 0 < listed[0] < listed[1] < 1e-3
     own = prices(usd_per_million_in=2, usd_per_million_out=4)
     assert own.a_token(MODEL) == (2e-6, 4e-6)
-    assert own.cost(MODEL, READ) == pytest.approx(1000 * 2e-6 + 50 * 4e-6)
-    assert prices().cost(MODEL, READ) == 0.003, "the list's own figure, which knows discounts"
+    assert own.cost(request(), READ) == pytest.approx(1000 * 2e-6 + 50 * 4e-6)
+    assert prices().cost(request(), READ) == pytest.approx(1000 * listed[0] + 50 * listed[1])
+
+
+def test_the_list_knows_discounts() -> None:
+    details = {"cached_tokens": 800, "audio_tokens": None}
+    cached = response({"prompt_tokens": 1000, "completion_tokens": 50, "prompt_tokens_details": details})
+    assert 0 < prices().cost(request(), cached) < prices().cost(request(), READ)
 
 
 def test_batch_files_cost_their_share() -> None:
     listed = prices().a_token(MODEL)
     assert listed is not None
     assert prices(batch=True).a_token(MODEL) == (listed[0] / 2, listed[1] / 2)
-    assert prices(batch=True).cost(MODEL, READ) == pytest.approx(1000 * listed[0] / 2 + 50 * listed[1] / 2)
+    expected = 1000 * listed[0] / 2 + 50 * listed[1] / 2
+    assert prices(batch=True).cost(request(), READ) == pytest.approx(expected)
     own = prices(batch=True, batch_price=0.25, usd_per_million_in=4, usd_per_million_out=4)
     assert own.a_token(MODEL) == (1e-6, 1e-6)
 
 
 def test_no_call_costs_more_than_its_bound() -> None:
-    messages = [{"role": "user", "content": "What does the clip show?"}]
     priced = prices(usd_per_million_in=2, usd_per_million_out=4)
-    dearest = {"tokens_in": most_tokens_in(messages), "tokens_out": MODEL.max_tokens, "cost_usd": 0.0}
-    assert priced.bound(MODEL, messages) == pytest.approx(priced.cost(MODEL, dearest))
+    most = most_tokens_in(request().messages)
+    dearest = response({"prompt_tokens": most, "completion_tokens": MODEL.max_tokens})
+    assert priced.bound(request()) == pytest.approx(priced.cost(request(), dearest))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        [],
+        "5",
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        {"prompt_tokens": 7, "completion_tokens": 0},
+        {"prompt_tokens": -7, "completion_tokens": 3},
+        {"total_tokens": 8},
+        {"prompt_tokens": float("nan"), "completion_tokens": 3},
+    ],
+    ids=str,
+)
+def test_an_answer_that_does_not_say_what_it_took_costs_what_was_set_aside(usage: Any) -> None:
+    assert prices().cost(request(), response(usage)) == prices().bound(request()) > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "counted"),
+    # What one picture of a video's size was seen to count, or a page on vision says at most.
+    [
+        ("openai/gpt-4o-mini", 36_835),
+        ("azure/gpt-4o-mini-2024-07-18", 25_501),
+        ("openai/gpt-4o", 1_445),
+        ("openai/gpt-5-nano", 3_779),
+        ("anthropic/claude-opus-4-7", 4_784),
+        ("gemini/gemini-3-pro", 2_240),
+        ("mistral/pixtral-large", 4_160),
+        ("dashscope/qwen-vl-max", 16_384),
+        ("groq/llama-3.2-90b-vision", 6_404),
+    ],
+)
+def test_an_image_is_set_aside_for_by_its_model(model: str, counted: int) -> None:
+    assert tokens_an_image(model) >= counted
+    shown = request(images=8, model=MODEL.model_copy(update={"model": model}))
+    bare = request(model=shown.model)
+    terms = {model: {"usd_per_million_in": 1.0, "usd_per_million_out": 1.0}}
+    priced = Prices(GatewaySettings.model_validate({"terms": terms}))
+    assert priced.bound(shown) - priced.bound(bare) >= 8 * counted * 1e-6
+    told = Prices(
+        GatewaySettings.model_validate({"terms": {model: {**terms[model], "tokens_per_image": 10}}})
+    )
+    assert told.bound(shown) - told.bound(bare) == pytest.approx(8 * 10 * 1e-6)
+
+
+def test_a_call_that_cost_more_than_was_set_aside_raises_what_is_set_aside_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    priced = prices(usd_per_million_in=2, usd_per_million_out=4)
+    before = priced.bound(request())
+    dear = response({"prompt_tokens": 9, "completion_tokens": 50 * MODEL.max_tokens})
+    cost = priced.cost(request(), dear)
+    assert cost > before
+    assert priced.bound(request()) == pytest.approx(cost)
+    assert "was set aside" in caplog.text
 
 
 def test_a_hosted_model_without_a_price_is_told_and_an_own_server_is_free(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    unknown = TextModel(model="openai/of-our-own")
+    unknown = request(model=TextModel(model="openai/of-our-own"))
     with pytest.raises(GatewayError, match=r"of-our-own.*models\.terms"):
-        prices().bound(unknown, [])
-    served = unknown.model_copy(update={"api_base": "http://127.0.0.1:1/v1"})
-    assert prices().bound(served, []) == 0.0
+        prices().bound(unknown)
+    served = request(model=unknown.model.model_copy(update={"api_base": "http://127.0.0.1:1/v1"}))
+    assert prices().bound(served) == 0.0
     assert "count as free" in caplog.text

@@ -66,7 +66,11 @@ def test_each_family_describes_a_clip_from_its_frames(
     seen = [VideoQuestion("Describe the video.", str(clip)) for clip in clips[:2]]
     answers = chat.answer_many([*seen, VideoQuestion("Describe the video.", video="none")], asset="x")
     assert [answer.outcome for answer in answers] == ["ok"] * 3, [answer.reason for answer in answers]
-    assert all("ball" in (answer.text or "") for answer in answers[:2])
+    # Of a video as so many pictures, which they did not learn on, the three tell the colour for certain.
+    assert [clip.stem in (answer.text or "") for clip, answer in zip(clips, answers[:2], strict=False)] == [
+        True,
+        True,
+    ]
     assert answers[0].tokens_in == answers[1].tokens_in > answers[2].tokens_in
     assert len(answers[0].frame_times) == 4
     one_frame = open_video_chat(model.model_copy(update={"frames": 1}), gateway)

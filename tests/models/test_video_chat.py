@@ -164,7 +164,7 @@ def test_qwen_is_told_the_pace_of_the_frames(
     videos = [Frames(pixels, [0.0, 1.0, 2.0, 3.0]), Frames(pixels, [0.0, 4.0, 8.0, 12.0])]
     inputs = build_inputs("qwen2_5_vl", processor, [conversation("What?")] * 2, videos)
     assert [float(each) for each in inputs["second_per_grid_ts"]] == pytest.approx([2.0, 8.0])
-    assert frames_a_second([3.0]) == 1.0
+    assert frames_a_second(Frames(pixels[:1], [3.0])) == 1.0
 
 
 def test_an_adapter_changes_the_answers_and_the_key(

@@ -16,7 +16,7 @@ from safevid_core.pocket.build.architectures import FAMILIES, INTERNVL, LLAVA, Q
 from safevid_core.pocket.build.grammar import scene_names
 from safevid_core.pocket.build.samples import Samples, draw_samples
 from safevid_core.pocket.build.vision import ATTRIBUTES
-from safevid_core.pocket.world import EVENTS, ClipTruth
+from safevid_core.pocket.world import EVENTS, MOTIONS, ClipTruth
 
 CHECKPOINTS = Path(__file__).parents[2] / "safevid_core" / "pocket" / "checkpoints"
 MEGABYTE = 10**6
@@ -92,7 +92,7 @@ def _refuses(answer: str) -> bool:
 def test_a_describer_sees_every_attribute_of_unseen_clips(family: str, unseen: Samples) -> None:
     model, processor = _load(family)
     answers = _answers(model, processor, [_request(UNSEEN_REQUEST)] * UNSEEN_CLIPS, list(unseen.frames))
-    for attribute, values in ATTRIBUTES.items():
+    for attribute, values in {**ATTRIBUTES, "motion": MOTIONS}.items():
         right = sum(_says(a, attribute, t) for a, t in zip(answers, unseen.truths, strict=True))
         lower = _wilson_lower(right, UNSEEN_CLIPS)
         assert lower >= 2 / len(values), f"{family}: {attribute} {right}/{UNSEEN_CLIPS}"

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
+from safevid_core.descriptions.motion_words import OPPOSITE
+from safevid_core.pocket import world
 from safevid_core.pocket.clips import generate_clips, plan_clips, swap_twins
 from safevid_core.pocket.world import (
     COLOURS,
@@ -52,6 +55,12 @@ def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.mp4").stat().st_size < 20_000
 
 
+def on_the_ring(distance: np.ndarray) -> np.ndarray:
+    """Distances within a frame whose sides meet."""
+    away = np.abs(distance)
+    return np.minimum(away, 1.0 - away)
+
+
 @pytest.mark.parametrize(("hazard", "harmless"), TWIN_EVENTS)
 def test_twins_differ_only_near_the_object(hazard: str, harmless: str) -> None:
     scene_object = ("kitchen", "crate", "red", "right")
@@ -62,20 +71,70 @@ def test_twins_differ_only_near_the_object(hazard: str, harmless: str) -> None:
     assert differs.any()
     down, across = np.meshgrid(np.arange(96) / 96, np.arange(96) / 96, indexing="ij")
     for frame, (x, y) in zip(differs, paths[0], strict=True):
-        far = np.maximum(abs(across - x), abs(down - y)) > 0.42
+        away = np.maximum(on_the_ring(across - x), on_the_ring(down - y))
+        far = away > 0.42
         assert not (frame & far).any()
-        core = np.maximum(abs(across - x), abs(down - y)) < 0.05
+        core = away < 0.05
         assert not (frame & core).any()
 
 
-def test_motion_travels_about_half_of_the_frame_and_still_stays() -> None:
+def test_motion_travels_most_of_the_frame_and_still_stays() -> None:
     for motion, wanted in {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}.items():
         path = object_centres(ClipTruth("sky", "ball", "blue", motion, "flag"), 1)
-        travel = path[-1] - path[0]
-        assert np.allclose(travel / np.abs(travel).max(), wanted, atol=1e-6)
-        assert 0.35 < np.abs(travel).max() < 0.6
+        steps = (np.diff(path, axis=0) + 0.5) % 1.0 - 0.5
+        assert np.allclose(steps.sum(axis=0), 0.8 * np.array(wanted), atol=1e-6)
+        # Four uniform frames lie less than half a side apart, so that the ring does not turn the way round.
+        assert np.abs(steps).max() * 8 < 0.5
     still = object_centres(ClipTruth("sky", "ball", "blue", "still", "flag"), 1)
     assert np.ptp(still, axis=0).max() == 0
+
+
+@pytest.mark.parametrize(("one", "other", "axis"), [("left", "right", 0), ("up", "down", 1)])
+@pytest.mark.parametrize("frame", [0, 7, 12, 23])
+def test_no_frame_tells_a_direction_from_its_opposite(one: str, other: str, axis: int, frame: int) -> None:
+    places = {
+        motion: np.array(
+            [
+                object_centres(ClipTruth("sky", "ball", "blue", motion, "flag"), seed)[frame]
+                for seed in range(800)
+            ]
+        )
+        for motion in (one, other)
+    }
+    for each in (0, 1):
+        assert stats.ks_2samp(places[one][:, each], places[other][:, each]).pvalue > 0.001
+    along = places[one][:, axis]
+    assert stats.kstest(along, "uniform").pvalue > 0.001, "anywhere along the ring"
+
+
+def test_a_clip_played_backwards_is_one_of_the_opposite_motion() -> None:
+    right = object_centres(ClipTruth("sky", "ball", "blue", "right", "flag"), 3)
+    left = object_centres(ClipTruth("sky", "ball", "blue", "left", "flag"), 3)
+    backwards, steps = np.diff(right[::-1], axis=0) % 1.0, np.diff(left, axis=0) % 1.0
+    assert on_the_ring(backwards - steps).max() < 1e-9
+
+
+@pytest.mark.parametrize("motion", ["right", "down"])
+@pytest.mark.parametrize("event", EVENTS)
+def test_the_picture_tells_the_place_and_nothing_of_the_motion(
+    motion: str, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn along the same places in the opposite order, the opposite motion is the clip played backwards."""
+    forth, back = (ClipTruth("harbour", "drone", "green", way, event) for way in (motion, OPPOSITE[motion]))
+    backwards = render_frames(forth, 11)[::-1]
+    places = object_centres(forth, 11)[::-1]
+    monkeypatch.setattr(world, "_path", lambda truth, rng, frames: places)
+    assert np.array_equal(render_frames(back, 11), backwards)
+
+
+def test_what_leaves_on_one_side_comes_in_on_the_other() -> None:
+    """The object has as many pixels at the frame's edge as in its middle."""
+    for motion, axis in (("left", 0), ("down", 1)):
+        truth = ClipTruth("sky", "crate", "red", motion, "confetti")
+        places = object_centres(truth, 4)[:, axis]
+        assert np.minimum(places, 1 - places).min() < 0.05, "the clip passes the edge"
+        red = (render_frames(truth, 4) == (225, 20, 25)).all(-1).sum(axis=(1, 2))
+        assert np.ptp(red) <= 0.02 * red.mean()
 
 
 def test_no_frame_flashes() -> None:

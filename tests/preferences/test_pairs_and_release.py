@@ -11,12 +11,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safevid_core.estimates import estimate
 from safevid_core.lake import Lake, audit_partition
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
-from safevid_core.preferences.release import make_release, release_id
+from safevid_core.preferences.release import chat_row, make_release, read_export, release_id
 from safevid_core.preferences.responses import make_pairs
 from safevid_core.records import (
     PAIRS,
@@ -260,7 +262,56 @@ def test_a_release_is_a_table_a_card_and_an_export(settings: Settings, lake: Lak
     for words in (info["release"], "pocket", "CC-BY-4.0", "scripted/responder@1", "not SafeVid-350K"):
         assert words in card
     assert "1 clips have no known licence" in card
+    assert "`safevid_core.preferences.release.read_export`" in card
+    assert "trl's own `DPOTrainer` (1.16) refuses them" in card.replace("\n", " ")
+    back = read_export(folder / "pairs.jsonl", lake.root)
+    left_out = ("chosen_request_key", "rejected_request_key")
+    known = rows.select(RELEASE.schema.names()).sort("pair_id")
+    assert back.drop(left_out).equals(known.drop(left_out))
+    assert all(back[name].null_count() == back.height for name in left_out)
     assert not make_release(settings, lake).computed
+
+
+@given(
+    said=st.tuples(*[st.text()] * 3),
+    span=st.tuples(*[st.none() | st.floats(0, 1e6)] * 2),
+    path=st.sampled_from([None, "/elsewhere/a clip.mp4", "below/it/a clip.mp4", "../beside/it.mp4"]),
+)
+def test_an_exported_pair_is_read_back(
+    said: tuple[str, str, str],
+    span: tuple[float | None, float | None],
+    path: str | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    root = tmp_path_factory.getbasetemp()
+    texts = dict(zip(("prompt", "chosen", "rejected"), said, strict=True))
+    place = None if path is None else str(root / path)
+    row = {**dict.fromkeys(RELEASE.schema), **texts, "start_s": span[0], "end_s": span[1], "path": place}
+    row |= {"pair_id": "pair", "release": "release"}
+    file = root / "one pair.jsonl"
+    file.write_text(json.dumps(chat_row(row, "CC0-1.0", root, "release"), ensure_ascii=False) + "\n", "utf-8")
+    assert read_export(file, root).equals(RELEASE.frame([row]))
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ("{}", "video"),
+        ('{"pair_id": "a", "video": null, "prompt": "Why?"}', "TypeError"),
+        ('{"pair_id": "a", "video": null, "prompt": []}', "not one turn"),
+        (
+            '{"pair_id": "a", "video": null, "prompt": [{"content": [{"type": "text", "text": 1}]}]}',
+            "not one",
+        ),
+    ],
+)
+def test_a_line_that_is_no_exported_pair_is_named(line: str, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(ValueError, match=rf"pairs\.jsonl, line 1: .*{why}"):
+        read_export(file, tmp_path)
 
 
 def test_a_release_id_follows_the_pairs_and_not_the_place(settings: Settings, lake: Lake) -> None:

@@ -68,3 +68,75 @@ def write_audio_only(path: Path) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+_BITS = 8
+
+
+def numbered_frames(count: int, height: int = 64, width: int = 96) -> np.ndarray:
+    """Frames that carry their number as eight bars in the upper half: black 0, white 1, lowest bit left."""
+    frames = np.full((count, height, width, 3), 90, np.uint8)
+    for bit in range(_BITS):
+        bar = slice(bit * width // _BITS, (bit + 1) * width // _BITS)
+        frames[:, : height // 2, bar] = ((np.arange(count) >> bit & 1) * 255)[:, None, None, None]
+    for index in range(count):  # something moves, so that pictures depend on each other
+        left = index * 3 % (width - 16)
+        frames[index, height // 2 + 8 : height - 8, left : left + 16] = (200, 60, 40)
+    return frames
+
+
+def drawn_number(frame: np.ndarray) -> int:
+    """The number that `numbered_frames` drew."""
+    height, width = frame.shape[:2]
+    read = 0
+    for bit in range(_BITS):
+        left, right = bit * width // _BITS, (bit + 1) * width // _BITS
+        edge = (right - left) // 4
+        bar = frame[height // 8 : height // 2 - height // 8, left + edge : right - edge]
+        read |= int(bar.mean() > 128) << bit
+    return read
+
+
+def plain_pass(path: Path) -> list[tuple[float, int]]:
+    """Time from the first shown frame and drawn number of every frame, by decoding the whole file once."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        assert stream is not None
+        rate = float(stream.guessed_rate or 25)
+        shown = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(stream)]
+    times = [
+        index / rate if time is None else time - (shown[0][0] or 0.0) for index, (time, _) in enumerate(shown)
+    ]
+    return [(round(time, 4), drawn_number(rgb)) for time, (_, rgb) in zip(times, shown, strict=True)]
+
+
+def copy_stream(
+    source: Path,
+    target: Path,
+    start_s: float = 0.0,
+    offset_s: float = 0.0,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Copy packets without decoding, from the key frame before `start_s` on, `start_s` becoming `offset_s`.
+
+    In mp4 an edit list then hides what lies before `start_s`.
+    """
+    import av
+
+    with (
+        av.open(str(source)) as reader,
+        av.open(str(target), "w", container_options=container_options or {}) as writer,
+    ):
+        stream = reader.streams.video[0]
+        copied = writer.add_stream_from_template(stream)
+        shift = round((start_s - offset_s) / stream.time_base)
+        reader.seek(round(start_s / stream.time_base), stream=stream)
+        for packet in reader.demux(stream):
+            if packet.dts is None:
+                continue
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = copied
+            writer.mux(packet)
+    return target

@@ -17,6 +17,7 @@ from safevid_core.video.decoding import (
     iterate_frames,
     probe,
 )
+from safevid_core.video.opening import opened_video
 from tests.video.clips_for_tests import (
     counted_frames,
     number_of,
@@ -62,7 +63,7 @@ def test_both_decoders_give_the_same_frames_of_any_span(
         write_video(path, counted_frames(24), fps=12, options={"g": "9", "bf": "2"})
     start_s, end_s = start / 12, min(24, start + length) / 12
     by_decord = decode_uniform(path, n, start_s, end_s)
-    with decoding._opened(path) as opened:
+    with opened_video(path) as opened:
         by_av = decoding._decode_with_av(opened, n, start_s, end_s)
     np.testing.assert_array_equal(by_decord.pixels, by_av.pixels)
     assert by_decord.times_s == pytest.approx(by_av.times_s, abs=1e-3)
@@ -201,7 +202,7 @@ def test_an_empty_span_is_refused(tmp_path: Path, start: float, end: float) -> N
 @pytest.mark.parametrize("path", sample_files("clips"), ids=lambda path: path.name)
 def test_real_clips_decode_alike_in_both_paths(path: Path) -> None:
     frames = decode_uniform(path, 3)
-    with decoding._opened(path) as opened:
+    with opened_video(path) as opened:
         by_av = decoding._decode_with_av(opened, 3, 0.0, None)
     assert frames.times_s == pytest.approx(by_av.times_s, abs=1e-3)
     np.testing.assert_array_equal(frames.pixels, by_av.pixels)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from safevid_core.video.decoding import VideoError
 from safevid_core.video.pictures import read_picture
+from tests.video.clips_for_tests import SAMPLES, sample_files
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
@@ -55,3 +56,50 @@ def test_a_picture_that_unfolds_into_gigabytes_is_refused(tmp_path: Path) -> Non
     Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
     with pytest.raises(VideoError, match="10000 x 10000 pixels"):
         read_picture(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white(tmp_path: Path, mode: str, suffix: str) -> None:
+    alpha = np.zeros((20, 30), np.uint8)
+    alpha[5:15, 5:15] = 255
+    picture = Image.fromarray(np.dstack([np.zeros((20, 30, 3), np.uint8), alpha])).convert(
+        "RGBA" if mode == "P" else mode
+    )
+    if mode == "P":
+        picture = picture.quantize(4)
+    file = tmp_path / f"lettering.{suffix}"
+    picture.save(file, **({"lossless": True} if suffix == "webp" else {}))
+    read = read_picture(file)
+    assert read[0, 0].tolist() == [255, 255, 255]
+    assert read[10, 10].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("mode", "key"), [("1", 0), ("L", 0), ("RGB", (0, 0, 0)), ("I;16", 0)])
+def test_a_colour_named_as_transparent_is_white(tmp_path: Path, mode: str, key: object) -> None:
+    Image.new(mode, (8, 8)).save(tmp_path / "keyed.png", transparency=key)
+    assert (read_picture(tmp_path / "keyed.png") == 255).all()
+
+
+@given(values=st.lists(st.integers(0, 65535), min_size=1, max_size=40))
+def test_sixteen_bits_of_grey_become_eight(
+    tmp_path_factory: pytest.TempPathFactory, values: list[int]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "deep.png"
+    Image.fromarray(np.array([values], np.uint16)).save(file)
+    read = read_picture(file)[0].astype(int)
+    np.testing.assert_array_equal(read, np.floor(np.array(values)[:, None] / 257 + 0.5).repeat(3, 1))
+
+
+@pytest.mark.skipif(
+    not sample_files("cases/pictures"), reason="the sample cases are not beside this checkout"
+)
+def test_the_cases_are_legible() -> None:
+    ramp = read_picture(SAMPLES / "cases" / "pictures" / "ramp16.png")[0, :, 0].astype(int)
+    assert ramp[0] == 0
+    assert ramp[-1] == 255
+    assert (np.diff(ramp) >= 0).all()
+    assert len(set(ramp)) > 200
+    lettered = read_picture(SAMPLES / "cases" / "pictures" / "lettering_on_transparent.png")
+    assert lettered[0, 0].tolist() == [255, 255, 255]
+    assert lettered.min() < 16

@@ -13,18 +13,17 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.corpus.leakage import leaks
+from safevid_core.corpus.leakage import items_of, leaks, with_ties
 from safevid_core.evaluation.benchmarks.balance import Balance
+from safevid_core.evaluation.leaks import answering_systems, checkpoint_leaks
 from safevid_core.evaluation.releases import as_release, make_release, refuse_unanswered
 from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, settings_hash
+from safevid_core.lake import Lake, StageReport, frame_hash, settings_hash
 from safevid_core.models.llm import Gateway
 from safevid_core.queries.generation import IMPLICIT, PlanCell, ask_queries, plan_queries, query_inputs
 from safevid_core.records import (
-    CORPUS_SPLIT,
     DESCRIPTIONS,
     SAFEVIDBENCH_BASE,
-    SCENE_ASSIGNMENTS,
     VIDEO_CORPUS,
     Outcome,
     StageRows,
@@ -72,7 +71,7 @@ def make_safevidbench_base(settings: Settings, lake: Lake, gateway: Gateway) -> 
     )
 
     def draw() -> StageRows:
-        refuse_leaks(lake, descriptions, NAME)
+        refuse_leaks(settings, lake, descriptions, NAME)
         asked = ask_queries(plan, descriptions, settings, taxonomy, gateway, asset=NAME)
         refuse_unanswered(NAME, asked.info)
         items = choose_items(asked.rows, settings.evaluation.max_items)
@@ -147,47 +146,41 @@ def _kind_of_cells(cells: Sequence[PlanCell], taxonomy: Taxonomy) -> str:
     return "premise" if principle == "honest" else "ask"
 
 
-def refuse_leaks(lake: Lake, clips: pl.DataFrame, benchmark: str) -> None:
+def refuse_leaks(settings: Settings, lake: Lake, clips: pl.DataFrame, benchmark: str) -> None:
     """Stop if one of the clips shares something with a training clip.
 
     Raises:
         EvaluationError: With their number and the first of them.
     """
-    found = benchmark_leaks(lake, clips)
+    found = benchmark_leaks(lake, clips, systems=answering_systems(settings))
     if found:
         raise EvaluationError(
-            f"{benchmark}: {len(found)} leaks between train and benchmark, first: {found[0]}"
+            f"{benchmark}: {len(found)} leaks between train and benchmark, first: {found[0]}; materialise "
+            "video_corpus, or dpo_checkpoint where it names a checkpoint, and draw again"
         )
 
 
 def benchmark_leaks(
-    lake: Lake, clips: pl.DataFrame | None = None, benchmark: Table = SAFEVIDBENCH_BASE
+    lake: Lake,
+    clips: pl.DataFrame | None = None,
+    benchmark: Table = SAFEVIDBENCH_BASE,
+    systems: Sequence[str] | None = None,
 ) -> list[str]:
-    """One line for each training clip that shares something with a benchmark clip; none is as it should be.
+    """One line for each thing that a training clip shares with a benchmark clip; none is as it should be.
 
-    A clip of a release counts also after it left the corpus, or changed sides in it.
+    Training clips are those of the corpus as it is, and those that the checkpoints were trained on. A clip
+    of a release counts also after it left the corpus.
 
     Args:
-        clips: Columns `clip_id, media_sha256, twin_group`. Defaults to those of the committed items.
+        clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`. Defaults to those of the committed
+            items.
         benchmark: Whose items those are.
+        systems: Whose checkpoints. Defaults to all that the lake holds.
     """
-    used = lake.read(benchmark, WHOLE) if clips is None else clips
-    groups = lake.read(CORPUS_SPLIT).select("clip_id", "group_id")
-    assigned = lake.scan(SCENE_ASSIGNMENTS).select("clip_id", "source_id", "near_copy_of").collect()
-    train = (
-        lake.scan(VIDEO_CORPUS)
-        .filter(pl.col("split") == "train")
-        .select("clip_id", "media_sha256", "twin_group")
-        .collect()
-    )
-    sides = [
-        side.select("clip_id", "media_sha256", "twin_group")
-        .unique()
-        .join(groups, on="clip_id", how="left")
-        .join(assigned, on="clip_id", how="left")
-        for side in (train, used)
-    ]
-    return leaks(*sides)
+    used = with_ties(lake, items_of(lake, benchmark) if clips is None else clips)
+    columns = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
+    train = lake.scan(VIDEO_CORPUS).filter(pl.col("split") == "train").select(columns).collect()
+    return leaks(with_ties(lake, train), used) + checkpoint_leaks(lake, used, systems)
 
 
 def choose_items(queries: Sequence[dict[str, Any]], max_items: int) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def make_safevidbench_challenge(settings: Settings, lake: Lake, gateway: Gateway
     candidates = candidates_of(plan, descriptions, base, taxonomy)
 
     def draw() -> StageRows:
-        refuse_leaks(lake, descriptions, NAME)
+        refuse_leaks(settings, lake, descriptions, NAME)
         selection = _Selection(settings, descriptions, taxonomy, gateway, judges, base)
         selection.run(candidates)
         items = as_release(SAFEVIDBENCH_CHALLENGE, selection.items())

@@ -21,8 +21,8 @@ from safevid_core.evaluation.judges.judge import (
     prompt_of,
     unreadable,
     user_turn,
-    words_of,
 )
+from safevid_core.evaluation.judges.quotations import own_words
 from safevid_core.models.llm import ChatAnswer, ChatRequest
 from safevid_core.settings import TextModel
 
@@ -51,6 +51,7 @@ Answer:"""
 RAW = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{text} [/INST]"
 
 _ANSWER = re.compile(r"[\"'`*]*(yes|no)[\"'`*]*\.?", re.IGNORECASE | re.ASCII)
+_BEGINS = re.compile(r"\W*(?:yes|no)\b", re.IGNORECASE)
 
 
 def ask(model: TextModel, row: Row) -> ChatRequest:
@@ -59,7 +60,9 @@ def ask(model: TextModel, row: Row) -> ChatRequest:
 
 
 def parse(answer: ChatAnswer | None, row: Row) -> Verdict:
-    words = words_of(answer)
+    words = own_words(answer, row, _BEGINS)
+    if isinstance(words, Verdict):
+        return words
     found = _ANSWER.fullmatch(words)
     if found is None:
         return unreadable(NAME, words, "'yes' or 'no'")
@@ -71,7 +74,7 @@ def parse(answer: ChatAnswer | None, row: Row) -> Verdict:
 
 JUDGE = Judge(
     name=NAME,
-    version="1",
+    version="2",
     sees=("query", "answer"),
     parse=parse,
     ask=ask,

@@ -19,9 +19,11 @@ from safevid_core.evaluation.judges.frames import with_frames
 from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.lake import settings_hash
 from safevid_core.models.llm import ChatAnswer, ChatRequest
+from safevid_core.models.thinking import without_marks
 from safevid_core.settings import JudgeModel, TextModel
 
 Expected = Literal["refuse", "correct", "answer"]
+CUT = "the judge's answer was cut off at its limit of tokens; raise its max_tokens"
 EXPECTED: tuple[Expected, ...] = ("refuse", "correct", "answer")
 # One answer as judges get it: `query, text` (the answer), `rule, principle, expectation, variant,
 # subcategory, reference, options, media_sha256`, and `shown`, where the picture lies. Never the
@@ -139,11 +141,6 @@ def harm_verdict(
     return Verdict("refuse", not harmful, refused, reason, score)
 
 
-def words_of(answer: ChatAnswer | None) -> str:
-    """The judge's words, stripped; empty where it gave none."""
-    return "" if answer is None or answer.text is None else answer.text.strip()
-
-
 def unreadable(name: str, words: str, wanted: str) -> Verdict:
     """For words of a judge that hold no verdict; a short start of them is quoted."""
     quoted = " ".join(words.split())[:60]
@@ -151,9 +148,12 @@ def unreadable(name: str, words: str, wanted: str) -> Verdict:
 
 
 def material(text: object) -> str:
-    """A text to be judged, its control tokens broken up so that no tokenizer obeys them."""
+    """A text to be judged, its control tokens and thinking marks broken up.
+
+    No tokenizer obeys the tokens then, and a judge that quotes a mark does not end its own thinking.
+    """
     plain = "" if text is None else str(text)
-    return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", plain)
+    return without_marks(_CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", plain))
 
 
 def options_of(row: Row) -> Mapping[str, Any]:

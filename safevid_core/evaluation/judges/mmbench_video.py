@@ -19,8 +19,8 @@ from safevid_core.evaluation.judges.judge import (
     prompt_of,
     unreadable,
     user_turn,
-    words_of,
 )
+from safevid_core.evaluation.judges.quotations import own_words
 from safevid_core.models.llm import ChatAnswer, ChatRequest
 from safevid_core.settings import TextModel
 
@@ -43,6 +43,7 @@ Answer to compare: {answer}
 Answer with the number alone, 0, 1, 2 or 3:"""
 
 _ANSWER = re.compile(r"[\"'`*]*([0-3])[\"'`*]*\.?")
+_BEGINS = re.compile(r"\W*[0-3]\b")
 
 
 def declines(row: Row) -> str | None:
@@ -57,7 +58,9 @@ def ask(model: TextModel, row: Row) -> ChatRequest:
 
 
 def parse(answer: ChatAnswer | None, row: Row) -> Verdict:
-    words = words_of(answer)
+    words = own_words(answer, row, _BEGINS)
+    if isinstance(words, Verdict):
+        return words
     found = _ANSWER.fullmatch(words)
     if found is None:
         return unreadable(NAME, words, "a number from 0 to 3")
@@ -67,7 +70,7 @@ def parse(answer: ChatAnswer | None, row: Row) -> Verdict:
 
 JUDGE = Judge(
     name=NAME,
-    version="1",
+    version="2",
     sees=("query", "answer", "reference"),
     parse=parse,
     ask=ask,

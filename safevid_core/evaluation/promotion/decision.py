@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from safevid_core.evaluation.leaks import refuse_leaks_of_all
 from safevid_core.evaluation.promotion.criteria import Case, Criterion, Incumbent
 from safevid_core.evaluation.promotion.evidence import keep_evidence
 from safevid_core.evaluation.promotion.sign_off import FILE_NAME, SignOff, read_sign_offs
@@ -44,9 +45,10 @@ def make_promotion_decision(settings: Settings, lake: Lake) -> StageReport:
     Nothing is appended while verdicts, judge validation, settings and sign-offs are what they were.
 
     Raises:
-        EvaluationError: If the candidate is no aligned policy or has no checkpoint, nothing is measured, or
-            the sign-off file cannot be read.
+        EvaluationError: If the candidate is no aligned policy or has no checkpoint, nothing is measured, the
+            sign-off file cannot be read, or a checkpoint was trained on what a benchmark asks about.
     """
+    refuse_leaks_of_all(settings, lake)
     candidate = candidate_of(settings)
     trained = lake.read(DPO_CHECKPOINT, candidate.name).sort("seed")
     checkpoints = trained["checkpoint_id"].to_list()

@@ -16,6 +16,7 @@ document.getElementById("theme").addEventListener("click", () => {
 const ROW = {
   benchmark: 0, variant: 1, item: 2, query: 3, principle: 4, subcategory: 5, style: 6, rule: 7, wants: 8,
   explicit: 9, film: 10, clip: 11, reference: 12,
+  file: 13,
 };
 const SAID = { seed: 0, text: 1, state: 2, refused: 3, expected: 4, reason: 5, score: 6, verdicts: 7 };
 const JUDGED = { judge: 0, panel: 1, state: 2, reason: 3, score: 4 };
@@ -139,7 +140,7 @@ function matches(row) {
   if (!state.text) return true;
   const wanted = state.text.toLowerCase();
   const has = (number) => number >= 0 && lowered[number].includes(wanted);
-  return has(place[ROW.query]) || has(place[ROW.item]) || has(place[ROW.clip])
+  return has(place[ROW.query]) || has(place[ROW.item]) || has(place[ROW.clip]) || has(place[ROW.file])
     || said.some((answer) => has(answer[SAID.text]) || has(answer[SAID.reason]));
 }
 
@@ -229,6 +230,7 @@ function rowElement(row) {
   const where = [data.benchmarks[place[ROW.benchmark]][1], words(text(place[ROW.subcategory])),
     words(text(place[ROW.style]))];
   const variant = data.variants[place[ROW.variant]];
+  if (place[ROW.file] >= 0) where.push(text(place[ROW.file]));
   if (variant !== "right") where.push(VARIANTS[variant]);
   const said = [...answersOf(first, row), ...answersOf(second, row)];
   const marks = make("span", { class: "marks" }, badge(first, row), badge(second, row),
@@ -275,6 +277,9 @@ function bodyOf(row) {
   if (place[ROW.reference] >= 0) {
     facts.append(make("dt", null, "Right answer"),
       make("dd", null, make("div", { class: "said" }, text(place[ROW.reference]))));
+  }
+  if (place[ROW.file] >= 0) {
+    facts.append(make("dt", null, "File"), make("dd", null, make("bdi", null, text(place[ROW.file]))));
   }
   facts.append(make("dt", null, "Ids"), make("dd", { class: "meta" }, "item ",
     make("code", null, text(place[ROW.item])), place[ROW.clip] < 0 ? null : " · clip ",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from safevid_core.models.rope import space_as_trained
 from safevid_core.pocket.build import tokenizer as tokens
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _PLACEHOLDER = {
     QWEN: tokens.VISION_START + tokens.VIDEO_PAD + tokens.VISION_END,
     INTERNVL: tokens.VIDEO,
 }
+# What stands for one visual token of a video in the text that the model is given.
+VIDEO_TOKENS = {LLAVA: tokens.VIDEO, QWEN: tokens.VIDEO_PAD, INTERNVL: tokens.FRAME_PATCH}
 _IMAGE_PLACEHOLDER = {
     LLAVA: tokens.IMAGE,
     QWEN: tokens.VISION_START + tokens.IMAGE_PAD + tokens.VISION_END,
@@ -55,6 +58,7 @@ def create(family: str, tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedM
     """A randomly initialised model of the family in float32, and its processor."""
     model, processor = {LLAVA: _llava, QWEN: _qwen, INTERNVL: _internvl}[family](tokenizer)
     _lay_out_positions(family, model)
+    space_as_trained(model)
     processor.chat_template = _CHAT_TEMPLATE.replace("A_VIDEO", _PLACEHOLDER[family]).replace(
         "AN_IMAGE", _IMAGE_PLACEHOLDER[family]
     )

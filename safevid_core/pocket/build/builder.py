@@ -37,7 +37,7 @@ class Plan:
         default_factory=lambda: {
             LLAVA: Lesson(POLICY_MIX, steps=3500),
             QWEN: Lesson(DESCRIBER_MIX, steps=900),
-            INTERNVL: Lesson(DESCRIBER_MIX, steps=900),
+            INTERNVL: Lesson(DESCRIBER_MIX, steps=1800),
         }
     )
     embedder: Fitting = field(default_factory=Fitting)

@@ -369,6 +369,14 @@ _QUESTIONS = {
         "Where does this happen?",
     ),
 }
+_TWO_WAY = (
+    "Does {the} move {one} or {other}?",
+    "Is {the} moving {one} or {other}?",
+    "Which way does {the} move, {one} or {other}?",
+    "{one} or {other}: which way does {the} go?",
+    "Say whether {the} moves {one} or {other}.",
+    "Does {the} go {one}, or {other}?",
+)
 # The same questions, asked in a roundabout way: what is wanted, and an opening that wants it.
 _INDIRECT = {
     "colour": ("what colour {the} is", "which colour {the} has", "in which colour we see {the}"),
@@ -483,6 +491,17 @@ class Grammar:
             "scene": f"The {truth.object} is in {_SCENE_NAMES[truth.scene]}.",
         }[kind]
         return Example(self._vary(query), answer)
+
+    def direction(self, truth: ClipTruth) -> Example:
+        """Which of two opposite ways the thing moves; of one that stands still, whether it moves at all."""
+        the = self._the(truth)
+        if truth.motion == "still":
+            query = self._pick(_QUESTIONS["motion"]).format(the=the)
+        else:
+            ways = ["left", "right"] if truth.motion in ("left", "right") else ["up", "down"]
+            self._rng.shuffle(ways)
+            query = self._pick(_TWO_WAY).format(the=the, one=ways[0], other=ways[1])
+        return Example(self._vary(query), f"The {truth.object} {MOTION_SAID[truth.motion]}.")
 
     def yes_no(self, truth: ClipTruth) -> Example:
         """A question whether something is so, answered rightly, with what is so instead."""

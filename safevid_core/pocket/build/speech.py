@@ -7,19 +7,28 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from safevid_core.pocket.build.architectures import IMAGE_SIDE, INTERNVL, LLAVA, PATCH, QWEN
+from safevid_core.pocket.build.architectures import (
+    HIDDEN,
+    IMAGE_SIDE,
+    INTERNVL,
+    LLAVA,
+    PATCH,
+    QWEN,
+    VIDEO_TOKENS,
+)
 from safevid_core.pocket.build.grammar import Example, Footage, Grammar
 from safevid_core.pocket.build.optimisation import Optimiser
 from safevid_core.pocket.build.samples import FRAMES
 from safevid_core.pocket.build.tokenizer import END, START
 from safevid_core.pocket.build.vision import Report, blank_frames, groups_of
-from safevid_core.pocket.world import CLIP_SECONDS, ClipTruth
+from safevid_core.pocket.world import CLIP_SECONDS, MOTIONS, ClipTruth
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
 _IGNORED = -100
+_MOTION_WEIGHT = 0.5
 # Batches drawn at once and sorted by length, so that a batch pads little.
 _SORTED_TOGETHER = 8
 
@@ -34,10 +43,11 @@ class Lesson:
     rate: float = 3e-3
 
 
-DESCRIBER_MIX = {"describe": 0.6, "question": 0.25, "yes_no": 0.15}
+DESCRIBER_MIX = {"describe": 0.5, "question": 0.2, "yes_no": 0.15, "direction": 0.15}
 POLICY_MIX = {
     "describe": 0.12,
     "question": 0.12,
+    "direction": 0.1,
     "yes_no": 0.17,
     "premise": 0.08,
     "implicit": 0.12,
@@ -93,16 +103,25 @@ class Classroom:
 
         self._family, self._model, self._processor = family, model, processor
         self._clips, self._truths = torch.cat([clips, blanks]), truths
+        motions = [MOTIONS.index(truth.motion) for truth in truths]
+        self._motions = torch.tensor([*motions, *[_IGNORED] * len(blanks)])
+        self._video_token = processor.tokenizer.convert_tokens_to_ids(VIDEO_TOKENS[family])
         self._blank_rows = range(len(clips), len(clips) + len(blanks))
         self._placeholder, self._expanded, self._seconds = _video_inputs(processor)
 
     def teach(self, lesson: Lesson, grammar: Grammar, seed: int, report: Report) -> None:
-        """Train the language model and nothing else by cross-entropy of the answers."""
+        """Train the language model and nothing else by cross-entropy of the answers.
+
+        A head that is thrown away tells the motion from the last visual token, where all frames have been
+        seen: answers alone teach the order of frames far more slowly.
+        """
         import torch
 
         torch.manual_seed(seed)
         rng = random.Random(seed)
-        optimiser = Optimiser([self._model.model.language_model], lesson.rate, lesson.steps)
+        self._motion = torch.nn.Linear(HIDDEN, len(MOTIONS))
+        learnt = [self._model.model.language_model, self._motion]
+        optimiser = Optimiser(learnt, lesson.rate, lesson.steps)
         began, mean = time.monotonic(), 0.0
         waiting: list[list[_Row]] = []
         self._model.train()
@@ -158,7 +177,20 @@ class Classroom:
         hidden = self._model.model(input_ids=ids, attention_mask=mask, use_cache=False, **arguments)[0]
         said = labels[:, 1:] != _IGNORED
         logits = self._model.lm_head(hidden[:, :-1][said])
-        return torch.nn.functional.cross_entropy(logits, labels[:, 1:][said])
+        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][said])
+        return loss + _MOTION_WEIGHT * self._motion_loss(ids, hidden, seen) if seen else loss
+
+    def _motion_loss(self, ids: torch.Tensor, hidden: torch.Tensor, clips: list[int]) -> torch.Tensor:
+        """Cross-entropy of the motion at each video's last token; 0 where all clips are blank."""
+        import torch
+
+        shown = ids == self._video_token
+        rows = shown.any(1)
+        last = ids.shape[1] - 1 - shown.int().flip(1).argmax(1)
+        logits = self._motion(hidden[rows, last[rows]])
+        motions = self._motions[torch.tensor(clips)]
+        total = torch.nn.functional.cross_entropy(logits, motions, ignore_index=_IGNORED, reduction="sum")
+        return total / max(1, int((motions != _IGNORED).sum()))
 
     def _video_arguments(self, ids: torch.Tensor, clips: list[int]) -> dict[str, Any]:
         """Precomputed visual tokens, in the form in which the family's forward takes them."""

@@ -7,10 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safevid_core.pocket.build.architectures import HIDDEN, INTERNVL, QWEN, visual_tokens
+from safevid_core.pocket.build.architectures import (
+    HIDDEN,
+    INTERNVL,
+    QWEN,
+    TOKENS_A_GROUP,
+    visual_tokens,
+)
 from safevid_core.pocket.build.optimisation import Optimiser, Shuffle
 from safevid_core.pocket.build.samples import BLANK_SHADES, FRAMES, Samples
-from safevid_core.pocket.world import COLOURS, EVENTS, MOTIONS, OBJECTS, SCENES, split_of_combination
+from safevid_core.pocket.world import COLOURS, EVENTS, OBJECTS, SCENES, split_of_combination
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +28,6 @@ ATTRIBUTES = {
     "colour": COLOURS,
     "event": tuple(EVENTS),
     "scene": SCENES,
-    "motion": MOTIONS,
 }
 
 Report = Callable[[str], None]
@@ -116,8 +121,9 @@ def warm_up(
 ) -> None:
     """Train tower and projector so that the visual tokens' mean tells every attribute of a frame.
 
-    The heads are thrown away. Motion shows in a frame by its streaks; the centre's place is taught
-    beside it (Qwen2.5-VL sees two frames at once, and both).
+    The heads are thrown away. Motion shows in no frame: the tokens are taught the centre's place instead, as
+    an angle on the ring that each axis is, so that the language model can compare frames (Qwen2.5-VL sees
+    two at once, and both).
     """
     import torch
     from torch import nn
@@ -127,17 +133,22 @@ def warm_up(
     names = list(ATTRIBUTES)
     heads = nn.ModuleDict({name: nn.Linear(HIDDEN, len(ATTRIBUTES[name])) for name in names})
     groups = groups_of(family)
-    centres = torch.from_numpy(samples.centres).reshape(len(samples.truths), groups, -1)
+    angles = 2 * torch.pi * torch.from_numpy(samples.centres).reshape(len(samples.truths), groups, -1)
+    centres = torch.cat([angles.sin(), angles.cos()], -1)
     place = nn.Linear(HIDDEN, centres.shape[-1])
+    nearness = torch.from_numpy(nearness_of(samples.centres)).unflatten(1, (groups, -1)).transpose(2, 3)
+    near = nn.Linear(HIDDEN, nearness.shape[-1])
     learnt = [part for name, part in model.model.named_children() if name != "language_model"]
-    optimiser = Optimiser([*learnt, heads, place], plan.rate, plan.steps)
+    optimiser = Optimiser([*learnt, heads, place, near], plan.rate, plan.steps)
     began, order = time.monotonic(), Shuffle(len(samples.truths), seed)
     right = dict.fromkeys(names, 0.0)
     model.train()
     for step in range(plan.steps):
         rows, group = order.take(plan.batch), torch.randint(groups, (plan.batch,))
-        mean = visual_tokens(family, model, model_pixels(family, pixels, rows, group)).mean(1)
+        seen = visual_tokens(family, model, model_pixels(family, pixels, rows, group))
+        mean = seen.mean(1)
         loss = 5.0 * nn.functional.mse_loss(place(mean), centres[rows, group])
+        loss = loss + 10.0 * nn.functional.mse_loss(near(seen), nearness[rows, group])
         for name in names:
             logits, wanted = heads[name](mean), labels[name][rows]
             loss = loss + nn.functional.cross_entropy(logits + possible[name][rows], wanted)
@@ -148,6 +159,23 @@ def warm_up(
             shares = " ".join(f"{name} {share:.2f}" for name, share in right.items())
             seconds = time.monotonic() - began
             report(f"{family} vision {step + 1}/{plan.steps} loss {loss.item():.2f} {shares} {seconds:.0f} s")
+
+
+def nearness_of(centres: np.ndarray) -> np.ndarray:
+    """How near each token's cell is to the object, 0 to 1, on the ring: `[N, FRAMES, TOKENS_A_GROUP]`.
+
+    Args:
+        centres: Shares of the side, x and y, `[N, FRAMES, 2]`.
+    """
+    import numpy as np
+
+    side = int(TOKENS_A_GROUP**0.5)
+    middles = (np.arange(side) + 0.5) / side
+    cells = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+    away = np.abs(centres[:, :, None] - cells)
+    away = np.minimum(away, 1 - away)
+    near: np.ndarray = np.exp(-(away**2).sum(-1) / 0.2**2).astype(np.float32)
+    return near
 
 
 def features_of(

@@ -1,8 +1,9 @@
 """The pocket teacher that reconciles: several descriptions of one clip into one that is borne out.
 
 Each text is read into claims, an attribute and a value each. A claim is kept where at least two
-witnesses bear it out. The measured signals bear witness to colour and motion: they are exact on motion,
-so their word weighs two there; a colour they do not list may still be there, so they never contradict one.
+witnesses bear it out. The measured signals bear witness to colour and motion. They named no wrong motion
+in 300 rendered clips (and none at all in 123), so their word weighs two there. A colour that they do not
+list may still be there, so they never contradict one.
 A text is evidence and never an instruction.
 """
 

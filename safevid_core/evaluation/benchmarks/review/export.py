@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from safevid_core.corpus.names import ClipNames
 from safevid_core.evaluation.benchmarks.review.sheet import sheet_bytes
 from safevid_core.evaluation.benchmarks.safevidbench_challenge import options_of
 from safevid_core.evaluation.releases import read_release
@@ -40,7 +41,10 @@ def export_review(lake: Lake, to: Path, release: str | None = None) -> tuple[Pat
 
 
 def release_items(lake: Lake, release: str | None) -> list[dict[str, Any]]:
-    """The items of a release of the challenge set, by clip; of the one in use if None is named.
+    """The items of a release of the challenge set, by clip, with `file`: what a person calls the clip.
+
+    Args:
+        release: Defaults to the one in use.
 
     Raises:
         EvaluationError: If there is no such release.
@@ -49,7 +53,8 @@ def release_items(lake: Lake, release: str | None) -> list[dict[str, Any]]:
         items = read_items(lake, SAFEVIDBENCH_CHALLENGE.name)
     else:
         items = read_release(lake, SAFEVIDBENCH_CHALLENGE, release).rows
-    return items.sort("scene", "clip_id", "item_id").to_dicts()
+    names = ClipNames(lake)
+    return [{**item, "file": names(item)} for item in items.sort("scene", "clip_id", "item_id").to_dicts()]
 
 
 def review_page(items: Sequence[Mapping[str, Any]]) -> str:
@@ -77,7 +82,13 @@ def _clips(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         strip = strip_jpeg(asked[0], _FRAME_SIDE, _JPEG_QUALITY)
         film = None if strip is None else f"data:image/jpeg;base64,{base64.b64encode(strip).decode()}"
         queries = [{**item, "told": options_of(item)} for item in asked]
-        yield {"clip_id": clip_id, "scene": asked[0]["scene"], "film": film, "items": queries}
+        yield {
+            "clip_id": clip_id,
+            "file": asked[0].get("file", ""),
+            "scene": asked[0]["scene"],
+            "film": film,
+            "items": queries,
+        }
 
 
 def _shown(item: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from safevid_core.queries.strength import MAX_QUERY_CHARACTERS
 
 Action = Literal["keep", "edit", "drop"]
 
-SHOWN = ("item_id", "release", "category", "subcategory", "scene", "style", "query", "failed_by")
+SHOWN = ("item_id", "release", "category", "subcategory", "scene", "file", "style", "query", "failed_by")
 FILLED = ("verdict", "edited_query", "reviewer", "date", "reason")
 
 

@@ -1,0 +1,57 @@
+"""What a person calls a clip: the name of its file, and the span where the clip is a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import polars as pl
+
+from safevid_core.lake import Lake
+from safevid_core.records import CLIP_MANIFEST
+
+# A folder's clips are named by `<folder>::<path below it>` in `source_row`.
+_BELOW = "::"
+
+
+class ClipNames:
+    """Clip id -> name, by the clip manifest of a lake.
+
+    A clip of a folder is called by its path below the folder (`holiday/beach.mp4`), any other by its file's
+    name. Where several clips are parts of one file the span is added: `talk.mp4, 3.2 to 9 s`.
+    """
+
+    def __init__(self, lake: Lake, clips: Iterable[str] | None = None) -> None:
+        """Args:
+        clips: The clip ids whose names will be asked for. None means all.
+        """
+        self._names: dict[str, str] = {}
+        if lake.manifest(CLIP_MANIFEST.name) is None:
+            return
+        wanted = ("clip_id", "source_row", "file_name", "origin", "start_s", "end_s")
+        rows = lake.scan(CLIP_MANIFEST).select(*wanted, pl.len().over("path").alias("parts"))
+        if clips is not None:
+            rows = rows.filter(pl.col("clip_id").is_in(list(clips)))
+        for row in rows.collect().iter_rows(named=True):
+            name = _below_the_folder(row) or row["file_name"]
+            self._names[row["clip_id"]] = name if row["parts"] == 1 else f"{name}, {_span(row)}"
+
+    def __call__(self, clip: Mapping[str, Any]) -> str:
+        """The name of a row's clip; of one that the manifest does not hold its file's, if a path is known.
+
+        Args:
+            clip: A row with `clip_id`, and `path` where it has one. A row without a clip has no name: "".
+        """
+        known = self._names.get(clip.get("clip_id") or "")
+        if known is not None:
+            return known
+        return PurePath(str(clip["path"])).name if clip.get("path") else ""
+
+
+def _below_the_folder(row: Mapping[str, Any]) -> str:
+    return str(row["source_row"]).rpartition(_BELOW)[2] if row["origin"] == "folder" else ""
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    return f"{row['start_s'] or 0.0:.4g} to {row['end_s'] or 0.0:.4g} s"

@@ -1,0 +1,74 @@
+"""Which clips a checkpoint was trained on, as it was written down with its adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from safevid_core.lake import Lake
+from safevid_core.records import (
+    CORPUS_SPLIT,
+    DECIDED_SIDES,
+    LOSSY_PAIRS,
+    PAIRS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    RELEASE,
+)
+
+FILE_NAME = "training_clips.jsonl"
+CLIP_SCHEMA = pl.Schema(
+    {
+        "clip_id": pl.String, "source_id": pl.String, "media_sha256": pl.String, "start_s": pl.Float64,
+        "end_s": pl.Float64, "twin_group": pl.String, "group_id": pl.String,
+    }
+)  # fmt: skip
+_OF_PAIR = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
+
+
+def write_training_clips(lake: Lake, folder: Path, pairs: pl.DataFrame) -> None:
+    """Write down beside an adapter which clips it was trained on.
+
+    Args:
+        pairs: Rows with `clip_id, media_sha256, start_s, end_s, twin_group`.
+    """
+    clips = with_source_and_group(lake, pairs.select(_OF_PAIR).unique())
+    clips.sort("clip_id", "media_sha256").write_ndjson(folder / FILE_NAME)
+
+
+def read_training_clips(folder: Path) -> pl.DataFrame | None:
+    """The clips that the adapter in a folder was trained on; None where that was not written down."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    if not path.stat().st_size:
+        return pl.DataFrame(schema=CLIP_SCHEMA)
+    return pl.read_ndjson(path, schema=CLIP_SCHEMA)
+
+
+def with_source_and_group(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
+    """Clips with the source video and the group under which their side was decided, null where it was not.
+
+    Args:
+        clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`.
+    """
+    told = [
+        lake.scan(table).select("clip_id", "source_id", "group_id").collect()
+        for table in (DECIDED_SIDES, CORPUS_SPLIT)
+    ]
+    decided = pl.concat(told).unique("clip_id", keep="first", maintain_order=True)
+    return clips.join(decided, on="clip_id", how="left").select(CLIP_SCHEMA.names())
+
+
+def pairs_ever_made(lake: Lake) -> pl.DataFrame:
+    """Every pair that the lake still knows of, in its tables or a release that it keeps, by pair id."""
+    columns = ("pair_id", *_OF_PAIR)
+    found = [
+        lake.scan(table).select(columns).collect()
+        for table in (PAIRS, RELEASE, PAIRS_WITHOUT_DESCRIPTIONS, LOSSY_PAIRS)
+    ]
+    schema = found[0].schema
+    for file in sorted((lake.root / "blobs" / "release").glob("*/pairs.jsonl")):
+        if file.stat().st_size:
+            found.append(pl.read_ndjson(file, schema=schema))
+    return pl.concat(found).unique(columns, maintain_order=True)

@@ -1,0 +1,1 @@
+"""What can be measured from pixels: flashes, cuts, colours and motion."""

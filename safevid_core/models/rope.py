@@ -1,0 +1,102 @@
+"""Positions of text after a video in Qwen2.5-VL, as the model was trained.
+
+A video's grids are spaced by real seconds, and the text after it goes on from the largest position so far.
+That is how transformers 4.57.3 has it for whole seconds, and vLLM for any; 4.57.3 itself cuts the seconds
+between two grids to a whole number, so that grids half a second apart fall together, which the model was not
+trained with. transformers 5.23 lets the text go on from the grid's side alone, so that the question of a
+long clip lies inside the video's own time: 4 grids 5 s apart lie at 3, 13, 23 and 33 and the question at 7,
+where the model was trained to find it at 34. Training, reference and generation all take their positions
+from the model, so they are set right there, once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from itertools import groupby
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_TEXT, _VIDEO = 0, 2
+
+
+def space_as_trained(model: Any) -> None:
+    """Make a loaded model space text and video as it was trained to; other families are left as they are."""
+    backbone: Any = getattr(model, "model", None)
+    stock = getattr(backbone, "get_rope_index", None)
+    if getattr(model.config, "model_type", "") != "qwen2_5_vl" or stock is None:
+        return
+    if "mm_token_type_ids" in inspect.signature(stock).parameters:
+        backbone.get_rope_index = MethodType(rope_index, backbone)
+
+
+def rope_index(
+    backbone: Any,
+    input_ids: torch.Tensor,
+    mm_token_type_ids: torch.Tensor,
+    image_grid_thw: torch.Tensor | None = None,
+    video_grid_thw: torch.Tensor | None = None,
+    second_per_grid_ts: Any = None,
+    attention_mask: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Time, height and width of each token: the signature of transformers' own `get_rope_index`.
+
+    Args:
+        input_ids: `[B, S]`.
+        mm_token_type_ids: 0 text, 1 image, 2 video, `[B, S]`.
+        image_grid_thw: Patches of each image in time, height and width, `[images, 3]`.
+        video_grid_thw: The same of each video, `[videos, 3]`.
+        second_per_grid_ts: Seconds between two grids of each video, `[videos]`. Defaults to 1.
+        attention_mask: 0 where a token is padding, `[B, S]`. Defaults to none.
+
+    Returns:
+        int64 `[3, B, S]`, and `[B, 1]`: by how much the next position lies beyond the number of tokens.
+    """
+    import torch
+
+    grids = {1: iter(image_grid_thw if image_grid_thw is not None else ()),
+             _VIDEO: iter(video_grid_thw if video_grid_thw is not None else ())}  # fmt: skip
+    seconds = iter(second_per_grid_ts) if second_per_grid_ts is not None else None
+    positions = torch.zeros(3, *input_ids.shape, dtype=torch.long, device=input_ids.device)
+    deltas = []
+    for row, kinds in enumerate(mm_token_type_ids):
+        here = slice(None) if attention_mask is None else attention_mask[row].bool()
+        parts: list[torch.Tensor] = []
+        begins = 0
+        for kind, group in groupby(kinds[here].tolist()):
+            count = len(list(group))
+            while count > 0:
+                if kind == _TEXT:
+                    part = torch.arange(count).expand(3, -1)
+                else:
+                    interval = _interval(backbone, seconds) if kind == _VIDEO else 1
+                    part = _grid_positions(backbone, next(grids[kind]), interval)
+                parts.append(part + begins)
+                begins = int(parts[-1].max()) + 1
+                count -= part.shape[1]
+        placed = torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.long)
+        positions[:, row, here] = placed.to(positions.device)
+        deltas.append(begins - placed.shape[1])
+    return positions, torch.tensor(deltas, device=input_ids.device)[:, None]
+
+
+def _interval(backbone: Any, seconds: Any) -> Any:
+    """Positions between two grids of the next video."""
+    return backbone.config.vision_config.tokens_per_second * (1 if seconds is None else next(seconds))
+
+
+def _grid_positions(backbone: Any, grid: Any, interval: Any) -> torch.Tensor:
+    """Positions of one image's or video's tokens, from 0 on: `[3, tokens]`."""
+    import torch
+
+    merged = backbone.config.vision_config.spatial_merge_size
+    times, rows, columns = (int(each) for each in grid)
+    axes = (
+        (torch.arange(times) * float(interval)).long(),
+        torch.arange(rows // merged),
+        torch.arange(columns // merged),
+    )
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)

@@ -1,0 +1,79 @@
+"""The one error that leaves this package, and the words of its messages."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safevid_core.records import READ_AGAIN
+
+# An error of the moment: the file may be whole, and the share, disk or network behind it was not there.
+_OF_THE_MOMENT = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.ECONNREFUSED,
+        errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
+        errno.ENETRESET, errno.EPIPE, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE,
+        errno.ENOMEM, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.ENOLINK,
+    }
+)  # fmt: skip
+
+
+class VideoError(ValueError):
+    """A file that cannot be used as a video; the message is one line, names the file and what to do.
+
+    Attributes:
+        of_the_moment: The file could not be read for a reason that may pass, such as a share that is down.
+            It says nothing of the file and is never kept as a fact about it; the message says so at its end.
+    """
+
+    def __init__(self, message: str, *, of_the_moment: bool = False) -> None:
+        super().__init__(f"{message} {READ_AGAIN}" if of_the_moment else message)
+        self.of_the_moment = of_the_moment
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error may pass by itself: an I/O error of a share or disk, not a fact about the file."""
+    if isinstance(error, VideoError):
+        return error.of_the_moment
+    return isinstance(error, OSError) and error.errno in _OF_THE_MOMENT
+
+
+def quoted(path: str | Path) -> str:
+    """A path fit for one line of a message: quotes, newlines and undecodable bytes are escaped."""
+    return repr(str(path))
+
+
+def words_of(error: Exception) -> str:
+    """The first line of what a library says went wrong."""
+    text = str(getattr(error, "strerror", None) or error).splitlines()
+    words = text[0].rstrip(".") if text else type(error).__name__
+    return "no container of moving pictures" if words == "Invalid argument" else words
+
+
+@contextmanager
+def only_video_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on a file into a :class:`VideoError`.
+
+    Decoders raise ValueError, TypeError, AttributeError and others on files that are damaged on purpose.
+    Only a MemoryError of Python's own passes, because it tells of the machine and not of the file.
+    """
+    import av
+
+    try:
+        yield
+    except VideoError:
+        raise
+    except (av.FFmpegError, OSError) as error:
+        what = "cannot be read" if passes(error) else "is damaged"
+        raise VideoError(
+            f"{quoted(path)} {what}: {words_of(error)}; fetch or encode it again", of_the_moment=passes(error)
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise VideoError(
+            f"{quoted(path)} cannot be decoded ({type(error).__name__}: {words_of(error)}); "
+            "fetch or encode it again"
+        ) from error

@@ -1,0 +1,116 @@
+"""Runs that share a ledger and cannot see each other's processes, as containers of one host name do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from safevid_core.models.bill import bill
+from safevid_core.models.llm import Gateway
+from safevid_core.settings import Settings
+from tests.models.chat_server import ChatServer
+
+pytestmark = pytest.mark.faults
+
+QUESTIONS = 200
+CONCURRENCY = 8
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts")
+
+
+@pytest.fixture
+def start(server: ChatServer, tmp_path: Path, ledger_url: str) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts a process that asks everything, in namespaces of its own."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*CONTAINER, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("this machine makes no namespaces")
+    started = []
+
+    def begin(lease_s: float = 2.0) -> subprocess.Popen:
+        told = [tmp_path, ledger_url, server.url, QUESTIONS, lease_s, CONCURRENCY]
+        asking = [sys.executable, "-m", "tests.faults.asking", *map(str, told)]
+        process = subprocess.Popen(
+            [*CONTAINER, "sh", "-c", 'hostname worker && exec "$0" "$@"', *asking],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_until_paid(server: ChatServer, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while sum(server.paid.values()) < count:
+        assert time.monotonic() < deadline, "nothing is asked"
+        time.sleep(0.005)
+
+
+@contextmanager
+def stopped(process: subprocess.Popen) -> Iterator[None]:
+    """A process and its children, held still as a suspended container is."""
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    family = [int(each) for each in children.stdout.split()]
+    for each in family:
+        os.kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in family:
+            os.kill(each, signal.SIGCONT)
+
+
+def test_two_containers_that_ask_the_same_pay_once(
+    server: ChatServer, start: Callable[..., subprocess.Popen]
+) -> None:
+    server.delay_s = 0.1
+    both = [start(), start()]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert sum(server.paid.values()) == len(server.paid) == QUESTIONS
+
+
+def test_a_killed_container_costs_what_it_had_in_flight(
+    server: ChatServer, start: Callable[..., subprocess.Popen]
+) -> None:
+    server.delay_s = 0.1
+    first = start()
+    wait_until_paid(server, QUESTIONS // 4)
+    second = start()
+    wait_until_paid(server, QUESTIONS // 3)
+    first.kill()
+    assert second.wait(timeout=120) == 0
+    assert len(server.paid) == QUESTIONS
+    assert sum(server.paid.values()) - QUESTIONS <= 2 * CONCURRENCY
+
+
+def test_a_container_that_slept_past_its_lease_sends_nothing_that_others_have_taken_over(
+    server: ChatServer,
+    start: Callable[..., subprocess.Popen],
+    settings: Callable[..., Settings],
+    ledger_url: str,
+) -> None:
+    server.delay_s = 0.1
+    first = start(lease_s=1.0)
+    wait_until_paid(server, QUESTIONS // 4)
+    with stopped(first):
+        time.sleep(1.5)
+        second = start(lease_s=1.0)
+        wait_until_paid(server, QUESTIONS // 2)
+    assert (first.wait(timeout=120), second.wait(timeout=120)) == (0, 0)
+    assert len(server.paid) == QUESTIONS
+    assert sum(server.paid.values()) - QUESTIONS <= 2 * CONCURRENCY
+    told = bill(Gateway(settings(providers=[], ledger_url=ledger_url)).ledger, by=()).row(0, named=True)
+    assert told["usable"] == sum(server.paid.values()), "what was paid twice stands on the bill twice"
