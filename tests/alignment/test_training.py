@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from safevid_core.alignment.clips import FeatureStore, NoClips, PixelStore
-from safevid_core.alignment.encoding import encode_pairs
+from safevid_core.alignment.encoding import EncodedPair, encode_pairs
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.train import step_collator
 from safevid_core.alignment.trainer import (
+    MEANS,
     PairOrder,
     VideoDPOTrainer,
     lora_config,
@@ -100,6 +101,55 @@ def test_stored_reference_and_features_give_the_loss_and_gradients_of_stock_trl(
     assert all(true.norm() > 0 for true in true_gradients.values())
     worst = max(relative(gradients[name], true) for name, true in true_gradients.items())
     assert worst < 1e-5
+
+
+def with_loss(trainer: VideoDPOTrainer, loss: str) -> VideoDPOTrainer:
+    trainer.args.loss_type = trainer.loss_types = [loss]
+    trainer.label_smoothing = 1e-3 if loss == "exo_pair" else 0.0  # trl sets it so where it is built
+    return trainer
+
+
+def test_a_step_in_several_passes_has_the_gradient_of_one_under_every_loss_that_is_taken(
+    settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+) -> None:
+    trainer = build(of_family(settings, checkpoints, FAMILIES[0]), release, tmp_path)
+    trainer.store_reference()
+    move_adapter(trainer.model)
+    trainer.current_gradient_accumulation_steps = 1
+    pairs = trainer.data_collator.pairs[:5]
+    whole, cut = [[pairs]], [[pairs[:2]], [pairs[2:3]], [pairs[3:]]]
+
+    def gradients(passes: list[list[list[EncodedPair]]]) -> dict[str, torch.Tensor]:
+        trainer.model.zero_grad()
+        torch.manual_seed(0)
+        trainer.training_step(trainer.model, {"passes": passes})
+        return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+    for loss in set(MEANS) - {"sft"}:  # which is a mean over tokens, and weighed by them
+        with_loss(trainer, loss)
+        true, found = gradients(whole), gradients(cut)
+        assert all(gradient.norm() > 0 for gradient in true.values()), loss
+        assert max(relative(found[name], true[name]) for name in true) < 1e-5, loss
+
+
+@pytest.mark.parametrize("asked", ["aot", "aot_unpaired", "bco_pair", ["sigmoid", "sft"], ["aot", "sigmoid"]])
+def test_a_loss_that_is_no_mean_over_pairs_is_refused(
+    settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path, asked: Any
+) -> None:
+    alignment = of_family(settings, checkpoints, FAMILIES[0])
+    model, processor = load_local(alignment.base)
+    store = FeatureStore(model, alignment.base.family)
+    pairs = encode_pairs(release[:4], alignment, processor, store).pairs
+    arguments = training_arguments(alignment, tmp_path, len(pairs), 0)
+    arguments.loss_type = asked
+    with pytest.raises(AlignmentError, match=r"loss_type: .*choose one of sigmoid"):
+        VideoDPOTrainer(
+            model=model,
+            args=arguments,
+            data_collator=step_collator(alignment, pairs, store, model, processor),
+            processing_class=processor,
+            peft_config=lora_config(alignment),
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
