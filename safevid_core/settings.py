@@ -166,14 +166,24 @@ class ModelTerms(Group):
     )
     tokens_per_minute: float | None = Field(None, gt=0, description="In and out; None likewise.")
     usd_per_million_in: float | None = Field(
-        None, ge=0, description="Price of a million tokens read; None is litellm's price list."
+        None, ge=0, description="Price of a million tokens read, 0 if free; None is litellm's price list."
     )
-    usd_per_million_out: float | None = Field(None, ge=0, description="Of a million tokens written.")
+    usd_per_million_out: float | None = Field(
+        None, ge=0, description="Of a million tokens written. Both prices are given, or neither."
+    )
     tokens_per_image: int | None = Field(
         None, ge=0, description="The most that one image counts; None is by a list of ours."
     )
     batch: bool = Field(False, description="Ask through batch files: half the price, up to a day's wait.")
     batch_price: float = Field(0.5, ge=0, le=1, description="Share of the price that batch files cost.")
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> ModelTerms:
+        names = ("usd_per_million_in", "usd_per_million_out")
+        missing = [name for name in names if getattr(self, name) is None]
+        if len(missing) == 1:
+            raise ValueError(f"{' and '.join(names)} go together: give {missing[0]} too (0 if it is free)")
+        return self
 
 
 class GatewaySettings(Group):
@@ -204,6 +214,7 @@ class GatewaySettings(Group):
     lease_s: float = Field(
         20.0,
         gt=0,
+        le=600,
         description="Seconds after which what a killed run was asking may be asked by another (ours).",
     )
     progress_s: float = Field(30.0, gt=0, description="Seconds between two lines of progress in the log.")

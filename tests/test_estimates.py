@@ -135,6 +135,30 @@ def test_history_gives_tokens_money_and_hours(settings: Callable[..., Settings],
     assert (halved.cost_usd, halved.hours) == (pytest.approx(row.cost_usd / 2), 24.0)
 
 
+def test_calls_without_tokens_are_not_taken_for_free(settings: Callable[..., Settings], lake: Lake) -> None:
+    made = settings()
+    guess = of(estimate(made, lake), "descriptions")
+    silent = [
+        Call(f"k{n}", "openai/hosted", "1", "descriptions", "ok", text="x", cost_usd=0.5, latency_s=7.2)
+        for n in range(3)
+    ]
+    ledger = Ledger(made.ledger_url)
+    ledger.store(silent)
+    row = of(estimate(made, lake), "descriptions")
+    assert (row.tokens_in, row.tokens_out) == (guess.tokens_in, guess.tokens_out)
+    assert row.cost_usd == pytest.approx(50 * 0.5)
+    assert row.basis == "3 calls in the ledger, 3 without tokens"
+    with pytest.raises(BudgetNeeded, match=r"about 25\.00 USD"):
+        require_budget(made, lake, "descriptions")
+    counted = silent[0]._replace(request_key="k3", cost_usd=0.0003, tokens_in=100, tokens_out=20)
+    ledger.store([counted])
+    mixed = of(estimate(made, lake), "descriptions")
+    assert (mixed.tokens_in, mixed.tokens_out) == (50 * 100, 50 * 20)
+    assert mixed.cost_usd == pytest.approx(50 * (3 * 0.5 + 0.0003) / 4)
+    free = {"openai/hosted": {"usd_per_million_in": 0, "usd_per_million_out": 0}}
+    assert of(estimate(settings(terms=free), lake), "descriptions").cost_usd == 0
+
+
 def test_a_paid_run_beyond_a_pilot_needs_a_budget(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings(pilot_fraction=0.2)
     require_budget(made, lake, "descriptions", ["kitchen"])  # 10 of 50 calls

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from safevid_core.estimates.plan import Planned, plan_calls
 from safevid_core.estimates.selection import check_assets, check_partitions
@@ -57,12 +57,20 @@ class Estimate:
 
 
 class History(NamedTuple):
-    """Means over the usable calls of the ledger."""
+    """Means over the usable calls of the ledger.
+
+    Attributes:
+        told: How many of the calls have tokens: some servers do not say what an answer took.
+        tokens_in: Over the calls that have tokens; None where none has. So are tokens out.
+        cost_usd: Over all calls; what was set aside for those without tokens.
+    """
 
     calls: int
-    tokens_in: float
-    tokens_out: float
+    told: int
+    tokens_in: float | None
+    tokens_out: float | None
     latency_s: float
+    cost_usd: float
 
 
 def estimate(
@@ -156,23 +164,36 @@ def _priced(settings: Settings, sizes: Sequence[_Size]) -> list[Estimate]:
 
 def read_history(ledger: Ledger) -> dict[tuple[str, str], History]:
     """Means over usable calls, by asset and model."""
-    means = (func.avg(CALLS.c.tokens_in), func.avg(CALLS.c.tokens_out), func.avg(CALLS.c.latency_s))
+    told = case((CALLS.c.tokens_in > 0, 1))
+    figures = (
+        func.count(told),
+        func.avg(told * CALLS.c.tokens_in),
+        func.avg(told * CALLS.c.tokens_out),
+        func.avg(CALLS.c.latency_s),
+        func.avg(CALLS.c.cost_usd),
+    )
     usable = (
-        select(CALLS.c.asset, CALLS.c.model, func.count(), *means)
+        select(CALLS.c.asset, CALLS.c.model, func.count(), *figures)
         .where(CALLS.c.outcome == "ok")
         .group_by(CALLS.c.asset, CALLS.c.model)
     )
     with ledger.reading() as connection:
         return {
-            (asset, model): History(int(calls), *map(float, figures))
-            for asset, model, calls, *figures in connection.execute(usable)
+            (asset, model): History(calls, told, _number(tokens_in), _number(tokens_out), *map(float, means))
+            for asset, model, calls, told, tokens_in, tokens_out, *means in connection.execute(usable)
         }
+
+
+def _number(mean: Any) -> float | None:
+    return None if mean is None else float(mean)
 
 
 def _estimate(settings: Settings, history: Mapping[tuple[str, str], History], size: _Size) -> Estimate:
     asked, calls = _Asked.of(size.model), size.calls
     seen = history.get((size.asset, asked.name))
-    tokens_in, tokens_out = (seen.tokens_in, seen.tokens_out) if seen else asked.guess
+    tokens_in, tokens_out = asked.guess
+    if seen is not None and seen.tokens_in is not None and seen.tokens_out is not None:
+        tokens_in, tokens_out = seen.tokens_in, seen.tokens_out
     price = (0.0, 0.0) if asked.text_model is None else _price(settings, asked.text_model)
     return Estimate(
         asset=size.asset,
@@ -182,10 +203,27 @@ def _estimate(settings: Settings, history: Mapping[tuple[str, str], History], si
         calls=calls,
         tokens_in=round(calls * tokens_in),
         tokens_out=round(calls * tokens_out),
-        cost_usd=None if price is None else calls * (price[0] * tokens_in + price[1] * tokens_out),
-        hours=_hours(settings, asked, seen, calls),
-        basis=f"{seen.calls} calls in the ledger" if seen else "no call yet: a guess",
+        cost_usd=None if price is None else calls * _usd_a_call(price, tokens_in, tokens_out, seen),
+        hours=_hours(settings, asked, seen, tokens_in + tokens_out, calls),
+        basis=_basis(seen),
     )
+
+
+def _usd_a_call(
+    price: tuple[float, float], tokens_in: float, tokens_out: float, seen: History | None
+) -> float:
+    """By tokens; not below what was booked where some calls have none, at a price that is not 0."""
+    reckoned = price[0] * tokens_in + price[1] * tokens_out
+    if seen is None or seen.told == seen.calls or not any(price):
+        return reckoned
+    return max(reckoned, seen.cost_usd)
+
+
+def _basis(seen: History | None) -> str:
+    if seen is None:
+        return "no call yet: a guess"
+    calls = f"{seen.calls} calls in the ledger"
+    return calls if seen.told == seen.calls else f"{calls}, {seen.calls - seen.told} without tokens"
 
 
 class _Asked(NamedTuple):
@@ -214,7 +252,9 @@ def _price(settings: Settings, model: TextModel) -> tuple[float, float] | None:
     return (0.0, 0.0) if price is None and model.api_base is not None else price
 
 
-def _hours(settings: Settings, asked: _Asked, seen: History | None, calls: int) -> float | None:
+def _hours(
+    settings: Settings, asked: _Asked, seen: History | None, tokens: float, calls: int
+) -> float | None:
     """By latency and concurrency, or by the limits a minute where they are slower."""
     if calls == 0:
         return 0.0
@@ -228,8 +268,7 @@ def _hours(settings: Settings, asked: _Asked, seen: History | None, calls: int) 
     if terms is not None and terms.requests_per_minute is not None:
         seconds = max(seconds, 60 * calls / terms.requests_per_minute)
     if terms is not None and terms.tokens_per_minute is not None:
-        tokens = calls * (seen.tokens_in + seen.tokens_out)
-        seconds = max(seconds, 60 * tokens / terms.tokens_per_minute)
+        seconds = max(seconds, 60 * calls * tokens / terms.tokens_per_minute)
     return seconds / 3600
 
 

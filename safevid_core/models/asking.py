@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from safevid_core.models.chat import CallResult, ChatRequest, text_of_times
@@ -31,13 +31,17 @@ from safevid_core.models.providers import (
     known_secrets,
     one_line,
     read_response,
-    redact,
     storable,
 )
+
+# What a database takes of what a provider says: characters of a reason, and an integer.
+_LONGEST_LINE, _MOST_TOKENS = 2_000, 2**31 - 1
 
 
 class Asker:
     """Questions to text models, on their way: handed over, asked on the process's event loop, collected."""
+
+    last_wait_s = 10.0  # for answers that are under way when a round is broken off
 
     def __init__(
         self,
@@ -53,8 +57,10 @@ class Asker:
         self._requests = requests
         self._asset = asset
         self._finished: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
+        self._arrived = threading.Event()
         self._tasks: set[Future[None]] = set()
         self._secrets: set[str] = set()
+        self._stopped = False
         # Enough that nobody waits for a claim; what is claimed and not asked, a kill holds up for a lease.
         self.portion = max(2 * limits.models.concurrency, 64)
 
@@ -70,15 +76,30 @@ class Asker:
         task.add_done_callback(self._tasks.discard)
 
     def collect(self) -> list[CallResult]:
-        # Nothing waits for company: what arrives while these are stored goes together the next time.
-        results = [self._finished.get()]
+        # Nothing waits for company: what arrives while these are stored goes together the next time. The
+        # wait takes nothing out of the queue, for an interrupt ends it.
+        while self._finished.empty():
+            self._arrived.wait()
+            self._arrived.clear()
+        return self._come()
+
+    def _finish(self, result: CallResult) -> None:
+        self._finished.put(result)
+        self._arrived.set()
+
+    def _come(self) -> list[CallResult]:
+        results = []
         while not self._finished.empty():
             results.append(self._finished.get())
         return results
 
-    def stop(self) -> None:
+    def stop(self) -> list[CallResult]:
+        self._stopped = True
+        if self._tasks:
+            wait(list(self._tasks), timeout=self.last_wait_s)  # what was sent is paid for
         for task in list(self._tasks):
             task.cancel()
+        return self._come()
 
     async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         """Put one result a position into the queue, whatever happens."""
@@ -86,12 +107,16 @@ class Asker:
 
     def _call(self, position: int, reason: str = "", text: str | None = None, **known: Any) -> Call:
         model = self._requests[position].model
+        if "finish_reason" in known:
+            known["finish_reason"] = storable(known["finish_reason"], self._secrets)[:_LONGEST_LINE]
+        for counted in ("tokens_in", "tokens_out"):
+            known[counted] = min(known.get(counted, 0), _MOST_TOKENS)
         return Call(
             self._keys[position],
             model.model,
             model.revision,
             self._asset,
-            reason=redact(reason, self._secrets),
+            reason=storable(reason, self._secrets)[:_LONGEST_LINE],
             text=None if text is None else storable(text, self._secrets),
             **known,
         )
@@ -105,11 +130,13 @@ class TextCaller(Asker):
 
     async def _ask_into_queue(self, position: int, holds: Callable[[], bool]) -> None:
         try:
-            async with self._limits.slots:
+            async with self._prices.one_first(self._requests[position].model), self._limits.slots:
                 result = await self._ask(position, holds)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # such as a panic of a module in Rust: somebody waits for a result
             result = CallResult(position, self._call(position), billed=False, error=error)
-        self._finished.put(result)
+        self._finish(result)
 
     async def _ask(self, position: int, holds: Callable[[], bool]) -> CallResult:
         request = self._requests[position]
@@ -138,7 +165,7 @@ class TextCaller(Asker):
             fault: Fault | None = None
             try:
                 async with limits.admission(likely):
-                    if not holds():
+                    if self._stopped or not holds():
                         return CallResult(position, self._call(position), billed=False, lost=True)
                     try:
                         response = await complete(model, messages, models.timeout_s)

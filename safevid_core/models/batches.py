@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from safevid_core.models.asking import Asker, rendered
 from safevid_core.models.chat import CallResult, ChatRequest, text_of_times
@@ -29,6 +32,7 @@ from safevid_core.models.providers import (
     one_line,
     read_response,
     response_of,
+    storable,
 )
 from safevid_core.settings import TextModel
 
@@ -38,10 +42,31 @@ _MOST_BYTES = 150_000_000
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 _NAME = "safevid"  # the metadata field that holds our name for a batch
 _PAGE = 100
+_MOST_TOKENS = 2**31 - 1  # the ledger's column holds no more
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]*)"')
+_UNKNOWN = re.compile(r"no batch|no such|not found|does not exist", re.IGNORECASE)
+_LOG = logging.getLogger(__name__)
+
+
+class _Batch(NamedTuple):
+    """A batch that the provider has taken.
+
+    Attributes:
+        name: Ours, in the ledger.
+        provider_id: The provider's.
+        keys: Request keys of the questions in it that this caller asks.
+    """
+
+    name: str
+    provider_id: str
+    model: TextModel
+    keys: list[str]
 
 
 class BatchCaller(Asker):
     """Asks questions through batch files, each of one model."""
+
+    last_wait_s = 0.0  # a batch is taken up again by the next run
 
     def __init__(
         self,
@@ -63,34 +88,49 @@ class BatchCaller(Asker):
         """Take up the batches that hold some of the questions already, submit the others, collect all."""
         keys = [self._keys[position] for position in positions]
         self._waiting.update(zip(keys, positions, strict=True))
+        with self._failing(keys):
+            found = await asyncio.to_thread(self._ledger.batches_of, keys)
+            async with asyncio.TaskGroup() as underway:
+                async for batch in self._batches(keys, found, holds):
+                    underway.create_task(self._see_through(batch))
+
+    @contextmanager
+    def _failing(self, keys: Sequence[str]) -> Iterator[None]:
+        """Turn an error into the result of these questions, as far as they have none, and go on."""
         try:
-            underway = [self._see_through(*batch) async for batch in self._batches(keys, holds)]
-            await asyncio.gather(*underway)
+            yield
         except Exception as error:
             for key in keys:
                 if key in self._waiting:
                     self._fail(key, error)
 
     async def _batches(
-        self, keys: Sequence[str], holds: Callable[[], bool]
-    ) -> AsyncIterator[tuple[TextModel, str, list[str]]]:
-        """Model, the provider's name and the questions of each batch, found or submitted now."""
+        self,
+        keys: Sequence[str],
+        found: Mapping[str, tuple[str | None, list[str]]],
+        holds: Callable[[], bool],
+    ) -> AsyncIterator[_Batch]:
+        """Each batch, found or submitted now; one that is neither fails its own questions alone."""
         new = dict.fromkeys(keys)
-        for name, (provider_id, some) in (await asyncio.to_thread(self._ledger.batches_of, keys)).items():
+        for name, (provider_id, some) in found.items():
             model = self._model(some[0])
-            provider_id = provider_id or await self._found_again(name, model)
+            with self._failing(some):
+                provider_id = provider_id or await self._found_again(name, model)
             if provider_id is not None:  # else the process was killed before the provider had it
                 for key in some:
                     del new[key]
-                yield model, provider_id, some
+                yield _Batch(name, provider_id, model, some)
         by_model: dict[TextModel, list[str]] = defaultdict(list)
         for key in new:
-            by_model[self._model(key)].append(key)
+            if key in self._waiting:
+                by_model[self._model(key)].append(key)
         for model, some in by_model.items():
             async for part, lines in self._files(model, some):
-                batch_id = await self._submit(model, part, lines, holds)
-                if batch_id is not None:
-                    yield model, batch_id, part
+                batch = None
+                with self._failing(part):
+                    batch = await self._submit(model, part, lines, holds)
+                if batch is not None:
+                    yield batch
 
     async def _found_again(self, name: str, model: TextModel) -> str | None:
         """The provider's name for a batch whose submission was not confirmed; None if it never arrived."""
@@ -113,13 +153,11 @@ class BatchCaller(Asker):
         lines: list[bytes] = []
         size = 0
         for key in keys:
-            try:
-                messages, times = await rendered(self._requests[self._waiting[key]])
-            except ValueError as error:
-                self._settle(key, billed=False, reason=one_line(error))
+            line = b""
+            with self._failing([key]):
+                line = await self._rendered_line(key, model)
+            if not line:
                 continue
-            self._times[key] = text_of_times(times)
-            line = _line(key, model, messages)
             if part and (len(part) == _MOST_LINES or size + len(line) > _MOST_BYTES):
                 yield part, lines
                 part, lines, size = [], [], 0
@@ -129,89 +167,157 @@ class BatchCaller(Asker):
         if part:
             yield part, lines
 
+    async def _rendered_line(self, key: str, model: TextModel) -> bytes:
+        """A question's line of a batch file; empty where it cannot be rendered, which settles it."""
+        try:
+            messages, times = await rendered(self._requests[self._waiting[key]])
+        except ValueError as error:
+            self._settle(key, billed=False, reason=one_line(error))
+            return b""
+        self._times[key] = text_of_times(times)
+        return _line(key, model, messages)
+
     async def _submit(
         self, model: TextModel, keys: list[str], lines: list[bytes], holds: Callable[[], bool]
-    ) -> str | None:
-        """The provider's name for a new batch; None where the claims on its questions lapsed meanwhile."""
+    ) -> _Batch | None:
+        """A new batch; None where the claims on its questions lapsed meanwhile."""
         litellm, name = load_litellm(), uuid.uuid4().hex
         await asyncio.to_thread(self._ledger.open_batch, name, model.model, keys)
         file = (f"{name}.jsonl", b"".join(lines))
-        uploaded = await self._patiently(litellm.acreate_file, model, file=file, purpose="batch")
-        if not holds():
-            await asyncio.to_thread(self._ledger.withdraw_batch, name)
-            for key in keys:
-                self._settle(key, billed=False, lost=True)
-            return None
-        # Sent once: a second try after an unclear answer might pay twice. The next run looks for it.
-        batch = await litellm.acreate_batch(
-            completion_window="24h",
-            endpoint="/v1/chat/completions",
-            input_file_id=uploaded.id,
-            metadata={_NAME: name},
-            max_retries=0,
-            **_at(model),
-        )
-        await asyncio.to_thread(self._ledger.confirm_batch, name, batch.id)
-        return str(batch.id)
-
-    async def _see_through(self, model: TextModel, batch_id: str, keys: list[str]) -> None:
-        """Wait until a batch is over, and settle each of its questions."""
-        litellm, started = load_litellm(), time.monotonic()
+        sent = False
         try:
-            while True:
-                batch = await self._patiently(litellm.aretrieve_batch, model, batch_id=batch_id)
-                if batch.status in _OVER:
-                    break
-                await asyncio.sleep(self._limits.models.batch_poll_s)
-            seconds = time.monotonic() - started
-            for file_id in (batch.output_file_id, getattr(batch, "error_file_id", None)):
-                if file_id:
-                    content = await self._patiently(litellm.afile_content, model, file_id=file_id)
-                    await asyncio.to_thread(self._read_lines, content.content, seconds)
+            uploaded = await self._patiently(litellm.acreate_file, model, file=file, purpose="batch")
+            if not holds():
+                await asyncio.to_thread(self._ledger.withdraw_batch, name)
+                for key in keys:
+                    self._settle(key, billed=False, lost=True)
+                return None
+            sent = True
+            # Sent once: a second try after an unclear answer might pay twice. The next run looks for it.
+            batch = await litellm.acreate_batch(
+                completion_window="24h",
+                endpoint="/v1/chat/completions",
+                input_file_id=uploaded.id,
+                metadata={_NAME: name},
+                max_retries=0,
+                **_at(model),
+            )
         except Exception as error:
-            for key in keys:
-                if key in self._waiting:
-                    self._fail(key, error)
-            return
-        left = [key for key in keys if key in self._waiting]
-        await asyncio.to_thread(self._ledger.forget_lines, left)
-        for key in left:
-            line = f"{model.model}: batch {batch_id} {batch.status}{_complaint(batch)}; run again"
-            self._settle(key, billed=False, again=True, reason=line)
+            fault = fault_of(error)
+            if not sent or (fault.provider_is_there and not fault.transient):
+                await asyncio.to_thread(self._ledger.withdraw_batch, name)
+            raise
+        await asyncio.to_thread(self._ledger.confirm_batch, name, batch.id)
+        return _Batch(name, str(batch.id), model, keys)
 
-    def _read_lines(self, content: bytes, seconds: float) -> None:
-        for line in content.splitlines():
+    async def _see_through(self, batch: _Batch) -> None:
+        """Wait until a batch is over, and settle each of its questions."""
+        with self._failing(batch.keys):
+            try:
+                became = await self._collect(batch)
+            except Exception as error:
+                if not await self._is_gone(batch.model, error):
+                    raise
+                became = f"the provider no longer knows batch {batch.provider_id}"
+            left = [key for key in batch.keys if key in self._waiting]
+            await asyncio.to_thread(self._ledger.forget_lines, left, batch.name)
+            for key in left:
+                line = f"{batch.model.model}: {became}; run again"
+                self._settle(key, billed=False, again=True, reason=line)
+
+    async def _collect(self, batch: _Batch) -> str:
+        """Settle the questions that a batch answers, once it is over; what became of the batch, in words."""
+        litellm, model, started = load_litellm(), batch.model, time.monotonic()
+        while True:
+            seen = await self._patiently(litellm.aretrieve_batch, model, batch_id=batch.provider_id)
+            if seen.status in _OVER:
+                break
+            await asyncio.sleep(self._limits.models.batch_poll_s)
+        seconds = time.monotonic() - started
+        for file_id in (seen.output_file_id, getattr(seen, "error_file_id", None)):
+            if file_id:
+                content = await self._patiently(litellm.afile_content, model, file_id=file_id)
+                await asyncio.to_thread(self._read_lines, batch, content.content, seconds)
+        return f"batch {batch.provider_id} {seen.status}{_complaint(seen)}"
+
+    async def _is_gone(self, model: TextModel, error: Exception) -> bool:
+        """Whether an error says that the provider does not know a batch or its file any more.
+
+        Where the provider knows no list of batches either, it is the address that is wrong.
+        """
+        fault = fault_of(error)
+        if fault.status != 404 and not (fault.status == 400 and _UNKNOWN.search(fault.line)):
+            return False
+        try:
+            await self._patiently(load_litellm().alist_batches, model, limit=1)
+        except Exception as other:
+            return not fault_of(other).mendable  # a provider that is there and lists none
+        return True
+
+    def _read_lines(self, batch: _Batch, content: bytes, seconds: float) -> None:
+        for number, line in enumerate(content.splitlines(), 1):
             if not line.strip():
                 continue
-            answer = json.loads(line)
-            key = answer["custom_id"]
-            if key in self._waiting:
-                self._read_line(key, answer.get("response") or {}, answer.get("error"), seconds)
+            key, told = _parsed(line)
+            if key is None:
+                _LOG.warning("batch %s: line %d names no question; skipped", batch.provider_id, number)
+            elif key in self._waiting:
+                self._read_line(batch, key, told, seconds)
 
-    def _read_line(self, key: str, response: dict[str, Any], error: Any, seconds: float) -> None:
-        model, body = self._model(key), response.get("body") or {}
-        status = response.get("status_code")
-        if status == 200:
-            answer = response_of(body)
-            read = read_response(answer)
-            read["cost_usd"] = self._prices.cost(self._requests[self._waiting[key]], answer)
-            billed = True
-        else:
-            said = json.dumps(body.get("error") or error)
-            billed = is_filter_error(status, said)
-            read = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL}
-            if not billed:
-                read = {"reason": f"{model.model}: {said[:300]}"}
-                self._ledger.forget_lines([key])
+    def _read_line(self, batch: _Batch, key: str, told: dict[str, Any] | None, seconds: float) -> None:
+        try:
+            billed, again, read = self._read(key, told)
+        except Exception as error:  # of whatever form it is, it may have been paid for
+            billed, again, read = True, False, self._unreadable(batch, key, error)
+        if not billed:
+            self._ledger.forget_lines([key], batch.name)
         self._settle(
-            key,
-            billed=billed,
-            again=not billed and status != 400,
-            latency_s=seconds,
-            attempts=1,
-            frame_times=self._times.get(key) or self._times_again(key),
-            **read,
+            key, billed=billed, again=again, latency_s=seconds, attempts=1, batch_id=batch.name, **read
         )
+
+    def _read(self, key: str, told: dict[str, Any] | None) -> tuple[bool, bool, dict[str, Any]]:
+        """Whether a line is billed, whether to ask again, and what the ledger keeps of it.
+
+        Raises:
+            ValueError: If the line says neither that there is an answer nor that there is none.
+        """
+        if told is None:
+            raise ValueError("it is no JSON object")
+        response, error = told.get("response"), told.get("error")
+        response = response if isinstance(response, dict) else {}
+        status, body = _status(response.get("status_code")), response.get("body")
+        error = (body.get("error") if isinstance(body, dict) else body) or error
+        if status == 200 or (isinstance(body, dict) and body.get("choices")):
+            if not isinstance(body, dict):
+                raise ValueError("its body is no JSON object")
+            read = self._read_body(key, body)
+            return True, False, {**read, "frame_times": self._times.get(key) or self._times_again(key)}
+        if not status and not error:
+            raise ValueError("it holds neither an answer nor an error")
+        said = json.dumps(error)
+        frame_times = self._times.get(key) or self._times_again(key)
+        if is_filter_error(status, said):
+            refused = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL, "frame_times": frame_times}
+            return True, False, refused
+        reason = f"{self._model(key).model}: {said[:300]}"
+        return False, status != 400, {"reason": reason, "frame_times": frame_times}
+
+    def _read_body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = response_of(body)
+        read = read_response(answer)
+        if max(read["tokens_in"], read["tokens_out"]) > _MOST_TOKENS:
+            raise ValueError("its usage cannot be")
+        for name in ("reason", "finish_reason"):
+            read[name] = storable(read.get(name, ""), self._secrets)
+        return {**read, "cost_usd": self._prices.cost(self._requests[self._waiting[key]], answer)}
+
+    def _unreadable(self, batch: _Batch, key: str, error: Exception) -> dict[str, Any]:
+        """What the ledger keeps of an answer that cannot be read: that it cost the most that it can."""
+        why = f"the line of batch {batch.provider_id} cannot be read ({one_line(error)})"
+        _LOG.warning("%s: %s", batch.model.model, why)
+        cost = self._prices.cost(self._requests[self._waiting[key]], response_of({}))
+        reason = f"{batch.model.model}: {why}; counted at the most that it may cost"
+        return {"reason": reason, "cost_usd": cost, "frame_times": self._times.get(key, "")}
 
     def _times_again(self, key: str) -> str:
         # A batch that an earlier process submitted: what it showed follows from the question.
@@ -231,14 +337,14 @@ class BatchCaller(Asker):
             self._settle(key, billed=False, again=fault.mendable, reason=line)
         else:
             position = self._waiting.pop(key)
-            self._finished.put(CallResult(position, self._call(position), billed=False, error=error))
+            self._finish(CallResult(position, self._call(position), billed=False, error=error))
 
     def _settle(
         self, key: str, *, billed: bool, again: bool = False, lost: bool = False, **known: Any
     ) -> None:
         position = self._waiting.pop(key)
         call = self._call(position, **known)
-        self._finished.put(CallResult(position, call, billed=billed, again=again, lost=lost))
+        self._finish(CallResult(position, call, billed=billed, again=again, lost=lost))
 
     def _model(self, key: str) -> TextModel:
         return self._requests[self._waiting[key]].model
@@ -278,6 +384,24 @@ def _line(key: str, model: TextModel, messages: list[dict[str, Any]]) -> bytes:
     body = {"model": name, "messages": messages, **options}
     line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(line).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> tuple[str | None, dict[str, Any] | None]:
+    """The request key that a line of an output file names, and its object; None for what is not there."""
+    try:
+        told = json.loads(line.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        named = _CUSTOM_ID.search(line)
+        return (named[1].decode("utf-8", "replace") if named else None), None
+    key = told.get("custom_id")
+    return (key if isinstance(key, str) else None), told
+
+
+def _status(told: Any) -> int | None:
+    """An HTTP status, which some servers send as text; None where it is neither."""
+    return int(told) if isinstance(told, (int, str)) and re.fullmatch(r"\d{3}", str(told)) else None
 
 
 def _complaint(batch: Any) -> str:

@@ -106,7 +106,8 @@ class Caller(Protocol):
     def collect(self) -> list[CallResult]:
         """Finished results, at least one; called only while some are outstanding."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> list[CallResult]:
+        """Ask nothing more; what has come in and was not collected, after a short wait for what was sent."""
 
 
 def request_key(request: ChatRequest) -> str:

@@ -5,6 +5,7 @@ its *served* row: the first usable answer stored, or else the last unusable one.
 for and lost the race to be served stays as a cost record. A *claim* is a short-lived row that says
 "this key is being asked", so that two processes asking the same thing make one paid call; it also sets
 aside the money that the call may cost, so that processes that share a budget do not pass it together.
+Once a batch file is noted, its lines set the money aside, until they are collected or given up.
 A claim lives by its lease alone: who holds it may be in another container, or on another machine.
 """
 
@@ -16,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +34,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     create_engine,
     delete,
@@ -39,11 +42,12 @@ from sqlalchemy import (
     func,
     inspect,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
 
 from safevid_core.records import Outcome
@@ -70,6 +74,7 @@ CALLS = Table(
     Column("attempts", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("run", Text, nullable=False, server_default=""),
+    Column("batch_id", String(32), nullable=False, server_default=""),
 )
 Index(
     "safevid_calls_served",
@@ -97,7 +102,8 @@ CLAIMS = Table(
     Column("reserved_usd", Float, nullable=False, server_default="0"),
 )
 # Batch files under way: the provider's name for each, and the questions in it whose answers are not
-# collected yet. A row without the provider's name is one whose submission was not confirmed.
+# collected yet, with the run and asset that pay for them and the money that these set aside. A row without
+# the provider's name is one whose submission was not confirmed.
 BATCHES = Table(
     "safevid_batches",
     _METADATA,
@@ -111,13 +117,18 @@ BATCH_LINES = Table(
     _METADATA,
     Column("request_key", String(32), primary_key=True),
     Column("batch_id", String(32), nullable=False, index=True),
+    Column("run", Text, nullable=False, server_default=""),
+    Column("asset", Text, nullable=False, server_default=""),
+    Column("reserved_usd", Float, nullable=False, server_default="0"),
 )
 
 # SQLite allows 32,766 bound values a statement; short lists keep the compiled statement small.
 _KEYS_A_QUERY = 2_000
 _BUSY_SECONDS = 60
+LONGEST_LEASE_S = 600.0
 _MAPPED_BYTES = 1 << 30
 _ROUNDING_USD = 1e-9
+_NOBODY = {"run": "", "asset": "", "reserved_usd": 0.0}
 _WRITERS_LOCK = 0x5AFE71D  # of PostgreSQL's advisory locks
 
 
@@ -133,6 +144,7 @@ class Call(NamedTuple):
         cost_usd: What the call cost, 0 where no price is known.
         latency_s: Seconds from the first attempt to the answer.
         attempts: How many times it was sent.
+        batch_id: The batch that it was a line of; empty for a call of its own.
     """
 
     request_key: str
@@ -149,6 +161,7 @@ class Call(NamedTuple):
     cost_usd: float = 0.0
     latency_s: float = 0.0
     attempts: int = 0
+    batch_id: str = ""
 
 
 class Claimed(NamedTuple):
@@ -211,16 +224,19 @@ class Ledger:
         """Write calls in one transaction and end their claims; the served call of each key.
 
         A usable answer that is already there wins over the new one, which stays as a cost record; an
-        unusable one gives way. What a batch file held of them counts as collected.
+        unusable one gives way. What a batch file held of them counts as collected: each line of a batch is
+        stored once, whoever collects it, and booked to the run and asset that submitted it.
         """
         if not calls:
             return {}
         now = time.time()
         new = {"created_at": now, "served": True, "run": run}
-        rows = [{"call_id": uuid.uuid4().hex, **new, **call._asdict()} for call in calls]
+        rows = [{"call_id": _call_id(call), **new, **call._asdict()} for call in calls]
         keys = [call.request_key for call in calls]
         with self._writing() as connection:
-            connection.execute(self._insert_new_calls(), rows)
+            rows = self._to_be_booked(connection, rows)
+            if rows:
+                connection.execute(self._insert_new_calls(), rows)
             late = self._not_there(connection, rows)
             if late:
                 self._take_over(connection, late)
@@ -248,16 +264,20 @@ class Ledger:
         owner: str,
         seconds: float,
         *,
-        replace_unusable: bool = False,
+        replace_before: float | None = None,
         budget: Budget = NO_BUDGET,
         bounds: Mapping[str, float] | None = None,
     ) -> Claimed:
         """Claim the keys that nobody has answered or is asking, as far as the budget goes.
 
+        A key that waits in an open batch needs no money: the batch has set it aside, or spent it.
+
         Args:
             owner: From :func:`new_owner`.
-            seconds: After which the claim counts for nothing, unless it was renewed.
-            replace_unusable: Whether a stored unusable answer is to be asked again.
+            seconds: After which the claim counts for nothing, unless it was renewed; at most
+                `LONGEST_LEASE_S`.
+            replace_before: Ask again what has an unusable answer that was stored before this moment, in
+                seconds since 1970. Defaults to serving it.
             bounds: The most that each key may cost, in USD. Needed where the budget is limited.
         """
         with self._writing() as connection:
@@ -274,8 +294,11 @@ class Ledger:
                 )
                 mine.update(connection.scalars(own))
                 answered.update(_served(connection, some))
-            if replace_unusable:
-                answered = {key: call for key, call in answered.items() if call.outcome == "ok"}
+            if replace_before is not None:
+                late = set(self._stored_since(connection, list(answered), replace_before))
+                answered = {
+                    key: call for key, call in answered.items() if call.outcome == "ok" or key in late
+                }
             won = [key for key in keys if key in mine and key not in answered]
             afforded, unaffordable = self._afford(connection, won, budget, bounds or {})
             self._drop_claims(connection, [key for key in mine if key not in afforded])
@@ -297,6 +320,11 @@ class Ledger:
         with self.reading() as connection:
             return _sum(connection, CALLS.c.cost_usd, run, asset)
 
+    def in_batches(self, run: str, asset: str | None = None) -> float:
+        """USD that a run has set aside for batches whose answers are not collected yet."""
+        with self.reading() as connection:
+            return _sum(connection, BATCH_LINES.c.reserved_usd, run, asset)
+
     def release(self, owner: str, keys: Sequence[str] | None = None) -> None:
         """End an owner's claims: those on some keys, or all that it still holds."""
         if keys is not None and not keys:
@@ -312,10 +340,14 @@ class Ledger:
         with self._writing() as connection:
             row = {"batch_id": batch_id, "model": model, "created_at": time.time()}
             connection.execute(self._insert(BATCHES), [row])
+            payers = _payers(connection, keys)
             _forget_lines(connection, keys)
-            connection.execute(
-                self._insert(BATCH_LINES), [{"request_key": key, "batch_id": batch_id} for key in keys]
-            )
+            lines = [{"request_key": key, "batch_id": batch_id, **payers.get(key, _NOBODY)} for key in keys]
+            connection.execute(self._insert(BATCH_LINES), lines)
+            for some in _portions(keys):  # the money is set aside by the line now
+                connection.execute(
+                    update(CLAIMS).where(CLAIMS.c.request_key.in_(some)).values(reserved_usd=0.0)
+                )
 
     def confirm_batch(self, batch_id: str, provider_id: str) -> None:
         """Note the provider's name for a batch that it has taken."""
@@ -342,10 +374,10 @@ class Ledger:
                     found.setdefault(batch_id, (provider_id, []))[1].append(key)
         return found
 
-    def forget_lines(self, keys: Sequence[str]) -> None:
-        """Let go of questions that their batch did not answer."""
+    def forget_lines(self, keys: Sequence[str], batch_id: str) -> None:
+        """Let go of questions that this batch did not answer."""
         with self._writing() as connection:
-            _forget_lines(connection, keys)
+            _forget_lines(connection, keys, BATCH_LINES.c.batch_id == batch_id)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -356,7 +388,7 @@ class Ledger:
         try:
             with self._engine.connect() as connection:
                 yield connection
-        except OperationalError as error:
+        except SQLAlchemyError as error:
             raise LedgerError(
                 f"{self!r} cannot be read ({_line(error)}); check the disk and who else holds it"
             ) from None
@@ -368,8 +400,13 @@ class Ledger:
                 connection = connection.execution_options(safevid_write=True)
                 with connection.begin():
                     _take_turns(connection)
-                    yield connection
-        except OperationalError as error:
+                    try:
+                        yield connection
+                    except (KeyboardInterrupt, SystemExit):
+                        connection.invalidate()  # in the middle of a statement, nobody knows its state
+                        raise
+        # Beside those of SQLAlchemy, drivers raise their own for what their database cannot hold.
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
             raise LedgerError(
                 f"{self!r} cannot be written ({_line(error)}); "
                 "check the disk and who else holds it; what was stored before is whole"
@@ -397,6 +434,27 @@ class Ledger:
         if lost:
             connection.execute(self._insert(CALLS), lost)
 
+    def _to_be_booked(self, connection: Connection, rows: list[dict]) -> list[dict]:
+        """The rows without lines of batches that are stored already; the others' payers are put in."""
+        collected = [row["request_key"] for row in rows if row["batch_id"]]
+        if not collected:
+            return rows
+        payers: dict[tuple[str, str], dict] = {}
+        for some in _portions(collected):
+            lines = BATCH_LINES.c.request_key.in_(some) & (BATCH_LINES.c.run != "")
+            for line in connection.execute(select(BATCH_LINES).where(lines)):
+                payers[line.request_key, line.batch_id] = {"run": line.run, "asset": line.asset}
+        return [
+            {**row, **payers.get((row["request_key"], row["batch_id"]), {})}
+            for row in self._not_there(connection, rows)
+        ]
+
+    @staticmethod
+    def _stored_since(connection: Connection, keys: Sequence[str], moment: float) -> Iterator[str]:
+        for some in _portions(keys):
+            served = CALLS.c.request_key.in_(some) & CALLS.c.served & (CALLS.c.created_at >= moment)
+            yield from connection.scalars(select(CALLS.c.request_key).where(served))
+
     @staticmethod
     def _not_there(connection: Connection, rows: list[dict]) -> list[dict]:
         stored: set[str] = set()
@@ -410,7 +468,9 @@ class Ledger:
 
     def _bury_the_dead(self, connection: Connection, column: ColumnElement, values: Sequence[str]) -> None:
         """Drop the claims whose lease is over, among those whose column has one of the values."""
-        over = CLAIMS.c.expires_at < _now(connection)
+        now = _now(connection)
+        # One that lasts longer than any lease was made by a clock that was set back, or before a restart.
+        over = (CLAIMS.c.expires_at < now) | (CLAIMS.c.expires_at > now + LONGEST_LEASE_S)
         for some in _portions(values):
             connection.execute(delete(CLAIMS).where(column.in_(some), over))
 
@@ -421,14 +481,20 @@ class Ledger:
         if not budget.limited or not keys:
             return set(keys), set()
         self._bury_the_dead(connection, CLAIMS.c.run, [budget.run])
+        submitted = _submitted(connection, keys)  # paid, or set aside, before
+        new = [key for key in keys if key not in submitted]
+        # No one who is asking now will free what a batch of a killed process has set aside.
+        asking = select(CLAIMS.c.request_key).where(CLAIMS.c.expires_at >= _now(connection))
         left = unspent = math.inf
         for limit, asset in ((budget.run_usd, None), (budget.asset_usd, budget.asset)):
             if limit is not None:
-                spent = _sum(connection, CALLS.c.cost_usd, budget.run, asset)
-                unspent = min(unspent, limit - spent)
-                left = min(left, limit - spent - _sum(connection, CLAIMS.c.reserved_usd, budget.run, asset))
+                in_batches = partial(_sum, connection, BATCH_LINES.c.reserved_usd, budget.run, asset)
+                free = limit - _sum(connection, CALLS.c.cost_usd, budget.run, asset)
+                unspent = min(unspent, free - in_batches(BATCH_LINES.c.request_key.not_in(asking)))
+                reserved = _sum(connection, CLAIMS.c.reserved_usd, budget.run, asset) + in_batches()
+                left = min(left, free - reserved)
         afforded: dict[str, float] = {}
-        for key in keys:
+        for key in new:
             if (left := left - bounds[key]) < -_ROUNDING_USD:
                 break
             afforded[key] = bounds[key]
@@ -439,7 +505,8 @@ class Ledger:
         )
         if afforded:
             connection.execute(statement, [{"key": key, "bound": usd} for key, usd in afforded.items()])
-        return set(afforded), {key for key in keys if bounds[key] > unspent + _ROUNDING_USD}
+        unaffordable = {key for key in new if bounds[key] > unspent + _ROUNDING_USD}
+        return submitted.union(afforded), unaffordable
 
 
 def _take_turns(connection: Connection) -> None:
@@ -448,20 +515,55 @@ def _take_turns(connection: Connection) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
 
-def _sum(connection: Connection, column: Column, run: str, asset: str | None) -> float:
-    total = select(func.coalesce(func.sum(column), 0.0)).where(column.table.c.run == run, column > 0)
+def _sum(
+    connection: Connection, column: Column, run: str, asset: str | None, *which: ColumnElement[bool]
+) -> float:
+    total = select(func.coalesce(func.sum(column), 0.0)).where(column.table.c.run == run, column > 0, *which)
     if asset is not None:
         total = total.where(column.table.c.asset == asset)
     return float(connection.scalar(total) or 0.0)
 
 
-def _forget_lines(connection: Connection, keys: Sequence[str]) -> None:
+def _call_id(call: Call) -> str:
+    """A new id; for a line of a batch the id that it has whoever collects it."""
+    if not call.batch_id:
+        return uuid.uuid4().hex
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{call.batch_id}/{call.request_key}").hex
+
+
+def _submitted(connection: Connection, keys: Sequence[str]) -> set[str]:
+    """Those of the keys that wait in a batch which its provider has, or which has set money aside."""
+    found: set[str] = set()
+    if connection.scalar(select(BATCHES.c.batch_id).limit(1)) is None:
+        return found  # as nearly always
+    for some in _portions(keys):
+        lines = select(BATCH_LINES.c.request_key).where(
+            BATCH_LINES.c.batch_id == BATCHES.c.batch_id,
+            BATCH_LINES.c.request_key.in_(some),
+            BATCHES.c.provider_id.is_not(None) | (BATCH_LINES.c.reserved_usd > 0),
+        )
+        found.update(connection.scalars(lines))
+    return found
+
+
+def _payers(connection: Connection, keys: Sequence[str]) -> dict[str, dict]:
+    """Run, asset and USD set aside of each key: by a line whose batch never arrived, or else by its claim."""
+    found: dict[str, dict] = {}
+    for some in _portions(keys):
+        for table, which in ((CLAIMS, true()), (BATCH_LINES, BATCH_LINES.c.reserved_usd > 0)):
+            columns = (table.c.request_key, *(table.c[name] for name in _NOBODY))
+            for key, *values in connection.execute(select(*columns).where(columns[0].in_(some), which)):
+                found[key] = dict(zip(_NOBODY, values, strict=True))
+    return found
+
+
+def _forget_lines(connection: Connection, keys: Sequence[str], *which: ColumnElement[bool]) -> None:
     """Drop the keys from their batches, and the batches that are empty then."""
     if connection.scalar(select(BATCHES.c.batch_id).limit(1)) is None:
         return  # as nearly always
     touched: set[str] = set()
     for some in _portions(keys):
-        lines = BATCH_LINES.c.request_key.in_(some)
+        lines = and_(BATCH_LINES.c.request_key.in_(some), *which)
         touched.update(connection.scalars(select(BATCH_LINES.c.batch_id).where(lines)))
         if touched:
             connection.execute(delete(BATCH_LINES).where(lines))
@@ -472,8 +574,9 @@ def _forget_lines(connection: Connection, keys: Sequence[str]) -> None:
         )
 
 
-def _line(error: DBAPIError) -> str:
-    return (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
+def _line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 
 def new_owner() -> str:
@@ -481,10 +584,15 @@ def new_owner() -> str:
     return uuid.uuid4().hex
 
 
+def still_clock() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def _now(connection: Connection) -> float:
-    """Seconds since 1970 by the clock that all who share the database go by."""
+    """Seconds by the clock that all who share the database go by: its server's, or the machine's."""
     if connection.dialect.name != "postgresql":
-        return time.time()  # who shares the file shares the machine
+        return still_clock()
     return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
 
 
@@ -524,10 +632,17 @@ def _open(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, pool_pre_ping=parsed.get_backend_name() == "postgresql")
+        if parsed.get_backend_name() == "postgresql":
+            engine = create_engine(url, pool_pre_ping=True)
+        else:
+            # Threads wait for the file, not for a connection; one in memory has no pool.
+            in_memory = parsed.database in (None, "", ":memory:")
+            engine = create_engine(url, **({} if in_memory else {"max_overflow": -1}))
         if engine.dialect.name == "sqlite":
             _tune_sqlite(engine)
-        elif engine.dialect.name != "postgresql":
+        elif engine.dialect.name == "postgresql":
+            _tune_postgresql(engine)
+        else:
             raise LedgerError(
                 f"ledger {shown}: only sqlite and postgresql are known; change models.ledger_url"
             )
@@ -535,7 +650,7 @@ def _open(url: str) -> Engine:
     except ImportError as error:
         raise LedgerError(f"ledger {shown} needs a database driver ({error}); install it") from None
     except (OSError, DBAPIError) as error:
-        reason = _line(error) if isinstance(error, DBAPIError) else str(error)
+        reason = _line(error)
         raise LedgerError(f"ledger {shown} cannot be opened ({reason}); check models.ledger_url") from None
     return engine
 
@@ -555,6 +670,17 @@ def _tune_sqlite(engine: Engine) -> None:
         # A transaction that starts by reading and then writes cannot wait for a lock: it fails at once.
         writes = connection.get_execution_options().get("safevid_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _tune_postgresql(engine: Engine) -> None:
+    """A client that stands still within a transaction holds up the others for a minute, not longer."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{2 * _BUSY_SECONDS}s'")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{_BUSY_SECONDS}s'")
+        connection.commit()
 
 
 def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:

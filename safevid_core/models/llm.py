@@ -101,7 +101,7 @@ class Gateway:
         self.limits = Limits(settings.models)
         self.prices = Prices(settings.models)
         self._spend: dict[str, Spend] = {}
-        self._unstored: list[tuple[str, Lease, list[Call]]] = []
+        self._unstored: list[tuple[str, list[Call]]] = []
         self._lock = threading.Lock()
         self._whole: Gateway | None = None
 
@@ -212,24 +212,27 @@ class Gateway:
         try:
             return round_.run(missing)
         finally:
-            caller.stop()
+            round_.take_in(caller.stop())
             if round_.unstored:
-                self._unstored.append((self.run, round_.lease, round_.unstored))
-            else:
-                with suppress(LedgerError):  # the claims end by themselves; the first error is the news
-                    self._let_go(round_.lease)
+                with self._lock:
+                    self._unstored.append((self.run, round_.unstored))
+                with suppress(LedgerError):  # what failed a moment ago may not fail now; else the next use
+                    self._store_what_was_not()
+            round_.end()
 
     def _store_what_was_not(self) -> None:
         """Store paid answers that an earlier round could not, so that they are not paid for again."""
-        while self._unstored:
-            run, lease, calls = self._unstored[-1]
-            self.ledger.store(calls, run)
-            self._let_go(lease)
-            self._unstored.pop()
-
-    def _let_go(self, lease: Lease) -> None:
-        lease.end()
-        self.ledger.release(lease.owner)
+        while True:
+            with self._lock:
+                if not self._unstored:
+                    return
+                run, calls = self._unstored.pop()
+            try:
+                self.ledger.store(calls, run)
+            except BaseException:
+                with self._lock:
+                    self._unstored.append((run, calls))
+                raise
 
     def budget(self, asset: str) -> Budget:
         """What this run may spend on an asset."""
@@ -251,8 +254,9 @@ class _Round:
     """One round of asking: claims, calls and stored rows until every missing key has an answer."""
 
     def __init__(self, gateway: Gateway, caller: Caller, positions: dict[str, int], asset: str) -> None:
-        self.lease = Lease(gateway.ledger, gateway.settings.models.lease_s)
         self.unstored: list[Call] = []
+        self._leases = [Lease(gateway.ledger, gateway.settings.models.lease_s)]
+        self._began = time.time()
         self._gateway = gateway
         self._caller = caller
         self._positions = positions
@@ -273,10 +277,10 @@ class _Round:
             if todo and self._outstanding <= self._caller.portion:
                 try:
                     held.extend(self._hand_over(todo))
-                except GatewayError as error:  # what is under way is stored first
+                except Exception as error:  # what is under way is stored first
                     self._error = error
             if self._outstanding:
-                reporting.add(self._take_in(self._caller.collect()))
+                reporting.add(self.take_in(self._caller.collect()))
                 todo.extend(self._lost)
                 self._lost.clear()
                 wait = 0.02
@@ -301,34 +305,37 @@ class _Round:
         self._answers.update({key: _from_ledger(call) for key, call in claimed.answered.items()})
         self._unaffordable |= bool(claimed.unaffordable)
         if claimed.won:
-            self._caller.start([self._positions[key] for key in claimed.won], self.lease.holds)
+            self._caller.start([self._positions[key] for key in claimed.won], self._leases[-1].holds)
         self._outstanding += len(claimed.won)
         return claimed.held
 
     def _claim(self, keys: list[str]) -> Claimed:
-        if not self.lease.holds():
-            self.lease = Lease(self._gateway.ledger, self.lease.seconds)
+        if not self._leases[-1].holds():
+            self._leases.append(Lease(self._gateway.ledger, self._leases[-1].seconds))
+        lease = self._leases[-1]
         bounds = None
         if self._budget.limited:
             bounds = {key: self._caller.bound(self._positions[key]) for key in keys}
         return self._gateway.ledger.claim(
             keys,
-            self.lease.owner,
-            self.lease.seconds,
-            replace_unusable=self._gateway.retry_failed,
+            lease.owner,
+            lease.seconds,
+            replace_before=self._began if self._gateway.retry_failed else None,
             budget=self._budget,
             bounds=bounds,
         )
 
-    def _take_in(self, results: list[CallResult]) -> Spend:
+    def take_in(self, results: list[CallResult]) -> Spend:
+        """Store what came, and remember its answers; what it cost."""
+        waiting = bool(self.unstored)
+        # First of all: an interrupt from here on loses nothing.
+        self.unstored.extend(each.call for each in results if each.error is None and each.billed)
         self._outstanding -= len(results)
         for result in results:
             self._error = self._error or result.error
         done = [each for each in results if each.error is None]
-        served = self._store(
-            [each.call for each in done if each.billed],
-            [each.call.request_key for each in results if not each.billed],
-        )
+        served = {} if waiting else self._store()
+        self._release([each.call.request_key for each in results if not each.billed])
         for each in done:
             key = each.call.request_key
             if each.lost:
@@ -340,18 +347,29 @@ class _Round:
         self._gateway.count(self._asset, spent)
         return spent
 
-    def _store(self, paid: list[Call], unanswered: list[str]) -> dict[str, Call]:
-        ledger = self._gateway.ledger
-        if not self.unstored:
-            try:
-                served = ledger.store(paid, self._gateway.run)
-                # At once: two rounds that waited for each other's unanswered keys would wait for ever.
-                ledger.release(self.lease.owner, unanswered)
-                return served
-            except LedgerError as error:
-                self._error = self._error or error
-        self.unstored.extend(paid)
-        return {}
+    def end(self) -> None:
+        """Let go of every claim. Where that fails they end by themselves."""
+        for lease in self._leases:
+            lease.end()
+            with suppress(LedgerError):
+                self._gateway.ledger.release(lease.owner)
+
+    def _store(self) -> dict[str, Call]:
+        try:
+            served = self._gateway.ledger.store(self.unstored, self._gateway.run)
+        except LedgerError as error:
+            self._error = self._error or error
+            return {}
+        self.unstored.clear()
+        return served
+
+    def _release(self, unanswered: list[str]) -> None:
+        # At once: two rounds that waited for each other's unanswered keys would wait for ever.
+        try:
+            for lease in self._leases:
+                self._gateway.ledger.release(lease.owner, unanswered)
+        except LedgerError as error:
+            self._error = self._error or error
 
 
 class _Reporting:
@@ -394,14 +412,18 @@ class _Reporting:
 
 
 def _exceeded(ledger: Ledger, budget: Budget) -> BudgetExceeded:
+    asset_where = f"models.asset_budgets_usd.{budget.asset}"
+    limits: tuple[tuple[float | None, str | None, str, str], ...] = (
+        (budget.run_usd, None, "the run", "models.budget_usd"),
+        (budget.asset_usd, budget.asset, budget.asset, asset_where),
+    )
     lines = []
-    if budget.run_usd is not None:
-        spent = ledger.spent(budget.run)
-        lines.append(f"{spent:.4f} of {budget.run_usd:.4f} USD for the run (models.budget_usd)")
-    if budget.asset_usd is not None:
-        spent = ledger.spent(budget.run, budget.asset)
-        where = f"models.asset_budgets_usd.{budget.asset}"
-        lines.append(f"{spent:.4f} of {budget.asset_usd:.4f} USD for {budget.asset} ({where})")
+    for limit, asset, name, where in limits:
+        if limit is not None:
+            waiting = ledger.in_batches(budget.run, asset)
+            beside = f", with {waiting:.4f} set aside for open batches," if waiting else ""
+            spent = ledger.spent(budget.run, asset)
+            lines.append(f"{spent:.4f}{beside} of {limit:.4f} USD for {name} ({where})")
     return BudgetExceeded(
         f"stopped at {' and '.join(lines)}: the next call might pass the budget; "
         "all answers so far are stored; raise the budget and run again"

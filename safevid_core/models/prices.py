@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
 
 from safevid_core.models.chat import ChatRequest
-from safevid_core.models.providers import GatewayError, Usage, listed_price_of, load_litellm, usage_of
+from safevid_core.models.providers import GatewayError, Usage, load_litellm, usage_of
 from safevid_core.settings import GatewaySettings, ModelTerms, TextModel
 
 # The most tokens that a provider counts for one image of any size, by the model's name; the first that is
@@ -22,10 +24,12 @@ _IMAGE_TOKENS = tuple(
         (r"gpt-(5\.[4-9]|[6-9])", 10_000),
         (r"qwen|qvq", 16_386),
         (r"llama", 6_500),
+        (r"gpt-|chatgpt|claude|gemini|pixtral|mistral", 5_000),
     )
 )
-_TOKENS_AN_IMAGE = 5_000  # of other models: the most are Claude's 4,784
+_TOKENS_AN_IMAGE = 5_000  # of other models
 _TOKENS_A_MESSAGE = 16
+_TOKENS_A_TEMPLATE = 256  # what a chat template adds of its own; gpt-oss's adds 76
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +43,9 @@ class Prices:
         self._overrun: dict[str, float] = {}
         # A model of no known price -> what its server says that it is, which has one.
         self._alias: dict[str, str] = {}
+        # Models of no known price in a run with a budget, until one question to each is answered.
+        self._untried: dict[str, asyncio.Lock] = {}
+        self._tried: set[str] = set()
 
     def terms(self, model: TextModel) -> ModelTerms:
         return self._terms.get(model.model, _NO_TERMS)
@@ -47,9 +54,8 @@ class Prices:
         """USD for a token read and a token written, batch files reckoned in; None where nobody knows."""
         terms = self.terms(model)
         share = terms.batch_price if terms.batch else 1.0
-        if terms.usd_per_million_in is not None or terms.usd_per_million_out is not None:
-            paid_in, paid_out = terms.usd_per_million_in or 0.0, terms.usd_per_million_out or 0.0
-            return share * paid_in / 1e6, share * paid_out / 1e6
+        if terms.usd_per_million_in is not None and terms.usd_per_million_out is not None:
+            return share * terms.usd_per_million_in / 1e6, share * terms.usd_per_million_out / 1e6
         listed = _listed(model.model, self._providers)
         return None if listed is None else (share * listed[0], share * listed[1])
 
@@ -62,8 +68,10 @@ class Prices:
         model, usage = request.model, usage_of(response)
         price = self.a_token(model)
         if price is None:
-            if alias := listed_price_of(response):
+            if alias := self._listed_name(model, response):
                 self._alias[model.model] = alias
+            self._tried.add(model.model)
+            self._untried.pop(model.model, None)
             return 0.0
         bound = self.bound(request)
         if usage is None:
@@ -79,41 +87,83 @@ class Prices:
         """The most that a call can cost, in USD.
 
         Raises:
-            GatewayError: If nobody knows the price of a hosted model. One behind an `api_base` of its own
-                counts as free, with a warning, until it says that it is a model with a price.
+            GatewayError: If nobody knows the price of a hosted model, or what an image counts for one that
+                costs money. A model behind an `api_base` of its own counts as free, with a warning, until it
+                says that it is a model with a price; not in batch files, where it says so too late.
         """
         model = request.model
         price = self.a_token(model)
         if price is not None:
-            tokens_in = most_tokens_in(request.messages, request.images, self._tokens_an_image(model))
+            per_image = self._tokens_an_image(model) if price[0] and _images(request) else 0
+            tokens_in = most_tokens_in(request.messages, request.images, per_image)
             bound = price[0] * tokens_in + price[1] * model.max_tokens
             return bound * self._overrun.get(model.model, 1.0)
         if model.api_base is None:
             raise GatewayError(
                 f"{model.model} is in no price list, so no budget holds; give its prices under models.terms"
             )
+        self._refuse_alias(model)
+        if self.terms(model).batch:
+            raise GatewayError(
+                f"{model.model} is in no price list, so no budget holds for its batch files; give its prices "
+                "under models.terms (0 if it is free)"
+            )
+        if model.model not in self._tried:
+            self._untried.setdefault(model.model, asyncio.Lock())
+        _warn_of_unknown_price(model.model)
+        return 0.0
+
+    @asynccontextmanager
+    async def one_first(self, model: TextModel) -> AsyncIterator[None]:
+        """Let one question at a time go to a model whose price a budget needs, until it has said its name.
+
+        Raises:
+            GatewayError: If its server says that it is a model with a price.
+        """
+        untried = self._untried.get(model.model)
+        if untried is not None:
+            async with untried:
+                if model.model in self._untried:
+                    yield
+                    return
+            self._refuse_alias(model)
+        yield
+
+    def _refuse_alias(self, model: TextModel) -> None:
         if alias := self._alias.get(model.model):
             raise GatewayError(
                 f"{model.model} is in no price list and its server says that it is {alias}, which costs "
                 "money, so no budget holds; give its prices under models.terms (0 if it is free)"
             )
-        _warn_of_unknown_price(model.model)
-        return 0.0
+
+    def _listed_name(self, model: TextModel, response: Any) -> str:
+        """The model that the server says it is, where litellm's list has a price of it; else empty."""
+        provider = model.model.partition("/")[0]
+        name = str(getattr(response, "model", None) or "").removeprefix(f"{provider}/")
+        return name if name and any(_listed(name, self._providers) or ()) else ""
 
     def _tokens_an_image(self, model: TextModel) -> int:
         own = self.terms(model).tokens_per_image
-        return own if own is not None else tokens_an_image(model.model)
+        if own is not None:
+            return own
+        if not _is_known(model.model) and _listed(model.model, self._providers) is None:
+            raise GatewayError(
+                f"{model.model} is in no list, so nobody knows what an image counts and no budget holds; "
+                "give its tokens_per_image under models.terms"
+            )
+        return tokens_an_image(model.model)
 
     def _discounted(self, model: TextModel, usage: Usage, full: float) -> float:
         terms = self.terms(model)
-        if terms.usd_per_million_in is not None or terms.usd_per_million_out is not None:
+        if terms.usd_per_million_in is not None:
             return full
         try:
-            paid = load_litellm().cost_per_token(
+            litellm = load_litellm()
+            paid = litellm.cost_per_token(
                 model=model.model,
                 prompt_tokens=usage.tokens_in,
                 completion_tokens=usage.tokens_out,
-                usage_object=usage.counted,
+                usage_object=_counted(litellm, usage),
             )
         except Exception:  # as for a model that is not in its list
             return full
@@ -123,22 +173,46 @@ class Prices:
 _NO_TERMS = ModelTerms.model_validate({})
 
 
+def _counted(litellm: Any, usage: Usage) -> Any:
+    # Only these details, each part of its whole: litellm charges for the parts that it is told of alone.
+    written = {"reasoning_tokens": usage.thought, "text_tokens": usage.tokens_out - usage.thought}
+    return litellm.Usage(
+        prompt_tokens=usage.tokens_in,
+        completion_tokens=usage.tokens_out,
+        total_tokens=usage.tokens_in + usage.tokens_out,
+        prompt_tokens_details={"cached_tokens": usage.cached} if usage.cached else None,
+        completion_tokens_details=written if usage.thought else None,
+    )
+
+
 def tokens_an_image(model: str) -> int:
     """The most tokens that one image counts for a model, by its name."""
     found = (tokens for pattern, tokens in _IMAGE_TOKENS if pattern.search(model.lower()))
     return next(found, _TOKENS_AN_IMAGE)
 
 
+def _is_known(model: str) -> bool:
+    return any(pattern.search(model.lower()) for pattern, _ in _IMAGE_TOKENS)
+
+
 def most_tokens_in(messages: list[dict[str, Any]], images: int = 0, per_image: int = _TOKENS_AN_IMAGE) -> int:
     """More tokens than any tokenizer makes of the messages: it makes at most one of each byte."""
     text = sum(len(part.encode("utf-8", "replace")) for part in _texts(messages))
-    shown = sum(
+    around = _TOKENS_A_TEMPLATE + _TOKENS_A_MESSAGE * len(messages)
+    return text + per_image * (images + _shown(messages)) + around
+
+
+def _images(request: ChatRequest) -> int:
+    return request.images + _shown(request.messages)
+
+
+def _shown(messages: Iterable[Mapping[str, Any]]) -> int:
+    return sum(
         part.get("type") == "image_url"
         for message in messages
         if not isinstance(message.get("content"), str)
         for part in message.get("content") or ()
     )
-    return text + per_image * (images + shown) + _TOKENS_A_MESSAGE * len(messages)
 
 
 def likely_tokens(messages: list[dict[str, Any]], images: int, model: TextModel) -> int:

@@ -6,10 +6,10 @@ error that :func:`fault_of` sorts into what is worth another try and what is not
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import email.utils
 import importlib
+import json
 import logging
 import math
 import os
@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from safevid_core.models.filters import (
@@ -42,14 +42,32 @@ class GatewayError(RuntimeError):
     """A gateway that cannot ask at all: a missing key, an unknown provider module."""
 
 
+class ErrorInAnswer(RuntimeError):
+    """A 200 that holds an error and no answer.
+
+    Attributes:
+        status_code: The HTTP status that the error's code or words stand for.
+    """
+
+    def __init__(self, status_code: int, words: str) -> None:
+        super().__init__(f"a 200 that holds an error and no answer: {words}")
+        self.status_code = status_code
+
+
 async def complete(model: TextModel, messages: list[dict[str, Any]], timeout_s: float) -> Any:
-    """One call, sent once; litellm's response or its error."""
+    """One call, sent once: litellm's response, read from the body where litellm cannot.
+
+    Raises:
+        ErrorInAnswer: For a 200 whose JSON object holds an error and no answer.
+        Exception: litellm's own, for any other status and for a 200 whose body is no JSON object.
+    """
     litellm = load_litellm()
     _skip_callbacks()
+    bodies: list[str] = []
     # An answer that drips without end passes litellm's own timeout, which is a read's.
     async with asyncio.timeout(timeout_s * 1.1 + 1):
         try:
-            return await litellm.acompletion(
+            response = await litellm.acompletion(
                 model=model.model,
                 messages=messages,
                 temperature=model.temperature,
@@ -59,33 +77,74 @@ async def complete(model: TextModel, messages: list[dict[str, Any]], timeout_s: 
                 timeout=timeout_s,
                 num_retries=0,
                 max_retries=0,
+                logger_fn=partial(_keep_body, bodies),
             )
         except Exception as error:
-            body = _answer_within(error)
+            body = _object_in(bodies)
             if body is None:
                 raise
-            return response_of(body)
+            return _answer_in(body, error)
+    body = None if response.choices else _object_in(bodies)
+    return response if body is None else _answer_in(body, None)
 
 
-# How litellm 1.106 words a 200 whose form it does not know, with the body behind it.
-_NOT_ITS_FORM = "Invalid response object"
-_BODY = ("\n\nreceived_args={'response_object': ", ", 'model_response_object': ")
+def _keep_body(bodies: list[str], details: Mapping[str, Any]) -> None:
+    """Keep the body of a 200, which litellm 1.106 shows its `logger_fn` before it reads it."""
+    body = details.get("original_response")
+    if details.get("log_event_type") == "post_api_call" and isinstance(body, str):
+        bodies.append(body)
 
 
-def _answer_within(error: Exception) -> dict[str, Any] | None:
-    """The body of an answer that came and was paid for, though litellm raises an error with status 500.
-
-    None for every other error; empty where the body is not to be had.
-    """
-    said = str(error)
-    if _NOT_ITS_FORM not in said:
-        return None
-    _, found, behind = said.partition(_BODY[0])
+def _object_in(bodies: list[str]) -> dict[str, Any] | None:
+    """The JSON object of the last body; None where there is no body or it is no object."""
     try:
-        body = ast.literal_eval(behind.rpartition(_BODY[1])[0]) if found else {}
-    except (ValueError, SyntaxError):
-        return {}
-    return body if isinstance(body, dict) else {}
+        body = json.loads(bodies[-1]) if bodies else None
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _answer_in(body: Mapping[str, Any], cause: Exception | None) -> Any:
+    """The response of a 200's body, which was paid for, unless it holds an error and no answer."""
+    response = response_of(body)
+    error = _error_in(body)
+    if error is None or usage_of(response) or any(text_of(each.message.content) for each in response.choices):
+        return response
+    words = json.dumps(error, ensure_ascii=False)
+    raise ErrorInAnswer(_status_of(error, words), words) from cause
+
+
+def _error_in(body: Mapping[str, Any]) -> Any:
+    """What a body says of an error: `error`, MiniMax's `base_resp`, or `message` in place of choices."""
+    error = body.get("error")
+    if any(error.values()) if isinstance(error, Mapping) else error:
+        return error
+    told = body.get("base_resp")
+    if isinstance(told, Mapping) and str(told.get("status_code") or 0) != "0":
+        return told
+    words = body.get("message") or body.get("msg")
+    return {**body} if isinstance(words, str) and not body.get("choices") else None
+
+
+# Words of an error without an HTTP status that passes by itself.
+_PASSING = re.compile(
+    r"rate.?limit|too many|overload|busy|capacity|tim(?:e|ed).?out|try again|temporar|unavailable|internal",
+    re.IGNORECASE,
+)
+
+
+def _status_of(error: Any, words: str) -> int:
+    for name in ("code", "status", "status_code") if isinstance(error, Mapping) else ():
+        code = str(error.get(name))
+        if re.fullmatch("[45][0-9][0-9]", code):
+            return int(code)
+    if is_filter_error(400, words):
+        return 400
+    return 503 if _PASSING.search(words) else 422
+
+
+# Fields beside the choices that say how the answer ended.
+_BESIDE = ("base_resp", "input_sensitive", "output_sensitive", "contentFilter", "content_filter", "error")
 
 
 def response_of(body: Mapping[str, Any]) -> Any:
@@ -96,48 +155,60 @@ def response_of(body: Mapping[str, Any]) -> Any:
     )
 
     choices = body.get("choices")
+    choices = [choices] if isinstance(choices, Mapping) else choices if isinstance(choices, list) else []
     plain = {
         "id": str(body.get("id") or ""),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": str(body.get("model") or ""),
-        "choices": [
-            _plain_choice(choice)
-            for choice in (choices if isinstance(choices, list) else ())
-            if isinstance(choice, Mapping)
-        ],
+        "choices": [_plain_choice(choice) for choice in choices if choice and isinstance(choice, Mapping)],
         "usage": _plain_usage(body.get("usage")),
     }
-    if not plain["choices"]:
-        return ModelResponse(choices=[], usage=plain["usage"], model=plain["model"])
-    return convert_to_model_response_object(response_object=plain, model_response_object=ModelResponse())
+    if plain["choices"]:
+        response: Any = convert_to_model_response_object(
+            response_object=plain, model_response_object=ModelResponse()
+        )
+    else:
+        response = ModelResponse(choices=[], usage=plain["usage"], model=plain["model"])
+    for name in _BESIDE:
+        if body.get(name):
+            setattr(response, name, body[name])
+    return response
 
 
 def _plain_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
-    message = choice.get("message")
-    message = message if isinstance(message, Mapping) else {}
-    texts = {name: message[name] for name in ("refusal",) if isinstance(message.get(name), str)}
+    told = choice.get("message")
+    message = told if isinstance(told, Mapping) else {"content": told or choice.get("text")}
+    names = ("refusal", "reasoning_content", "reasoning")
+    texts = {name: message[name] for name in names if isinstance(message.get(name), str)}
     reasons = ("finish_reason", "native_finish_reason")
     return {
         "index": 0,
         "message": {"role": "assistant", "content": text_of(message.get("content")), **texts},
         **{name: choice[name] for name in reasons if isinstance(choice.get(name), str)},
+        **({"error": choice["error"]} if choice.get("error") else {}),
     }
 
 
 def _plain_usage(usage: Any) -> dict[str, Any] | None:
     if not isinstance(usage, Mapping):
         return None
-    counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
-    if not all(isinstance(count, (int, float)) and math.isfinite(count) for count in counts.values()):
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    counts = {name: math.ceil(usage[name]) for name in names if _is_count(usage.get(name))}
+    if "prompt_tokens" not in counts or len(counts) == 1:
         return None
-    whole = {name: math.ceil(count) for name, count in counts.items()}  # type: ignore[arg-type]
+    counts.setdefault("completion_tokens", counts.get("total_tokens", 0) - counts["prompt_tokens"])
+    counts.setdefault("total_tokens", counts["prompt_tokens"] + counts["completion_tokens"])
     details = {
         name: {kind: count for kind, count in told.items() if isinstance(count, int)}
         for name in ("prompt_tokens_details", "completion_tokens_details")
         if isinstance(told := usage.get(name), Mapping)
     }
-    return {**whole, "total_tokens": sum(whole.values()), **details}
+    return {**counts, **details}
+
+
+def _is_count(told: Any) -> bool:
+    return isinstance(told, (int, float)) and math.isfinite(told)
 
 
 def headers_of(response: Any) -> Mapping[str, str]:
@@ -150,44 +221,67 @@ class Usage:
     """The tokens that a provider says an answer took.
 
     Attributes:
-        counted: litellm's own object, which tells cached tokens and the like apart.
+        cached: Those of `tokens_in` that it read from a cache.
+        thought: Those of `tokens_out` that it thought.
     """
 
     tokens_in: int
     tokens_out: int
-    counted: Any = None
+    cached: int = 0
+    thought: int = 0
+
+
+_MOST_TOKENS = 2**31 - 1  # what a database's column holds; no answer takes so many
 
 
 def usage_of(response: Any) -> Usage | None:
-    """What an answer took; None where the provider does not say, or says what cannot be."""
+    """What an answer took; None where the provider does not say, or says what cannot be.
+
+    Tokens out are what the total leaves where that is more: some providers count thoughts there alone.
+    """
     usage = getattr(response, "usage", None)
     try:
-        found = Usage(int(usage.prompt_tokens), int(usage.completion_tokens), usage)  # type: ignore[union-attr]
-    except (AttributeError, TypeError, ValueError):
+        tokens_in, told = int(usage.prompt_tokens), int(usage.completion_tokens)  # type: ignore[union-attr]
+        tokens_out = max(told, int(getattr(usage, "total_tokens", None) or 0) - tokens_in)
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return None
+    thinks = any(_thoughts_of(choice.message) for choice in response.choices)
     # litellm 1.106 writes zeros for a usage that is missing.
-    wrote = any(text_of(choice.message.content) for choice in response.choices)
-    return found if found.tokens_in > 0 and found.tokens_out >= wrote else None
+    wrote = thinks or any(
+        text_of(choice.message.content) or is_cut(_finish_of(choice)) for choice in response.choices
+    )
+    if not (0 < tokens_in <= _MOST_TOKENS and wrote <= tokens_out <= _MOST_TOKENS):
+        return None
+    cached = _detail(usage, "prompt_tokens_details", "cached_tokens")
+    thought = _detail(usage, "completion_tokens_details", "reasoning_tokens") or thinks * tokens_out
+    return Usage(tokens_in, tokens_out, min(cached, tokens_in), min(thought, tokens_out))
 
 
-def listed_price_of(response: Any) -> str:
-    """The model that the provider says it is, where litellm's price list has it; else empty."""
-    hidden = getattr(response, "_hidden_params", None) or {}
-    return str(getattr(response, "model", "") or "") if hidden.get("response_cost") else ""
+def _detail(usage: Any, details: str, name: str) -> int:
+    told = getattr(getattr(usage, details, None), name, None)
+    return max(told, 0) if isinstance(told, int) else 0
+
+
+def _thoughts_of(message: Any) -> bool:
+    names = ("reasoning_content", "reasoning", "thinking_blocks")
+    return any(getattr(message, name, None) for name in names)
 
 
 def read_response(response: Any) -> dict[str, Any]:
     """What of an answer the ledger keeps, but for what it cost."""
     usage = usage_of(response) or Usage(0, 0)
     read: dict[str, Any] = {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
+    beside = getattr(response, "model_extra", None) or {}
+    stopped = is_filtered_body(beside) or is_filter_error(400, str(beside.get("error")))
+    if stopped and not response.choices:
+        return {**read, "outcome": "undecidable", "reason": PROVIDER_REFUSAL}
     if not response.choices:
         return {**read, "outcome": "failed", "reason": "the answer holds no choice"}
     choice = response.choices[0]
     text = text_of(choice.message.content)
-    finish = _finish_of(choice)
+    finish = storable(_finish_of(choice), ())[:100]
     read |= {"text": text, "finish_reason": finish}
-    filtered = is_filter_stop(finish) or is_filtered_body(getattr(response, "model_extra", None) or {})
-    if filtered or (not text and _says_no(choice.message)):
+    if stopped or is_filter_stop(finish) or (not text and _says_no(choice.message)):
         return {**read, "outcome": "undecidable", "reason": PROVIDER_REFUSAL}
     if not (text or "").strip():
         return {**read, "outcome": "failed", "reason": f"empty answer (finish reason {finish or 'none'})"}

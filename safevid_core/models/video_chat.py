@@ -357,8 +357,9 @@ class _LocalCaller:
             window = [self._waiting.popleft() for _ in range(min(self.portion, len(self._waiting)))]
             self._running = self._answer_window(window)
 
-    def stop(self) -> None:
+    def stop(self) -> list[CallResult]:
         self._waiting.clear()
+        return []
 
     def _answer_window(self, window: list[int]) -> Iterator[list[CallResult]]:
         frames, unusable = self._decode(window)

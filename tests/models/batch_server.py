@@ -7,6 +7,7 @@ import email.policy
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -19,6 +20,10 @@ class BatchServer:
     Attributes:
         paid: Last user text -> how many lines of accepted batches asked it.
         errors: Last user text -> status and message that its line gets instead of an answer.
+        changes: Last user text -> what makes of its line what is sent.
+        refused: Last user texts whose batches are answered with 400, and not taken.
+        gone: Names of batches and files that are known no longer, and the status that says so.
+        listless: Whether a list of batches is answered with 500.
         end: Status in which batches end.
         open: Whether batches that were taken are worked off.
         lose_answers: So many batches are taken, but the answer to their submission is lost.
@@ -27,6 +32,10 @@ class BatchServer:
     def __init__(self) -> None:
         self.paid: Counter[str] = Counter()
         self.errors: dict[str, tuple[int, str]] = {}
+        self.changes: dict[str, Callable[[bytes], bytes]] = {}
+        self.refused: set[str] = set()
+        self.gone: dict[str, int] = {}
+        self.listless = False
         self.end = "completed"
         self.open = threading.Event()
         self.lose_answers = 0
@@ -52,9 +61,12 @@ class BatchServer:
             "purpose": "batch", "status": "processed",
         }  # fmt: skip
 
-    def take_batch(self, asked: dict[str, Any]) -> dict[str, Any]:
-        for line in self.files[asked["input_file_id"]].splitlines():
-            self.paid[_last_text(json.loads(line)["body"])] += 1
+    def take_batch(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        lines = self.files[asked["input_file_id"]].splitlines()
+        texts = [_last_text(json.loads(line)["body"]) for line in lines]
+        if self.refused.intersection(texts):
+            return None
+        self.paid.update(texts)
         name = f"batch-{len(self.batches)}"
         self.batches[name] = {
             "id": name, "object": "batch", "endpoint": asked["endpoint"], "created_at": 1,
@@ -95,9 +107,8 @@ class BatchServer:
                 "choices": [choice], "usage": usage,
             }  # fmt: skip
         response = {"status_code": status, "request_id": "r", "body": said}
-        return json.dumps(
-            {"id": "l", "custom_id": line["custom_id"], "response": response, "error": None}
-        ).encode()
+        whole = {"id": "l", "custom_id": line["custom_id"], "response": response, "error": None}
+        return self.changes.get(asked, bytes)(json.dumps(whole).encode())
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -111,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/v1/files":
                 return self._send(200, state.take_file(_uploaded(self.headers["Content-Type"], body)))
             batch = state.take_batch(json.loads(body))
+            if batch is None:
+                return self._send(400, {"error": {"message": "no such model here"}})
             if state.lose_answers > 0:
                 state.lose_answers -= 1
                 self.close_connection = True
@@ -120,12 +133,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state, path = self.server_state, self.path.split("?")[0].removeprefix("/v1/")
         with state.lock:
+            if path == "batches" and state.listless:
+                return self._send(500, {"error": {"message": "trouble"}})
             if path == "batches":
                 listed = list(state.batches.values())[::-1]
                 return self._send(200, {"object": "list", "data": listed, "has_more": False})
-            if path.startswith("batches/"):
-                return self._send(200, state.look(path.removeprefix("batches/")))
-            name = path.removeprefix("files/").removesuffix("/content")
+            kind, _, name = path.removesuffix("/content").partition("/")
+            if name in state.gone or name not in {"batches": state.batches, "files": state.files}.get(
+                kind, ()
+            ):
+                message = f"No batch found with id '{name}'"
+                return self._send(state.gone.get(name, 404), {"error": {"message": message}})
+            if kind == "batches":
+                return self._send(200, state.look(name))
             return self._send_bytes(200, state.files[name])
 
     def _send(self, status: int, value: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import threading
 import time
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 
-from safevid_core.models.ledger import BATCH_LINES, BATCHES, CALLS, Ledger
-from safevid_core.models.llm import PROVIDER_REFUSAL, ChatAnswer, ChatRequest, Gateway
+from safevid_core.models.ledger import BATCH_LINES, BATCHES, CALLS, CLAIMS, Ledger
+from safevid_core.models.llm import PROVIDER_REFUSAL, BudgetExceeded, ChatAnswer, ChatRequest, Gateway
 from safevid_core.settings import Settings, TextModel
 from tests.models.batch_server import BatchServer
 from tests.models.chat_server import ChatServer
@@ -48,7 +50,7 @@ def stored(ledger: Ledger, table: Any = CALLS) -> list[Any]:
 
 
 def without_times(rows: list[Any]) -> list[dict[str, Any]]:
-    own = ("call_id", "created_at", "latency_s", "run", "cost_usd")
+    own = ("call_id", "created_at", "latency_s", "run", "cost_usd", "batch_id")
     kept = [{name: value for name, value in row.items() if name not in own} for row in rows]
     return sorted(kept, key=lambda row: str(row["request_key"]))
 
@@ -119,8 +121,20 @@ def test_what_an_expired_batch_left_out_is_asked_by_the_next_run(
     assert batch_server.paid == {"a": 1, "b": 1, "c": 2, "d": 2}
 
 
-def _ask_in_process(settings: Settings, requests: list[ChatRequest]) -> None:
-    Gateway(settings).ask_many(requests, asset="x")
+def _ask_in_process(settings: Settings, requests: list[ChatRequest], run: str | None = None) -> None:
+    Gateway(settings, run=run).ask_many(requests, asset="x")
+
+
+def _killed_while_it_waits(
+    batch_server: BatchServer, settings: Settings, requests: list[ChatRequest], run: str | None = None
+) -> None:
+    """Ask in a process of its own, which is killed when the provider has the batch."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_ask_in_process, args=(settings, requests, run))
+    process.start()
+    _until(lambda: batch_server.polls > 2)
+    process.kill()
+    process.join()
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -135,11 +149,7 @@ def test_a_killed_process_loses_no_batch(
 ) -> None:
     made = batched(ledger_url=ledger_url)
     requests = ask(model, *(f"q{i}" for i in range(20)))
-    process = multiprocessing.get_context("spawn").Process(target=_ask_in_process, args=(made, requests))
-    process.start()
-    _until(lambda: batch_server.polls > 2)
-    process.kill()
-    process.join()
+    _killed_while_it_waits(batch_server, made, requests)
     batch_server.open.set()
     answers = Gateway(made).ask_many([*requests, *ask(model, "new")], asset="x")
     assert [answer.text for answer in answers] == [f"echo: q{i}" for i in range(20)] + ["echo: new"]
@@ -202,3 +212,202 @@ def test_the_key_reaches_the_provider_and_neither_file_nor_ledger(
     assert batch_server.authorizations == {f"Bearer {PLANTED}"}
     assert PLANTED not in repr(batch_server.files) + repr(batch_server.batches)
     assert PLANTED not in repr(stored(gateway.ledger))
+
+
+def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def made(line: bytes) -> bytes:
+        whole = json.loads(line)
+        change(whole)
+        return json.dumps(whole).encode()
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line[: len(line) // 2],
+        lambda line: line[:-1] + b', "deep": ' + b"[" * 100_000,
+        _changed(lambda line: line.update(response="x")),
+        _changed(lambda line: line.update(response=None)),
+        _changed(lambda line: line["response"].update(body="x")),
+        _changed(lambda line: line["response"].update(body=["x"])),
+    ],
+    ids=["cut", "deep", "response text", "response null", "body text", "body list"],
+)
+def test_an_answer_that_cannot_be_read_is_on_the_bill_and_alone_in_it(
+    batch_server: BatchServer,
+    batched: Callable[..., Settings],
+    model: TextModel,
+    change: Callable[[bytes], bytes],
+) -> None:
+    batch_server.open.set()
+    batch_server.changes = {"b": change}
+    gateway = Gateway(batched())
+    requests = ask(model, *"abc")
+    for _ in range(2):
+        a, b, c = gateway.ask_many(requests, asset="x")
+        assert (a.text, b.outcome, c.text) == ("echo: a", "failed", "echo: c")
+        assert "cannot be read" in b.reason
+    bound = gateway.prices.bound(requests[1])
+    assert gateway.ledger.spent(gateway.run) == pytest.approx(bound + 2 * 0.0125)
+    assert set(batch_server.paid.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _changed(lambda line: line["response"].update(status_code="200")),
+        _changed(lambda line: line["response"].pop("status_code")),
+        _changed(lambda line: line["response"]["body"]["choices"][0].update(finish_reason="stop\ud800")),
+        lambda line: b"\xef\xbb\xbf" + line.replace(b'"stop"', b'"\xff\xfestop"'),
+    ],
+    ids=["status text", "no status", "surrogate", "not utf-8"],
+)
+def test_an_answer_in_an_odd_line_is_an_answer(
+    batch_server: BatchServer,
+    batched: Callable[..., Settings],
+    model: TextModel,
+    change: Callable[[bytes], bytes],
+) -> None:
+    batch_server.open.set()
+    batch_server.changes = {"b": change}
+    answers = Gateway(batched()).ask_many(ask(model, *"abc"), asset="x")
+    assert [answer.text for answer in answers] == ["echo: a", "echo: b", "echo: c"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"oops", b"[1]", b'{"response": null}', b'{"custom_id": [1]}', b"[" * 100_000, b"\xff"]
+)
+def test_a_line_that_names_no_question_is_skipped(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel, line: bytes
+) -> None:
+    batch_server.open.set()
+    batch_server.changes = {"b": lambda _: line}
+    a, b, c = Gateway(batched()).ask_many(ask(model, *"abc"), asset="x")
+    assert (a.text, b.unanswered, c.text) == ("echo: a", True, "echo: c")
+    batch_server.changes = {}
+    assert Gateway(batched()).ask_many(ask(model, "b"), asset="x")[0].text == "echo: b"
+
+
+def test_a_submission_that_is_refused_fails_its_own_questions_alone(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    made = batched(terms={"openai/loopback": TERMS, "openai/other": TERMS})
+    batch_server.open.set()
+    batch_server.refused = {"c"}
+    gateway = Gateway(made)
+    requests = ask(model, *"ab") + ask(model.model_copy(update={"model": "openai/other"}), "c")
+    a, b, c = gateway.ask_many(requests, asset="x")
+    assert (a.text, b.text, c.outcome) == ("echo: a", "echo: b", "failed")
+    assert "no such model here" in c.reason
+    assert stored(gateway.ledger, BATCHES) == []
+    batch_server.refused = set()
+    assert [each.text for each in Gateway(made).ask_many(requests, asset="x")] == [
+        "echo: a",
+        "echo: b",
+        "echo: c",
+    ]
+    assert batch_server.paid == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_batch_that_cannot_be_looked_for_fails_its_own_questions_alone(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    batch_server.open.set()
+    batch_server.lose_answers = 1
+    made = batched()
+    Gateway(made).ask_many(ask(model, *"ab"), asset="x")
+    batch_server.listless = True
+    a, b, c = Gateway(made).ask_many(ask(model, *"abc"), asset="x")
+    assert (a.unanswered, b.unanswered, c.text) == (True, True, "echo: c")
+    batch_server.listless = False
+    assert [each.text for each in Gateway(made).ask_many(ask(model, *"ab"), asset="x")] == [
+        "echo: a",
+        "echo: b",
+    ]
+    assert set(batch_server.paid.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "gone", [{"batch-0": 404}, {"batch-0": 400}, {"file-1": 404}], ids=["batch", "batch, 400", "output file"]
+)
+def test_the_questions_of_a_batch_that_is_gone_are_asked_by_the_next_run(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel, gone: dict[str, int]
+) -> None:
+    made = batched()
+    batch_server.gone = gone
+    batch_server.open.set()
+    a = Gateway(made).ask_many(ask(model, "a"), asset="x")[0]
+    assert a.unanswered
+    assert "no longer knows batch batch-0; run again" in a.reason
+    assert Gateway(made).ask_many(ask(model, "a"), asset="x")[0].text == "echo: a"
+
+
+def test_a_wrong_address_loses_no_batch(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel
+) -> None:
+    made = batched()
+    _killed_while_it_waits(batch_server, made, ask(model, "a"))
+    batch_server.open.set()
+    elsewhere = model.model_copy(update={"api_base": f"{batch_server.url}/elsewhere"})
+    a = Gateway(made).ask_many(ask(elsewhere, "a"), asset="x")[0]
+    assert a.unanswered
+    assert "api_base" in a.reason
+    assert Gateway(made).ask_many(ask(model, "a"), asset="x")[0].text == "echo: a"
+    assert batch_server.paid == {"a": 1}
+
+
+def test_an_open_batch_counts_under_the_budget_of_its_run_and_is_collected_under_it(
+    batch_server: BatchServer,
+    server: ChatServer,
+    batched: Callable[..., Settings],
+    model: TextModel,
+    ledger_url: str,
+) -> None:
+    online_terms = {"usd_per_million_in": 1000, "usd_per_million_out": 2000}
+    terms = {"openai/loopback": TERMS, "openai/online": online_terms}
+    made = batched(ledger_url=ledger_url, terms=terms, budget_usd=2.0)
+    short = model.model_copy(update={"max_tokens": 7})
+    requests = ask(short, *(f"q{i}" for i in range(5)))
+    _killed_while_it_waits(batch_server, made, requests, "run")
+    gateway = Gateway(made, run="run")
+    set_aside = 5 * gateway.prices.bound(requests[0])
+    online = TextModel(model="openai/online", api_base=server.url, max_tokens=7)
+    with pytest.raises(BudgetExceeded):
+        gateway.ask_many(ask(online, *(f"b{i}" for i in range(50))), asset="y")
+    assert 0 < gateway.ledger.spent("run") <= 2.0 - set_aside
+    batch_server.open.set()
+    answers = Gateway(made, run="run").ask_many(requests, asset="x")
+    assert [answer.text for answer in answers] == [f"echo: q{i}" for i in range(5)]
+    charged = 0.025 * sum(server.paid.values()) + 0.0125 * sum(batch_server.paid.values())
+    assert gateway.ledger.spent("run") == pytest.approx(charged)
+    assert charged <= 2.0
+
+
+def test_two_that_collect_one_batch_book_it_once_to_the_run_that_submitted_it(
+    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel, ledger_url: str
+) -> None:
+    made, answers = batched(ledger_url=ledger_url), dict[str, list[ChatAnswer]]()
+    requests = ask(model, *"abc")
+    ledger = Ledger(ledger_url)
+
+    def collect(run: str) -> None:
+        answers[run] = Gateway(made, run=run).ask_many(requests, asset="x")
+
+    threads = [threading.Thread(target=collect, args=(run,)) for run in ("first", "second")]
+    threads[0].start()
+    _until(lambda: batch_server.polls > 2)
+    with create_engine(ledger_url).begin() as connection:  # as when its lease is over
+        connection.execute(CLAIMS.delete())
+    threads[1].start()
+    _until(lambda: len(stored(ledger, CLAIMS)) == 3)
+    time.sleep(0.5)  # the second one polls too
+    batch_server.open.set()
+    for thread in threads:
+        thread.join(60)
+    assert [answer.text for answer in answers["first"]] == ["echo: a", "echo: b", "echo: c"]
+    assert [answer.text for answer in answers["second"]] == ["echo: a", "echo: b", "echo: c"]
+    assert len(stored(ledger)) == 3
+    assert ledger.spent("first") == pytest.approx(3 * 0.0125)
+    assert ledger.spent("second") == 0

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.event import listen
 
-from safevid_core.models.ledger import Budget, Call, Ledger, LedgerError, new_owner
+from safevid_core.models.ledger import LONGEST_LEASE_S, Budget, Call, Ledger, LedgerError, new_owner
 
 
 def call(key: str, answer: str | None = "yes", outcome: str = "ok", **changes: object) -> Call:
@@ -80,7 +80,7 @@ def test_a_claim_holds_until_the_answer_is_stored(ledger: Ledger) -> None:
 def test_a_claim_on_an_unusable_answer_is_won_only_where_it_is_to_be_asked_again(ledger: Ledger) -> None:
     ledger.store([call("k", None, "failed")])
     assert ledger.claim(["k"], new_owner(), 60).won == []
-    assert ledger.claim(["k"], new_owner(), 60, replace_unusable=True).won == ["k"]
+    assert ledger.claim(["k"], new_owner(), 60, replace_before=time.time() + 1).won == ["k"]
 
 
 def test_a_claim_expires(ledger: Ledger) -> None:
@@ -101,6 +101,43 @@ def test_a_claim_counts_for_nothing_when_its_lease_is_over_and_no_sooner(
     assert ledger.claim(["k"], new_owner(), 60).held == ["k"]
     time.sleep(1.1)
     assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
+
+
+def test_a_clock_that_is_set_moves_no_lease(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    if str(ledger).startswith("Ledger(postgresql"):
+        pytest.skip("its server's clock is not ours to set")
+    mine, real = new_owner(), time.time
+    for step_s in (3600.0, -3600.0):
+        monkeypatch.setattr(time, "time", lambda step_s=step_s: real() + step_s)
+        assert ledger.claim([f"k{step_s}"], mine, 60).won == [f"k{step_s}"]
+        monkeypatch.setattr(time, "time", real)
+        assert ledger.claim([f"k{step_s}"], new_owner(), 60).held == [f"k{step_s}"]
+
+
+def test_a_claim_longer_than_any_lease_is_of_another_clock(ledger: Ledger) -> None:
+    ledger.claim(["k"], new_owner(), LONGEST_LEASE_S + 60)
+    assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
+
+
+def test_what_is_asked_again_is_asked_once_by_all_who_began_before(ledger: Ledger) -> None:
+    ledger.store([call("k", None, "failed")])
+    began, mine = time.time(), new_owner()
+    assert ledger.claim(["k"], mine, 60, replace_before=began).won == ["k"]
+    ledger.store([call("k", None, "failed")])
+    ledger.release(mine)
+    assert ledger.claim(["k"], new_owner(), 60, replace_before=began).won == []
+
+
+@pytest.mark.parametrize("name", ["lock_timeout", "idle_in_transaction_session_timeout"])
+def test_nobody_holds_up_others_within_a_transaction(postgres_database: str, name: str) -> None:
+    with Ledger(postgres_database).reading() as connection:
+        assert connection.execute(text(f"show {name}")).scalar() in ("1min", "2min")
+
+
+def test_what_a_database_does_not_take_is_told_as_the_ledgers_error(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="cannot be written"):
+        ledger.store([call("k", tokens_in=10**30)])
+    assert ledger.answers(["k"]) == {}
 
 
 def test_a_renewed_claim_is_held(ledger: Ledger) -> None:

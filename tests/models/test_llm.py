@@ -7,6 +7,8 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import create_engine, text
 
+from safevid_core.models.ledger import Call, LedgerError
 from safevid_core.models.llm import (
     PROVIDER_REFUSAL,
     BudgetExceeded,
@@ -266,7 +269,9 @@ def test_processes_of_one_run_share_its_budget(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, ledger_url: str
 ) -> None:
     server.delay_s = 0.05
-    terms = {"openai/loopback": {"usd_per_million_out": 10_000}}  # 7 tokens a call, 10 at most
+    terms = {
+        "openai/loopback": {"usd_per_million_in": 0, "usd_per_million_out": 10_000}
+    }  # 7 tokens a call, 10 at most
     made = settings(providers=[], ledger_url=ledger_url, budget_usd=1.0, terms=terms, concurrency=3)
     model = text_model.model_copy(update={"max_tokens": 10})
     context = multiprocessing.get_context("spawn")
@@ -289,7 +294,7 @@ def test_processes_of_one_run_share_its_budget(
 def test_an_asset_stops_at_a_budget_of_its_own(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
 ) -> None:
-    terms = {"openai/loopback": {"usd_per_million_out": 10_000}}
+    terms = {"openai/loopback": {"usd_per_million_in": 0, "usd_per_million_out": 10_000}}
     model = text_model.model_copy(update={"max_tokens": 10})
     gateway = Gateway(settings(providers=[], asset_budgets_usd={"x": 0.3}, terms=terms))
     with pytest.raises(BudgetExceeded, match=r"asset_budgets_usd\.x"):
@@ -350,6 +355,16 @@ PAID = {
     ),
     "quoted end": (completion([QUOTED]), QUOTED),
     "a number": (completion(5), ""),
+    "choices null": (completion("", choices=None), ""),
+    "choices a string": (completion("", choices="x"), ""),
+    "choices of nothing": (completion("", choices=[None]), ""),
+    "no choices": (json.dumps({"id": "1", "usage": {"prompt_tokens": 11, "completion_tokens": 7}}), ""),
+    "nothing": ("{}", ""),
+    "choices an object": (completion("", choices={"message": {"content": "A kite."}}), "A kite."),
+    "message a string": (completion("", choices=[{"message": "A kite."}]), "A kite."),
+    "an error beside": (completion("A kite.", error={"message": "x", "code": 500}), "A kite."),
+    "error words beside": (completion("A kite.", error="boom"), "A kite."),
+    "an error beside parts": (completion(["A kite."], error="boom"), "A kite."),
 }
 
 
@@ -369,6 +384,121 @@ def test_an_answer_of_another_form_is_paid_once_and_read(
     assert (answer.outcome, answer.text) == (("ok", text) if text else ("failed", None))
     (again,) = gateway.ask_many(ask(model, "What flies?"), asset="x")
     assert again.cached
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ({"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}, "choices": None}, True),
+        ({"error": {"message": "blocked", "code": "content_policy_violation"}}, True),
+        ({"error": {"message": "no", "code": 400}, "choices": []}, False),
+        ({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}, "choices": None}, False),
+        ({"error": "insufficient balance"}, False),
+        ({"code": 30001, "message": "insufficient balance"}, False),
+    ],
+    ids=str,
+)
+def test_a_200_that_holds_an_error_alone_is_that_error(
+    server: ChatServer,
+    settings: Callable[..., Settings],
+    provider: str,
+    body: dict[str, Any],
+    refused: bool,
+) -> None:
+    server.queue(bodies(json.dumps(body)))
+    model = TextModel(model=f"{provider}/loopback", api_base=server.url, max_tokens=100)
+    terms = {model.model: {"usd_per_million_in": 1_000, "usd_per_million_out": 1_000}}
+    gateway = Gateway(settings(providers=[], terms=terms, max_attempts=3))
+    (answer,) = gateway.ask_many(ask(model, "a"), asset="x")
+    assert (answer.reason == PROVIDER_REFUSAL) == refused
+    assert (answer.text, answer.cost_usd) == (None, 0)
+    assert len(server.seen) == 1
+    (again,) = gateway.ask_many(ask(model, "a"), asset="x")
+    assert (again.cached, again.text) == ((True, None) if refused else (False, "echo: a"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"message": "Provider returned error", "code": 502}}',
+        '{"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}',
+        "",
+        "<html>busy</html>",
+        "null",
+        completion("A kite.")[:60],
+    ],
+)
+def test_a_200_without_an_answer_is_tried_again_if_it_may_pass(
+    server: ChatServer, gateway: Gateway, text_model: TextModel, body: str
+) -> None:
+    server.queue(bodies(body))
+    assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "echo: a"
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+@pytest.mark.parametrize(
+    ("usage", "message", "tokens"),
+    [
+        ({"prompt_tokens": 11, "total_tokens": 1011}, {"content": ""}, (11, 1000)),
+        ({"prompt_tokens": 11}, {"content": None, "reasoning_content": "Hm."}, None),
+        ({"prompt_tokens": 11, "completion_tokens": 0, "total_tokens": 11}, {"content": ""}, None),
+        (
+            {"prompt_tokens": 11, "completion_tokens": 900, "completion_tokens_details": {"text_tokens": 1}},
+            {"content": "A kite."},
+            (11, 900),
+        ),
+    ],
+    ids=["total", "thoughts", "cut", "details"],
+)
+def test_an_odd_usage_is_booked_at_its_most(
+    server: ChatServer,
+    settings: Callable[..., Settings],
+    provider: str,
+    usage: dict[str, Any],
+    message: dict[str, Any],
+    tokens: tuple[int, int] | None,
+) -> None:
+    choices = [{"index": 0, "finish_reason": "length", "message": {"role": "assistant", **message}}]
+    server.queue(bodies(completion("", choices=choices, usage=usage)))
+    model = TextModel(model=f"{provider}/gpt-4o", api_base=server.url, max_tokens=1000)
+    terms = {model.model: {"usd_per_million_in": 1, "usd_per_million_out": 2}} if provider != "openai" else {}
+    gateway = Gateway(settings(providers=[], terms=terms))
+    (request,) = ask(model, "a")
+    (answer,) = gateway.ask_many([request], asset="x")
+    price = gateway.prices.a_token(model)
+    assert price is not None
+    expected = price[0] * tokens[0] + price[1] * tokens[1] if tokens else gateway.prices.bound(request)
+    assert gateway.ledger.spent(gateway.run) == pytest.approx(expected)
+    assert (answer.tokens_in, answer.tokens_out) == (tokens or (0, 0))
+
+
+def test_a_finish_reason_that_no_database_takes_is_stored_without_what_it_minds(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    server.queue(says("Yes.", "er\0r \ud800"))
+    for _ in range(2):
+        assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].outcome == "failed"
+    assert len(server.seen) == 1
+
+
+def test_a_budget_asks_what_an_image_counts_before_it_shows_one(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    terms = {text_model.model: {"usd_per_million_in": 1, "usd_per_million_out": 1}}
+    gateway = Gateway(settings(providers=[], budget_usd=1.0, terms=terms))
+    with pytest.raises(GatewayError, match="tokens_per_image"):
+        gateway.ask_many(ask(text_model, "a", images=4), asset="x")
+    assert server.seen == []
+
+
+def test_half_an_answer_beside_a_filters_error_is_none(
+    server: ChatServer, gateway: Gateway, text_model: TextModel
+) -> None:
+    server.queue(bodies(completion("First you take", error={"code": "content_filter", "message": "no"})))
+    (answer,) = gateway.ask_many(ask(text_model, "a"), asset="x")
+    assert (answer.outcome, answer.reason, answer.text) == ("undecidable", PROVIDER_REFUSAL, None)
 
 
 @hypothesis_settings(max_examples=12, deadline=None)
@@ -424,18 +554,168 @@ def test_a_run_never_spends_more_than_its_budget(
         server.close()
 
 
+def test_what_a_provider_writes_can_be_stored_whatever_it_is(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, ledger_url: str
+) -> None:
+    message = {"role": "assistant", "content": "Yes.\0 \ud800"}
+    choice = {"index": 0, "finish_reason": "st\0op \ud800", "message": message}
+    huge = {"prompt_tokens": 10**19, "completion_tokens": 10**12, "total_tokens": 10**19}
+    server.queue(
+        bodies(completion("Yes.", choices=[choice])),
+        bodies(completion("Yes.", usage=huge)),
+        bodies(completion("Yes.", choices=[{**choice, "finish_reason": "x" * 200_000}])),
+    )
+    gateway = Gateway(settings(providers=[], ledger_url=ledger_url))
+    gateway.ask_many(ask(text_model, "a", "b", "c"), asset="x")
+    again = gateway.ask_many(ask(text_model, "a", "b", "c"), asset="x")
+    assert all(answer.cached for answer in again)
+    assert len(server.seen) == 3
+
+
+def test_a_ledger_that_fails_while_claiming_loses_nothing_that_was_sent(
+    server: ChatServer,
+    settings: Callable[..., Settings],
+    text_model: TextModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.delay_s = 0.3
+    gateway = Gateway(settings(providers=[], concurrency=8))
+    claim, count = gateway.ledger.claim, iter(range(100))
+
+    def failing(*arguments: Any, **more: Any) -> Any:
+        if next(count) == 1:
+            raise LedgerError("away")
+        return claim(*arguments, **more)
+
+    monkeypatch.setattr(gateway.ledger, "claim", failing)
+    texts = [str(i) for i in range(200)]
+    with pytest.raises(LedgerError, match="away"):
+        gateway.ask_many(ask(text_model, *texts), asset="x")
+    assert len(gateway.ask_many(ask(text_model, *texts), asset="x")) == 200
+    assert set(server.paid.values()) == {1}
+
+
+def test_an_answer_whose_claim_cannot_be_ended_is_stored_once(
+    server: ChatServer,
+    settings: Callable[..., Settings],
+    text_model: TextModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = Gateway(settings(providers=[]))
+    server.queue(fails(400))
+
+    def failing(*_: Any) -> None:
+        raise LedgerError("away")
+
+    with monkeypatch.context() as patched, suppress(LedgerError):
+        patched.setattr(gateway.ledger, "release", failing)
+        gateway.ask_many(ask(text_model, "a", "b"), asset="x")
+    gateway.ask_many(ask(text_model, "b"), asset="x")
+    with gateway.ledger.reading() as connection:
+        assert connection.execute(text("select count(*) from safevid_calls")).scalar() == 1
+
+
+def test_threads_that_store_what_was_not_store_it_once(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    gateway = Gateway(settings(providers=[]))
+    paid = [Call(f"k{i}", "m", "1", "x", outcome="ok", text="yes") for i in range(5)]
+    gateway._unstored.extend(("run", [each]) for each in paid)
+    threads = [threading.Thread(target=gateway._store_what_was_not) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with gateway.ledger.reading() as connection:
+        assert connection.execute(text("select count(*) from safevid_calls")).scalar() == 5
+
+
+def _ask_until_interrupted(settings: Settings, model: TextModel, count: int) -> None:
+    with suppress(KeyboardInterrupt):
+        Gateway(settings).ask_many(ask(model, *map(str, range(count))), asset="x")
+
+
+def test_what_was_sent_before_an_interrupt_is_kept(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.delay_s = 0.5
+    made = settings(providers=[], concurrency=8)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_ask_until_interrupted, args=(made, text_model, 100)
+    )
+    process.start()
+    while len(server.seen) < 12:
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(timeout=30)
+    assert process.exitcode == 0
+    sent = len(server.seen)
+    assert sent < 100, "nothing is sent any more"
+    gateway = Gateway(made)
+    gateway.ask_many(ask(text_model, *map(str, range(100))), asset="x")
+    # One at most: an interrupt may come between two instructions.
+    assert sum(server.paid.values()) <= 101, "what was sent is not paid for again"
+
+
+def test_a_panic_while_rendering_is_raised_and_not_waited_for(
+    gateway: Gateway, text_model: TextModel
+) -> None:
+    class Panic(BaseException):
+        pass
+
+    def render() -> Any:
+        raise Panic("of a module in another language")
+
+    with pytest.raises(Panic):
+        gateway.ask_many(ask(text_model, "a", render=render), asset="x")
+
+
+def test_a_round_whose_renewals_fail_for_longer_than_its_lease_keeps_what_it_sent(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, tmp_path: Path
+) -> None:
+    server.delay_s = 5.0
+    made = settings(providers=[], lease_s=1.0)
+    asked = ask(text_model, "a", "b", "c")
+    rounds = [threading.Thread(target=Gateway(made).ask_many, args=(asked,), kwargs={"asset": "x"})]
+    rounds[0].start()
+    while len(server.seen) < 3:
+        time.sleep(0.01)
+    holder = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
+    holder.execute("begin immediate")
+    time.sleep(1.7)
+    holder.execute("rollback")
+    time.sleep(0.5)  # a renewal comes through, late
+    rounds.append(threading.Thread(target=Gateway(made).ask_many, args=(asked,), kwargs={"asset": "x"}))
+    rounds[1].start()
+    for each in rounds:
+        each.join()
+    assert server.paid == {"a": 1, "b": 1, "c": 1}
+
+
 def test_an_alias_of_a_priced_model_is_free_by_name_and_stops_a_budget(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
 ) -> None:
     server.queue(*[bodies(completion("Yes.", model="gpt-4o"))] * 300)
-    gateway = Gateway(settings(providers=[], budget_usd=1.0, concurrency=2))
+    gateway = Gateway(settings(providers=[], budget_usd=1.0, concurrency=16))
     with pytest.raises(GatewayError, match=r"says that it is gpt-4o.*models\.terms"):
         gateway.ask_many(ask(text_model, *map(str, range(300))), asset="x")
     assert gateway.ledger.spent(gateway.run) == 0, "booked by the price that was set aside"
-    assert len(server.seen) < 300
-    terms = {text_model.model: {"usd_per_million_in": 0}}
+    assert len(server.seen) == 1, "one question goes first"
+    terms = {text_model.model: {"usd_per_million_in": 0, "usd_per_million_out": 0}}
     free = Gateway(settings(providers=[], budget_usd=1.0, terms=terms))
     assert all(answer.text for answer in free.ask_many(ask(text_model, "a", "b"), asset="x"))
+
+
+def test_a_free_server_is_asked_many_at_once_after_its_first_answer(
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+) -> None:
+    server.delay_s = 0.1
+    server.queue(fails(400))
+    gateway = Gateway(settings(providers=[], budget_usd=1.0, concurrency=8))
+    answers = gateway.ask_many(ask(text_model, *map(str, range(24))), asset="x")
+    assert sum(answer.outcome == "ok" for answer in answers) == 23
+    assert server.at[2] - server.at[0] >= 0.2, "one by one until the first answer"
+    assert server.most_in_flight == 8
 
 
 def test_a_planted_key_reaches_the_provider_and_nothing_else(
@@ -676,7 +956,7 @@ def test_progress_tells_what_was_done_and_spent(
     caplog.set_level(logging.INFO, "safevid_core")
     server.delay_s = 0.05
     told: list[Progress] = []
-    terms = {"openai/loopback": {"usd_per_million_in": 1e6}}
+    terms = {"openai/loopback": {"usd_per_million_in": 1e6, "usd_per_million_out": 0}}
     made = settings(providers=[], concurrency=2, progress_s=0.1, terms=terms)
     gateway = Gateway(made, on_progress=told.append)
     gateway.ask_many(ask(text_model, "q0"), asset="x")

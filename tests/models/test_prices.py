@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from safevid_core.models.chat import ChatRequest
 from safevid_core.models.prices import Prices, most_tokens_in, tokens_an_image
@@ -109,6 +110,114 @@ def test_no_call_costs_more_than_its_bound() -> None:
 )
 def test_an_answer_that_does_not_say_what_it_took_costs_what_was_set_aside(usage: Any) -> None:
     assert prices().cost(request(), response(usage)) == prices().bound(request()) > 0
+
+
+def test_the_total_counts_where_it_is_more() -> None:
+    listed = prices().a_token(MODEL)
+    assert listed is not None
+    for usage in (
+        {"prompt_tokens": 11, "total_tokens": 1011},
+        {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 1011},
+    ):
+        cost = prices().cost(request(), response(usage, text=""))
+        assert cost == pytest.approx(11 * listed[0] + 1000 * listed[1])
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"finish_reason": "length", "message": {"content": ""}},
+        {"finish_reason": "stop", "message": {"content": None, "reasoning_content": "Hm."}},
+    ],
+)
+def test_an_answer_of_thoughts_alone_without_tokens_costs_what_was_set_aside(choice: Any) -> None:
+    told = response_of({"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 0}})
+    assert prices().cost(request(), told) == prices().bound(request())
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"completion_tokens_details": {"text_tokens": 1}},
+        {"completion_tokens_details": {"text_tokens": 1, "reasoning_tokens": -(10**6)}},
+        {"completion_tokens_details": {"text_tokens": 1, "audio_tokens": 49}},
+        {"prompt_tokens_details": {"text_tokens": 1}},
+        {"prompt_tokens_details": {"image_tokens": 999, "text_tokens": 1}},
+        {"prompt_tokens_details": {"cached_tokens": -(10**6)}},
+    ],
+    ids=str,
+)
+def test_details_that_do_not_add_up_make_nothing_cheaper(details: dict[str, Any]) -> None:
+    told = response({"prompt_tokens": 1000, "completion_tokens": 50, **details})
+    assert prices().cost(request(), told) == pytest.approx(prices().cost(request(), READ))
+
+
+def test_no_more_is_cached_than_was_read() -> None:
+    all_of_it, more = (
+        response(
+            {
+                **{"prompt_tokens": 1000, "completion_tokens": 50},
+                "prompt_tokens_details": {"cached_tokens": n},
+            }
+        )
+        for n in (1000, 10**6)
+    )
+    assert prices().cost(request(), more) == prices().cost(request(), all_of_it) > 0
+
+
+def test_thoughts_cost_what_the_list_says_of_them() -> None:
+    model = MODEL.model_copy(update={"model": "dashscope/qwen-turbo"})
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    plain = prices().cost(request(model=model), response(usage))
+    half = {**usage, "completion_tokens_details": {"reasoning_tokens": 50}}
+    listed = prices().a_token(model)
+    assert listed is not None
+    thought = prices().cost(request(model=model), response(half))
+    assert plain < thought < 1000 * listed[0] + 100 * listed[1]
+
+
+def test_a_price_for_one_way_alone_is_refused() -> None:
+    for name, other in (("in", "out"), ("out", "in")):
+        with pytest.raises(ValidationError, match=rf"give usd_per_million_{other} too \(0 if it is free\)"):
+            prices(**{f"usd_per_million_{name}": 2.5})
+
+
+def test_a_chat_template_is_set_aside_for() -> None:
+    short = request("Hi", model=MODEL.model_copy(update={"max_tokens": 1}))
+    seen = response({"prompt_tokens": 2 + 76, "completion_tokens": 1})
+    own = prices(usd_per_million_in=1000, usd_per_million_out=1000)
+    before = own.bound(short)
+    assert own.cost(short, seen) <= before
+
+
+def test_an_image_to_a_model_of_no_list_needs_its_tokens() -> None:
+    model = MODEL.model_copy(update={"model": "openai/of-our-own"})
+
+    def own(**terms: Any) -> Prices:
+        priced = {"usd_per_million_in": 1.0, "usd_per_million_out": 1.0, **terms}
+        return Prices(GatewaySettings.model_validate({"terms": {model.model: priced}}))
+
+    with pytest.raises(GatewayError, match=r"of-our-own.*tokens_per_image"):
+        own().bound(request(images=1, model=model))
+    assert own().bound(request(model=model)) > 0
+    assert own(tokens_per_image=60_000).bound(request(images=1, model=model)) > 0.06
+    assert own(usd_per_million_in=0).bound(request(images=1, model=model)) > 0
+
+
+def test_an_alias_is_found_in_a_batchs_answer_too() -> None:
+    served = MODEL.model_copy(update={"model": "openai/mine", "api_base": "http://127.0.0.1:1/v1"})
+    priced = prices()
+    assert priced.bound(request(model=served)) == 0
+    priced.cost(request(model=served), response({"prompt_tokens": 9, "completion_tokens": 9}, model="gpt-4o"))
+    with pytest.raises(GatewayError, match=r"says that it is gpt-4o"):
+        priced.bound(request(model=served))
+
+
+def test_batch_files_to_a_model_of_unknown_price_need_one_under_a_budget() -> None:
+    served = MODEL.model_copy(update={"model": "openai/mine", "api_base": "http://127.0.0.1:1/v1"})
+    priced = Prices(GatewaySettings.model_validate({"terms": {"openai/mine": {"batch": True}}}))
+    with pytest.raises(GatewayError, match=r"batch files.*models\.terms"):
+        priced.bound(request(model=served))
 
 
 @pytest.mark.parametrize(
