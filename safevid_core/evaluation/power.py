@@ -6,6 +6,7 @@ noncentral t distribution: `df` degrees of freedom, and the true difference over
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from safevid_core.evaluation.statistics import CONFIDENCE, Estimate
@@ -71,9 +72,14 @@ def non_inferiority(difference: Estimate, margin: float) -> NonInferiority:
         margin=margin,
         shown=difference.ci_low > -margin,
         p_value=float(stdtr(df, -(difference.value + margin) / error)),
-        power=1 - float(nctdtr(df, margin / error, quantile)),
+        power=1 - _missed(float(nctdtr(df, margin / error, quantile))),
         smallest_margin=(quantile + _quantile(df, POWER)) * error,
     )
+
+
+def _missed(chance: float) -> float:
+    # scipy 1.17 gives NaN where the chance is about to be too small for a double.
+    return 0.0 if math.isnan(chance) else chance
 
 
 def smallest_difference(figure: Estimate, power: float = POWER) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -32,6 +32,7 @@ def test_the_test_is_the_one_sided_t_test_against_the_margin(
         assert found.shown == (found.p_value < 0.025)
 
 
+@example(error=0.001, df=20.0, margin=0.0390625)
 @given(errors, dfs, st.floats(0.001, 0.5))
 def test_the_power_is_that_of_the_noncentral_t(error: float, df: float, margin: float) -> None:
     found = non_inferiority(known(0.0, error, df), margin)

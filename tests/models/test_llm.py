@@ -638,7 +638,7 @@ def _ask_until_interrupted(settings: Settings, model: TextModel, count: int) -> 
 def test_what_was_sent_before_an_interrupt_is_kept(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
 ) -> None:
-    server.delay_s = 0.5
+    server.delay_s = 1.0
     made = settings(providers=[], concurrency=8)
     process = multiprocessing.get_context("spawn").Process(
         target=_ask_until_interrupted, args=(made, text_model, 100)
@@ -646,15 +646,16 @@ def test_what_was_sent_before_an_interrupt_is_kept(
     process.start()
     while len(server.seen) < 12:
         time.sleep(0.01)
+    time.sleep(0.5)  # it waits for answers: Python loses an interrupt that hits the end of an object
     os.kill(process.pid or 0, signal.SIGINT)
-    process.join(timeout=30)
+    process.join(timeout=60)
     assert process.exitcode == 0
     sent = len(server.seen)
     assert sent < 100, "nothing is sent any more"
+    server.delay_s = 0.0
     gateway = Gateway(made)
     gateway.ask_many(ask(text_model, *map(str, range(100))), asset="x")
-    # One at most: an interrupt may come between two instructions.
-    assert sum(server.paid.values()) <= 101, "what was sent is not paid for again"
+    assert set(server.paid.values()) == {1}, "what was sent is not paid for again"
 
 
 def test_a_panic_while_rendering_is_raised_and_not_waited_for(
