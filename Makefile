@@ -1,6 +1,7 @@
 # Two commands: `make demo` and `make test`. Each brings up what it needs; a second run installs nothing.
 PYTHON ?= python3.11
 PORT ?= 3000
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,7 +21,7 @@ ui: $(STAMP)
 	@$(BIN)/python -m safevid_dagster.launch ui --port $(PORT)
 
 test: lint
-	@$(BIN)/python -m pytest -q -m "not slow and not faults"
+	@$(BIN)/python -m pytest -q -m "not slow and not faults" -n $(WORKERS) --dist loadfile
 
 test-all: $(STAMP)
 	@$(BIN)/python -m pytest -q -m "slow and not faults"
