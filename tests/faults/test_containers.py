@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from safevid_core.models.bill import bill
@@ -40,7 +41,7 @@ def start(server: ChatServer, tmp_path: Path, ledger_url: str) -> Iterator[Calla
         told = [tmp_path, ledger_url, server.url, QUESTIONS, lease_s, CONCURRENCY]
         asking = [sys.executable, "-m", "tests.faults.asking", *map(str, told)]
         process = subprocess.Popen(
-            [*CONTAINER, "sh", "-c", 'hostname worker && exec "$0" "$@"', *asking],
+            [*CONTAINER, "sh", "-c", 'echo worker > /proc/sys/kernel/hostname && exec "$0" "$@"', *asking],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         started.append(process)
@@ -62,8 +63,7 @@ def wait_until_paid(server: ChatServer, count: int) -> None:
 @contextmanager
 def stopped(process: subprocess.Popen) -> Iterator[None]:
     """A process and its children, held still as a suspended container is."""
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    family = [int(each) for each in children.stdout.split()]
+    family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     for each in family:
         os.kill(each, signal.SIGSTOP)
     try:
