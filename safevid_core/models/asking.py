@@ -34,8 +34,7 @@ from safevid_core.models.providers import (
     storable,
 )
 
-# What a database takes of what a provider says: characters of a reason, and an integer.
-_LONGEST_LINE, _MOST_TOKENS = 2_000, 2**31 - 1
+_LONGEST_LINE = 2_000  # of a reason that a provider gives, in characters
 
 
 class Asker:
@@ -109,8 +108,6 @@ class Asker:
         model = self._requests[position].model
         if "finish_reason" in known:
             known["finish_reason"] = storable(known["finish_reason"], self._secrets)[:_LONGEST_LINE]
-        for counted in ("tokens_in", "tokens_out"):
-            known[counted] = min(known.get(counted, 0), _MOST_TOKENS)
         return Call(
             self._keys[position],
             model.model,

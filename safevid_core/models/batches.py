@@ -32,7 +32,6 @@ from safevid_core.models.providers import (
     one_line,
     read_response,
     response_of,
-    storable,
 )
 from safevid_core.settings import TextModel
 
@@ -42,7 +41,6 @@ _MOST_BYTES = 150_000_000
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 _NAME = "safevid"  # the metadata field that holds our name for a batch
 _PAGE = 100
-_MOST_TOKENS = 2**31 - 1  # the ledger's column holds no more
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]*)"')
 _UNKNOWN = re.compile(r"no batch|no such|not found|does not exist", re.IGNORECASE)
 _LOG = logging.getLogger(__name__)
@@ -305,10 +303,6 @@ class BatchCaller(Asker):
     def _read_body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = response_of(body)
         read = read_response(answer)
-        if max(read["tokens_in"], read["tokens_out"]) > _MOST_TOKENS:
-            raise ValueError("its usage cannot be")
-        for name in ("reason", "finish_reason"):
-            read[name] = storable(read.get(name, ""), self._secrets)
         return {**read, "cost_usd": self._prices.cost(self._requests[self._waiting[key]], answer)}
 
     def _unreadable(self, batch: _Batch, key: str, error: Exception) -> dict[str, Any]:

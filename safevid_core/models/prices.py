@@ -73,7 +73,7 @@ class Prices:
             self._tried.add(model.model)
             self._untried.pop(model.model, None)
             return 0.0
-        bound = self.bound(request)
+        bound = self._most(request, price)
         if usage is None:
             return bound
         cost = price[0] * usage.tokens_in + price[1] * usage.tokens_out
@@ -94,10 +94,9 @@ class Prices:
         model = request.model
         price = self.a_token(model)
         if price is not None:
-            per_image = self._tokens_an_image(model) if price[0] and _images(request) else 0
-            tokens_in = most_tokens_in(request.messages, request.images, per_image)
-            bound = price[0] * tokens_in + price[1] * model.max_tokens
-            return bound * self._overrun.get(model.model, 1.0)
+            if price[0] and _images(request):
+                self._refuse_unknown_images(model)
+            return self._most(request, price)
         if model.api_base is None:
             raise GatewayError(
                 f"{model.model} is in no price list, so no budget holds; give its prices under models.terms"
@@ -142,16 +141,22 @@ class Prices:
         name = str(getattr(response, "model", None) or "").removeprefix(f"{provider}/")
         return name if name and any(_listed(name, self._providers) or ()) else ""
 
-    def _tokens_an_image(self, model: TextModel) -> int:
+    def _most(self, request: ChatRequest, price: tuple[float, float]) -> float:
+        model = request.model
         own = self.terms(model).tokens_per_image
-        if own is not None:
-            return own
-        if not _is_known(model.model) and _listed(model.model, self._providers) is None:
+        per_image = own if own is not None else tokens_an_image(model.model)
+        tokens_in = most_tokens_in(request.messages, request.images, per_image)
+        bound = price[0] * tokens_in + price[1] * model.max_tokens
+        return bound * self._overrun.get(model.model, 1.0)
+
+    def _refuse_unknown_images(self, model: TextModel) -> None:
+        if self.terms(model).tokens_per_image is not None or _is_known(model.model):
+            return
+        if _listed(model.model, self._providers) is None:
             raise GatewayError(
                 f"{model.model} is in no list, so nobody knows what an image counts and no budget holds; "
                 "give its tokens_per_image under models.terms"
             )
-        return tokens_an_image(model.model)
 
     def _discounted(self, model: TextModel, usage: Usage, full: float) -> float:
         terms = self.terms(model)

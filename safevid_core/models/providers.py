@@ -279,7 +279,7 @@ def read_response(response: Any) -> dict[str, Any]:
         return {**read, "outcome": "failed", "reason": "the answer holds no choice"}
     choice = response.choices[0]
     text = text_of(choice.message.content)
-    finish = storable(_finish_of(choice), ())[:100]
+    finish = _finish_of(choice)
     read |= {"text": text, "finish_reason": finish}
     if stopped or is_filter_stop(finish) or (not text and _says_no(choice.message)):
         return {**read, "outcome": "undecidable", "reason": PROVIDER_REFUSAL}

@@ -601,7 +601,7 @@ def test_an_answer_whose_claim_cannot_be_ended_is_stored_once(
     text_model: TextModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gateway = Gateway(settings(providers=[]))
+    gateway = Gateway(settings(providers=[], concurrency=1))  # the first question is the refused one
     server.queue(fails(400))
 
     def failing(*_: Any) -> None:

@@ -248,6 +248,15 @@ def test_an_image_is_set_aside_for_by_its_model(model: str, counted: int) -> Non
     assert told.bound(shown) - told.bound(bare) == pytest.approx(8 * 10 * 1e-6)
 
 
+def test_what_an_image_counts_is_asked_for_before_a_call_and_not_when_it_is_paid() -> None:
+    own = TextModel(model="openai/of-our-own", api_base="http://127.0.0.1:1/v1")
+    terms = {own.model: {"usd_per_million_in": 1, "usd_per_million_out": 1}}
+    priced = Prices(GatewaySettings.model_validate({"terms": terms}))
+    with pytest.raises(GatewayError, match="tokens_per_image"):
+        priced.bound(request(images=8, model=own))
+    assert priced.cost(request(images=8, model=own), READ) == pytest.approx(1050e-6)
+
+
 def test_a_call_that_cost_more_than_was_set_aside_raises_what_is_set_aside_next(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
