@@ -15,10 +15,10 @@ endif
 .PHONY: demo ui test test-all test-faults lint bench lock pocket-checkpoints pictures clean
 
 demo: $(STAMP)
-	@$(BIN)/python -m safevid_dagster.launch demo
+	@$(BIN)/safevid demo
 
 ui: $(STAMP)
-	@$(BIN)/python -m safevid_dagster.launch ui --port $(PORT)
+	@$(BIN)/safevid ui --port $(PORT)
 
 test: lint
 	@$(BIN)/python -m pytest -q -m "not slow and not faults" -n $(WORKERS) --dist loadfile
@@ -45,7 +45,7 @@ pictures: $(STAMP)
 	@$(BIN)/python -m docs.pictures
 
 lock: $(STAMP)
-	@$(BIN)/uv pip compile -q --generate-hashes --no-header --no-emit-index-url requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile -q --generate-hashes --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements.txt
 	@grep -A100 '^uv==' requirements.txt | awk 'NR > 1 && /^[a-z]/ {exit} {print}' > requirements-uv.txt
 
 clean:
@@ -61,4 +61,5 @@ $(STAMP): requirements.txt requirements-uv.txt
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	@echo "Installing the packages of requirements.txt into $(VENV) (about a minute, 6.5 GB)"
 	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -25,7 +25,7 @@ def run_demo(root: Path) -> tuple[float, float]:
     started, peak = time.monotonic(), 0
     environment = {**os.environ, "SAFEVID_ROOT": str(root), "PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "safevid_dagster.launch", "demo"],
+        [sys.executable, "-m", "safevid_dagster.cli", "demo"],
         cwd=PROJECT,
         env=environment,
         stdout=sys.stderr,

@@ -19,10 +19,12 @@ from statistics import mean, stdev
 
 import polars as pl
 
+from safevid_core.alignment.job import with_places
 from safevid_core.alignment.reference import read_reference
-from safevid_core.lake import Lake
-from safevid_core.records import RELEASE, content_id
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import RELEASE
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake
 
 SEEDS = (0, 1, 2, 3, 4)
 RUNS = (2, 4, 8)
@@ -73,7 +75,7 @@ def main() -> None:
         )
         return
     runs = tuple(map(int, sys.argv[1:])) or RUNS
-    release = lake.read(RELEASE)
+    release = with_places(lake.read(RELEASE), lake.media)
     trained_on, held = split(release)
     found: dict[int, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:

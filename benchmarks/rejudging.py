@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.scorecard import make_lake, settings_for
-from safevid_core.evaluation.judges.registry import JUDGES
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.lake import Lake
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES
+from safevid_core.judging.judges.registry import JUDGES
 from safevid_core.models.llm import Gateway
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
+from tests.stages import run_stage
 
 GOAL = 30.0
 BENCHMARK, SYSTEM = "safevidbench_base", "pocket@0"
@@ -33,7 +33,7 @@ def rejudge(settings: Settings, lake: Lake, version: str) -> tuple[float, int, i
     JUDGES["rubric"] = replace(JUDGES["rubric"], version=version)
     gateway = Gateway(settings)
     started = time.monotonic()
-    report = make_benchmark_scores(settings, lake, SYSTEM, BENCHMARK, gateway)
+    report = run_stage(settings, lake, "benchmark_scores", f"{SYSTEM}|{BENCHMARK}", gateway)
     seconds = time.monotonic() - started
     if not report.computed:
         raise SystemExit("the judging was taken for one that is done: the parser's version decides nothing")

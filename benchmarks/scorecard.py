@@ -21,20 +21,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from safevid_core.evaluation.scorecard import report_paths, write_report
-from safevid_core.lake import WHOLE, Lake
-from safevid_core.pocket.clips import generate_clips
-from safevid_core.pocket.sealed import sealed_path
-from safevid_core.records import (
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
     JUDGE_VALIDATION,
-    StageRows,
     Table,
     benchmark_table,
-    content_id,
 )
+from safevid_core.pipeline import build_registry
+from safevid_core.pocket.clips import generate_clips
+from safevid_core.pocket.sealed import sealed_path
+from safevid_core.reporting.flow import read_flow
+from safevid_core.reporting.scorecard import REPORTS, write_report
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.taxonomy.taxonomy import load_scenes, load_taxonomy
 from safevid_core.video.identity import file_sha256
 
@@ -76,7 +78,7 @@ def make_lake(
         words: Least and most words of an answer.
     """
     lake = Lake(settings.root, settings.profile)
-    spans = list(_spans(settings.root, rendered, clips))
+    spans = list(_spans(lake, rendered, clips))
     writer = Writer(words)
     for benchmark in settings.evaluation.benchmarks:
         rows = [_item(benchmark, place, spans, writer) for place in range(items)]
@@ -109,22 +111,22 @@ class Writer:
         return " ".join(rng.choices(self._words, self._shares, k=number)).capitalize() + "."
 
 
-def _spans(root: Path, rendered: int, clips: int) -> Iterator[dict[str, Any]]:
+def _spans(lake: Lake, rendered: int, clips: int) -> Iterator[dict[str, Any]]:
     """Distinct spans, each as a clip of its own."""
-    folder = root / "clips"
+    folder = lake.root / "clips"
     scenes = [scene.id for scene in load_scenes().scenes]
     generate_clips(
-        folder, sealed_path(root), seed=1, scenes=scenes, clips_per_scene=-(-rendered // len(scenes)),
+        folder, sealed_path(lake.root), seed=1, scenes=scenes, clips_per_scene=-(-rendered // len(scenes)),
         twin_groups_per_scene=0,
     )  # fmt: skip
     files = sorted((folder / "media").glob("*.mp4"))[:rendered]
     hashes = [file_sha256(path) for path in files]
+    lake.media.record(zip(hashes, files, (path.stat().st_size for path in files), strict=True))
     step = CLIP_S / 2 / -(-clips // len(files))
     for place in range(clips):
         file, turn = place % len(files), place // len(files)
         yield {
             "clip_id": content_id("clip", place),
-            "path": str(files[file]),
             "media_sha256": hashes[file],
             "start_s": round(turn * step, 4),
             "end_s": round(turn * step + CLIP_S / 2, 4),
@@ -280,7 +282,7 @@ def put_noise_for_films(lake: Lake) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for path in sorted((lake.root / "cache" / "films").glob("*.jpg")):
+    for path in sorted(lake.cache_folder("films").glob("*.jpg")):
         with Image.open(path) as film:
             size = (film.height, film.width, 3)
         buffer = io.BytesIO()
@@ -310,8 +312,8 @@ def seconds_until_readable(page_file: Path, openings: int = _OPENINGS) -> list[f
 def measure(settings: Settings, lake: Lake) -> tuple[float, float]:
     """Median seconds until the rows can be read, and the page's megabytes."""
     started = time.monotonic()
-    write_report(settings, lake)
-    page = report_paths(lake)[0]
+    write_report(settings, lake, read_flow(lake, build_registry(settings)))
+    page = lake.root / "reports" / REPORTS[0]
     print(f"written in {time.monotonic() - started:.1f} s", file=sys.stderr)
     times = seconds_until_readable(page)
     print(f"opened in {', '.join(f'{each:.2f}' for each in times)} s", file=sys.stderr)

@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from safevid_core.evaluation.statistics import SAMPLE_SCHEMA, Estimate, Sample, estimates, wilson
-from safevid_core.evaluation.variance import bootstrap_covariances, clustered_covariance
+from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Estimate, Sample, estimates, wilson
+from safevid_core.statistics.variance import bootstrap_covariances, clustered_covariance
 
 VERDICTS, CATEGORIES, DRAWS = 100_000, 40, 2000
 SEEDS, VIDEOS, STYLES = 3, 2_000, 12

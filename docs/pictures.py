@@ -42,7 +42,7 @@ def picture_asset_graph(browser: Browser) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "safevid_dagster.launch", "ui", "--port", str(port)],
+        [sys.executable, "-m", "safevid_dagster.cli", "ui", "--port", str(port)],
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -304,7 +304,7 @@ def _watch(instance: dg.DagsterInstance, say: Callable[[str], None], over: threa
                 told.add(holder)
                 run = instance.get_run_by_id(holder)
                 name = f"run {holder}" if run is None else named(instance, run)
-                say(f"waits for {name}, which holds pool {pool}; `make ui` shows it and can end it")
+                say(f"waits for {name}, which holds pool {pool}; `safevid ui` shows it and can end it")
 
 
 def _in_the_way(instance: dg.DagsterInstance) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -35,3 +37,24 @@ class ProgressLog:
 def spend_metadata(spend: Spend) -> dict[str, float]:
     """What a run asked and paid for one asset, for its metadata; nothing where it asked nothing."""
     return {f"run/{name}": value for name, value in spend.figures().items()} if spend.asked else {}
+
+
+# Called with the partition at work, its number from 1 and how many there are.
+TellPartition = Callable[[str, int, int], None]
+_watchers: list[TellPartition] = []
+
+
+@contextmanager
+def watching_partitions(tell: TellPartition) -> Iterator[None]:
+    """While the block lasts, tell which partition a run in this process is making."""
+    _watchers.append(tell)
+    try:
+        yield
+    finally:
+        _watchers.remove(tell)
+
+
+def tell_watchers(partition: str, number: int, of: int) -> None:
+    """Tell everyone who watches this process that it makes the next partition."""
+    for tell in list(_watchers):
+        tell(partition, number, of)

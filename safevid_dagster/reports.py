@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
+from safevid_core.contracts.markdown import markdown_table
+from safevid_core.contracts.outcomes import OUTCOMES
+from safevid_core.contracts.tables import Table
 from safevid_core.corpus.names import ClipNames
-from safevid_core.lake import Lake, StageReport
-from safevid_core.records import OUTCOMES, Table
+from safevid_core.execution.local import StageReport
+from safevid_core.storage.lake import Lake
 
 PREVIEW_ROWS = 20
 FIRST_WORDS = 60  # characters; the event log is durable, so it holds no more of any text
@@ -57,13 +60,7 @@ def preview(lake: Lake, table: Table, partition: str) -> str:
         names = ClipNames(lake, rows["clip_id"].drop_nulls())
         columns.insert(1, "file")
         shown = [{**row, "file": names(row)} for row in shown]
-    return table_of(columns, ((_cell(name, row[name]) for name in columns) for row in shown))
-
-
-def table_of(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    return markdown_table(columns, ((_cell(name, row[name]) for name in columns) for row in shown))
 
 
 def plot_bars(values: Mapping[str, float]) -> str:

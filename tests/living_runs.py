@@ -15,7 +15,7 @@ import dagster as dg
 PROJECT = Path(__file__).parents[1]
 
 # Starts a run of one asset of the project with a pool, whose body only says that it is there and sleeps, in
-# the way of `launch demo`: a real instance, the real resource, the real pool.
+# the way of `safevid demo`: a real instance, the real resource, the real pool.
 SLEEPER = """
 import sys, time
 from pathlib import Path

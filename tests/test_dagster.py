@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from safevid_core.pipeline import build_registry
+from safevid_core.taxonomy.taxonomy import load_scenes
+from tests.stages import commit_empty
+
 PROJECT = Path(__file__).parents[1]
 
 ASSETS = {
@@ -24,7 +28,7 @@ ASSETS = {
     "mmbench_video", "video_report", "model_estimate", "model_bill",
 }  # fmt: skip
 # These make no table.
-TABLELESS = {"pocket_clips", "model_estimate", "model_bill"}
+TABLELESS = {"model_estimate", "model_bill"}
 
 LOAD = """
 import json, sys
@@ -98,34 +102,41 @@ def test_an_arm_of_a_loss_is_made_over_its_own_partitions(
 ) -> None:
     import dagster as dg
 
-    from safevid_core.lake import Lake
     from safevid_core.settings import load_settings
-    from safevid_dagster.definitions import defs
-    from safevid_dagster.launch import run_step, steps
+    from safevid_core.storage.lake import Lake
+    from safevid_dagster.running import Steps
 
     monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
     arms = {"policies": {"short": {"trained_on": "first_sentence"}}}
     settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
-    lossy = [step for step in steps(settings) if step.asset.startswith("lossy_")]
-    assert [step.asset for step in lossy] == ["lossy_descriptions", "lossy_queries", "lossy_pairs"]
-    assert not any(step.asset.startswith("lossy_") for step in steps(load_settings("pocket")))
+    lossy = [step for step in build_registry(settings).flow(settings) if step[0].name.startswith("lossy_")]
+    assert [stage.name for stage, _ in lossy] == ["lossy_descriptions", "lossy_queries", "lossy_pairs"]
+    pocket = load_settings("pocket")
+    assert not any(step[0].name.startswith("lossy_") for step in build_registry(pocket).flow(pocket))
+    stage, partitions = lossy[0]
+    commit_empty(Lake(tmp_path, "pocket"), stage.reads, load_scenes().ids)
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_step(defs(), instance, lossy[0]).succeeded
+        assert Steps(settings, instance).run(stage, partitions).succeeded
     made = Lake(tmp_path, "pocket").partitions("lossy_descriptions")
     assert len(made) == 30
     assert {name.split("|")[0] for name in made} == {"first_sentence"}
 
 
-def test_systems_at_other_scales_can_be_measured_and_are_in_no_range_of_the_demo() -> None:
+def test_systems_at_other_scales_can_be_measured_and_are_in_no_run_of_the_demo() -> None:
     import dagster as dg
 
-    from safevid_dagster.defs.partitions import MEASUREMENTS, settings
-    from safevid_dagster.launch import steps
+    from safevid_dagster.defs.partitions import definition_of, key_of, partition_of, ranges_of, settings
 
-    step = next(step for step in steps(settings) if step.asset == "benchmark_scores")
-    between = dg.PartitionKeyRange(str(step.partitions[0]), str(step.partitions[-1]))
-    assert set(MEASUREMENTS.get_partition_keys_in_range(between)) == set(step.partitions)
-    systems = {str(key).split("|")[1] for key in MEASUREMENTS.get_partition_keys()}
+    stage, partitions = next(
+        step for step in build_registry(settings).flow(settings) if step[0].name == "benchmark_scores"
+    )
+    every = definition_of(stage.partitions.axes)
+    run = []
+    for some in ranges_of(stage, partitions, settings):
+        between = dg.PartitionKeyRange(str(key_of(stage, some[0])), str(key_of(stage, some[-1])))
+        run += [partition_of(stage, key) for key in every.get_partition_keys_in_range(between)]
+    assert sorted(run) == sorted(partitions)
+    systems = {stage.partitions.values(name)["system"] for name in stage.partitions.names(settings)}
     assert {"pocket@0.1", "pocket@0.2", "pocket@0.5"} <= systems - set(settings.systems)
 
 
@@ -134,16 +145,19 @@ def test_queries_wait_for_people_where_the_settings_require_it(
 ) -> None:
     import dagster as dg
 
-    from safevid_dagster.definitions import defs
+    from safevid_core.settings import load_settings
+    from safevid_core.storage.lake import Lake
+    from safevid_dagster.defs.assets import registry
     from safevid_dagster.defs.partitions import SCENES
-    from safevid_dagster.launch import Step, run_step
+    from safevid_dagster.running import Steps
 
     monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
-    scenes = tuple(SCENES.get_partition_keys())
+    queries, scenes = registry["taxonomy_queries"], SCENES.get_partition_keys()
+    commit_empty(Lake(tmp_path, "pocket"), ["descriptions"], scenes)
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_step(defs(), instance, Step("taxonomy_queries", scenes)).succeeded
+        assert Steps(load_settings(), instance).run(queries, scenes).succeeded
         monkeypatch.setenv("SAFEVID_DESCRIPTIONS__AUDIT__REQUIRED", "true")
-        held = run_step(defs(), instance, Step("taxonomy_queries", scenes))
+        held = Steps(load_settings(), instance).run(queries, scenes)
     assert not held.succeeded
     assert "taxonomy_queries: there is no description to write queries from" in held.text
     assert "audit.required" not in held.text, "no advice to switch off the gate where nothing was described"

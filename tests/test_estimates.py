@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safevid_core.descriptions.reconciliation import TASK, make_descriptions
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import VIDEO_CORPUS
+from safevid_core.descriptions import reconciliation
 from safevid_core.estimates import (
     BudgetNeeded,
-    Estimate,
-    UnknownSelection,
+    CallEstimate,
     as_text,
+    budgets_needed,
     estimate,
     require_budget,
     total,
 )
-from safevid_core.estimates.__main__ import main
-from safevid_core.estimates.plan import plan_calls
-from safevid_core.lake import Lake
 from safevid_core.models.ledger import Call, Ledger
-from safevid_core.models.llm import Gateway
-from safevid_core.models.teacher import teacher_hash
-from safevid_core.queries.generation import make_taxonomy_queries
-from safevid_core.records import DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows
-from safevid_core.settings import Settings, TextModel, VideoModel, load_settings
-from tests.descriptions.test_reconciliation import commit_candidates
+from safevid_core.settings import Settings, load_settings
+from safevid_core.stages.planner import Planner
+from safevid_core.stages.registry import RegistryError
+from safevid_core.storage.lake import Lake
+from safevid_core.taxonomy.taxonomy import load_scenes
+from tests.descriptions.candidates import commit_candidates
+from tests.stages import run_stage, tools_of
 
 HOSTED = {"model": "openai/hosted", "max_tokens": 100}
 PRICED = {"openai/hosted": {"usd_per_million_in": 1.0, "usd_per_million_out": 10.0}}
@@ -53,12 +52,15 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """Two scenes: `kitchen` with 8 clips for training and 2 for benchmarks, `office` with 40 for training."""
+    """A corpus in two scenes: `kitchen` has 8 clips for training and 2 for benchmarks, `office` 40 for
+    training."""
     lake = Lake(tmp_path, "pocket")
-    for scene, train, held_out in (("kitchen", 8, 2), ("office", 40, 0)):
+    counts = {"kitchen": (8, 2), "office": (40, 0)}
+    for scene in load_scenes().ids:
+        train, held_out = counts.get(scene, (0, 0))
         splits = ["train"] * train + ["benchmark"] * held_out
         rows = [
-            {"clip_id": f"{scene}{place}", "scene": scene, "split": split}
+            {"clip_id": f"{scene}{place}", "scene": scene, "split": split, "media_sha256": f"{scene}{place}"}
             for place, split in enumerate(splits)
         ]
         outcomes = [(row["clip_id"], "ok", "") for row in rows]
@@ -66,52 +68,47 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def of(rows: list[Estimate], asset: str, model: str = "openai/hosted") -> Estimate:
+def estimates(
+    settings: Settings, lake: Lake, assets: Sequence[str] = (), partitions: Sequence[str] | None = None
+) -> list[CallEstimate]:
+    return estimate(Planner(tools_of(settings, lake)), assets, partitions)
+
+
+def ask_for(settings: Settings, lake: Lake, asset: str, partitions: Sequence[str] | None = None) -> None:
+    """Go through the gate of the budget with some partitions of an asset, or with all."""
+    planner = Planner(tools_of(settings, lake))
+    stage = planner.registry[asset]
+    require_budget(planner, stage, partitions or stage.partitions.names(settings))
+
+
+def of(rows: list[CallEstimate], asset: str, model: str = "openai/hosted") -> CallEstimate:
     return next(row for row in rows if (row.asset, row.model) == (asset, model))
 
 
 def test_calls_are_counted_from_what_is_committed(settings: Callable[..., Settings], lake: Lake) -> None:
-    rows = estimate(settings(), lake)
+    rows = estimates(settings(), lake)
     assert of(rows, "qwen2_5_vl_descriptions", "qwen2_5_vl").calls == 50
     assert of(rows, "descriptions").calls == 50
     assert of(rows, "taxonomy_queries").calls == 3 * 48
     assert of(rows, "safevid_350k_pairs").calls == 3 * 48
     assert total(rows).calls == sum(row.calls for row in rows)
-    one = estimate(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
+    one = estimates(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
     assert [(row.calls, row.planned) for row in one] == [(10, 50)]
-
-
-def test_what_is_committed_costs_nothing_more(settings: Callable[..., Settings], lake: Lake) -> None:
-    empty = StageRows(DESCRIPTIONS.frame([]), [(f"kitchen{n}", "failed", "x") for n in range(10)])
-    lake.commit(DESCRIPTIONS, "kitchen", empty, "f", {})
-    assert of(estimate(settings(), lake), "descriptions").calls == 40
-
-
-def test_what_another_model_or_other_words_made_counts_again(
-    settings: Callable[..., Settings], lake: Lake
-) -> None:
-    made = settings()
-    made_from = {"reconciler": teacher_hash(made.descriptions.reconciler, TASK)}
-    rows = StageRows(DESCRIPTIONS.frame([]), [(f"kitchen{n}", "failed", "x") for n in range(10)])
-    lake.commit(DESCRIPTIONS, "kitchen", rows, "f", made_from)
-    assert of(estimate(made, lake), "descriptions").calls == 40
-    lake.commit(DESCRIPTIONS, "kitchen", rows, "f", {"reconciler": "another"})
-    assert of(estimate(made, lake), "descriptions").calls == 50
 
 
 def test_each_loss_is_a_plan_of_its_own(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings(pilot_fraction=0.5)
-    assert "lossy_queries" not in {row.asset for row in estimate(made, lake)}, "no arm trains on it"
-    rows = estimate(made, lake, assets=["lossy_descriptions"])
+    assert "lossy_queries" not in {row.asset for row in estimates(made, lake)}, "no arm trains on it"
+    rows = estimates(made, lake, assets=["lossy_descriptions"])
     assert {(row.loss, row.calls) for row in rows} == {("with_signal", 50), ("without_signal", 50)}
     with pytest.raises(BudgetNeeded, match="120 calls"):
-        require_budget(made, lake, "lossy_queries", ["first_sentence|office"])
-    require_budget(made, lake, "lossy_queries", ["first_sentence|kitchen"])
+        ask_for(made, lake, "lossy_queries", ["first_sentence|office"])
+    ask_for(made, lake, "lossy_queries", ["first_sentence|kitchen"])
 
 
 def test_history_gives_tokens_money_and_hours(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings()
-    guess = of(estimate(made, lake), "descriptions")
+    guess = of(estimates(made, lake), "descriptions")
     assert guess.hours is None
     assert "guess" in guess.basis
     ledger = Ledger(made.ledger_url)
@@ -123,84 +120,79 @@ def test_history_gives_tokens_money_and_hours(settings: Callable[..., Settings],
         for n in (0, 2)
     ]  # fmt: skip
     ledger.store([*calls, Call("bad", "openai/hosted", "1", "descriptions", tokens_in=10_000)])
-    row = of(estimate(made, lake), "descriptions")
+    row = of(estimates(made, lake), "descriptions")
     assert (row.tokens_in, row.tokens_out) == (50 * 101, 50 * 20)
     assert row.cost_usd == pytest.approx(50 * (101 * 1e-6 + 20 * 1e-5))
     assert row.hours == pytest.approx(50 * 7.2 / 4 / 3600)
     assert row.basis == "2 calls in the ledger"
     slow = {"openai/hosted": {**PRICED["openai/hosted"], "requests_per_minute": 1}}
-    assert of(estimate(settings(terms=slow), lake), "descriptions").hours == pytest.approx(50 / 60)
+    assert of(estimates(settings(terms=slow), lake), "descriptions").hours == pytest.approx(50 / 60)
     batch = {"openai/hosted": {**PRICED["openai/hosted"], "batch": True}}
-    halved = of(estimate(settings(terms=batch), lake), "descriptions")
+    halved = of(estimates(settings(terms=batch), lake), "descriptions")
     assert (halved.cost_usd, halved.hours) == (pytest.approx(row.cost_usd / 2), 24.0)
 
 
 def test_calls_without_tokens_are_not_taken_for_free(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings()
-    guess = of(estimate(made, lake), "descriptions")
+    guess = of(estimates(made, lake), "descriptions")
     silent = [
         Call(f"k{n}", "openai/hosted", "1", "descriptions", "ok", text="x", cost_usd=0.5, latency_s=7.2)
         for n in range(3)
     ]
     ledger = Ledger(made.ledger_url)
     ledger.store(silent)
-    row = of(estimate(made, lake), "descriptions")
+    row = of(estimates(made, lake), "descriptions")
     assert (row.tokens_in, row.tokens_out) == (guess.tokens_in, guess.tokens_out)
     assert row.cost_usd == pytest.approx(50 * 0.5)
     assert row.basis == "3 calls in the ledger, 3 without tokens"
     with pytest.raises(BudgetNeeded, match=r"about 25\.00 USD"):
-        require_budget(made, lake, "descriptions")
+        ask_for(made, lake, "descriptions")
     counted = silent[0]._replace(request_key="k3", cost_usd=0.0003, tokens_in=100, tokens_out=20)
     ledger.store([counted])
-    mixed = of(estimate(made, lake), "descriptions")
+    mixed = of(estimates(made, lake), "descriptions")
     assert (mixed.tokens_in, mixed.tokens_out) == (50 * 100, 50 * 20)
     assert mixed.cost_usd == pytest.approx(50 * (3 * 0.5 + 0.0003) / 4)
     free = {"openai/hosted": {"usd_per_million_in": 0, "usd_per_million_out": 0}}
-    assert of(estimate(settings(terms=free), lake), "descriptions").cost_usd == 0
+    assert of(estimates(settings(terms=free), lake), "descriptions").cost_usd == 0
 
 
 def test_a_paid_run_beyond_a_pilot_needs_a_budget(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings(pilot_fraction=0.2)
-    require_budget(made, lake, "descriptions", ["kitchen"])  # 10 of 50 calls
-    require_budget(made, lake, "qwen2_5_vl_descriptions")  # free
+    ask_for(made, lake, "descriptions", ["kitchen"])  # 10 of 50 calls
+    ask_for(made, lake, "qwen2_5_vl_descriptions")  # free
     with pytest.raises(BudgetNeeded, match=r"descriptions: 40 calls .* USD.*asset_budgets_usd\.descriptions"):
-        require_budget(made, lake, "descriptions", ["office"])
-    require_budget(settings(budget_usd=1.0), lake, "descriptions")
-    require_budget(settings(asset_budgets_usd={"descriptions": 1.0}), lake, "descriptions")
+        ask_for(made, lake, "descriptions", ["office"])
+    ask_for(settings(budget_usd=1.0), lake, "descriptions")
+    ask_for(settings(asset_budgets_usd={"descriptions": 1.0}), lake, "descriptions")
 
 
-def test_a_price_nobody_knows_counts_as_paid(settings: Callable[..., Settings], lake: Lake) -> None:
+def test_an_unknown_price_counts_as_paid(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings(terms={"openai/hosted": {}})
-    assert of(estimate(made, lake), "descriptions").cost_usd is None
-    with pytest.raises(BudgetNeeded, match="price nobody knows"):
-        require_budget(made, lake, "descriptions")
+    assert of(estimates(made, lake), "descriptions").cost_usd is None
+    with pytest.raises(BudgetNeeded, match="at an unknown price"):
+        ask_for(made, lake, "descriptions")
 
 
 def test_the_pocket_profile_is_free(lake: Lake, tmp_path: Path) -> None:
     made = load_settings("pocket", overrides={"root": str(tmp_path)})
-    rows = estimate(made, lake)
+    rows = estimates(made, lake)
     assert {row.cost_usd for row in rows} == {0.0}
     for row in rows:
-        require_budget(made, lake, row.asset)
+        ask_for(made, lake, row.asset)
 
 
-def test_one_command_prints_it(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_stages_of_a_run_that_need_a_budget_are_named(
+    settings: Callable[..., Settings], lake: Lake
 ) -> None:
-    monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
-    assert main(["descriptions", "taxonomy_queries"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 4
-    assert said[-1].startswith("in all")
-    assert main(["descriptions", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["calls"] == 50
-    monkeypatch.setenv("SAFEVID_QUERIES__ASKER__MODEL", "openai/gpt-4o")
-    assert main([]) == 3
-    assert "budget_usd" in capsys.readouterr().err
+    planner = Planner(tools_of(settings(), lake))
+    lines = list(budgets_needed(planner, ["descriptions", "taxonomy_queries", "qwen2_5_vl_descriptions"]))
+    assert [line.partition(":")[0] for line in lines] == ["descriptions", "taxonomy_queries"]
+    assert all("set models.budget_usd" in line for line in lines)
+    assert list(budgets_needed(planner, ["safevid_350k_release"])) == []
 
 
 def test_the_table_lines_up() -> None:
-    row = Estimate("descriptions", "", "m", 10, 10, 1_000_000, 5, None, 1.5, "no call yet: a guess")
+    row = CallEstimate("descriptions", "", "m", 10, 10, 1_000_000, 5, None, 1.5, "no call yet: a guess")
     head, first, last = as_text([row]).splitlines()
     assert first.index("1,000,000") == head.index("tokens_in") == last.index("1,000,000")
     assert "unknown" in last
@@ -210,18 +202,18 @@ def test_an_arm_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(t
     arms = {"policies": {"short": {"trained_on": "first_sentence"}, "mute": {"trained_on": "without_signal"}}}
     settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
     lake = Lake(tmp_path, "pocket")
-    planned = {(each.asset, each.loss, _name(each.model)): each.calls for each in plan_calls(settings, lake)}
-    own = planned["taxonomy_queries", "", "scripted/asker"]
+    rows = estimates(settings, lake)
+    asked = {(row.asset, row.loss): row.calls for row in rows if row.model == "scripted/asker"}
     for loss in ("first_sentence", "without_signal"):
-        lossy = planned["lossy_queries", loss, "scripted/asker"]
-        assert lossy == {f"{loss}|{scene}": calls for scene, calls in own.items()}
-    reconciled = {loss for asset, loss, _ in planned if asset == "lossy_descriptions"}
-    assert reconciled == {"without_signal"}
-    assert not any(each.asset.startswith("lossy_") for each in plan_calls(load_settings("pocket"), lake))
-
-
-def _name(model: TextModel | VideoModel) -> str:
-    return model.model if isinstance(model, TextModel) else model.path
+        assert asked["lossy_queries", loss] == asked["taxonomy_queries", ""]
+        for scene in ("kitchen", "office"):
+            (own,) = estimates(settings, lake, ["taxonomy_queries"], [scene])
+            lossy = estimates(settings, lake, ["lossy_queries"], [f"{loss}|{scene}"])
+            assert {row.loss: row.calls for row in lossy if row.calls} == (
+                {loss: own.calls} if own.calls else {}
+            )
+    assert {row.loss for row in rows if row.asset == "lossy_descriptions"} == {"without_signal"}
+    assert not any(row.asset.startswith("lossy_") for row in estimates(load_settings("pocket"), lake))
 
 
 TWINS = ("twin-fire", "twin-flag")
@@ -244,7 +236,7 @@ class Kitchen:
     def see(self, texts: dict[str, str]) -> None:
         """Commit these clips, and what every describer says of them."""
         rows = [
-            {"clip_id": clip_id, "scene": "kitchen", "split": "train", "path": f"/clips/{clip_id}.mp4",
+            {"clip_id": clip_id, "scene": "kitchen", "split": "train",
              "media_sha256": clip_id, "start_s": 0.0, "end_s": 2.0,
              "twin_group": "twins" if clip_id in TWINS else None}
             for clip_id in texts
@@ -255,13 +247,12 @@ class Kitchen:
             commit_candidates(self.lake, describer, dict(texts), "kitchen")
 
     def calls(self, asset: str) -> int:
-        (row,) = estimate(self.settings, self.lake, assets=[asset], partitions=["kitchen"])
+        (row,) = estimates(self.settings, self.lake, assets=[asset], partitions=["kitchen"])
         return row.calls
 
     def make(self, asset: str) -> int:
         """Make the scene's partition; the calls that it took."""
-        makers = {"descriptions": make_descriptions, "taxonomy_queries": make_taxonomy_queries}
-        report = makers[asset](self.settings, self.lake, "kitchen", Gateway(self.settings))
+        report = run_stage(self.settings, self.lake, asset, "kitchen")
         return int(report.manifest.info["calls"]) if report.computed else 0
 
 
@@ -292,20 +283,43 @@ def test_of_a_partition_whose_rows_changed_only_new_questions_count(
         assert kitchen.calls(asset) == 0
 
 
-def test_a_name_that_does_not_exist_is_an_error_and_no_zero(
-    settings: Callable[..., Settings],
-    lake: Lake,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_another_model_or_other_words_would_make_counts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UnknownSelection, match=r"no asset 'descriptons'; did you mean .*descriptions"):
-        estimate(settings(), lake, assets=["descriptons"])
-    with pytest.raises(UnknownSelection, match="no partition 'kichen'; did you mean kitchen"):
-        estimate(settings(), lake, assets=["descriptions"], partitions=["kichen"])
-    assert estimate(settings(), lake, assets=["safevid_350k_release"]) == []
+    kitchen = Kitchen(tmp_path)
+    kitchen.see(SEEN)
+    assert kitchen.calls("descriptions") == 3
+    kitchen.make("descriptions")
+    assert kitchen.calls("descriptions") == 0
+    made = kitchen.settings
+    other = {"descriptions": {"signal_witness": False, "reconciler": {"revision": "another"}}}
+    kitchen.settings = load_settings("pocket", overrides={"root": str(tmp_path), **other})
+    assert kitchen.calls("descriptions") == 3
+    kitchen.settings = made
+    monkeypatch.setattr(reconciliation, "TASK", reconciliation.TASK + " Be brief.")
+    kitchen.lake.write_mark("descriptions", "kitchen", "")  # as after any change of the code
+    assert kitchen.calls("descriptions") == 3
+
+
+def test_what_the_ledger_answers_is_not_counted_for_a_partition_that_was_lost(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    kitchen.see(SEEN)
+    kitchen.make("descriptions")
+    (kitchen.lake.folder("descriptions", "kitchen") / "manifest.json").unlink()
+    assert kitchen.calls("descriptions") == 0
+    report = run_stage(kitchen.settings, kitchen.lake, "descriptions", "kitchen")
+    assert (report.manifest.info["calls"], report.manifest.info["cached_calls"]) == (0, 3)
+
+
+def test_a_name_that_does_not_exist_is_an_error_and_no_zero(
+    settings: Callable[..., Settings], lake: Lake
+) -> None:
+    with pytest.raises(RegistryError, match=r"no stage 'descriptons'; did you mean .*descriptions"):
+        estimates(settings(), lake, assets=["descriptons"])
+    with pytest.raises(RegistryError, match="no partition 'kichen' of descriptions; did you mean kitchen"):
+        estimates(settings(), lake, assets=["descriptions"], partitions=["kichen"])
+    with pytest.raises(RegistryError, match="no stage 'nonsense'"):
+        list(budgets_needed(Planner(tools_of(settings(), lake)), ["nonsense"]))
+    assert estimates(settings(), lake, assets=["safevid_350k_release"]) == []
     assert as_text([]) == "these assets ask no model: 0 calls, 0.00 USD"
-    assert estimate(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
-    monkeypatch.setenv("SAFEVID_ROOT", str(settings().root))
-    assert main(["nonsense"]) == 2
-    assert "no asset 'nonsense'" in capsys.readouterr().err
-    assert main(["descriptions", "--partitions", "nowhere"]) == 2
+    assert estimates(settings(), lake, assets=["descriptions"], partitions=["kitchen"])

@@ -11,20 +11,13 @@ import polars as pl
 import pytest
 
 from safevid_core.alignment import encoding
-from safevid_core.corpus.clip_manifest import make_clip_manifest
-from safevid_core.corpus.scene_assignments import make_scene_assignments
-from safevid_core.descriptions.signal import make_signal_descriptions
-from safevid_core.lake import WHOLE, Lake
-from safevid_core.records import (
-    CLIP_MANIFEST,
-    READ_AGAIN,
-    SCENE_ASSIGNMENTS,
-    SIGNAL_DESCRIPTIONS,
-    VIDEO_CORPUS,
-)
+from safevid_core.contracts.errors import READ_AGAIN
+from safevid_core.contracts.tables import CLIP_MANIFEST, SCENE_ASSIGNMENTS, SIGNAL_DESCRIPTIONS, VIDEO_CORPUS
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.video.errors import VideoError, passes
 from tests.evaluation.small_lake import put
+from tests.stages import run_stage
 from tests.video.clips_for_tests import counted_frames, write_video
 
 
@@ -73,19 +66,19 @@ def test_a_manifest_is_made_again_after_an_error_of_the_moment(
 ) -> None:
     settings, lake = corpus
     share.error = error
-    make_clip_manifest(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
     assert ends(lake, CLIP_MANIFEST.name) == {"near.mp4": "ok", "far.mp4": "failed", "broken.mp4": "failed"}
     reasons = lake.outcomes(CLIP_MANIFEST.name).filter(pl.col("outcome") == "failed")["reason"].to_list()
     assert sum(reason.endswith(READ_AGAIN) for reason in reasons) == 1
     share.error = None
-    assert make_clip_manifest(settings, lake).computed
+    assert run_stage(settings, lake, "clip_manifest").computed
     assert ends(lake, CLIP_MANIFEST.name) == {"near.mp4": "ok", "far.mp4": "ok", "broken.mp4": "failed"}
-    assert not make_clip_manifest(settings, lake).computed
+    assert not run_stage(settings, lake, "clip_manifest").computed
 
 
 def test_later_stages_are_made_again_too(corpus: tuple[Settings, Lake], share: Share) -> None:
     settings, lake = corpus
-    make_clip_manifest(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
     clips = lake.read(CLIP_MANIFEST).to_dicts()
     put(
         lake,
@@ -95,8 +88,8 @@ def test_later_stages_are_made_again_too(corpus: tuple[Settings, Lake], share: S
     )
     share.error = errno.EIO
     for make, asset in (
-        (lambda: make_scene_assignments(settings, lake), SCENE_ASSIGNMENTS.name),
-        (lambda: make_signal_descriptions(settings, lake, "beach"), SIGNAL_DESCRIPTIONS.name),
+        (lambda: run_stage(settings, lake, "scene_assignments"), SCENE_ASSIGNMENTS.name),
+        (lambda: run_stage(settings, lake, "signal_descriptions", "beach"), SIGNAL_DESCRIPTIONS.name),
     ):
         share.error = errno.EIO
         make()

@@ -1,1 +1,1 @@
-"""Preference optimisation of a video language model: collator, features, reference, trainer, stage."""
+"""DPO training of a video language model: encoding, collator, vision features, reference, trainer, stage."""

@@ -1,13 +1,12 @@
-"""The model card beside an adapter: what it was made from, so that the adapter can be judged alone."""
+"""The model card of an adapter. It names the base, the release, the settings and the training figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
 
-import yaml
-
 from safevid_core.alignment.job import RunResult
+from safevid_core.contracts.markdown import markdown_table
 from safevid_core.settings import AlignmentSettings, Policy
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
@@ -40,23 +39,28 @@ def model_card(
     settings: AlignmentSettings,
     result: RunResult,
 ) -> str:
-    """README.md of one adapter, in Markdown with the hub's front matter.
+    """Return README.md of one adapter: Markdown with the front matter of the Hugging Face hub.
 
-    It holds nothing that differs between two runs with the same inputs: no times, no paths.
+    Two runs with the same inputs give the same text: the card holds no times and no paths.
 
     Args:
-        name: The policy's name.
-        release: Id of the release whose pairs were used.
-        base: Name and revision (for a folder: content hash) of the checkpoint that was aligned.
+        name: Name of the policy. Example: `pocket`.
+        profile: Name of the settings profile. Example: `pocket`.
+        release: Id of the release that the pairs come from.
+        base: Name and revision of the aligned checkpoint. The revision of a local folder is its content hash.
+        policy: Objective, perturbation and kind of pairs.
+        data_scale: Share of the release's pairs, above 0 and at most 1.
+        seed: Training seed.
+        settings: The alignment settings.
+        result: Figures of the finished run.
     """
+    from huggingface_hub import ModelCardData
+
     base_name, base_revision = base
-    head = yaml.safe_dump(
-        {
-            "library_name": "transformers" if settings.finetuning == "full" else "peft",
-            "base_model": base_name,
-            "tags": ["safevid", "dpo", settings.finetuning, "video-text-to-text", f"profile:{profile}"],
-        },
-        sort_keys=False,
+    head = ModelCardData(
+        base_model=base_name,
+        library_name="transformers" if settings.finetuning == "full" else "peft",
+        tags=["safevid", "dpo", settings.finetuning, "video-text-to-text", f"profile:{profile}"],
     )
     lineage = {
         "profile": profile,
@@ -87,7 +91,7 @@ def model_card(
     }
     return "\n".join(
         [
-            f"---\n{head}---\n",
+            f"---\n{head.to_yaml()}\n---\n",
             f"# {name}: {base_name} aligned by SafeVid\n",
             _warning(profile, policy),
             "## Lineage\n",
@@ -111,4 +115,4 @@ def _warning(profile: str, policy: Policy) -> str:
 
 
 def _table(rows: Mapping[str, object]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items()), ""])
+    return markdown_table(("", ""), rows.items()) + "\n"

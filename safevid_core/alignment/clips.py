@@ -1,4 +1,4 @@
-"""The clips as the model takes them, once a clip: pixels, or the frozen vision tower's features."""
+"""Stores of model inputs for clips. Each clip is stored once, as pixels or as vision features."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# Inputs of the model that say how a video lies in time and space.
+# Model inputs that describe the time and space grid of a video.
 GRIDS = ("video_grid_thw", "second_per_grid_ts")
 
 
 class ClipStore(Protocol):
-    """Model arguments for clips that were added by key."""
+    """Returns model arguments for clips that were added by key."""
 
     def add(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
-        """Keep one clip: its processor outputs, which for several clips are joined along dimension 0."""
+        """Store the processor outputs of one clip. :meth:`batch` joins clips along dimension 0."""
 
     def batch(self, keys: Sequence[str]) -> dict[str, Any]:
-        """Model arguments for a batch with one row a key; a key may come more than once."""
+        """Return the model arguments of a batch with one row for each key. Keys may repeat."""
 
     def grids(self, key: str) -> dict[str, torch.Tensor]:
-        """What of them says how a clip lies in time and space, where positions depend on it."""
+        """Return the clip's inputs that are named in :data:`GRIDS`. Empty if the family has none."""
 
 
 class PixelStore:
-    """Keeps pixels: the vision tower runs in every forward pass. The plain path, as trl would have it."""
+    """Stores pixels, as stock trl does. The vision tower runs in every forward pass."""
 
     def __init__(self) -> None:
         self._clips: dict[str, dict[str, torch.Tensor]] = {}
@@ -46,14 +46,16 @@ class PixelStore:
 
 
 class FeatureStore:
-    """Keeps what the frozen tower and projector make of a clip, computed once when it is added.
+    """Stores the features of the frozen vision tower and projector. They are computed when a clip is added.
 
-    The model merges them at the placeholders exactly as it does its own; only the pixels are dropped.
-    Features stay in memory, in the model's dtype: clips x visual tokens x hidden size x bytes.
+    The model merges stored features at the video placeholders, exactly as it merges its own. The store holds
+    no pixels. Features stay in memory in the model's dtype: clips x visual tokens x hidden size x bytes.
 
     Args:
-        projected: Whether features are kept as the projector leaves them. Defaults to true; for a projector
-            that trains, what it takes is kept, and the model goes on from there in every pass.
+        model: The video language model.
+        family: Name of its family. Example: `qwen2_5_vl`.
+        projected: Whether the store holds the projector's outputs. Defaults to true. False stores the
+            projector's inputs: use it if the projector trains. Each forward pass then runs the projector.
     """
 
     def __init__(self, model: PreTrainedModel, family: str, *, projected: bool = True) -> None:
@@ -69,7 +71,7 @@ class FeatureStore:
 
     @staticmethod
     def suits(model: PreTrainedModel) -> bool:
-        """Whether this model's forward takes features in place of pixels."""
+        """Return whether this model's forward function accepts features in place of pixels."""
         import inspect
 
         return "mm_encoder_outputs" in inspect.signature(type(model.model).forward).parameters
@@ -86,7 +88,7 @@ class FeatureStore:
         whole: Any
         if isinstance(features[0], torch.Tensor):
             whole = torch.cat(features)
-        else:  # Qwen2.5-VL gives one tensor a video
+        else:  # Qwen2.5-VL returns one tensor for each video
             whole = [each for clip in features for each in clip]
         if not self._projected:
             pixels = whole if isinstance(whole, torch.Tensor) else torch.cat(whole)
@@ -98,23 +100,23 @@ class FeatureStore:
         return {name: value for name, value in self._beside[key].items() if name in GRIDS}
 
     def encode(self, inputs: dict[str, torch.Tensor]) -> Any:
-        """The features of one clip: a tensor, or a tuple of one."""
+        """Return the features of one clip: a tensor, or a tuple with one tensor."""
         import torch
 
         pixels = inputs[self._family.pixels].to(self._model.device, self._model.dtype)
-        # Qwen2.5-VL's tower also needs to know how the pixels lie in time and space.
+        # The tower of Qwen2.5-VL also needs the time and space grid of the pixels.
         grid = {k: v.to(self._model.device) for k, v in inputs.items() if k == "video_grid_thw"}
         with torch.no_grad(), contextlib.nullcontext() if self._projected else self._without_projector():
             return self._encode(pixels, **grid, return_dict=True).pooler_output
 
     @property
     def _group(self) -> int:
-        """Features of the tower that the projector makes one token of."""
+        """Number of tower features that the projector merges into one token. 4 for Qwen2.5-VL."""
         return int(getattr(self._model.config.vision_config, "spatial_merge_size", 1)) ** 2
 
     @contextlib.contextmanager
     def _without_projector(self) -> Iterator[None]:
-        """The tower's features come out as the projector would take them, a token's side by side."""
+        """Within the block the projector returns its input, with the features of one token side by side."""
         projector = self._model.model.get_submodule(self._family.projector)
         group = self._group
 
@@ -128,7 +130,7 @@ class FeatureStore:
             del projector.forward
 
     def _project(self, features: torch.Tensor | None = None, grid: Any = None, **others: Any) -> Any:
-        """In place of the model's own way from pixels to tokens: the rest of it, behind the tower."""
+        """Return tokens from stored tower features. Replaces the model's function from pixels to tokens."""
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -142,19 +144,19 @@ class FeatureStore:
         return BaseModelOutputWithPooling(pooler_output=tokens)
 
     def keep(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
-        """Have the features of a clip at hand from now on."""
+        """Compute and store the features of a clip."""
         self._features[key] = self.encode(inputs)
 
     def kept(self, key: str) -> Any:
-        """The features of a clip, as :meth:`encode` gives them."""
+        """Return the stored features of a clip in the form of :meth:`encode`."""
         return self._features[key]
 
 
 class NoClips:
-    """For training on text alone: nothing is kept, and a batch has no video."""
+    """The store of a training on text alone. It stores nothing, and its batches have no video."""
 
     def add(self, key: str, inputs: dict[str, torch.Tensor]) -> None:
-        """Leaves the clip out."""
+        """Do nothing."""
 
     def batch(self, keys: Sequence[str]) -> dict[str, Any]:
         return {}
@@ -164,7 +166,11 @@ class NoClips:
 
 
 def open_clip_store(model: PreTrainedModel, family: str, *, projected: bool = True) -> ClipStore:
-    """Features once a clip where the model takes them, pixels where it does not (older transformers)."""
+    """Return a `FeatureStore` if the model accepts features, else a `PixelStore` (older transformers).
+
+    Args:
+        projected: See :class:`FeatureStore`.
+    """
     return FeatureStore(model, family, projected=projected) if FeatureStore.suits(model) else PixelStore()
 
 

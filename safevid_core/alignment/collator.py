@@ -1,4 +1,4 @@
-"""Batches of video preference pairs, as padded rows or as a forest, in the form that trl's loss takes."""
+"""Batches of video preference pairs, as padded rows or as a forest, in the form of trl's DPO loss."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 
 class VideoPreferenceCollator:
-    """Joins encoded pairs into one batch of 2 x B rows: chosen, then rejected, padded on the right.
+    """Joins B encoded pairs into one batch of 2B rows: the chosen rows, then the rejected ones.
+
+    Rows are padded on the right. Both rows of a pair have the same video.
 
     Args:
-        pairs: Every pair that a batch may name.
-        clips: Gives each row's video; chosen and rejected see the same one.
-        pad_token_id: Fills rows up to the longest.
+        pairs: All pairs that a batch may name.
+        clips: Store of the videos.
+        pad_token_id: Fills each row up to the length of the longest.
     """
 
     def __init__(self, pairs: Sequence[EncodedPair], clips: ClipStore, pad_token_id: int) -> None:
@@ -36,16 +38,16 @@ class VideoPreferenceCollator:
         self._pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The batch of the pairs that the rows name by `pair_id`.
+        """Return the batch of the pairs whose `pair_id` the rows hold.
 
         Returns:
-            int64 token columns `[2B, S]`, video arguments, `pair_ids`, and, where all pairs carry their
-            reference, `ref_chosen_logps` and `ref_rejected_logps` `[B]`.
+            int64 token columns `[2B, S]`, the video arguments and `pair_ids`. If all pairs have their
+            reference, also `ref_chosen_logps` and `ref_rejected_logps` `[B]`.
         """
         return self.batch([self._by_id[row["pair_id"]] for row in rows])
 
     def batch(self, pairs: Sequence[EncodedPair]) -> dict[str, Any]:
-        """The batch of these pairs."""
+        """Return the batch of these pairs, as :meth:`__call__` does."""
         answers = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
         twice = [*pairs, *pairs]
         prompts = [pair.prompt_ids for pair in twice]
@@ -66,16 +68,16 @@ class VideoPreferenceCollator:
 
 @dataclass(frozen=True)
 class PackedForest:
-    """A forest as the model reads it.
+    """A forest as model inputs.
 
     Attributes:
         token_ids: int64 `[1, N]`.
-        position_ids: int64 `[1, N]` or `[3, 1, N]`.
-        predictors: int64 `[M]`: the tokens that predict the answers' tokens, answer by answer.
-        segments: Who sees whom.
-        way: How attention is computed; None is what suits the device.
-        trunk: What the forest's tokens see beside their own.
-        kept: Where the forest's keys and values are kept, for a forest that is a trunk.
+        position_ids: int64 `[1, N]`, or `[3, 1, N]` for Qwen2.5-VL.
+        predictors: int64 `[M]`: indices of the tokens that predict the response tokens, response by response.
+        segments: The segments of the forest. The attention mask follows from them.
+        way: How attention is computed. None chooses by the device: `flex` on a GPU, `segments` on a CPU.
+        trunk: Keys and values of a trunk that all tokens attend to. None if the forest holds its own trunks.
+        kept: Receives the keys and values of the forest, if the forest is itself a trunk. Else None.
     """
 
     token_ids: torch.Tensor
@@ -92,14 +94,19 @@ class PackedForest:
 
     @functools.cached_property
     def asked(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The predicting tokens, each once and in order, and for each predictor its place among them."""
+        """The predicting tokens.
+
+        Returns:
+            The distinct predicting tokens in ascending order, int64 `[W]`, and for each of the M predictors
+            its index among them, int64 `[M]`.
+        """
         asked, places = self.predictors.unique(return_inverse=True)
         return asked, places
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of a model whose language model attends by :mod:`tree_attention`.
+        """Return the arguments of a model that uses :mod:`tree_attention`.
 
-        Its last hidden states are those of the asked tokens.
+        The model returns last hidden states for the tokens of :attr:`asked` only.
         """
         from safevid_core.alignment.tree_attention import TreeMask, way_for
 
@@ -120,12 +127,12 @@ class PackedForest:
 
 
 class ForestCollator:
-    """Plants groups of pairs as a forest. To trl the batch has one row an answer, and no prompts.
+    """Lays out groups of pairs as a forest. For trl the batch has one row for each response and no prompts.
 
     Args:
-        clips: Gives each tree's video, once.
-        trunk_positions: As :func:`~safevid_core.alignment.positions.trunk_positions`, for one model.
-        way: How attention is computed. Defaults to what suits the device.
+        clips: Store of the videos. Each tree has its video once.
+        trunk_positions: :func:`~safevid_core.alignment.positions.trunk_positions` with the model filled in.
+        way: How attention is computed. None chooses by the device.
     """
 
     def __init__(
@@ -139,12 +146,13 @@ class ForestCollator:
         self._way = way
 
     def batch(self, trees: Sequence[Sequence[EncodedPair]]) -> dict[str, Any]:
-        """A forward pass over these trees.
+        """Return the batch of one forward pass over these trees.
 
         Returns:
-            `input_ids` and `completion_mask` `[2B, 1 + A]` of the answers alone, behind a column that
-            stands for what precedes them; `attention_mask` `[1, N]`, for trl's count of tokens; `forest`;
-            video arguments with one video a tree; `pair_ids`, and the references if all pairs have them.
+            `input_ids` and `completion_mask` `[2B, 1 + A]` of the responses alone. Their first column is a
+            placeholder for the prompt. `attention_mask` `[1, N]` serves trl's count of tokens. `forest` is a
+            :class:`PackedForest`. The video arguments hold one video for each tree. `pair_ids`, and the
+            references if all pairs have them.
         """
         from safevid_core.alignment.positions import forest_positions
 
@@ -159,7 +167,13 @@ class ForestCollator:
         }
 
     def trunk(self, pair: EncodedPair, tokens: int, states: TrunkStates) -> dict[str, Any]:
-        """A forward pass over the first tokens of a prompt, whose keys and values `states` keeps."""
+        """Return the batch of a forward pass over the first `tokens` tokens of a prompt.
+
+        Args:
+            pair: Any pair of the tree.
+            tokens: Length of the trunk.
+            states: Receives the keys and values.
+        """
         import torch
 
         positions = self._positions_of(pair, tokens)[:, :-1]
@@ -174,7 +188,13 @@ class ForestCollator:
         return {"forest": trunk, **self._clips.batch([pair.clip])}
 
     def turn(self, tree: Sequence[EncodedPair], tokens: int, states: TrunkStates) -> dict[str, Any]:
-        """A forward pass over a tree without its trunk of so many tokens, which was computed before."""
+        """Return the batch of a forward pass over a tree without its trunk.
+
+        Args:
+            tree: The pairs of one turn.
+            tokens: Length of the trunk.
+            states: Keys and values of the trunk, which an earlier pass computed.
+        """
         from safevid_core.alignment.positions import forest_positions
 
         forest = plant([tree], tokens)
@@ -213,14 +233,15 @@ class ForestCollator:
 
 
 class StepCollator:
-    """The pairs of one optimizer step as forward passes.
+    """Splits the pairs of one optimizer step into forward passes.
 
     Args:
-        pairs: Every pair that a step may name.
-        rows: For `packing` none.
-        forests: For the other packings.
-        pass_pairs: Most pairs of a pass without packing.
-        pass_tokens: Most tokens of a pass with packing; a single pair may have more.
+        pairs: All pairs that a step may name.
+        rows: Collator for packing `none`.
+        forests: Collator for packing `pair` and `video`.
+        packing: `none`, `pair` or `video`.
+        pass_pairs: Maximum number of pairs in a pass with packing `none`.
+        pass_tokens: Maximum number of tokens in a pass with the other packings. A single pair may have more.
     """
 
     def __init__(
@@ -238,18 +259,23 @@ class StepCollator:
         self._pass_pairs, self._pass_tokens = pass_pairs, pass_tokens
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """`passes`: how the pairs that the rows name by `pair_id` go through the model."""
+        """Return `passes`: the forward passes over the pairs whose `pair_id` the rows hold (:meth:`cuts`)."""
         return {"passes": self.cuts([self._by_id[row["pair_id"]] for row in rows])}
 
     def cuts(self, pairs: Sequence[EncodedPair]) -> list[Turns[EncodedPair]]:
-        """These pairs by pass; passes that come as turns share a trunk, which is computed before them."""
+        """Return the passes over these pairs.
+
+        Returns:
+            One entry for each pass, or for each tree that is computed in turns. An entry with several turns
+            shares one trunk, which is computed before the turns.
+        """
         if self.packing == "none":
             starts = range(0, len(pairs), self._pass_pairs)
             return [[list(pairs[start : start + self._pass_pairs])] for start in starts]
         return cut_into_turns(pairs, self.packing, self._pass_tokens, share_trunks=process_count() == 1)
 
     def forward_pass(self, pairs: Sequence[EncodedPair]) -> dict[str, Any]:
-        """The batch of one pass that shares no trunk with another."""
+        """Return the batch of a pass that shares no trunk with another pass."""
         if self.packing == "none":
             return self._rows.batch(pairs)
         return self._forests.batch(cut_into_trees(pairs, self.packing, self._pass_tokens))
@@ -274,7 +300,7 @@ def _names_and_references(pairs: Sequence[EncodedPair]) -> dict[str, Any]:
 
 
 def _padded(rows: Sequence[list[int]], length: int, value: int = 0) -> torch.Tensor:
-    """int64 `[rows, length]`."""
+    """Return the rows padded on the right with `value`, int64 `[rows, length]`."""
     import torch
 
     return torch.tensor([row + [value] * (length - len(row)) for row in rows])

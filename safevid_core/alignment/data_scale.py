@@ -1,26 +1,31 @@
-"""Which pairs belong to a data scale: nested, stratified by scene and subcategory."""
+"""Samples of the pairs for a data scale. The samples are nested and stratified by scene and subcategory."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from safevid_core.records import content_id
+from safevid_core.contracts.ids import content_id
 
 STRATUM = ("scene", "subcategory")
 
 
 def nested_sample(pairs: pl.DataFrame, data_scale: float) -> pl.DataFrame:
-    """The share `data_scale` of the pairs, in the order of the whole.
+    """Return a sample of the pairs with the share `data_scale`, in the order of `pairs`.
 
-    Systematic sampling: the pairs of a stratum (scene, subcategory), in hash order, stand at even steps
-    from 0 to 1, behind an offset drawn from the stratum's hash, and the first `data_scale` of all pairs
-    by that place are taken. So a smaller scale is a subset of a larger one, the size is exact (rounded,
-    at least one pair), and no stratum strays by more than one pair from its share at the cut. Adding
-    pairs to one stratum leaves the order within the others as it was.
+    The method is systematic sampling. Each pair of a stratum (scene, subcategory) gets a place from 0 to 1:
+    the pairs in hash order, at even steps, shifted by an offset from the hash of the stratum. The sample
+    holds the pairs with the lowest places. Example: scale 0.1 of 1,932 pairs holds 193 pairs.
+
+    The sample of a smaller scale is a subset of the sample of a larger one. The size is exact: it is rounded,
+    and at least 1. Each stratum has its share to within one pair. New pairs in one stratum do not change the
+    order within the others.
 
     Args:
-        pairs: Rows with `pair_id` and the columns of STRATUM; null is a stratum of its own.
-        data_scale: Above 0, at most 1.
+        pairs: Rows with `pair_id` and the columns of STRATUM. A null counts as a stratum.
+        data_scale: Above 0 and at most 1.
+
+    Raises:
+        ValueError: If `data_scale` is out of range.
     """
     if not 0 < data_scale <= 1:
         raise ValueError(
@@ -33,7 +38,7 @@ def nested_sample(pairs: pl.DataFrame, data_scale: float) -> pl.DataFrame:
 
 
 def _places(pairs: pl.DataFrame) -> list[tuple[float, str]]:
-    """A place from 0 to 1 for each pair, with a hash that breaks ties."""
+    """Return the place of each pair, from 0 to 1, and a hash that breaks ties."""
     hashes = [content_id("data scale", pair_id) for pair_id in pairs["pair_id"]]
     strata: dict[tuple[str, ...], list[int]] = {}
     for index, stratum in enumerate(pairs.select(STRATUM).iter_rows()):

@@ -1,4 +1,4 @@
-"""The stage `dpo_checkpoint`: each trained policy at each data scale, one adapter a seed."""
+"""The stage `dpo_checkpoint`: trains each policy at each data scale, one adapter for each seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +19,41 @@ import polars as pl
 from safevid_core.alignment.card import model_card
 from safevid_core.alignment.data_scale import nested_sample
 from safevid_core.alignment.errors import AlignmentError
-from safevid_core.alignment.job import Job, RunResult
+from safevid_core.alignment.job import Job, RunResult, with_places
 from safevid_core.alignment.perturbations import CLIP_COLUMNS, perturb
 from safevid_core.alignment.training_pairs import TrainingPairs, read_training_pairs
-from safevid_core.corpus.trained import write_training_clips
-from safevid_core.lake import (
-    Lake,
-    StageReport,
-    frame_hash,
-    run_stage,
-    settings_hash,
-    stage_fingerprint,
-)
-from safevid_core.models.video_chat import GENERATION, checkpoint_identity
-from safevid_core.records import (
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import (
+    CORPUS_SPLIT,
     DPO_CHECKPOINT,
-    Outcome,
-    StageRows,
-    content_id,
+    LOSSY_PAIRS,
+    OWN_STYLE_ANSWERS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    RELEASE,
+    SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_CHALLENGE,
+    SCENE_ASSIGNMENTS,
+    VIDEO_CORPUS,
 )
+from safevid_core.corpus.trained import write_training_clips
+from safevid_core.models.video_chat import GENERATION, checkpoint_identity, model_files
 from safevid_core.settings import AlignmentSettings, Policy, Settings, VideoModel
+from safevid_core.stages.partitions import BY_POLICY_AND_SCALE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Makers, Needs, Plan, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash, stage_fingerprint
 from safevid_core.video.decoding import DECODING_REVISION
 
-# What of a pair reaches the training: its path may move, its bytes may not.
 _TRAINED_ON = (
     "pair_id", "release", "clip_id", "twin_group", "scene", "subcategory", "media_sha256", "start_s", "end_s",
     "prompt", "chosen", "rejected",
 )  # fmt: skip
-# Settings that change how fast a run goes or what runs beside it, not what it ends with.
+# Settings that change the speed of a run and not its result.
 _WITHOUT_EFFECT = {
     "policies", "data_scales", "workers", "threads", "save_steps", "save_minutes", "processes",
     "accelerate_config", "gradient_checkpointing", "report_to",
 }  # fmt: skip
-# Settings that a reference log-probability depends on, if only in its last bits.
+# Settings that change a reference log-probability, if only in its last bits.
 _REFERENCE_SETTINGS = {
     "packing", "pass_tokens", "micro_batch_size", "max_length", "max_answer_tokens", "store_features",
     "finetuning", "train_projector",
@@ -63,8 +65,12 @@ _BASE_WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class Program:
-    """What trains: a module that takes the arguments of :mod:`~safevid_core.alignment.train`, and variables
-    that it needs beside this process's own."""
+    """The program that trains.
+
+    Attributes:
+        module: A module with the command line of :mod:`~safevid_core.alignment.train`.
+        environment: Environment variables to add to those of this process.
+    """
 
     module: str = "safevid_core.alignment.train"
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -72,75 +78,134 @@ class Program:
 
 @contextlib.contextmanager
 def plain_program() -> Iterator[Program]:
-    """The core's own."""
+    """Yield the default program, `safevid_core.alignment.train`."""
     yield Program()
 
 
-# Gives the program as long as it runs; not called where nothing is to be trained.
+# Yields the program while it runs. It is not called if there is nothing to train.
 OpenProgram = Callable[[], contextlib.AbstractContextManager[Program]]
 
 
-def make_dpo_checkpoints(
-    settings: Settings,
-    lake: Lake,
-    partitions: Sequence[tuple[str, float]],
-    open_program: OpenProgram = plain_program,
-) -> list[StageReport]:
-    """Align several policies and scales; all their seeds share `alignment.workers` processes.
+def plan_dpo_checkpoint(tools: Tools, partition: str) -> Plan:
+    """Plan to align a policy on its share of the pairs, once for each seed.
 
-    Each partition is committed as soon as its seeds are done. What was trained before a death of this
-    process is found again: a finished seed is not trained twice, an unfinished one goes on from its last
+    A killed run resumes: a finished seed is not trained again, and an unfinished one continues from its last
     checkpoint.
 
     Args:
-        partitions: Names of policies with their data scales, each above 0 and at most 1.
-        open_program: What trains. Defaults to the core's own.
+        tools: Settings and lake.
+        partition: The policy and its data scale, above 0 and at most 1. Example: `pocket@0.1`.
 
     Raises:
-        AlignmentError: If a policy is unknown or not trained, no pair is left to train on, or a run fails.
+        AlignmentError: If the policy is unknown or not trained, or if no pair is left to train on.
     """
+    settings, lake = tools.settings, tools.lake
+    policy, scale = BY_POLICY_AND_SCALE.values(partition).values()
     base = _base_identity(settings.alignment.base)
-    read = cache(partial(read_training_pairs, lake))
-    plans = [_plan(settings, lake, read, base, name, scale) for name, scale in partitions]
-    stale = [plan for plan in plans if not plan.is_current(lake)]
-    for plan in stale:
-        plan.write_jobs()
-    reports, failures = [], []
-    jobs = [job for plan in stale for job in plan.jobs]
-    with _launched(jobs, settings.alignment, open_program) as launch:
-        for plan in plans:
-            compute = partial(_collect, settings, lake, plan, launch)
-            ids = [*plan.source.rows["pair_id"], *plan.source.held_out]
-            try:
-                report = run_stage(lake, DPO_CHECKPOINT, plan.partition, plan.inputs, ids, compute)
-            except AlignmentError as error:
-                failures.append(str(error))  # the other partitions are worth committing
-                continue
-            shutil.rmtree(plan.folder, ignore_errors=True)
-            reports.append(report)
-    if failures:
-        raise AlignmentError("; ".join(failures))
-    return reports
+    training = _plan(settings, lake, partial(read_training_pairs, lake), base, policy, float(scale))
+
+    def make(pair_ids: Sequence[str]) -> StageRows:
+        with trained_together(tools, {partition: plan}) as makers:
+            return makers[partition]()
+
+    def settle() -> None:
+        shutil.rmtree(training.folder, ignore_errors=True)
+
+    ids = [*training.source.rows["pair_id"], *training.source.held_out]
+    plan = Plan(training.inputs, ids, make, settle=settle, detail=training)
+    return plan
+
+
+@contextlib.contextmanager
+def trained_together(tools: Tools, plans: Mapping[str, Plan]) -> Iterator[Makers]:
+    """Train several partitions. All their seeds share `alignment.workers` processes.
+
+    Args:
+        tools: Settings, lake and `training_program`. None there means :func:`plain_program`.
+        plans: Partition -> its plan.
+
+    Yields:
+        Partition -> a function that waits for its seeds and returns its rows.
+
+    Raises:
+        AlignmentError: From such a function, if its training fails.
+    """
+    trainings: dict[str, _Plan] = {partition: plan.detail for partition, plan in plans.items()}
+    for training in trainings.values():
+        training.write_jobs(tools.lake)
+    jobs = [job for training in trainings.values() for job in training.jobs]
+    with _launched(jobs, tools.settings.alignment, tools.training_program or plain_program) as launch:
+        yield {
+            partition: partial(_collect, tools.settings, tools.lake, training, launch)
+            for partition, training in trainings.items()
+        }
+
+
+def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    policy = BY_POLICY_AND_SCALE.values(partition)["policy"]
+    return Forecast(len(tools.settings.alignment.policies[policy].seeds))
+
+
+STAGE = Stage(
+    DPO_CHECKPOINT,
+    "alignment",
+    "LoRA adapters aligned by DPO (beta 0.1, sigmoid, one epoch, vision tower frozen), one for each seed.",
+    plan_dpo_checkpoint,
+    reads=(
+        RELEASE.name,
+        OWN_STYLE_ANSWERS.name,
+        PAIRS_WITHOUT_DESCRIPTIONS.name,
+        LOSSY_PAIRS.name,
+        # Clips of a benchmark are held out of the training.
+        SAFEVIDBENCH_BASE.name,
+        SAFEVIDBENCH_CHALLENGE.name,
+        VIDEO_CORPUS.name,
+        CORPUS_SPLIT.name,
+        SCENE_ASSIGNMENTS.name,
+    ),
+    partitions=BY_POLICY_AND_SCALE,
+    wanted=lambda stage, settings: [partition_name(policy, 1.0) for policy in settings.alignment.trained],
+    forecast=_forecast,
+    optional=frozenset(
+        {SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_CHALLENGE.name, CORPUS_SPLIT.name, SCENE_ASSIGNMENTS.name}
+    ),
+    watches=lambda settings: model_files(settings.alignment.base),
+    needs=Needs(("pytorch",), pool="training"),
+    together=trained_together,
+)
 
 
 def partition_name(policy: str, data_scale: float) -> str:
-    """The partition of a policy at a data scale; also the name of the system that it makes."""
+    """Return the partition of a policy at a data scale, which is also the name of the trained system.
+
+    Example: `pocket@0.1`.
+    """
     return f"{policy}@{data_scale:g}"
 
 
 def read_training_log(lake: Lake, checkpoint: str) -> pl.DataFrame:
-    """Loss, rewards and log-probabilities by step, of the run that made a `checkpoint` of the table."""
-    return pl.read_ndjson(lake.root / checkpoint / "training_log.jsonl")
+    """Return loss, rewards and log-probabilities by step.
+
+    Args:
+        checkpoint: Value of the column `checkpoint` of the stage's table.
+    """
+    return pl.read_ndjson(lake.local_directory(checkpoint) / "training_log.jsonl")
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """One partition: what it depends on, its pairs, and its jobs, one a seed.
+    """The training of one partition.
 
     Attributes:
-        source: All pairs, of which the share `share` is sampled; `pairs` are those with a chosen answer.
-        reference_pairs: Those whose reference is computed in one pass: of an arm that is not spoiled, the
-            pairs of its largest data scale, whichever scale is trained first.
+        share: Share of `source` that is sampled.
+        inputs: The stage's inputs, which enter its fingerprint.
+        folder: Working folder of the runs.
+        source: All pairs before sampling.
+        sampled: Ids of the sampled pairs.
+        pairs: The sampled pairs that have a chosen response, perturbed for a control run.
+        reference_pairs: The pairs whose reference is computed in one pass. Without permuted videos or
+            shuffled labels these are the pairs of the largest data scale, whichever scale is trained first.
+        jobs: One for each seed.
     """
 
     name: str
@@ -157,18 +222,13 @@ class _Plan:
     reference_pairs: pl.DataFrame
     jobs: list[Job] = field(default_factory=list)
 
-    def is_current(self, lake: Lake) -> bool:
-        manifest = lake.manifest(DPO_CHECKPOINT.name, self.partition)
-        return manifest is not None and manifest.fingerprint == stage_fingerprint(
-            lake, DPO_CHECKPOINT, self.inputs
-        )
-
-    def write_jobs(self) -> None:
+    def write_jobs(self, lake: Lake) -> None:
+        """Write what the training process reads; the pairs with the places of their videos as of now."""
         for job in self.jobs:
             job.folder.mkdir(parents=True, exist_ok=True)
             job.write()
-        self.pairs.write_parquet(self.folder / "pairs.parquet")
-        self.reference_pairs.write_parquet(self.folder / "reference_pairs.parquet")
+        with_places(self.pairs, lake.media).write_parquet(self.folder / "pairs.parquet")
+        with_places(self.reference_pairs, lake.media).write_parquet(self.folder / "reference_pairs.parquet")
 
 
 def _plan(
@@ -187,8 +247,8 @@ def _plan(
         raise AlignmentError(f"policy {name} is not trained (objective none); it has no checkpoint to make")
     source = read(policy.trained_on)
     if source.are_empty:
-        kept = f" beside {len(source.held_out)} that a benchmark holds out" if source.held_out else ""
-        raise AlignmentError(f"policy {name}: {source.made_by} holds no pair{kept}; make it first")
+        held_out = f" except {len(source.held_out)} that a benchmark holds out" if source.held_out else ""
+        raise AlignmentError(f"policy {name}: {source.made_by} holds no pair{held_out}; make it first")
     share = data_scale * source.share
     base_settings = settings.alignment.base.model_dump(mode="json", exclude=_BASE_WITHOUT_EFFECT)
     inputs = {
@@ -204,7 +264,7 @@ def _plan(
     }
     partition = partition_name(name, data_scale)
     fingerprint = stage_fingerprint(lake, DPO_CHECKPOINT, inputs)
-    folder = lake.root / "training" / partition / fingerprint
+    folder = lake.local_path("training", partition, fingerprint)
     sampled = nested_sample(source.rows, share)
     pairs = perturb(sampled.drop_nulls("chosen"), policy.perturbation, settings.seed)
     reference_pairs = pairs
@@ -224,9 +284,11 @@ def _plan(
             seed,
             settings.alignment,
             policy,
-            features=lake.root / "features" / features,
-            reference=lake.root / "references" / f"{reference}.parquet",
+            features=lake.local_path("features", features),
+            reference=lake.local_path("references", f"{reference}.parquet"),
             reference_pairs=folder / "reference_pairs.parquet",
+            lake=lake.local_path(),
+            frame_cache_gb=lake.frame_cache_gb,
             name=f"{partition} seed {seed}",
         )
         for seed in policy.seeds
@@ -238,28 +300,28 @@ def _plan(
 
 
 def _base_identity(base: VideoModel) -> tuple[str, str]:
-    """Name and revision of the checkpoint to align; a local folder is known by its content hash."""
+    """Return name and revision of the checkpoint to align. A local folder's revision is its content hash."""
     folder = Path(base.path)
     return (folder.name, checkpoint_identity(base)) if folder.is_dir() else (base.path, base.revision)
 
 
-# glibc hands each large tensor back to the kernel and asks for it again, page by page: measured at 15%
-# of a pocket step. Other C libraries ignore these.
+# Without these glibc returns the memory of each large tensor to the kernel and requests it again, page by
+# page. That took 15% of a step of the pocket profile. Other C libraries ignore the variables.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 class _Launch:
-    """A running `train` process and the exit codes of the jobs that it has finished."""
+    """A running training process and the exit codes of its finished jobs."""
 
     def __init__(self, process: subprocess.Popen[str] | None) -> None:
         self._process = process
         self._codes: dict[str, int] = {}
 
     def wait_for(self, job: Job) -> RunResult:
-        """The job's result, when it is there.
+        """Wait until the job has ended and return its result.
 
         Raises:
-            AlignmentError: If its process failed, with the reason that it left.
+            AlignmentError: If its process failed. The message holds the reason that the process wrote.
         """
         while str(job.file) not in self._codes:
             line = self._process.stdout.readline() if self._process and self._process.stdout else ""
@@ -279,11 +341,11 @@ class _Launch:
 def _reason(job: Job, code: int) -> str:
     with contextlib.suppress(FileNotFoundError, IndexError):
         return (job.folder / "error.txt").read_text().splitlines()[0]
-    return f"its process ended with {code}; see output.txt there, and run again to go on"
+    return f"its process ended with code {code}; see output.txt there, and run again to resume"
 
 
 def _launcher(settings: AlignmentSettings) -> list[str]:
-    """The command that runs a module: Python's own, or `accelerate launch`."""
+    """Return the command that runs a module: `python -m` for one process, else `accelerate launch`."""
     if settings.processes == 1:
         return [sys.executable, "-m"]
     command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -299,7 +361,10 @@ def _launcher(settings: AlignmentSettings) -> list[str]:
 def _launched(
     jobs: Sequence[Job], settings: AlignmentSettings, open_program: OpenProgram
 ) -> Iterator[_Launch]:
-    """A process that trains the jobs in their order, so many at a time; ended with the block."""
+    """Start a process that trains the jobs in their order, `alignment.workers` at a time.
+
+    The process ends with the block.
+    """
     if not jobs:
         yield _Launch(None)
         return
@@ -307,7 +372,7 @@ def _launched(
         command = [*_launcher(settings), program.module]
         command += ["--while-asked", "--workers", str(settings.workers), *(str(job.file) for job in jobs)]
         environment = {**KEEP_MEMORY, **os.environ, **program.environment}
-        pipe = subprocess.PIPE  # standard input closes with this process, and the training ends
+        pipe = subprocess.PIPE  # when this process ends, standard input closes and the training ends too
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
             try:
                 yield _Launch(process)
@@ -318,7 +383,7 @@ def _launched(
 
 
 def _collect(settings: Settings, lake: Lake, plan: _Plan, launch: _Launch) -> StageRows:
-    """Wait for a partition's seeds, keep their adapters, and account for every pair."""
+    """Wait for a partition's seeds, store their adapters, and return rows and an outcome for each pair."""
     results = [launch.wait_for(job) for job in plan.jobs]
     rows = [_keep(settings, lake, plan, job, result) for job, result in zip(plan.jobs, results, strict=True)]
     info = {
@@ -349,7 +414,7 @@ def _warnings(plan: _Plan, results: Sequence[RunResult]) -> list[str]:
 
 
 def _rates(result: RunResult) -> dict[str, float]:
-    """The run's means and peaks."""
+    """Return the mean rate, the mean share of padding and the peak memory of a run."""
     curves = result.curves
     return {
         "tokens_per_s": round(sum(curves["tokens/s"]) / len(curves["tokens/s"]), 1),
@@ -359,7 +424,7 @@ def _rates(result: RunResult) -> dict[str, float]:
 
 
 def _keep(settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResult) -> dict[str, Any]:
-    """The finished adapter with its card into the lake; the row that names it."""
+    """Store the finished adapter and its model card in the lake. Return the row of the checkpoint."""
     card = model_card(
         plan.name, lake.profile, plan.source.release, plan.base, plan.policy, plan.data_scale, job.seed,
         settings.alignment, result,
@@ -392,7 +457,10 @@ def _keep(settings: Settings, lake: Lake, plan: _Plan, job: Job, result: RunResu
 
 
 def _trained_pairs(plan: _Plan, result: RunResult) -> pl.DataFrame:
-    """The pairs that were trained on, under the clips that they are about and those that were shown."""
+    """Return the clips of the pairs that were trained on.
+
+    With permuted videos these are the clips that were shown and the clips that the pairs are about.
+    """
     used = plan.pairs.filter(~pl.col("pair_id").is_in(list(result.refused)))
     own = plan.source.rows.filter(pl.col("pair_id").is_in(used["pair_id"].implode()))
     return pl.concat([frame.select(CLIP_COLUMNS) for frame in (used, own)])

@@ -1,4 +1,4 @@
-"""Preference pairs as token ids, with the clips they need; what cannot be trained on is refused here."""
+"""Tokenisation of preference pairs and their clips. Pairs that cannot be trained on are refused here."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from safevid_core.alignment.errors import AlignmentError
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome
 from safevid_core.models.families import build_inputs, conversation, prompt_text
-from safevid_core.records import Outcome, content_id
 from safevid_core.settings import AlignmentSettings, VideoModel
-from safevid_core.video.decoding import Frames, VideoError, decode_uniform
+from safevid_core.storage.frames import FrameCache
+from safevid_core.video.decoding import Frames, VideoError
+from safevid_core.video.uniform_frames import uniform_frames
 
 if TYPE_CHECKING:
     import torch
 
     from safevid_core.alignment.clips import ClipStore
 
-# What a processor gives one row a prompt; everything else it gives belongs to the videos.
+# Processor outputs with one row for each prompt. All other outputs belong to the videos.
 _TOKEN_COLUMNS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 
 
@@ -29,12 +32,16 @@ class EncodedPair:
     """One pair as token ids.
 
     Attributes:
-        clip: Key of its video in the clip store.
-        prompt_ids: What generation sees, placeholders of the video included.
-        prompt_modalities: Which prompt tokens are video; None where the family needs no such column.
-        chosen_ids: The chosen answer, closed by the end-of-turn token; `rejected_ids` likewise.
-        video_end: The prompt token after the last of the video; 0 without a video.
-        reference: Log-probabilities of chosen and rejected under the reference, once they are known.
+        pair_id: Id of the pair.
+        clip: Key of the video in the clip store.
+        prompt_ids: The prompt as generation sees it, with the placeholder tokens of the video.
+        prompt_modalities: For each prompt token 1 if it is video, else 0. None if the family has no such
+            column.
+        chosen_ids: The chosen response with its end-of-turn token.
+        rejected_ids: The rejected response with its end-of-turn token.
+        video_end: Index of the first prompt token after the video. 0 without a video.
+        reference: Log-probabilities of the chosen and the rejected response under the reference model. None
+            until they are computed.
     """
 
     pair_id: str
@@ -47,16 +54,18 @@ class EncodedPair:
     reference: tuple[float, float] | None = None
 
     def __len__(self) -> int:
-        """Tokens of the longer of its two rows."""
+        """Number of tokens of the prompt with the longer response."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
 @dataclass
 class EncodedPairs:
-    """Pairs ready for the collator, and why the others are not: pair id -> outcome and reason.
+    """Encoded pairs, and the reasons why the others were refused.
 
     Attributes:
-        cut: How many answers of the pairs were cut.
+        pairs: The pairs for the collator.
+        refused: Pair id -> outcome and reason.
+        cut: Number of responses that were cut to `max_answer_tokens`.
     """
 
     pairs: list[EncodedPair] = field(default_factory=list)
@@ -71,18 +80,26 @@ def encode_pairs(
     store: ClipStore,
     *,
     show_video: bool = True,
+    stored: FrameCache | None = None,
 ) -> EncodedPairs:
-    """Token ids of every pair that can be trained on, in the rows' order; their clips go into `store`.
+    """Return the encoded pairs in the order of the rows, and add their clips to `store`.
 
-    A video that cannot be read for a reason of the moment raises its `VideoError`.
-
-    A prompt's ids are those that generation sees, for both go through
-    :func:`~safevid_core.models.families.build_inputs`. Refused are pairs without a decodable video, and
-    pairs with more than `max_length` tokens once their answers were cut to `max_answer_tokens`.
+    Training and generation have the same prompt ids, because both use
+    :func:`~safevid_core.models.families.build_inputs`. A pair is refused if its video cannot be decoded, or
+    if it has more than `max_length` tokens after its responses were cut to `max_answer_tokens`.
 
     Args:
-        rows: Pairs with `pair_id, path, media_sha256, start_s, end_s, prompt, chosen, rejected`.
-        show_video: Whether the prompts show the video; without it none is needed. Defaults to true.
+        rows: Pairs with `pair_id, path, media_sha256, start_s, end_s, prompt, chosen, rejected`,
+            and `missing` if it is known why `path` is null.
+        settings: The alignment settings.
+        processor: The processor of the base model.
+        store: Receives the clips.
+        show_video: Whether the prompts contain the video. Defaults to true. False needs no video file.
+        stored: Cache of decoded frames. None decodes each clip.
+
+    Raises:
+        VideoError: If a video cannot be read for a passing reason, such as a network share that is away.
+        AlignmentError: If the chat template does not fit generation.
     """
     answers = _AnswerEncoder(processor, settings.max_answer_tokens)
     visual_ids = {getattr(processor, name, None) for name in ("video_token_id", "image_token_id")}
@@ -90,19 +107,18 @@ def encode_pairs(
     kept: dict[str, EncodedPair] = {}
     for clip, group in _by_clip(rows):
         try:
-            frames = _decode(group.row(0, named=True), settings.base) if show_video else None
+            frames = _decode(group.row(0, named=True), settings.base, stored) if show_video else None
         except VideoError as error:
-            if error.of_the_moment:  # training without the pair would keep the moment as a fact
+            if error.of_the_moment:  # a retry may succeed, so the pair must not be refused for good
                 raise
             for pair_id in group["pair_id"]:
                 refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")
             continue
         prompts, clip_inputs = _encode_prompts(group["prompt"].to_list(), frames, settings.base, processor)
+        texts = group.select("pair_id", "chosen", "rejected").iter_rows()
         encoded = [
-            EncodedPair(
-                row["pair_id"], clip, *prompt, answers.encode(row["chosen"]), answers.encode(row["rejected"])
-            )
-            for row, prompt in zip(group.iter_rows(named=True), prompts, strict=True)
+            EncodedPair(pair_id, clip, *prompt, answers.encode(chosen), answers.encode(rejected))
+            for (pair_id, chosen, rejected), prompt in zip(texts, prompts, strict=True)
         ]
         for pair in encoded:
             pair.video_end = _video_end(pair.prompt_ids, visual_ids)
@@ -117,16 +133,23 @@ def encode_pairs(
 
 
 def _by_clip(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Pairs of one clip, under an id of its content: where the file lies is none of it."""
+    """Yield the pairs of each clip with a content id of the clip. The id does not contain the path."""
     columns = ["media_sha256", "start_s", "end_s", "path"]
     for (*content, _), group in rows.group_by(columns, maintain_order=True):
         yield content_id(*content), group
 
 
-def _decode(row: dict[str, Any], base: VideoModel) -> Frames:
+def _decode(row: dict[str, Any], base: VideoModel, stored: FrameCache | None) -> Frames:
     if row["path"] is None:
-        raise VideoError("its path is null; give the pair a video or leave it out")
-    return decode_uniform(row["path"], base.frames, row["start_s"] or 0.0, row["end_s"])
+        raise VideoError(row.get("missing") or "its path is null; give the pair a video or leave it out")
+    return uniform_frames(
+        row["path"],
+        base.frames,
+        row["start_s"],
+        row["end_s"],
+        media_sha256=row["media_sha256"],
+        stored=stored,
+    )
 
 
 def _video_end(prompt_ids: list[int], visual_ids: set[int | None]) -> int:
@@ -140,18 +163,18 @@ def _over_long(pair: EncodedPair, limit: int) -> str:
     )
 
 
-# Token ids of a prompt, and which of them are video.
+# Token ids of a prompt, and for each token 1 if it is video.
 _Prompt = tuple[list[int], list[int] | None]
 
 
 def _encode_prompts(
     prompts: list[str], frames: Frames | None, base: VideoModel, processor: Any
 ) -> tuple[list[_Prompt], dict[str, torch.Tensor]]:
-    """Ids and modalities of prompts about one clip, and the clip's own inputs; none without frames.
+    """Return the ids and modalities of all prompts about one clip, and the model inputs of the clip.
 
-    The processor takes the clip again for each prompt. So it takes the first two alone, and the others get
-    the first one's beginning, video included, before their own text, provided that this is how the second
-    came out as well.
+    The processor would process the clip once for each prompt. To save time it processes the first two prompts
+    only. The other prompts are the beginning of the first, with the video, and their own text. The second
+    prompt checks this: if the shortcut does not give its ids, the processor processes all prompts.
     """
     conversations = [conversation(prompt, video=frames is not None) for prompt in prompts]
     if frames is None or len(prompts) < 3:
@@ -166,7 +189,16 @@ def _encode_prompts(
 
 
 def _with_beginning_of(first: _Prompt, first_plain: list[int], plain: list[int]) -> _Prompt | None:
-    """A prompt from the ids of its text, where the video is not spread out yet, by the example of another."""
+    """Return a prompt that starts like `first`, with its video tokens, and ends like `plain`.
+
+    Args:
+        first: A processed prompt about the same clip.
+        first_plain: Ids of its text, in which one placeholder stands for the video.
+        plain: Ids of the text of the wanted prompt.
+
+    Returns:
+        None if the two texts do not begin alike.
+    """
     ids, modalities = first
     pairs = zip(reversed(ids), reversed(first_plain), strict=False)
     alike = len(list(itertools.takewhile(lambda two: two[0] == two[1], pairs)))
@@ -176,7 +208,7 @@ def _with_beginning_of(first: _Prompt, first_plain: list[int], plain: list[int])
     rest = plain[begins:]
     if modalities is None:
         return [*ids[:beginning], *rest], None
-    # What is alike may begin within the video, whose tokens are all the same.
+    # The common ending may begin within the video, because all video tokens are the same.
     video = sum(1 for each in modalities[beginning:] if each)
     return [*ids[:beginning], *rest], [*modalities[: beginning + video], *(0 for _ in rest[video:])]
 
@@ -184,7 +216,7 @@ def _with_beginning_of(first: _Prompt, first_plain: list[int], plain: list[int])
 def _processed(
     conversations: list[list[dict[str, Any]]], frames: Frames | None, base: VideoModel, processor: Any
 ) -> tuple[list[_Prompt], dict[str, torch.Tensor]]:
-    """What the family's processor makes of the conversations; of the clip's equal copies the first."""
+    """Return the processor's ids and modalities of the conversations, and one copy of the clip's inputs."""
     import torch
 
     count = len(conversations)
@@ -200,7 +232,14 @@ def _processed(
 
 
 class _AnswerEncoder:
-    """Turns answers into the ids that the model would have to generate after the prompt."""
+    """Tokenises responses into the ids that the model would generate after the prompt.
+
+    Args:
+        limit: Maximum number of tokens. None means no limit.
+
+    Attributes:
+        cut: Number of responses that were longer than the limit.
+    """
 
     def __init__(self, processor: Any, limit: int | None = None) -> None:
         self._processor = processor
@@ -212,16 +251,19 @@ class _AnswerEncoder:
         self._generation_prompt = self._before.removeprefix(turn)
 
     def encode(self, answer: str) -> list[int]:
-        """Ids of the answer as the chat template writes it, up to and including one end-of-turn token.
+        """Return the ids of a response in the chat template, up to and including one end-of-turn token.
 
-        An answer that is cut has no end: it does not stop there.
+        A response that is cut has no end-of-turn token.
+
+        Raises:
+            AlignmentError: If the template does not begin a response where its generation prompt ends.
         """
         answered = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
         whole = prompt_text(self._processor, [*self._question, answered])
         if not whole.startswith(self._before):
             raise AlignmentError(
-                "the checkpoint's chat template does not begin an answer where its generation prompt ends; "
-                "mend chat_template.jinja"
+                "the checkpoint's chat template does not begin a response where its generation prompt ends; "
+                "correct chat_template.jinja"
             )
         text = whole.removeprefix(self._before).removesuffix(self._generation_prompt).rstrip()
         tokenizer = self._processor.tokenizer

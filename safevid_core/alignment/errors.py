@@ -1,5 +1,7 @@
-"""What a user can do wrong in training."""
+"""The error of training."""
+
+from safevid_core.contracts.errors import SafeVidError
 
 
-class AlignmentError(RuntimeError):
-    """A training run that cannot start or go on; the message names the thing and the mend."""
+class AlignmentError(SafeVidError, RuntimeError):
+    """A training run cannot start or continue. The message names the cause and what to do."""

@@ -1,14 +1,21 @@
-"""The language model's layers in fewer passes over memory, beside an adapter.
+"""Faster layers for a language model with a LoRA adapter: fewer passes over memory, the same results.
 
-A step's time beyond its matrix products goes to small operations, each of which reads and writes a whole
-activation; on a GPU what they keep for the backward pass also fills the memory. The figures here are those
-of the layers as transformers and peft write them, up to rounding.
+Apart from matrix products, a step spends its time in small operations. Each of them reads and writes a whole
+activation, and on a GPU each stores activations for the backward pass. The layers here give the results of
+transformers and peft up to rounding.
 
-On a CPU, in float32, a projection multiplies by the sum of its weight and its adapter; a norm and a gated
-unit are computed, forward and backward, by runs of rows that stay in the cache; and weights are packed in
-the order in which oneDNN's product reads them, anew when the adapter has moved. On a GPU a projection adds
-its adapter in place, in the weight's type, whose 16 bits could not hold the sum of both; and layers that
-take the same activation keep one copy of it.
+On a CPU in float32:
+
+- A projection multiplies by the sum of its weight and its adapter. The sum is packed in the order in which
+  oneDNN reads it, again after each change of the adapter.
+- A norm and a gated unit are computed, forward and backward, for as many rows at a time as fit into the
+  processor's cache.
+
+On a GPU:
+
+- A projection adds its adapter in place, in the type of the weight. 16 bits could not hold the sum of weight
+  and adapter.
+- Layers with the same input store one copy of it.
 
 Imports torch and peft: import it inside functions.
 """
@@ -24,17 +31,17 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch.nn.functional import linear, rms_norm, silu
 
-_NUMBERS_AT_ONCE = 2**17  # of an activation: 512 KB
-_USUAL_ROWS = 2048  # of a product; the packed weights serve any number
+_NUMBERS_AT_ONCE = 2**17  # numbers of an activation that are processed at a time: 512 KB
+_USUAL_ROWS = 2048  # rows of a product that the packing is tuned for; it serves any number
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def use_fused_layers(language_model: torch.nn.Module) -> None:
-    """Replace the forward functions of what is known here; anything else stays as it is.
+    """Replace the forward functions of known layers. Other layers are not changed.
 
-    Known are adapted projections whose weights are frozen, RMSNorm, and gated units with SiLU, on a GPU or in
-    float32 on a CPU. There the packed weights take the projections' memory up to three times more.
+    Known layers are LoRA projections with frozen weights, RMSNorm, and gated units with SiLU, on a GPU or in
+    float32 on a CPU. On a CPU the packed weights add up to three times the memory of the projections.
     """
     if next(language_model.parameters()).device.type not in ("cpu", "cuda"):
         return
@@ -63,7 +70,7 @@ def _is_frozen(weight: torch.Tensor) -> bool:
 
 
 def _is_plain(module: LoraLinear) -> bool:
-    """Whether it is one adapter, as its paper has it, beside frozen weights."""
+    """Return whether the layer is a frozen linear layer with one plain LoRA adapter without dropout."""
     weight = module.base_layer.weight
     return (
         type(module.base_layer) is torch.nn.Linear
@@ -93,20 +100,20 @@ def _projection(module: LoraLinear) -> Callable[..., torch.Tensor]:
 
 
 class _Products:
-    """Products of rows with a frozen weight `W` `[out, in]`, and with its sum with an adapter."""
+    """Products of rows with a frozen weight `W` `[out, in]`, and with the sum of `W` and an adapter."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = weight, bias
         self._packed: tuple[Product, Product] | None = None
-        self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None  # that is packed
+        self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None  # the adapter in `_packed`
 
     @functools.cached_property
     def frozen(self) -> Product:
-        """Without an adapter; a run whose reference is stored never needs it."""
+        """The product without the adapter. A run with a stored reference does not use it."""
         return packed_product(self._weight, self._bias)
 
     def adapted(self, down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[Product, Product]:
-        """Forward and backward, packed again when the adapter has moved."""
+        """Return the forward and the backward product. The weight is packed again if the adapter changed."""
         adapter = (down.detach(), up.detach())
         if self._packed is None or self._adapter is None or not all(map(torch.equal, adapter, self._adapter)):
             whole = torch.addmm(self._weight, adapter[1], adapter[0], alpha=scale)
@@ -116,7 +123,7 @@ class _Products:
 
 
 def packed_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
-    """Of rows `[..., in]` with a weight `[out, in]`; no gradient passes through it."""
+    """Return a function that multiplies rows `[..., in]` by a weight `[out, in]`. It has no gradient."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
 
     def product(rows: torch.Tensor) -> torch.Tensor:
@@ -203,7 +210,18 @@ class _AddedAdapter(torch.autograd.Function):
 def _of_adapter(
     gradient: torch.Tensor, rows: torch.Tensor, inner: torch.Tensor, up: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of `inner`, which is `x A'` and still lacks the scale, and in 32 bits of A and of B."""
+    """Return the gradients of an adapter.
+
+    Args:
+        gradient: Gradient of the output.
+        rows: The inputs x.
+        inner: `x A'`.
+        up: B.
+        scale: Scale of the adapter.
+
+    Returns:
+        The gradient of `inner` without the scale, and the gradients of A and B in float32.
+    """
     of_inner = gradient @ up
     of_down = (of_inner.T @ rows).float().mul_(scale)
     of_up = (gradient.T @ inner).float().mul_(scale)
@@ -211,7 +229,7 @@ def _of_adapter(
 
 
 def _normalise_at_once(self: Any, inputs: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(inputs.device.type, enabled=False):  # it would make this float32
+    with torch.autocast(inputs.device.type, enabled=False):  # autocast would compute in float32
         return rms_norm(inputs, (inputs.shape[-1],), self.weight, self.variance_epsilon)
 
 
@@ -273,7 +291,7 @@ class _Gate(torch.autograd.Function):
 
 
 def _in_runs(*activations: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The same rows of each `[..., width]`, a run at a time; on a GPU, whose cache is of no use here, all."""
+    """Yield the same run of rows of each activation `[..., width]`. On a GPU the only run holds all rows."""
     first = activations[0]
     numbers = first.numel() if first.is_cuda else _NUMBERS_AT_ONCE
     rows = max(1, numbers // first.shape[-1])

@@ -1,4 +1,4 @@
-"""Which pairs share a tree, which trees a forward pass, and in which order pairs are trained on."""
+"""Packing: splits pairs into trees, trees into forward passes, and orders the pairs for training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ _NO_LIMIT = 2**62
 
 
 def cut_into_trees(pairs: Sequence[AnyPair], packing: Packing, max_tokens: int) -> list[list[AnyPair]]:
-    """The pairs as trees of at most `max_tokens` tokens, where a single pair does not have more.
+    """Return the pairs as trees, in the order of the first pair of each tree.
 
-    Packing `video` puts pairs of one video together, `pair` none; trees stand in the order of their first
-    pairs.
+    Args:
+        pairs: Encoded pairs.
+        packing: `video` joins pairs of one video. Any other packing makes one tree for each pair.
+        max_tokens: Maximum number of tokens in a tree. A single pair may have more.
     """
     trees: list[list[AnyPair]] = []
     open_trees: dict[str, list[AnyPair]] = {}
@@ -31,18 +33,21 @@ def cut_into_trees(pairs: Sequence[AnyPair], packing: Packing, max_tokens: int) 
     return trees
 
 
-# Passes over parts of one tree, which share its trunk; or one pass, over as many trees as fit.
+# Either several passes over parts of one tree, which share its trunk, or one pass over one or more trees.
 Turns = list[list[AnyPair]]
 
 
 def cut_into_turns(
     pairs: Sequence[AnyPair], packing: Packing, max_tokens: int, *, share_trunks: bool
 ) -> list[Turns[AnyPair]]:
-    """The passes over these pairs, of at most `max_tokens` tokens where a single pair does not have more.
+    """Return the passes over these pairs.
 
     Args:
-        share_trunks: Whether a tree that is too large for a pass is computed in turns that share its trunk;
-            otherwise it is cut, and each part has the trunk again.
+        pairs: Encoded pairs.
+        packing: `pair` or `video`.
+        max_tokens: Maximum number of tokens in a pass. A single pair may have more.
+        share_trunks: Whether a tree with more tokens is computed in turns that share its trunk. If false, the
+            tree is cut into parts, and each part computes the trunk again.
     """
     turns: list[Turns[AnyPair]] = []
     small: list[list[AnyPair]] = []
@@ -57,7 +62,7 @@ def cut_into_turns(
 
 
 def fill_passes(trees: Sequence[Sequence[AnyPair]], max_tokens: int) -> list[list[Sequence[AnyPair]]]:
-    """Trees in their order, joined while they have at most `max_tokens` tokens together."""
+    """Return the trees in their order, grouped so that each group has at most `max_tokens` tokens."""
     passes: list[list[Sequence[AnyPair]]] = []
     room = 0
     for tree in trees:
@@ -73,10 +78,15 @@ def fill_passes(trees: Sequence[Sequence[AnyPair]], max_tokens: int) -> list[lis
 def training_order(
     clips: Sequence[str], packing: Packing, pairs_a_tree: int, rng: random.Random
 ) -> list[int]:
-    """A permutation of the pairs, whose clips these are.
+    """Return a random permutation of the pairs' indices.
 
-    Packing `video` keeps runs of up to `pairs_a_tree` pairs of one video together, each run drawn at
-    random from the video's pairs, and the runs in random order; the other packings keep none.
+    Args:
+        clips: The clip of each pair.
+        packing: With `video`, up to `pairs_a_tree` pairs of one video follow each other. These runs are drawn
+            at random from the pairs of the video, and their order is random. Any other packing gives a plain
+            random permutation.
+        pairs_a_tree: Maximum length of such a run.
+        rng: Source of the random numbers.
     """
     shuffled = rng.sample(range(len(clips)), len(clips))
     if packing != "video":

@@ -1,4 +1,4 @@
-"""What spoiled arms train on: pairs whose videos or labels were exchanged."""
+"""The training pairs of control runs: videos permuted between pairs, or labels shuffled."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import polars as pl
 
 from safevid_core.alignment.errors import AlignmentError
 
-CLIP_COLUMNS = ("clip_id", "twin_group", "path", "media_sha256", "start_s", "end_s")
+CLIP_COLUMNS = ("clip_id", "twin_group", "media_sha256", "start_s", "end_s")
 
 
 def perturb(pairs: pl.DataFrame, perturbation: str, seed: int) -> pl.DataFrame:
-    """The pairs as one arm sees them; the same seed gives the same pairs.
+    """Return the pairs of one control run. The same seed gives the same pairs.
 
-    An arm of text alone (`text_only`) has the pairs as they are: the training shows no video.
+    Args:
+        pairs: Rows of a release.
+        perturbation: `permuted_videos` or `shuffled_labels`. Any other value returns the pairs unchanged.
+            Example: `text_only` changes no pair, because the training leaves the video out.
+        seed: Seed of the random numbers.
     """
     rng = random.Random(f"{perturbation}:{seed}")
     if perturbation == "permuted_videos":
@@ -26,12 +30,12 @@ def perturb(pairs: pl.DataFrame, perturbation: str, seed: int) -> pl.DataFrame:
 
 
 def permute_videos(pairs: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
-    """Every pair with another pair's clip: never its own clip, nor its twin's.
+    """Return the pairs with their clips permuted at random.
 
-    The clips keep their numbers of pairs; only who meets whom is drawn anew.
+    No pair gets its own clip or the twin of its own clip. Each clip keeps its number of pairs.
 
     Raises:
-        AlignmentError: If one clip with its twin holds more than half of the pairs.
+        AlignmentError: If one clip and its twin have more than half of the pairs.
     """
     owners = [twin or clip for clip, twin in pairs.select("clip_id", "twin_group").iter_rows()]
     donors = _derangement(owners, rng)
@@ -40,7 +44,7 @@ def permute_videos(pairs: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
 
 
 def shuffle_labels(pairs: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
-    """Half of the pairs, drawn at random, with chosen and rejected exchanged."""
+    """Return the pairs with chosen and rejected exchanged in a random half of them."""
     swapped = set(rng.sample(range(pairs.height), pairs.height // 2))
     flag = pl.Series("swapped", [index in swapped for index in range(pairs.height)])
     return pairs.with_columns(
@@ -50,10 +54,10 @@ def shuffle_labels(pairs: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
 
 
 def _derangement(owners: list[str], rng: random.Random) -> list[int]:
-    """A random permutation of the indices in which no index meets one of its own owner.
+    """Return a random permutation of the indices that maps no index to one with the same owner.
 
-    Each conflict of a random permutation is mended by exchange with an index that makes no new one; at
-    most 2 * largest - 1 indices would make one, so there always is such an index.
+    The function starts from a random permutation and resolves each conflict by a swap with an index that
+    creates no new conflict. At most 2 * largest - 1 indices would create one, so such an index exists.
     """
     count = len(owners)
     largest = max(Counter(owners).values(), default=0)

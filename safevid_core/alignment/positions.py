@@ -1,4 +1,4 @@
-"""Positions in a forest: a branch goes on where its parent ends, as if it were the only one."""
+"""Position ids of a forest. Each branch continues from the last position of its parent."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 def trunk_positions(
     backbone: Any, token_ids: Sequence[int], modalities: Sequence[int] | None, grids: Mapping[str, Any]
 ) -> torch.Tensor:
-    """Positions of a trunk's tokens and of the text token that would follow.
+    """Return the positions of the T tokens of a trunk and of the text token that would follow.
 
     Args:
-        backbone: The model under the language head; one with `get_rope_index` has three axes.
-        modalities: Which of the `T` tokens are video; None where the family does not say.
-        grids: How the trunk's video lies in time and space, as the processor has it.
+        backbone: The model without its language head. A model with `get_rope_index` has three axes.
+        token_ids: The T tokens.
+        modalities: For each token 1 if it is video. None if the family has no such column.
+        grids: The time and space grid of the video, as the processor returns it.
 
     Returns:
         int64 `[axes, T + 1]`.
@@ -28,7 +29,7 @@ def trunk_positions(
 
     if modalities is None or not hasattr(backbone, "get_rope_index"):
         return torch.arange(len(token_ids) + 1)[None]
-    # The text after a video goes on at a place that depends on the video's grid: let the model say where.
+    # The position of the text after a video depends on the video's grid, so the model computes it.
     positions, _ = backbone.get_rope_index(
         torch.tensor([[*token_ids, token_ids[-1]]]),
         mm_token_type_ids=torch.tensor([[*modalities, 0]]),
@@ -38,10 +39,14 @@ def trunk_positions(
 
 
 def forest_positions(forest: Forest, trunks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Positions of all tokens, from those of each tree's trunk (:func:`trunk_positions`).
+    """Return the positions of all tokens of a forest.
+
+    Args:
+        forest: A forest of N tokens.
+        trunks: For each tree the positions of its trunk (:func:`trunk_positions`).
 
     Returns:
-        int64 `[1, N]`, with three axes `[3, 1, N]`: as the model's `position_ids`.
+        The model's `position_ids`: int64 `[1, N]`, or `[3, 1, N]` with three axes.
     """
     import torch
 
@@ -51,7 +56,7 @@ def forest_positions(forest: Forest, trunks: Sequence[torch.Tensor]) -> torch.Te
         if segment.depth == 0:
             parts.append(trunk[:, :-1])
             continue
-        # Beyond the trunk all is text, whose positions are the same on every axis.
+        # All tokens after the trunk are text. A text token has the same position on each axis.
         start = int(trunk[0, -1]) + segment.depth - (trunk.shape[1] - 1)
         parts.append(torch.arange(start, start + segment.end - segment.start).expand(len(trunk), -1))
     positions = torch.cat(parts, dim=1)

@@ -1,4 +1,4 @@
-"""The processes of one training: how many there are, and which one this is. `accelerate launch` says it."""
+"""Number and rank of the processes of one training, from the environment of `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ Thing = TypeVar("Thing")
 
 
 def process_count() -> int:
+    """Return the number of processes. 1 without `accelerate launch`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Whether this process writes what the training leaves behind."""
+    """Return whether this process has rank 0. Only that process writes files."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def on_first_process(thing: Thing) -> Thing:
-    """The first process's value, in all of them."""
+    """Return the value of the first process in all processes."""
     if process_count() == 1:
         return thing
     from accelerate.utils import broadcast_object_list
@@ -29,7 +30,7 @@ def on_first_process(thing: Thing) -> Thing:
 
 
 def wait_for_all() -> None:
-    """Return when every process is here."""
+    """Block until all processes have called this function."""
     if process_count() > 1:
         from accelerate.utils import wait_for_everyone
 

@@ -1,4 +1,4 @@
-"""What a training tells while it runs, and when it saves.
+"""The callback of a training: it writes the figures of each step and triggers checkpoints.
 
 Imports transformers: import it inside functions.
 """
@@ -16,22 +16,23 @@ from transformers import TrainerCallback
 
 from safevid_core.alignment.processes import is_first_process, on_first_process, wait_for_all
 
-WHOLE_MARK = "whole"  # a checkpoint folder without this file was cut off while it was written
+WHOLE_MARK = "whole"  # a checkpoint folder without this file is incomplete
 PROGRESS_NAME = "progress.jsonl"
-# The chosen answers' log-probability is judged over so many steps: a single step's is noise.
+# Steps over which the reward of the chosen responses is averaged: the reward of one step is noise.
 _WINDOW = 20
 
 
-class Progress(TrainerCallback):
-    """Appends each step's figures to `progress.jsonl`, marks whole checkpoints, and has one written in time.
+class ProgressCallback(TrainerCallback):
+    """Appends the figures of each step to `progress.jsonl`, marks complete checkpoints and triggers new ones.
 
     Args:
-        folder: The run's.
-        save_minutes: Most minutes between two checkpoints; None leaves them to the trainer's arguments.
+        folder: Folder of the run.
+        save_minutes: Maximum number of minutes between two checkpoints. None means that only the trainer's
+            arguments decide.
 
     Attributes:
-        listener: Called with each step's figures.
-        warnings: What a person should look at.
+        listener: Called with the figures of each step. None calls nothing.
+        warnings: Messages for the user, at most one.
     """
 
     def __init__(self, folder: Path, save_minutes: float | None = None) -> None:
@@ -71,7 +72,7 @@ class Progress(TrainerCallback):
             self._rewards.append(figures["rewards/chosen"])
             if not self.warnings and chosen_falls(self._rewards):
                 self.warnings.append(
-                    f"the chosen answers have grown less likely than before training (by step "
+                    f"the chosen responses have become less likely than before training (at step "
                     f"{state.global_step}); lower alignment.learning_rate or raise alignment.beta"
                 )
                 figures["warning"] = self.warnings[-1]
@@ -82,12 +83,16 @@ class Progress(TrainerCallback):
 
 
 def chosen_falls(rewards: Sequence[float]) -> bool:
-    """Whether the chosen answers' reward, their gain in log-probability, has been negative for a while."""
+    """Return whether the mean reward of the chosen responses was negative over the last 20 steps.
+
+    Args:
+        rewards: Reward of the chosen responses by step. Fewer than 20 steps return false.
+    """
     return len(rewards) >= _WINDOW and sum(rewards[-_WINDOW:]) < 0
 
 
 def _drop_cut_off_line(file: Path) -> None:
-    """A process killed while it wrote leaves part of a line, onto which the next would be joined."""
+    """Remove the incomplete last line that a killed process may leave."""
     content = file.read_bytes() if file.exists() else b""
     end = content.rfind(b"\n") + 1
     if end < len(content):

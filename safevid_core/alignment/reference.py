@@ -1,4 +1,4 @@
-"""The reference's log-probabilities of all pairs, on disk: computed once for all seeds, scales and epochs."""
+"""File cache of the reference model's log-probabilities, shared by all seeds, data scales and epochs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 import polars as pl
 
 from safevid_core.alignment.encoding import EncodedPair
-from safevid_core.lake import write_atomically
-from safevid_core.records import content_id
+from safevid_core.contracts.ids import content_id
+from safevid_core.storage.lake import write_atomically
 
 
 def read_reference(file: Path, pairs: Sequence[EncodedPair]) -> bool:
-    """Give the pairs their stored reference, if the file has it for all of them; whether it had."""
+    """Set `reference` of the pairs from the file.
+
+    Returns:
+        Whether the file holds the reference of all pairs. If not, no pair is changed.
+    """
     if not file.exists():
         return False
     rows = pl.read_parquet(file)
@@ -28,7 +32,7 @@ def read_reference(file: Path, pairs: Sequence[EncodedPair]) -> bool:
 
 
 def write_reference(file: Path, pairs: Sequence[EncodedPair]) -> None:
-    """Store the reference of these pairs."""
+    """Write the reference of these pairs to the file."""
     rows = [(_key(pair), *pair.reference) for pair in pairs if pair.reference is not None]
     schema = {"pair": pl.String, "chosen": pl.Float64, "rejected": pl.Float64}
     buffer = io.BytesIO()
@@ -37,5 +41,5 @@ def write_reference(file: Path, pairs: Sequence[EncodedPair]) -> None:
 
 
 def _key(pair: EncodedPair) -> str:
-    """The pair's own content: an arm may give the same id another video or other answers."""
+    """Return a content id. The pair id is not enough: a control run may give it other videos or responses."""
     return content_id(pair.clip, *(str(ids) for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids)))

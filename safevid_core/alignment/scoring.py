@@ -1,6 +1,6 @@
-"""Log-probabilities of answer tokens alone, from padded rows or from a forest.
+"""Log-probabilities of response tokens, from padded rows or from a forest.
 
-Imports of torch stay inside the functions.
+Only the response tokens are projected onto the vocabulary. Functions import torch themselves.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 def score_answers_only(model: PreTrainedModel) -> None:
     """Make trl's fused scoring (`model(..., labels=..., fused_lm_head=True)`) skip unlabelled positions.
 
-    Where Triton runs, trl 1.16 does so itself; on a CPU it projects every position, prompt and video
-    included, onto the vocabulary: 40% of a step of the pocket model. The figures are the same.
+    With Triton trl 1.16 skips them itself. On a CPU it projects every position onto the vocabulary, also
+    those of the prompt and the video. That takes 40% of a step of the pocket model. The results are the same.
 
-    With the further keyword `forest` the model reads the forest in place of `input_ids`, and scores the
-    answers in `labels` where the forest's tokens predict them. To trl such a batch has one row an answer,
-    so that its own loss, figures and log hold for packed pairs.
+    The function also adds the keyword `forest`. With it the model reads the forest instead of `input_ids`,
+    and scores the responses in `labels` at the forest's predicting tokens. For trl such a batch has one row
+    for each response, so trl's loss, figures and log need no change.
+
+    Args:
+        model: The model without an adapter. Its `forward` is replaced.
     """
     from trl.trainer.utils import FusedCausalLMOutput
 
@@ -61,14 +64,19 @@ def score_answers_only(model: PreTrainedModel) -> None:
 
 
 def score(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Log-probability, and aside entropy, mean logit and whether it is the likeliest, of each label.
+    """Return figures of M labels, given the hidden states that predict them.
 
-    Under a frozen head without a bias the logits of few positions at a time are in memory: the gradient of
-    a log-probability is found beside it, and its logits are dropped.
+    If the head is frozen and has no bias, only the logits of a few positions are in memory at a time: the
+    forward pass computes each gradient and drops the logits.
 
     Args:
+        head: The language head.
         hidden: `[M, H]`.
         labels: int64 `[M]`.
+
+    Returns:
+        `log_probs`, `entropy`, `mean_logits` and `is_top1` (whether the label has the largest logit), `[M]`
+        each. Only `log_probs` has a gradient.
     """
     import torch
 
@@ -79,8 +87,8 @@ def score(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> 
     log_probs = logits.log_softmax(-1)
     with torch.no_grad():
         entropy = -(log_probs.exp() * log_probs).sum(-1)
-        aside = (entropy, logits.mean(-1), logits.argmax(-1) == labels)
-    return dict(zip(_FIGURES, (log_probs.gather(-1, labels[:, None])[:, 0], *aside), strict=True))
+        others = (entropy, logits.mean(-1), logits.argmax(-1) == labels)
+    return dict(zip(_FIGURES, (log_probs.gather(-1, labels[:, None])[:, 0], *others), strict=True))
 
 
 _FIGURES = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -103,7 +111,7 @@ def _frozen_head_scores() -> Any:
                 logits = (some @ weight.T).float()
                 top, place = logits.max(-1)
                 weights = logits.softmax(-1)
-                # The greatest weight is one over the sum of the exponentials, relative to the greatest logit.
+                # The largest weight is 1 / sum(exp(logits - largest logit)), which gives the log-sum-exp.
                 log_sum = top - weights.gather(-1, place[:, None])[:, 0].log()
                 at_label = logits.gather(-1, wanted[:, None])[:, 0]
                 entropy = log_sum - torch.linalg.vecdot(weights, logits)

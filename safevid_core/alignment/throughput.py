@@ -1,4 +1,7 @@
-"""How fast a training goes and what packing saves it. Imports torch: import it inside functions."""
+"""Throughput figures of a training: tokens per second, padding, tokens saved by packing, memory and MFU.
+
+Imports torch: import it inside functions.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ import torch
 from safevid_core.alignment.encoding import EncodedPair
 from safevid_core.alignment.tree import row_tokens
 
-# Dense bfloat16 operations a second, as the makers state them.
+# Dense bfloat16 operations per second, from the makers' data sheets.
 _PEAK_OPERATIONS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 
 
 class Throughput:
-    """Counts tokens between two entries of the log.
+    """Counts tokens between two log entries.
 
     Args:
-        model: Its language model's parameters count as operations: two a token forward, two backward, and
-            two for the gradient of a weight that trains.
-        is_frozen: Whether the language model's own weights are frozen. Defaults to true.
+        model: The model without an adapter. Each parameter of its language model counts as two operations per
+            token forward, two backward, and two more for the gradient of a weight that trains.
+        is_frozen: Whether the weights of the language model are frozen. Defaults to true.
     """
 
     def __init__(self, model: Any, *, is_frozen: bool = True) -> None:
@@ -35,14 +38,19 @@ class Throughput:
         self._computed = self._padding = self._unshared = 0
 
     def count(self, pairs: Sequence[EncodedPair], batch: Mapping[str, Any]) -> None:
-        """Take in one pass over these pairs, with the batch that was made of them."""
+        """Count one pass.
+
+        Args:
+            pairs: The pairs of the pass.
+            batch: The batch of these pairs.
+        """
         mask = batch["attention_mask"]
         self._computed += mask.numel()
         self._padding += int(mask.numel() - mask.sum())
         self._unshared += sum(map(row_tokens, pairs))
 
     def figures(self) -> dict[str, float]:
-        """The figures since the last call, by their names in the log."""
+        """Return the figures since the last call, by their names in the log."""
         rate = self._computed / max(time.perf_counter() - self._began, 1e-9)
         shown = {
             "tokens/s": round(rate, 1),
@@ -58,12 +66,12 @@ class Throughput:
 
 
 def peak_operations(device_name: str) -> float | None:
-    """Dense bfloat16 operations a second of a GPU by its name; None if it is not known."""
+    """Return the dense bfloat16 operations per second of a GPU. None if its name is unknown."""
     return next((value for name, value in _PEAK_OPERATIONS.items() if name in device_name), None)
 
 
 def _peak_memory() -> float:
-    """Bytes: of the GPU where one computes, else of this process."""
+    """Return the peak memory in bytes: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

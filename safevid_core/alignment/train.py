@@ -1,8 +1,9 @@
 """The training process: `python -m safevid_core.alignment.train [--workers N] JOB.json ...`
 
-Imports the heavy libraries once and starts one process a job, so many at a time; each trains alone and
-dies alone. A run that was killed goes on from its last whole checkpoint and ends with the weights of an
-unbroken run. Under `accelerate launch` the processes train each job together, one job after another.
+The program imports the heavy libraries once and starts one process for each job, at most N at a time. If one
+process fails, the others continue. A killed run resumes from its last complete checkpoint and ends with the
+weights of an uninterrupted run. Under `accelerate launch` all processes train each job together, one job
+after another.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 LOG_NAME = "training_log.jsonl"
 MERGED_NAME = "merged"  # within the adapter's folder
-# Column of the log -> trl's name for the figure. All follow from the seed: no times, no rates.
+# Column of the log -> trl's name for the figure. The log has no times and no rates, so it depends on the seed
+# only.
 LOG_COLUMNS = {
     "step": "step",
     "epoch": "epoch",
@@ -59,7 +61,7 @@ LOG_COLUMNS = {
     "logps_chosen": "logps/chosen",
     "logps_rejected": "logps/rejected",
 }
-# Names of what a plot shows -> the figures' names in trl's log or ours.
+# Name of a curve -> name of the figure in the trainer's log.
 CURVES = {
     "loss": "loss",
     "reward margin": "rewards/margins",
@@ -72,21 +74,25 @@ CURVES = {
     "peak memory, GB": "memory/peak_gb",
 }
 CURVE_POINTS = 200
-# Hears of each step: the job, and the step's figures as `progress.jsonl` has them.
+# Called after each step with the job and the step's figures, in the form of `progress.jsonl`.
 Listener = Callable[[Job, Mapping[str, Any]], None]
 
 
 def main(arguments: Sequence[str], listener: Listener | None = None) -> int:
-    """Train the jobs that the arguments name; the exit code.
+    """Train the jobs on the command line.
 
     Args:
-        listener: Called in the process that trains, after each step.
+        arguments: The command line without the program's name.
+        listener: Called after each step, in the process that trains. None calls nothing.
+
+    Returns:
+        The exit code: 1 if a job failed, else 0.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", nargs="+", type=Path)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument(
-        "--while-asked", action="store_true", help="end when standard input closes, as its owner's death does"
+        "--while-asked", action="store_true", help="end when standard input closes, as when the parent ends"
     )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -96,12 +102,12 @@ def main(arguments: Sequence[str], listener: Listener | None = None) -> int:
         return int(_train_together(options.jobs, listener))
     context = _context_for(options.jobs)
     if context.get_start_method() == "fork":
-        importlib.import_module("safevid_core.alignment.trainer")  # for all of them
+        importlib.import_module("safevid_core.alignment.trainer")  # the forked processes inherit the import
     return int(_run_all(context, list(options.jobs), options.workers, listener))
 
 
 def _end_with_owner() -> None:
-    """Wait for the end of standard input, then end this process with its children in order."""
+    """Wait until standard input closes, then end this process and its children."""
     with contextlib.suppress(OSError):
         while os.read(0, 1024):
             pass
@@ -109,16 +115,21 @@ def _end_with_owner() -> None:
 
 
 def _context_for(files: Sequence[Path]) -> Any:
-    """How processes start: by a fork where it is safe with these libraries loaded, on Linux without a GPU.
+    """Return the multiprocessing context: `fork` on Linux without a GPU, else `spawn`.
 
-    A fork inherits the imports, which cost more than a pocket run; CUDA does not survive it.
+    A forked process inherits the imports, which take longer than a training of the pocket profile. CUDA does
+    not work after a fork.
     """
     on_cpu = all(Job.read(file).settings.base.device == "cpu" for file in files)
     return multiprocessing.get_context("fork" if sys.platform == "linux" and on_cpu else "spawn")
 
 
 def _run_all(context: Any, waiting: list[Path], workers: int, listener: Listener | None) -> bool:
-    """Run the jobs, so many at a time, with a line of JSON for each that ends; whether any failed."""
+    """Run the jobs, at most `workers` at a time, and print a JSON line when one ends.
+
+    Returns:
+        Whether a job failed.
+    """
     running: dict[Any, tuple[Path, Any]] = {}
     failed = False
     try:
@@ -140,7 +151,7 @@ def _run_all(context: Any, waiting: list[Path], workers: int, listener: Listener
 
 
 def _train_together(files: Sequence[Path], listener: Listener | None) -> bool:
-    """Train the jobs one after another with the processes of this launch; the first that fails ends all."""
+    """Train the jobs one after another with all processes of this launch. The first failure ends them all."""
     for file in files:
         try:
             _run(file, listener)
@@ -154,7 +165,7 @@ def _train_together(files: Sequence[Path], listener: Listener | None) -> bool:
 
 
 def _run(file: Path, listener: Listener | None = None) -> None:
-    """Train one job; a failure is left in the folder's `error.txt`, first line for people."""
+    """Train one job. A failure is written to `error.txt` in its folder, with the reason as the first line."""
     job = Job.read(file)
     with (job.folder / "output.txt").open("ab") as output:
         os.dup2(output.fileno(), 1)
@@ -170,13 +181,14 @@ def _run(file: Path, listener: Listener | None = None) -> None:
 
 
 def train(job: Job, listener: Listener | None = None) -> RunResult:
-    """Train one job, or read the result that is there; safe to call again after any death.
+    """Train one job and return its result. A finished job is not trained again, and a killed one resumes.
 
     Args:
-        listener: Called after each step.
+        job: The request.
+        listener: Called after each step. None calls nothing.
 
     Raises:
-        AlignmentError: If no pair is left to train on, the loss is not finite, memory is short, or a
+        AlignmentError: If no pair is left to train on, the loss is not finite, memory runs out, or a
             checkpoint cannot be written.
     """
     with _sole_owner(job.folder):
@@ -220,14 +232,23 @@ def _train(job: Job, listener: Listener | None) -> RunResult:
 
 
 def thinned(values: Sequence[float], points: int = CURVE_POINTS) -> list[float]:
-    """At most so many means over equal runs of the values, the last of which may be shorter."""
+    """Return at most `points` means over runs of equally many values. The last run may be shorter.
+
+    Example: 500 values and 200 points give 167 means over 3 values, the last over 2.
+    """
     run = -(-len(values) // points)
     parts = (values[start : start + run] for start in range(0, len(values), max(run, 1)))
     return [round(sum(part) / len(part), 5) for part in parts]
 
 
 class Prepared(NamedTuple):
-    """A training that can begin: its trainer, its pairs, and how further pairs are encoded for it."""
+    """A training that is ready to start.
+
+    Attributes:
+        trainer: The trainer.
+        encoded: The encoded pairs, with their reference.
+        encode: Encodes further pairs for this trainer.
+    """
 
     trainer: VideoDPOTrainer
     encoded: EncodedPairs
@@ -235,7 +256,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(job: Job) -> Prepared:
-    """The trainer of a job, its clips encoded and the reference of its pairs at hand.
+    """Load the model, encode the pairs and their clips, and compute or read the reference.
 
     Raises:
         AlignmentError: If no pair is left to train on.
@@ -243,7 +264,7 @@ def prepare(job: Job) -> Prepared:
     from transformers import set_seed
 
     from safevid_core.alignment.encoding import encode_pairs
-    from safevid_core.alignment.progress import Progress
+    from safevid_core.alignment.progress import ProgressCallback
     from safevid_core.alignment.trainer import (
         VideoDPOTrainer,
         adapter_config,
@@ -258,8 +279,11 @@ def prepare(job: Job) -> Prepared:
     rows, reference_rows = pl.read_parquet(job.pairs), pl.read_parquet(job.reference_pairs or job.pairs)
     store = _clip_store(job, model, reference_rows)
 
+    stored_frames = job.stored_frames
+
     def encode(rows: pl.DataFrame) -> EncodedPairs:
-        return encode_pairs(rows, settings, processor, store, show_video=job.policy.shows_video)
+        shows = job.policy.shows_video
+        return encode_pairs(rows, settings, processor, store, show_video=shows, stored=stored_frames)
 
     encoded = encode(rows)
     if not encoded.pairs:
@@ -273,20 +297,24 @@ def prepare(job: Job) -> Prepared:
         pairs_a_tree=settings.pairs_a_tree,
         processing_class=processor,
         peft_config=adapter_config(settings),
-        progress=Progress(job.folder, settings.save_minutes),
+        progress=ProgressCallback(job.folder, settings.save_minutes),
     )
     _give_reference(trainer, job, encoded.pairs, lambda: encode(reference_rows).pairs)
     return Prepared(trainer, encoded, encode)
 
 
 def _as_trained(settings: AlignmentSettings) -> VideoModel:
-    """The base in the form that is trained."""
+    """Return the base model of the training: in four bits for `qlora`, else as in the settings.
+
+    Raises:
+        AlignmentError: If bitsandbytes is needed and not installed.
+    """
     if settings.finetuning != "qlora":
         return settings.base
     if find_spec("bitsandbytes") is None:
         raise AlignmentError(
             "alignment.finetuning: qlora needs bitsandbytes, which is not installed; install it "
-            "(`uv pip install bitsandbytes`) or say lora"
+            "(`uv pip install bitsandbytes`) or set it to lora"
         )
     return settings.base.model_copy(update={"quantisation": "4bit"})
 
@@ -298,7 +326,7 @@ def step_collator(
     model: PreTrainedModel,
     processor: Any,
 ) -> StepCollator:
-    """How the settings want these pairs packed for this model."""
+    """Return the collator that packs these pairs for this model by the settings."""
     from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
     from safevid_core.alignment.positions import trunk_positions
 
@@ -333,9 +361,13 @@ def _give_reference(
     pairs: Sequence[EncodedPair],
     everyone: Callable[[], Sequence[EncodedPair]],
 ) -> None:
-    """Give the pairs their reference: the stored one, or one pass over `everyone`, which is then stored.
+    """Set the reference of the pairs from the job's file, or compute it and write the file.
 
-    Another run that computes it at this moment is waited for.
+    The function waits while another run computes the same file.
+
+    Args:
+        pairs: The pairs of this run.
+        everyone: Returns all pairs whose reference goes into the file.
     """
     file = job.reference
     if file is None:
@@ -361,29 +393,29 @@ def _make_deterministic(job: Job) -> None:
         torch.set_num_threads(job.settings.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, guards only against bugs
+    torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and it only helps to find bugs
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint whose writing ended; those that were cut off are removed."""
+    """Return the newest complete checkpoint, or None. Incomplete checkpoints are removed."""
     from safevid_core.alignment.progress import WHOLE_MARK
 
     if not is_first_process():
         return None
-    whole = []
+    complete = []
     for checkpoint in folder.glob("checkpoint-*"):
         if (checkpoint / WHOLE_MARK).exists():
-            whole.append(checkpoint)
+            complete.append(checkpoint)
         else:
             shutil.rmtree(checkpoint)
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
 
 def _save_adapter(trainer: VideoDPOTrainer, job: Job, log: list[dict[str, Any]]) -> None:
-    """The adapter as peft writes it, or all weights, and the training log, in `adapter/`.
+    """Write the adapter, or all weights with `finetuning: full`, and the training log to `adapter/`.
 
-    A local base is named by its folder alone: the adapter's bytes, which are its address in the lake,
-    must not depend on where a checkout lies.
+    The adapter names a local base by the name of its folder only. The bytes of the adapter are its address in
+    the lake, so they must not depend on a path.
     """
     shutil.rmtree(job.adapter, ignore_errors=True)
     _save_weights(trainer, job)
@@ -398,8 +430,8 @@ def _save_weights(trainer: VideoDPOTrainer, job: Job) -> None:
 
     settings = job.settings
     if settings.finetuning == "full":
-        whole = trainer.model.to(getattr(torch, settings.base.dtype))
-        whole.save_pretrained(job.adapter)
+        model = trainer.model.to(getattr(torch, settings.base.dtype))
+        model.save_pretrained(job.adapter)
         trainer.processing_class.save_pretrained(job.adapter)
         return
     trainer.model.save_pretrained(job.adapter, save_embedding_layers=False)
@@ -409,7 +441,7 @@ def _save_weights(trainer: VideoDPOTrainer, job: Job) -> None:
     config["base_model_name_or_path"] = base.name if base.is_dir() else job.settings.base.path
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
     if settings.merge:
-        # Four bits are for training: the adapter goes into the base's own weights.
+        # With qlora the adapter is merged into the unquantised weights of the base.
         quantised = settings.finetuning == "qlora"
         merged = load_local(settings.base, job.adapter)[0] if quantised else trainer.model.merge_and_unload()
         merged.save_pretrained(job.adapter / MERGED_NAME)
@@ -418,7 +450,7 @@ def _save_weights(trainer: VideoDPOTrainer, job: Job) -> None:
 
 @contextlib.contextmanager
 def _sole_owner(folder: Path) -> Iterator[None]:
-    """Waits while another process trains in this folder, as one may whose parent was killed."""
+    """Wait while another process trains in this folder. A process whose parent was killed may still do so."""
     with _locked(folder / "owner.lock") as file:
         if file is not None:
             file.write(str(os.getpid()))
@@ -428,7 +460,7 @@ def _sole_owner(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[str] | None]:
-    """Alone with the lock; of processes that train together the first one holds it for all."""
+    """Hold an exclusive lock on a file. With several processes the first one holds it for all."""
     if not is_first_process():
         yield None
         return

@@ -1,9 +1,9 @@
 """trl's DPO trainer for video. Imports torch, transformers, trl and peft: import it inside functions.
 
-What trl 1.16 lacks for video, and what is done here: it keeps no video column, its vision collator knows
-images only, and it refuses reference log-probabilities computed beforehand for visual data. So its rows are
-names of encoded pairs (`_prepare_dataset`), whose batches are ours (`collator.py`), and so is the reference
-(:meth:`VideoDPOTrainer.store_reference`). The loss is trl's own, packed or not.
+trl 1.16 drops video columns, its vision collator handles images only, and it refuses precomputed reference
+log-probabilities for visual data. Here the data set of trl holds ids of encoded pairs (`_prepare_dataset`),
+`collator.py` makes the batches, and :meth:`VideoDPOTrainer.store_reference` computes the reference. The loss
+is trl's, with any packing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.fused_layers import use_fused_layers
 from safevid_core.alignment.packing import Turns, training_order
 from safevid_core.alignment.processes import process_count
-from safevid_core.alignment.progress import Progress
+from safevid_core.alignment.progress import ProgressCallback
 from safevid_core.alignment.scoring import score_answers_only
 from safevid_core.alignment.throughput import Throughput
 from safevid_core.alignment.tree import lasting_trunk, row_tokens
@@ -38,18 +38,21 @@ from safevid_core.alignment.tree_attention import TrunkStates, use_tree_attentio
 from safevid_core.models.families import FAMILIES, family_of
 from safevid_core.settings import AlignmentSettings, Packing
 
-# The projections of the language model's layers, by the names that LLaVA-NeXT-Video, Qwen2.5-VL and
-# InternVL share; their vision towers and projectors lie elsewhere, and trl refuses adapters on lm_head.
+# The projections in the language model's layers. LLaVA-NeXT-Video, Qwen2.5-VL and InternVL share these names.
+# The pattern matches no vision tower, no projector and not lm_head, on which trl refuses adapters.
 LANGUAGE_PROJECTIONS = (
     r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 
 
 class PairOrder(Sampler[int]):
-    """The order of the pairs: a permutation that follows from seed and epoch alone, so that it resumes.
+    """The order of the pairs. It depends on seed and epoch only, so a resumed run has the same order.
 
     Args:
-        clips: The clip of each pair; see :func:`~safevid_core.alignment.packing.training_order`.
+        clips: The clip of each pair.
+        seed: Training seed.
+        packing: See :func:`~safevid_core.alignment.packing.training_order`. Defaults to `none`.
+        pairs_a_tree: See there. Defaults to 1.
     """
 
     def __init__(
@@ -70,20 +73,20 @@ class PairOrder(Sampler[int]):
 
 
 class VideoDPOTrainer(DPOTrainer):
-    """`DPOTrainer` over encoded video pairs; its arguments, callbacks, logs and checkpoints are trl's.
+    """`DPOTrainer` over encoded video pairs. Arguments, callbacks, logs and checkpoints are trl's.
 
-    A batch is an optimizer step's pairs of one process, as one or more forward passes: the passes' losses
-    are weighted by their shares of the batch, so its gradient does not depend on how it was cut.
+    A batch holds the pairs of one optimizer step in one process, as one or more forward passes. The loss of
+    each pass is weighted by its share of the batch, so the gradient does not depend on the split into passes.
 
     Args:
-        data_collator: Holds the pairs; the data set that trl sees names them.
-        pairs_a_tree: Most pairs of one video that follow each other, with packing `video`.
-        progress: Writes the run's progress. Defaults to one in the folder of the arguments.
+        data_collator: Holds the pairs. The data set of trl holds their ids.
+        pairs_a_tree: Maximum number of pairs of one video that follow each other, with packing `video`.
+        progress: Writes the progress of the run. None writes it to the output folder of the arguments.
         **stock: The other arguments of trl's trainer.
 
     Raises:
-        AlignmentError: If anything but the language model, or its adapter, and the projector would train, or
-            if the loss is no mean over pairs.
+        AlignmentError: If a weight would train outside the language model, its adapter and the projector, or
+            if the loss is not a mean over pairs.
     """
 
     def __init__(
@@ -91,18 +94,18 @@ class VideoDPOTrainer(DPOTrainer):
         *,
         data_collator: StepCollator,
         pairs_a_tree: int = 1,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         **stock: Any,
     ) -> None:
         pairs = data_collator.pairs
         names = Dataset.from_dict({"pair_id": [pair.pair_id for pair in pairs]})
         _check_loss(stock.get("args"))
         super().__init__(data_collator=data_collator, train_dataset=names, **stock)
-        self.progress = progress or Progress(Path(self.args.output_dir))
+        self.progress = progress or ProgressCallback(Path(self.args.output_dir))
         self.add_callback(self.progress)
         self._pairs = pairs
         self._pairs_a_tree = pairs_a_tree
-        self._share = 1.0  # of the pass that is computed
+        self._share = 1.0  # share of the step that the current pass has
         base = _base_of(self.model)
         score_answers_only(base)
         if data_collator.packing != "none":
@@ -112,13 +115,16 @@ class VideoDPOTrainer(DPOTrainer):
         self.remove_callback(PrinterCallback)
         _check_trainable(self.model)
         for parameter in self.model.parameters():
-            if parameter.requires_grad:  # a small step is lost on a weight of 16 bits
+            if parameter.requires_grad:  # 16 bits would round a small update away
                 parameter.data = parameter.data.float()
 
     def store_reference(self, pairs: Sequence[EncodedPair] | None = None) -> None:
-        """Give pairs, by default the trainer's, their reference log-probabilities: adapter off, one pass.
+        """Compute the reference log-probabilities of pairs in one pass without the adapter.
 
-        Several processes share the passes.
+        With several processes each computes a part of the passes.
+
+        Args:
+            pairs: Receive the reference. None means the pairs of the trainer.
         """
         pairs = self._pairs if pairs is None else pairs
         was_training = self.model.training
@@ -138,7 +144,7 @@ class VideoDPOTrainer(DPOTrainer):
         self.precompute_ref_logps = True
 
     def _log_probabilities(self, batch: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
-        """Of each pair of a pass: its id, and the log-probabilities of its chosen and its rejected answer."""
+        """Return id, log-probability of the chosen and of the rejected response for each pair of a pass."""
         batch = self._prepare_inputs(batch)
         ids, mask = batch.pop("pair_ids"), batch.pop("completion_mask")
         labels = batch["input_ids"].masked_fill(mask == 0, -100)
@@ -148,13 +154,16 @@ class VideoDPOTrainer(DPOTrainer):
         return zip(ids, chosen.tolist(), rejected.tolist(), strict=True)
 
     def _reference_weights(self) -> contextlib.AbstractContextManager[Any]:
-        """A context in which the model is the reference. Without an adapter it is so until it trains."""
+        """Return a context in which the model is the reference: the adapter is off.
+
+        A model without an adapter is its own reference until the first step.
+        """
         if isinstance(self.model, PeftModel):
             return self.model.disable_adapter()
         return contextlib.nullcontext()
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward of all passes of a step; returns its loss."""
+        """Compute the forward and backward passes of a step. Return its loss."""
         steps = self._as_many_passes_everywhere(inputs["passes"])
         weights = [self._weight(some) for turns in steps for some in turns]
         shares = iter([weight / sum(weights) for weight in weights])
@@ -177,7 +186,10 @@ class VideoDPOTrainer(DPOTrainer):
         return loss
 
     def measure(self, pairs: Sequence[EncodedPair]) -> dict[str, float]:
-        """Loss, reward margin and reward accuracy over pairs that carry their reference, by one pass."""
+        """Return `loss`, `margins` and `accuracies` over pairs that have their reference.
+
+        No weight changes.
+        """
         was_training = self.model.training
         self.model.eval()
         self._metrics["eval"].clear()
@@ -203,9 +215,10 @@ class VideoDPOTrainer(DPOTrainer):
     def _sharing_a_trunk(
         self, turns: Turns[EncodedPair]
     ) -> Iterator[Callable[[Sequence[EncodedPair]], dict[str, Any]]]:
-        """What makes the turns' batches: of one turn a whole pass, of several their shares of one tree.
+        """Yield a function that makes the batch of each turn.
 
-        The trunk of several is computed beforehand, and its backward pass made when they are through.
+        One turn is an ordinary pass. For several turns the trunk is computed first, and its backward pass
+        runs after the last turn.
         """
         if len(turns) == 1:
             yield self.data_collator.forward_pass
@@ -224,13 +237,17 @@ class VideoDPOTrainer(DPOTrainer):
             states.backward()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The loss of one pass, times the pass's share of the step."""
+        """Return the loss of one pass times its share of the step.
+
+        Raises:
+            AlignmentError: If the loss is not finite.
+        """
         pair_ids = inputs.pop("pair_ids")
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss[0] if isinstance(loss, tuple) else loss).all():
             raise AlignmentError(
                 f"the loss is not finite at step {self.state.global_step + 1} for the pairs "
-                f"{', '.join(pair_ids)}; look at them, or lower alignment.learning_rate"
+                f"{', '.join(pair_ids)}; check these pairs, or lower alignment.learning_rate"
             )
         return loss * self._share
 
@@ -242,19 +259,22 @@ class VideoDPOTrainer(DPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch's is a RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError
             folder = Path(self.args.output_dir)
             free = shutil.disk_usage(folder).free // 10**6
             raise AlignmentError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder}, where "
-                f"{free} MB are free ({error}); the one before is whole: make room and run again"
+                f"{free} MB are free ({error}); the previous one is complete: make room and run again"
             ) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the stage writes one card, with the lineage, beside the finished adapter."""
+        """Do nothing. The stage writes the card of the finished adapter."""
 
     def _as_many_passes_everywhere(self, steps: list[Turns[EncodedPair]]) -> list[Turns[EncodedPair]]:
-        """The passes, some cut further where another process has more: trl gathers figures in each."""
+        """Return the passes, split further if another process has more.
+
+        trl gathers figures in each pass, so all processes need the same number of passes.
+        """
         if self.accelerator.num_processes == 1:
             return steps
         counts = self.accelerator.gather(torch.tensor([len(steps)], device=self.accelerator.device))
@@ -262,24 +282,24 @@ class VideoDPOTrainer(DPOTrainer):
         return [[some] for some in cut_further(passes, int(counts.max()))]
 
     def _weight(self, pairs: Sequence[EncodedPair]) -> int:
-        """What a pass weighs in its step: its pairs, or the tokens over which its loss is a mean."""
+        """Return the weight of a pass: its number of pairs, or of chosen tokens for the loss `sft`."""
         if "sft" in self.loss_types:
             return sum(len(pair.chosen_ids) for pair in pairs)
         return len(pairs)
 
     def _average_figures(self, before: dict[str, int], shares: Sequence[float]) -> None:
-        """One figure a step in place of one a pass."""
+        """Replace the figures of the passes of a step by their weighted mean."""
         for name, values in self._metrics["train"].items():
             new = values[before.get(name, 0) :]
             if len(new) == len(shares):
                 values[before.get(name, 0) :] = [sum(map(float.__mul__, map(float, new), shares))]
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """The data set as it is: its rows name pairs that are encoded."""
+        """Return the data set unchanged. Its rows are ids of encoded pairs."""
         return dataset
 
     def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """Nothing: :meth:`store_reference` does it."""
+        """Return the data set unchanged. :meth:`store_reference` computes the reference."""
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -291,7 +311,7 @@ class VideoDPOTrainer(DPOTrainer):
 
 
 def cut_further(cuts: list[list[EncodedPair]], count: int) -> list[list[EncodedPair]]:
-    """The passes in their order, the largest halved until there are `count`, or one pair each."""
+    """Return the passes in order. The largest is halved until there are `count`, or one pair in each."""
     cuts = list(cuts)
     while len(cuts) < count and max(map(len, cuts)) > 1:
         largest = max(range(len(cuts)), key=lambda index: len(cuts[index]))
@@ -301,7 +321,7 @@ def cut_further(cuts: list[list[EncodedPair]], count: int) -> list[list[EncodedP
 
 
 def _by_clip_or_length(pairs: Sequence[EncodedPair], packing: Packing) -> list[EncodedPair]:
-    """In the order that shares most, or, where nothing is shared, pads least."""
+    """Return the pairs by length for packing `none` (least padding), else by clip (most sharing)."""
     if packing == "none":
         return sorted(pairs, key=len)
     first = {pair.clip: index for index, pair in reversed(list(enumerate(pairs)))}
@@ -312,7 +332,7 @@ def _by_clip_or_length(pairs: Sequence[EncodedPair], packing: Packing) -> list[E
 def _out_of_memory_explained(turns: Turns[EncodedPair], packing: Packing) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is one; a CPU has only the text
+    except (RuntimeError, MemoryError) as error:  # on a CPU torch raises a RuntimeError with this text
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise
@@ -320,13 +340,14 @@ def _out_of_memory_explained(turns: Turns[EncodedPair], packing: Packing) -> Ite
         tokens = sum(map(row_tokens, pairs))
         setting = "alignment.micro_batch_size" if packing == "none" else "alignment.pass_tokens"
         raise AlignmentError(
-            f"out of memory in a pass over {len(pairs)} pairs: {tokens} tokens before anything is shared, in "
+            f"out of memory in a pass over {len(pairs)} pairs: {tokens} tokens without any sharing, in "
             f"rows of up to {max(map(len, pairs))}; lower {setting} or set alignment.gradient_checkpointing"
         ) from error
 
 
-# trl's losses whose value for a batch is the mean over its pairs, or of "sft" over its tokens: what a step's
-# passes find adds up. `aot` sorts the batch's margins, `bco_pair` keeps a mean over batches.
+# trl's losses that are a mean over the pairs of a batch, or over its tokens for "sft". The weighted losses of
+# the passes then add up to the loss of the step. `aot` and `bco_pair` are not such means: `aot` sorts the
+# margins of a batch, and `bco_pair` has a running mean over batches.
 MEANS = (
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "sppo_hard", "apo_zero",
     "apo_down", "discopop", "sft",
@@ -334,32 +355,38 @@ MEANS = (
 
 
 def _check_loss(arguments: DPOConfig | None) -> None:
-    """Refuse a loss that would come out wrong when a step is cut into passes."""
+    """Refuse a loss that is wrong when a step is split into passes."""
     asked = [] if arguments is None else arguments.loss_type
     asked = [asked] if isinstance(asked, str) else list(asked)
-    odd = [name for name in asked if name not in MEANS]
-    if odd or len(asked) > 1:
-        why = f"{odd[0]} is no mean over pairs" if odd else f"{' and '.join(asked)} are weighed differently"
+    unsupported = [name for name in asked if name not in MEANS]
+    if unsupported or len(asked) > 1:
+        two = f"{' and '.join(asked)} have different weights"
+        why = f"{unsupported[0]} is not a mean over pairs" if unsupported else two
         raise AlignmentError(
             f"loss_type: {why}, so a step's passes do not add up; choose one of {', '.join(MEANS)}"
         )
 
 
-# Objective -> trl's name of the loss. Its "sft" is the mean negative log-likelihood of a batch's chosen
-# tokens; the rejected answers are scored beside it, for the log alone.
+# Objective -> trl's name of the loss. "sft" is the mean negative log-likelihood of the chosen tokens of a
+# batch. trl also scores the rejected responses, for the log only.
 LOSSES = {"dpo": "sigmoid", "sft": "sft"}
 
 
 def training_arguments(
     settings: AlignmentSettings, folder: Path, pairs: int, seed: int, objective: str = "dpo"
 ) -> DPOConfig:
-    """trl's arguments for one run over so many pairs that writes its checkpoints into `folder`.
+    """Return trl's arguments for one run.
 
     Args:
+        settings: The alignment settings.
+        folder: Receives the checkpoints.
+        pairs: Number of pairs.
+        seed: Training seed.
         objective: A key of LOSSES. Defaults to `dpo`.
 
     Raises:
-        AlignmentError: If the batch cannot be shared by the processes, or a tracker is not installed.
+        AlignmentError: If the batch size is not a multiple of the number of processes, or if a tracker in
+            `report_to` is not installed.
     """
     from transformers.integrations import get_available_reporting_integrations
 
@@ -386,8 +413,8 @@ def training_arguments(
         warmup_steps=round(settings.warmup_fraction * steps),
         optim="adamw_torch",
         per_device_train_batch_size=settings.batch_size // processes,
-        gradient_accumulation_steps=1,  # a step's passes are cut by its collator
-        max_length=None,  # pairs over the limit were refused when they were encoded
+        gradient_accumulation_steps=1,  # the collator splits a step into passes
+        max_length=None,  # encode_pairs has refused longer pairs
         seed=seed,
         bf16=settings.base.dtype == "bfloat16",
         fp16=settings.base.dtype == "float16",
@@ -402,21 +429,21 @@ def training_arguments(
         disable_tqdm=True,
         report_to=list(settings.report_to) or "none",
         run_name=folder.name,
-        # Without an adapter trl would load a second model for the reference.
+        # Otherwise trl loads a second model for the reference if there is no adapter.
         precompute_ref_log_probs=settings.finetuning == "full",
         dataloader_pin_memory=False,
     )
 
 
 def adapter_config(settings: AlignmentSettings) -> LoraConfig | None:
-    """What of an adapter the settings want; None where all of the language model trains."""
+    """Return the LoRA configuration. None with `finetuning: full`."""
     return None if settings.finetuning == "full" else lora_config(settings)
 
 
 def freeze_all_but(model: torch.nn.Module, settings: AlignmentSettings) -> None:
-    """Leave training to the language model with its head, and to the projector if it trains.
+    """Freeze all weights outside the language model, its head and a trained projector.
 
-    An adapter freezes the language model in its turn.
+    An adapter later freezes the language model too.
     """
     projector = f"model.{family_of(settings.base.family).projector}."
     for name, parameter in model.named_parameters():
@@ -427,7 +454,10 @@ def freeze_all_but(model: torch.nn.Module, settings: AlignmentSettings) -> None:
 
 
 def lora_config(settings: AlignmentSettings) -> LoraConfig:
-    """LoRA on the language model's projections; vision tower and lm_head stay as they are."""
+    """Return the configuration of LoRA on the language model's projections.
+
+    Vision tower and lm_head get no adapter. A trained projector trains in full.
+    """
     projector = family_of(settings.base.family).projector.split(".")[-1]
     return LoraConfig(
         r=settings.lora_rank,
@@ -440,7 +470,7 @@ def lora_config(settings: AlignmentSettings) -> LoraConfig:
 
 
 def _base_of(model: Any) -> Any:
-    """The model under its adapter, if it has one."""
+    """Return the model without its adapter wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -455,8 +485,11 @@ def _check_trainable(model: torch.nn.Module) -> None:
             is_language = "language_model." in name or name.startswith("lm_head.")
         return is_language or any(projector in f".{name}" for projector in projectors)
 
-    stray = [name for name in names if not may_train(name)]
-    if stray or not names:
-        what = stray[0] if stray else "nothing"
+    unexpected = [name for name in names if not may_train(name)]
+    if unexpected or not names:
+        what = unexpected[0] if unexpected else "nothing"
         allowed = "only LoRA weights of" if isinstance(model, PeftModel) else "only"
-        raise AlignmentError(f"{allowed} the language model may train; here {what} would")
+        raise AlignmentError(
+            f"{allowed} the language model may train; here {what} would; give the policy a model of one of "
+            f"the families {', '.join(FAMILIES)}"
+        )

@@ -1,4 +1,4 @@
-"""The pairs that a policy trains on: those of the release, or what its arm has in their place."""
+"""The pairs that a policy trains on: those of the release, or those of a control run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from safevid_core.contracts.tables import (
+    OWN_STYLE_ANSWERS,
+    PAIRS,
+    RELEASE,
+    WITHOUT_DESCRIPTIONS,
+    Track,
+    lossy,
+)
 from safevid_core.corpus.leakage import held_out
-from safevid_core.lake import Lake
-from safevid_core.preferences.release import release_id
-from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, RELEASE, WITHOUT_DESCRIPTIONS, Track, lossy
+from safevid_core.datasets.release import release_id
 from safevid_core.settings import LOSSES
+from safevid_core.storage.lake import Lake
 
 
 @dataclass(frozen=True)
@@ -18,11 +25,11 @@ class TrainingPairs:
     """Pairs with the columns of a release.
 
     Attributes:
-        rows: All of them; `chosen` is null where the arm has no answer of its own.
-        made_by: The stage that they come from.
-        share: The share of them that is as many as the release holds, at most 1: an arm with more pairs
-            must not win by their number.
-        held_out: Pair id -> why it is not among them, of pairs about what a benchmark asks about.
+        rows: The pairs. `chosen` is null if the control run has no chosen response for the pair.
+        made_by: The stage that wrote them.
+        share: Share of the rows that has the size of the release, at most 1. It keeps a control run with more
+            pairs from winning by their number. Example: 0.5 for 2,000 rows and a release of 1,000 pairs.
+        held_out: Pair id -> reason, for pairs that were removed because a benchmark uses their clip.
     """
 
     rows: pl.DataFrame
@@ -32,7 +39,7 @@ class TrainingPairs:
 
     @property
     def release(self) -> str:
-        """Id of the pairs' content."""
+        """Content id of the pairs."""
         return str(self.rows["release"][0])
 
     @property
@@ -41,33 +48,37 @@ class TrainingPairs:
 
 
 def read_training_pairs(lake: Lake, trained_on: str) -> TrainingPairs:
-    """The pairs under the name by which `Policy.trained_on` asks for them, without those that are held out.
+    """Return the training pairs without the held-out ones.
 
-    A pair is held out if its clip is on the side benchmark, or shares a source video, a near copy or a twin
-    group with a clip of a benchmark's release in use.
+    A pair is held out if its clip is on the benchmark side. It is also held out if its clip shares a source
+    video, a near-duplicate or a twin group with a clip of a benchmark release that is in use.
+
+    Args:
+        lake: The lake.
+        trained_on: A value of `Policy.trained_on`. Example: `own_style`.
     """
-    release, aside = _without_held_out(lake, lake.read(RELEASE))
+    release, removed = _without_held_out(lake, lake.read(RELEASE))
     if trained_on == "own_style":
         answers = lake.scan(OWN_STYLE_ANSWERS).select("pair_id", "chosen").collect()
         rows = release.drop("chosen").join(answers, on="pair_id", how="left", maintain_order="left")
-        return TrainingPairs(rows, OWN_STYLE_ANSWERS.name, held_out=aside)
+        return TrainingPairs(rows, OWN_STYLE_ANSWERS.name, held_out=removed)
     if trained_on == "without_descriptions":
         return _of_track(lake, WITHOUT_DESCRIPTIONS, release)
     if trained_on in LOSSES:
         return _of_track(lake, lossy(trained_on), release)
-    return TrainingPairs(release, RELEASE.name, held_out=aside)
+    return TrainingPairs(release, RELEASE.name, held_out=removed)
 
 
 def _of_track(lake: Lake, track: Track, release: pl.DataFrame) -> TrainingPairs:
-    """Pairs that were made beside the release's, as many of them as it holds."""
+    """Return the pairs of a control run's track. `share` limits them to the size of the release."""
     prefix = track.partition("")
     mine = [name for name in lake.partitions(track.pairs.name) if name.startswith(prefix)]
     made = lake.scan(track.pairs, mine).select(PAIRS.schema.names()).sort("pair_id").collect()
-    pairs, aside = _without_held_out(lake, made)
+    pairs, removed = _without_held_out(lake, made)
     rows = pairs.with_columns(pl.lit(release_id(pairs)).alias("release"))
     share = min(1.0, release.height / max(1, pairs.height))
     made_by = f"{track.pairs.name}[{track.loss}]" if track.loss else track.pairs.name
-    return TrainingPairs(rows, made_by, share, aside)
+    return TrainingPairs(rows, made_by, share, removed)
 
 
 def _without_held_out(lake: Lake, pairs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:

@@ -1,4 +1,6 @@
-"""Preference pairs laid out as a tree: what they share stands once, and a token sees its ancestors only.
+"""Layout of preference pairs as trees of tokens. A shared prefix is in the tree once.
+
+Example: two queries about one video.
 
 ::
 
@@ -7,8 +9,9 @@
                                  └── query 2 ──┬── chosen
                                                └── rejected
 
-The segments stand in depth-first order, so every subtree is one run of tokens, and a token's ancestry
-follows from one number: token `i` sees token `j` if `j <= i` and `i` lies before the end of `j`'s subtree.
+A token attends to itself and to its ancestors only. The segments are in depth-first order, so each subtree is
+one run of tokens. One number for each token is therefore enough for the mask: token `i` attends to token `j`
+if `j <= i` and `i` is before the end of `j`'s subtree.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Protocol
 
 
 class TokenPair(Protocol):
-    """What of an encoded pair the tree is made of; see `EncodedPair`."""
+    """The fields of an encoded pair that a tree needs. See `EncodedPair`."""
 
     clip: str
     prompt_ids: list[int]
@@ -31,10 +34,13 @@ class TokenPair(Protocol):
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of tokens that no branch leaves: tokens `start` to `end`, its subtree up to `stop`.
+    """A run of tokens without a branch inside it.
 
     Attributes:
-        depth: Tokens between the root and its first token.
+        start: Index of its first token.
+        end: Index after its last token.
+        stop: Index after the last token of its subtree.
+        depth: Number of tokens between the root and its first token.
         tree: Index of its tree.
     """
 
@@ -47,13 +53,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees side by side in one row of `N` tokens.
+    """Trees side by side in one row of N tokens.
 
     Attributes:
-        segments: In the order of their tokens; together they cover the row, and none is empty.
-        answers: The chosen answers of all pairs, then the rejected ones.
-        predictors: For each answer the tokens whose hidden states predict it, one for each of its tokens.
-        pairs: Indices of the pairs in `plant`'s flattened groups, in the order of `answers`' halves.
+        token_ids: The N tokens.
+        segments: The segments in the order of their tokens. They cover the row, and none is empty.
+        answers: Token ids of the chosen responses of all pairs, then of the rejected responses.
+        predictors: For each response the indices of the tokens whose hidden states predict it, one for each
+            of its tokens.
+        pairs: Index of each pair in the flattened groups of :func:`plant`, in the order of the chosen
+            responses.
     """
 
     token_ids: list[int]
@@ -67,13 +76,14 @@ class Forest:
         return [segment for segment in self.segments if segment.depth == 0]
 
     def stops(self) -> list[int]:
-        """For each token the end of its segment's subtree, `N` numbers: all that a mask needs."""
+        """Return for each of the N tokens the end of its segment's subtree. The mask needs no more."""
         return [segment.stop for segment in self.segments for _ in range(segment.start, segment.end)]
 
     def branches(self) -> Forest:
-        """The only tree without its trunk: its branches side by side, each token's number less the trunk's.
+        """Return the branches of a forest with one tree, without the trunk. Token indices start at 0 again.
 
-        What predicts an answer must not be in the trunk (:func:`plant` with a `trunk` sees to it).
+        No token of the trunk may predict a response. :func:`plant` with `trunk_tokens` of
+        :func:`lasting_trunk` ensures this.
         """
         trunk = self.segments[0]
         cut = trunk.end
@@ -86,15 +96,16 @@ class Forest:
 
 
 def plant(groups: Sequence[Sequence[TokenPair]], trunk_tokens: int | None = None) -> Forest:
-    """One tree for each group of pairs that share a trunk (:func:`share_a_trunk`).
+    """Return a forest with one tree for each group of pairs.
 
-    The last token of an answer is left out: it is predicted, and predicts nothing.
+    The last token of a response is left out, because it predicts nothing.
 
     Args:
-        trunk_tokens: Tokens of the trunks. Defaults to all that a group's prompts share.
+        groups: Groups of pairs that share a trunk (:func:`share_a_trunk`).
+        trunk_tokens: Length of each trunk. None means the common prefix of the group's prompts.
 
     Raises:
-        ValueError: If a group shares no trunk.
+        ValueError: If the pairs of a group do not share a trunk.
     """
     row = _Row()
     chosen: list[tuple[list[int], list[int]]] = []
@@ -121,43 +132,43 @@ def plant(groups: Sequence[Sequence[TokenPair]], trunk_tokens: int | None = None
 
 
 def lasting_trunk(pairs: Sequence[TokenPair]) -> int | None:
-    """Tokens of a trunk from which nothing is predicted, so that it can be computed apart from its branches.
+    """Return the length of the longest trunk that predicts no response token.
 
-    None where the video would not be whole in it.
+    Such a trunk can be computed separately from its branches. None if it would not contain the whole video.
     """
     length = min(common_prefix(pairs), min(len(pair.prompt_ids) for pair in pairs) - 1)
     return length if length >= max(1, pairs[0].video_end) else None
 
 
 def share_a_trunk(pairs: Sequence[TokenPair]) -> bool:
-    """Whether the pairs can stand in one tree: one video, and prompts that are alike until it ends."""
+    """Return whether the pairs can be in one tree: one video, and equal prompts up to its end."""
     first = pairs[0]
     one_video = all((pair.clip, pair.video_end) == (first.clip, first.video_end) for pair in pairs)
     return one_video and common_prefix(pairs) >= max(1, first.video_end)
 
 
 def tree_tokens(pairs: Sequence[TokenPair]) -> int:
-    """Tokens of the tree of these pairs."""
+    """Return the number of tokens in the tree of these pairs."""
     trunk = common_prefix(pairs)
     answers = sum(len(pair.chosen_ids) + len(pair.rejected_ids) - 2 for pair in pairs)
     return trunk + sum(map(len, _by_query(pairs, trunk))) + answers
 
 
 def row_tokens(pair: TokenPair) -> int:
-    """Tokens of the pair's two rows when nothing is shared, padding aside."""
+    """Return the number of tokens in the pair's two rows without sharing and padding."""
     return 2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
 
 
 def common_prefix(pairs: Sequence[TokenPair]) -> int:
-    """Length of the longest prefix that all prompts have."""
+    """Return the length of the longest common prefix of all prompts."""
     prompts = [pair.prompt_ids for pair in pairs]
-    least, greatest = min(prompts), max(prompts)  # they differ where any two do
+    least, greatest = min(prompts), max(prompts)  # their common prefix is that of all prompts
     shorter = range(min(len(least), len(greatest)))
     return bisect.bisect_left(shorter, True, key=lambda end: least[: end + 1] != greatest[: end + 1])
 
 
 def _by_query(pairs: Sequence[TokenPair], trunk: int) -> dict[tuple[int, ...], list[int]]:
-    """What follows the trunk in a prompt -> indices of the pairs that ask it."""
+    """Return: tokens of a prompt after the trunk -> indices of the pairs with that prompt."""
     queries: dict[tuple[int, ...], list[int]] = {}
     for index, pair in enumerate(pairs):
         queries.setdefault(tuple(pair.prompt_ids[trunk:]), []).append(index)
@@ -165,7 +176,7 @@ def _by_query(pairs: Sequence[TokenPair], trunk: int) -> dict[tuple[int, ...], l
 
 
 class _Row:
-    """Segments as they are appended, in depth-first order."""
+    """A row under construction. Segments must be appended in depth-first order."""
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
@@ -173,14 +184,14 @@ class _Row:
         self._parents: list[int | None] = []
 
     def append(self, token_ids: list[int], parent: int | None) -> int:
-        """Append a segment; returns its index."""
+        """Append a segment and return its index."""
         self.token_ids += token_ids
         self._ends.append(len(self.token_ids))
         self._parents.append(parent)
         return len(self._ends) - 1
 
     def append_answer(self, answer: list[int], branch: int) -> list[int]:
-        """Append all of an answer but its last token; returns the tokens that predict it."""
+        """Append a response without its last token. Return the indices of the tokens that predict it."""
         start = len(self.token_ids)
         if len(answer) > 1:
             self.append(answer[:-1], branch)

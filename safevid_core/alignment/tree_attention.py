@@ -1,9 +1,12 @@
-"""Attention in which each token of a forest sees its ancestors only.
+"""Attention over a forest, in which each token attends to itself and its ancestors only.
 
 Imports torch: import it inside functions.
 
-Three ways to the same figures: `dense`, a mask of N x N, the plainest; `segments`, for CPUs, where
-FlexAttention has no backward; `flex`, FlexAttention with a block mask, for GPUs.
+Three implementations give the same results:
+
+- `dense`: a mask of N x N. It is the reference for the other two.
+- `segments`: for CPUs, where FlexAttention has no backward pass.
+- `flex`: FlexAttention with a block mask, for GPUs.
 """
 
 from __future__ import annotations
@@ -24,22 +27,22 @@ from safevid_core.alignment.fused_layers import Product, packed_product
 from safevid_core.alignment.tree import Segment
 
 Way = Literal["dense", "segments", "flex"]
-# What rows of tokens see: a mask, or the parts of `segments`.
+# A mask in the form of one implementation: a tensor (`dense`), a block mask (`flex`) or parts (`segments`).
 Seen: TypeAlias = "torch.Tensor | BlockMask | list[Part]"
-NAME = "safevid_tree"  # of attention; transformers makes no mask for one that it does not know
+NAME = "safevid_tree"  # name of the attention; transformers makes no mask for an unknown name
 
-# A layer's weights of attention to a trunk, in bytes, up to which they are kept for the backward pass, which
-# otherwise computes them again: a fifth of its products.
+# Maximum size in bytes of one layer's attention weights to a trunk that are stored for the backward pass.
+# Larger weights are computed again there, which takes a fifth of its products.
 _KEPT_WEIGHTS = 2**27
-_ROWS_AT_ONCE = 256  # of the weights, so that they are worked on in the cache
-_KINDS = 64  # of shapes, for which FlexAttention may be compiled
+_ROWS_AT_ONCE = 256  # rows of the weights that fit into the processor's cache
+_KINDS = 64  # maximum number of kinds of shapes for which FlexAttention is compiled
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class HeadProducts(NamedTuple):
-    """Products of rows with a trunk's keys `K` and values `V` of one head, scaled."""
+    """Packed products of rows with the scaled keys `K` and the values `V` of a trunk in one head."""
 
     scores: Product  # rows K'
     outputs: Product  # weights V
@@ -49,55 +52,69 @@ class HeadProducts(NamedTuple):
 
 @dataclass
 class Trunk:
-    """Keys and values of a trunk in one layer, and on a CPU what its turns share of products with them."""
+    """Keys and values of a trunk in one layer.
+
+    Attributes:
+        key: `[1, key heads, T, width]`.
+        value: `[1, key heads, T, width]`.
+        products: On a CPU the packed products of each head, shared by all turns. Empty until the first turn.
+    """
 
     key: torch.Tensor
     value: torch.Tensor
-    products: list[HeadProducts] = field(default_factory=list)  # by head
+    products: list[HeadProducts] = field(default_factory=list)
 
 
 @dataclass
 class TrunkStates:
-    """Keys and values of a trunk of `T` tokens by layer, `[1, key heads, T, width]` each.
+    """Keys and values of a trunk of T tokens by layer, `[1, key heads, T, width]` each.
 
-    The trunk is computed once, its branches in turns, each turn with a backward pass of its own: they leave
-    their gradients at copies of the keys and values, and the trunk's backward pass goes on from there. So no
-    more than the trunk and one turn are in memory, and the gradient is that of the whole tree.
+    The trunk is computed once and its branches in turns. Each turn has its own backward pass, which adds its
+    gradient to detached copies of the keys and values. The backward pass of the trunk starts from these
+    gradients. Only the trunk and one turn are in memory, and the gradient is that of the whole tree.
+
+    Attributes:
+        computed: Layer -> keys and values with the graph of the trunk.
+        detached: Layer -> detached copies, which the turns attend to.
     """
 
     computed: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    lent: dict[int, Trunk] = field(default_factory=dict)
+    detached: dict[int, Trunk] = field(default_factory=dict)
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        if layer in self.computed:  # gradient checkpointing computes a layer again
+        """Store the keys and values of a layer."""
+        if layer in self.computed:  # gradient checkpointing computes a layer twice
             return
         self.computed[layer] = (key, value)
         wanted = key.requires_grad
-        self.lent[layer] = Trunk(key.detach().requires_grad_(wanted), value.detach().requires_grad_(wanted))
+        self.detached[layer] = Trunk(
+            key.detach().requires_grad_(wanted), value.detach().requires_grad_(wanted)
+        )
 
     def __len__(self) -> int:
-        return self.lent[0].key.shape[2] if self.lent else 0
+        return self.detached[0].key.shape[2] if self.detached else 0
 
     def backward(self) -> None:
-        """Carry what the turns left on through the trunk."""
-        computed = [each for layer in self.lent for each in self.computed[layer]]
-        lent = [each for trunk in self.lent.values() for each in (trunk.key, trunk.value)]
-        reached = [index for index, each in enumerate(lent) if each.grad is not None]
+        """Run the backward pass of the trunk from the gradients of the turns."""
+        computed = [each for layer in self.detached for each in self.computed[layer]]
+        copies = [each for trunk in self.detached.values() for each in (trunk.key, trunk.value)]
+        reached = [index for index, each in enumerate(copies) if each.grad is not None]
         torch.autograd.backward(
-            [computed[index] for index in reached], [lent[index].grad for index in reached]
+            [computed[index] for index in reached], [copies[index].grad for index in reached]
         )
 
 
 @dataclass
 class TreeMask:
-    """Who sees whom in a forest of `N` tokens, in the form that one way of computing takes.
+    """The attention mask of a forest of N tokens, in the form that one implementation needs.
 
     Attributes:
-        segments: The forest's.
-        device: The tokens'.
-        trunk: The `T` tokens that all see beside the forest's own.
-        kept: Where the forest's keys and values are kept, for a forest that is a trunk.
-        asked: int64 `[W]`, in order: the tokens whose last hidden states are wanted. None is all.
+        segments: The segments of the forest.
+        way: The implementation: `dense`, `segments` or `flex`.
+        device: Device of the tokens.
+        trunk: A trunk of T tokens that all tokens attend to. None if the forest holds its own trunks.
+        kept: Receives the keys and values of the forest, if the forest is itself a trunk. Else None.
+        asked: int64 `[W]`, ascending: the tokens whose last hidden states are needed. None means all tokens.
     """
 
     segments: Sequence[Segment]
@@ -109,12 +126,12 @@ class TreeMask:
 
     @functools.cached_property
     def of_all(self) -> Seen:
-        """What all the tokens see."""
+        """The mask of all tokens."""
         return self._seen_by(None)
 
     @functools.cached_property
     def of_asked(self) -> Seen:
-        """What the asked tokens see, which stand side by side."""
+        """The mask of the tokens in `asked` only, W rows."""
         return self._seen_by(self.asked)
 
     def _seen_by(self, asked: torch.Tensor | None) -> Seen:
@@ -129,11 +146,17 @@ class TreeMask:
 
 
 def way_for(device: torch.device) -> Way:
+    """Return the implementation for a device: `flex` on a GPU, else `segments`."""
     return "flex" if device.type == "cuda" else "segments"
 
 
 def dense_mask(segments: Sequence[Segment], before: int = 0) -> torch.Tensor:
-    """bool `[N, before + N]`, from each token's chain of ancestors; the other ways are tested against it."""
+    """Return the mask, bool `[N, before + N]`. The other implementations are tested against it.
+
+    Args:
+        segments: The segments of a forest of N tokens.
+        before: Number of tokens of a trunk that all tokens attend to. Defaults to 0.
+    """
     count = segments[-1].end
     seen = torch.zeros(count, count, dtype=torch.bool)
     for above in segments:
@@ -149,15 +172,19 @@ def block_mask(
     before: int = 0,
     asked: torch.Tensor | None = None,
 ) -> BlockMask:
-    """FlexAttention's mask, of all tokens' rows or the asked ones'.
+    """Return the block mask of FlexAttention. It skips blocks in which no token attends to another.
 
-    It skips the blocks of tokens in which no one sees another.
+    Args:
+        segments: The segments of the forest.
+        device: Device of the tokens.
+        before: Number of tokens of a trunk that all tokens attend to. Defaults to 0.
+        asked: int64 `[W]`: the tokens that have a row. None means all tokens.
     """
     count = before + segments[-1].end
     ends = torch.tensor([count, *(before + segment.stop for segment in segments)])
     sizes = torch.tensor([before, *(segment.end - segment.start for segment in segments)])
     stops = ends.repeat_interleave(sizes).to(device)
-    # All that the mask reads is a tensor, so that one compiled kernel serves forests of every shape.
+    # The mask function reads tensors only, so one compiled kernel serves forests of all shapes.
     tokens = before + (torch.arange(count - before, device=device) if asked is None else asked)
 
     def sees(batch: Any, head: Any, row: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -176,16 +203,19 @@ def attend(
     *,
     only_asked: bool = False,
 ) -> torch.Tensor:
-    """Attention over one row of tokens.
+    """Return the attention output of one row of tokens.
 
     Args:
-        query: `[1, heads, N, width]`, or `[1, heads, W, width]` of the asked tokens alone.
-        key: `[1, key heads, N, width]`; `value` likewise. The key heads divide the heads.
-        trunk: Of the mask's trunk, if it has one; its keys and values are `[1, key heads, T, width]`.
-        only_asked: Whether the queries are the mask's asked tokens.
+        query: `[1, heads, N, width]`, or `[1, heads, W, width]` with `only_asked`.
+        key: `[1, key heads, N, width]`. The number of heads is a multiple of the number of key heads.
+        value: `[1, key heads, N, width]`.
+        mask: The mask of the forest.
+        scale: Factor of the scores.
+        trunk: Keys and values of the mask's trunk in this layer. None if the mask has no trunk.
+        only_asked: Whether the queries are the W tokens in `mask.asked`. Defaults to false.
 
     Returns:
-        As `query`.
+        A tensor with the shape of `query`.
     """
     groups = query.shape[1] // key.shape[1]
     seen: Any = mask.of_asked if only_asked else mask.of_all
@@ -200,7 +230,7 @@ def attend(
         key, value = torch.cat([trunk.key, key], 2), torch.cat([trunk.value, value], 2)
     if mask.way == "flex":
         attention = _compiled_flex_attention() if query.is_cuda else flex_attention
-        # One layout of memory, for which one kernel is compiled.
+        # With one memory layout, one kernel is compiled.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         found = attention(query, key, value, block_mask=seen, scale=scale, enable_gqa=groups > 1)
     else:
@@ -213,12 +243,14 @@ def attend(
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens, by their places among the queries, that attend to a run of keys.
+    """A run of queries that attends to a run of keys.
 
     Attributes:
-        causal: Whether the first token sees the first key only, and so on; otherwise all see all.
-        is_first: Whether it is the first part of these tokens.
-        of_trunk: Whether the keys are the trunk's, all of them.
+        rows: Indices of the queries.
+        keys: Indices of the keys.
+        causal: Whether query i attends to keys 0 to i of the run. If false, each query attends to all keys.
+        is_first: Whether this is the first part of these queries.
+        of_trunk: Whether the keys are those of the trunk.
     """
 
     rows: slice
@@ -229,13 +261,13 @@ class Part:
 
 
 class _SegmentAttention(torch.autograd.Function):
-    """Attention by parts, each a plain call of the CPU's flash attention on a run of tokens.
+    """Attention by parts. Each part is one call of the CPU's flash attention on a run of tokens.
 
-    A segment attends causally to itself, and all that descends from it attends to it without a mask. The
-    parts of a token are merged by the logarithm of their sums of exponentials. Backward, a part given the
-    merged output and the merged logarithm in place of its own yields its share of the exact gradient, for
-    a softmax weight is `exp(score - logarithm)`, and its gradient needs only the row's output beside it.
-    Where the weights to a trunk are few, its part keeps them in place of computing them again.
+    A segment attends causally to itself. Its descendants attend to it without a mask. The parts of a token
+    are merged by their log-sum-exp. In the backward pass each part receives the merged output and the merged
+    log-sum-exp instead of its own, and returns its share of the exact gradient. This holds because a softmax
+    weight is `exp(score - log-sum-exp)`, and its gradient needs only the output of the row in addition.
+    Small weights to a trunk are stored for the backward pass and not computed again.
     """
 
     @staticmethod
@@ -247,7 +279,12 @@ class _SegmentAttention(torch.autograd.Function):
         products: list[HeadProducts] | None,
         *states: torch.Tensor,
     ) -> torch.Tensor:
-        """`states` are keys and values of the tokens, then those of the trunk, whose products these are."""
+        """Return the attention output.
+
+        Args:
+            products: Packed products of the trunk, filled at the first use. None without a trunk.
+            *states: Keys and values of the tokens, then keys and values of the trunk if there is one.
+        """
         exact = torch.promote_types(query.dtype, torch.float32)
         batch, heads, count, width = query.shape
         output = query.new_empty(batch, count, heads, width, dtype=exact).transpose(1, 2)
@@ -302,14 +339,14 @@ class _SegmentAttention(torch.autograd.Function):
 
 
 def _is_small(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Whether the weights of all the queries to all the keys are few enough to be kept."""
+    """Return whether the weights of all queries to all keys are small enough to be stored."""
     rows = query.shape[1] * query.shape[2]
     is_known = query.dtype == torch.float32 and torch.backends.mkldnn.is_available()
     return is_known and rows * key.shape[2] * query.itemsize <= _KEPT_WEIGHTS
 
 
 def _pack(products: list[HeadProducts], key: torch.Tensor, value: torch.Tensor, scale: float) -> None:
-    """Make the products with the keys and values `[1, heads, T, width]`, if they are not there."""
+    """Fill `products` for keys and values `[1, heads, T, width]`, if it is empty."""
     if products:
         return
     for head in range(key.shape[1]):
@@ -321,10 +358,10 @@ def _pack(products: list[HeadProducts], key: torch.Tensor, value: torch.Tensor, 
 def _attend_keeping(
     query: torch.Tensor, products: list[HeadProducts], keys: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As flash attention without a mask.
+    """Compute attention without a mask and store the weights.
 
     Returns:
-        Output, logarithm, and the weights `[heads, N, keys]`.
+        The output, the log-sum-exp, and the weights `[heads, N, keys]`.
     """
     _, heads, count, _ = query.shape
     output, logarithm = torch.empty_like(query), query.new_empty(1, heads, count)
@@ -335,7 +372,7 @@ def _attend_keeping(
             scores = products[head].scores(rows)
             torch.softmax(scores, -1, out=found)
             of_rows.copy_(products[head].outputs(found))
-            # The greatest weight is one over the sum of the exponentials, relative to the greatest score.
+            # The largest weight is 1 / sum(exp(scores - largest score)), which gives the log-sum-exp.
             torch.sub(scores.amax(-1), found.amax(-1).log_(), out=logarithms)
     return output, logarithm, weights
 
@@ -352,7 +389,14 @@ def _keeping_backward(
     products: list[HeadProducts],
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of query, key and value, from the merged output and logarithm and what the part kept."""
+    """Return the gradients of query, key and value.
+
+    Args:
+        output: The merged output of all parts.
+        logarithm: The merged log-sum-exp of all parts.
+        own_logarithm: The log-sum-exp of this part.
+        weights: The stored weights of this part, `[heads, N, keys]`.
+    """
     of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
     gradient = gradient * (own_logarithm - logarithm).exp()[..., None]
     along = (gradient * output).sum(-1, keepdim=True)
@@ -370,12 +414,15 @@ def _keeping_backward(
 
 
 def _states_of(part: Part, states: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """The keys and the values that a part is about."""
+    """Return the keys and values of a part: those of the trunk or those of the tokens."""
     return states[2:] if part.of_trunk else states[:2]
 
 
 def _parts(segments: Sequence[Segment], asked: Sequence[int], has_trunk: bool) -> Iterator[Part]:
-    """What the asked tokens attend to; their places are those in `asked`, which is in order."""
+    """Yield the parts of the tokens in `asked`, which is in ascending order.
+
+    `Part.rows` are indices into `asked`.
+    """
     if has_trunk:
         yield Part(slice(0, len(asked)), slice(None), causal=False, is_first=True, of_trunk=True)
     for segment in segments:
@@ -394,7 +441,7 @@ def _parts(segments: Sequence[Segment], asked: Sequence[int], has_trunk: bool) -
 
 
 def _runs(asked: Sequence[int], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Places of consecutive tokens, from each first one to behind its last."""
+    """Yield start and end (exclusive) of each run of consecutive tokens in `asked[start:end]`."""
     breaks = [place for place in range(start + 1, end) if asked[place] != asked[place - 1] + 1]
     if end > start:
         yield from itertools.pairwise([start, *breaks, end])
@@ -403,7 +450,7 @@ def _runs(asked: Sequence[int], start: int, end: int) -> Iterator[tuple[int, int
 def _merge(
     output: torch.Tensor, logarithm: torch.Tensor, part: torch.Tensor, part_logarithm: torch.Tensor
 ) -> None:
-    """Take a further part into the merged output and logarithm, in place."""
+    """Merge a further part into the output and the log-sum-exp, in place."""
     weight = torch.sigmoid(part_logarithm - logarithm)
     output.lerp_(part, weight.unsqueeze(-1))
     torch.logaddexp(logarithm, part_logarithm, out=logarithm)
@@ -411,19 +458,21 @@ def _merge(
 
 @functools.cache
 def _compiled_flex_attention() -> Any:
-    """Compiled for each kind of shape: with gradients or without, as many queries as keys, one block of them.
+    """Return FlexAttention, compiled once for each kind of shape.
 
-    Beyond its limit of kinds torch would go on without a kernel, with all weights in memory; there it stops.
+    Kinds differ in gradients, in equal numbers of queries and keys, and in whether there is one block only.
+    Beyond `recompile_limit` kinds torch would continue without a kernel and hold all weights in memory. With
+    `fullgraph` it raises instead.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS)
     return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
 def use_tree_attention(language_model: torch.nn.Module) -> None:
-    """Let a language model's layers attend by the `tree` that its call names.
+    """Replace the attention of a language model. A call then needs the argument `tree`, a :class:`TreeMask`.
 
-    Its last layer, and what follows it, then computes the tokens that the tree asks for and no others: no
-    answer is read off a video's tokens, which have done their part once their keys and values are there.
+    The last layer and everything after it compute only the tokens in `tree.asked`. Of the other tokens, such
+    as those of a video, the last layer needs only keys and values.
     """
     language_model.config._attn_implementation = NAME
     for layer in language_model.layers:
@@ -441,7 +490,10 @@ def _attention_forward(
     only_asked: bool = False,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention of the three families, of all tokens `[1, N, H]` or of the asked `[1, W, H]`."""
+    """Return the attention output of all tokens `[1, N, H]`, or of the asked tokens `[1, W, H]`.
+
+    The function fits all three families.
+    """
 
     def heads(projection: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
         return projection(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
@@ -457,20 +509,20 @@ def _attention_forward(
     if not hidden_states.numel():
         return hidden_states, None
     query = _rotate(heads(attention.q_proj, hidden_states), cos, sin)
-    trunk = None if tree.trunk is None else tree.trunk.lent[attention.layer_idx]
+    trunk = None if tree.trunk is None else tree.trunk.detached[attention.layer_idx]
     found = attend(query, key, value, tree, attention.scaling, trunk, only_asked=only_asked)
     return attention.o_proj(found.transpose(1, 2).flatten(2)), None
 
 
 def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions: `[1, heads, N, width]` by `[1, N, width]`."""
+    """Apply rotary positions `[1, N, width]` to states `[1, heads, N, width]`."""
     found = _Rotation.apply(states, cos, sin)
     assert isinstance(found, torch.Tensor)
     return found
 
 
 class _Rotation(torch.autograd.Function):
-    """Without the rotated halves as a tensor of their own."""
+    """Rotary positions without an extra tensor for the rotated halves."""
 
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -495,7 +547,7 @@ def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torc
 def _forward_of_the_asked(
     layer: Any, hidden_states: torch.Tensor, *, tree: TreeMask, **others: Any
 ) -> torch.Tensor:
-    """A decoder layer of the three families, from `[1, N, H]` to `[1, W, H]` of the asked tokens."""
+    """Compute a decoder layer of any of the three families, from `[1, N, H]` to `[1, W, H]`."""
     normed = layer.input_layernorm(hidden_states)
     attended, _ = layer.self_attn(hidden_states=normed, tree=tree, only_asked=True, **others)
     if tree.asked is not None:

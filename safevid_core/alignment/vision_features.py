@@ -1,4 +1,4 @@
-"""What the frozen vision tower makes of a clip, once for all pairs, epochs, data scales and the reference."""
+"""File cache of vision features. Each clip is encoded once for all pairs, epochs, data scales and seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from safevid_core.alignment.clips import FeatureStore
 from safevid_core.alignment.errors import AlignmentError
-from safevid_core.lake import write_atomically
+from safevid_core.storage.lake import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class FeatureFolder:
-    """Features by clip, float16, a memory-mapped file each; several processes may fill it at once.
+    """A folder with one memory-mapped float16 file for each clip. Several processes may write to it at once.
 
     Args:
-        path: The folder; it belongs to one checkpoint and one way of taking frames.
+        path: The folder. It must belong to one checkpoint and one way of sampling frames.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,20 +33,20 @@ class FeatureFolder:
         return self._file(clip).exists()
 
     def read(self, clip: str) -> np.ndarray:
-        """float16, mapped into memory, in the shape in which it was written."""
+        """Return the float16 features of a clip, memory-mapped, in the shape that was written."""
         return np.load(self._file(clip), mmap_mode="r")
 
     def write(self, clip: str, features: np.ndarray) -> None:
-        """Store float features.
+        """Store features as float16.
 
         Raises:
-            AlignmentError: If one of them is beyond float16.
+            AlignmentError: If a value is too large for float16.
         """
         with np.errstate(over="ignore"):
             halved = features.astype(np.float16)
         if not np.isfinite(halved).all():
             raise AlignmentError(
-                f"clip {clip}: a vision feature of {np.abs(features).max():.3g} is beyond float16; "
+                f"clip {clip}: a vision feature of {np.abs(features).max():.3g} is too large for float16; "
                 "set alignment.store_features to false"
             )
         self.path.mkdir(parents=True, exist_ok=True)
@@ -55,17 +55,22 @@ class FeatureFolder:
         write_atomically(self._file(clip), buffer.getvalue())
 
     def make_room(self, clips: int, bytes_a_clip: int) -> None:
-        """Say what so many further clips take, before the first is written.
+        """Check and print the disk space that further clips need, before the first is written.
+
+        Args:
+            clips: Number of clips.
+            bytes_a_clip: Bytes for each clip.
 
         Raises:
-            AlignmentError: If the disk has less.
+            AlignmentError: If the disk has too little free space.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         needed, free = clips * bytes_a_clip, shutil.disk_usage(self.path).free
         size = f"vision features of {clips} clips take {_readable(needed)} in {self.path}"
         if needed > free:
             raise AlignmentError(
-                f"{size}, where {_readable(free)} are free; free some, or set alignment.store_features false"
+                f"{size}, where {_readable(free)} are free; free some, or set alignment.store_features to "
+                "false"
             )
         print(f"{size}; {_readable(free)} are free", flush=True)
 
@@ -74,11 +79,14 @@ class FeatureFolder:
 
 
 class StoredFeatures(FeatureStore):
-    """A feature store whose features lie in a folder; a clip that is there is not encoded again.
+    """A feature store whose features are in a folder. A clip in the folder is not encoded again.
 
     Args:
-        clips: How many clips will be added, for the forecast of the folder's size.
-        projected: As for the feature store; the folder must have been filled likewise.
+        model: The video language model.
+        family: Name of its family.
+        folder: The folder.
+        clips: Number of clips that will be added. It serves the forecast of the disk space.
+        projected: See :class:`FeatureStore`. One folder must have one value only.
     """
 
     def __init__(
@@ -92,24 +100,24 @@ class StoredFeatures(FeatureStore):
     ) -> None:
         super().__init__(model, family, projected=projected)
         self._folder = folder
-        self._to_come = clips
-        self._told = False
+        self._clips_left = clips
+        self._checked_space = False
 
     def keep(self, clip: str, inputs: dict[str, torch.Tensor]) -> None:
         if clip not in self._folder:
             features = _array(self.encode(inputs))
-            if not self._told:
-                self._folder.make_room(self._to_come, features.size * 2)
-                self._told = True
+            if not self._checked_space:
+                self._folder.make_room(self._clips_left, features.size * 2)
+                self._checked_space = True
             self._folder.write(clip, features)
-        self._to_come -= 1
+        self._clips_left -= 1
 
     def kept(self, clip: str) -> Any:
         import torch
 
         features = torch.from_numpy(np.array(self._folder.read(clip)))
         features = features.to(self._model.device, self._model.dtype)
-        # Qwen2.5-VL's features come and go as one tensor a video.
+        # Qwen2.5-VL's features are one tensor for each video.
         return features if features.ndim == 3 else [features]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import polars as pl
 
-from safevid_core.evaluation.statistics import SAMPLE_SCHEMA, Estimate, Sample, estimate
-from safevid_core.records import content_id
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import Table
+from safevid_core.stages.stage import Plan, Stage, Tools
+from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Estimate, Sample, estimate
 
 # One observation: the unit, its cluster, and its value.
 Observation = tuple[str, str, float]
@@ -48,3 +50,14 @@ def cluster_of(clip: dict[str, Any]) -> str:
     if clip["twin_group"] is not None:
         return f"twins {clip['twin_group']}"
     return f"source {clip['source_id'] or clip['clip_id']}"
+
+
+def audit_stage(
+    table: Table,
+    says: str,
+    plan: Callable[[Tools, str], Plan],
+    reads: Sequence[str],
+    optional: Sequence[str] = (),
+) -> Stage:
+    """The stage of an audit that is one table, made from committed tables alone."""
+    return Stage(table, "audits", says, plan, reads=tuple(reads), optional=frozenset(optional))

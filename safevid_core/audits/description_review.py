@@ -6,22 +6,21 @@ frames show, and `consistent` if nothing in it contradicts the rest. Each cell s
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from safevid_core.audits.description_sample import CLAIM, Asked, DescriptionSample
-from safevid_core.evaluation import sheets
-from safevid_core.evaluation.promotion.sign_off import FILE_NAME, Words, read_signed
-from safevid_core.evaluation.samples import film_strip
-from safevid_core.lake import write_atomically
-from safevid_core.records import content_id
+from safevid_core.contracts.ids import content_id
+from safevid_core.reporting.pages import template_environment
+from safevid_core.reporting.samples import film_strip
+from safevid_core.review import sheets
+from safevid_core.review.sign_off import FILE_NAME, Signature, Words, read_signed
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import write_atomically
+from safevid_core.storage.media import MediaIndex
 
 SHOWN = ("row_id", "scene", "file", "clip_id", "kind", "said_by", "text")
 FILLED = ("true", "complete", "consistent", "reviewer", "date", "note")
@@ -31,7 +30,7 @@ _OF_A_TEXT = ("complete", "consistent")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReviewerVerdict:
     """What a reviewer says of one row: yes, no or unclear in each cell that its kind has."""
 
     row_id: str
@@ -57,7 +56,7 @@ class Review:
     """
 
     sheet: Path
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    verdicts: dict[str, ReviewerVerdict] = field(default_factory=dict)
     open: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -67,49 +66,67 @@ class Review:
         return content_id("description audit", sample.name, said)
 
 
-class Signature(BaseModel):
+class AuditSignature(Signature):
     """One person's word that the descriptions were checked as one audit says."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     audit: Words
-    name: Words
-    date: datetime.date
-    note: str = ""
 
 
 def review_folder(settings: Settings) -> Path:
     return settings.descriptions.audit.folder or settings.root / "reviews" / "descriptions"
 
 
-def read_signatures(settings: Settings) -> list[Signature]:
+def sheet_of(settings: Settings, sample: DescriptionSample) -> Path:
+    """Where the sheet of a sample lies, once it is handed out."""
+    return review_folder(settings) / f"descriptions-{sample.name}.csv"
+
+
+def read_signatures(settings: Settings) -> list[AuditSignature]:
     """Who signed for which audit.
 
     Raises:
-        EvaluationError: If the file cannot be read as such a list.
+        ReviewError: If the file cannot be read as such a list.
     """
-    return read_signed(review_folder(settings) / FILE_NAME, Signature)
+    return read_signed(review_folder(settings) / FILE_NAME, AuditSignature)
 
 
 def hand_out(settings: Settings, sample: DescriptionSample) -> Path:
     """Write the sample's sheet and page, unless they are there: they may be filled in. Gives the sheet.
 
-    What was said before of the same texts and claims, in another sample's sheet, is filled in already.
+    What was said before of the same texts and claims, in another sample's sheet, is filled in already. The
+    page is written again where clips lie elsewhere than it says.
 
     Raises:
-        EvaluationError: If a sheet in the folder cannot be read.
+        ReviewError: If a sheet in the folder cannot be read.
     """
-    folder = review_folder(settings)
-    sheet = folder / f"descriptions-{sample.name}.csv"
+    folder, sheet = review_folder(settings), sheet_of(settings, sample)
+    page, media = sheet.with_suffix(".html"), MediaIndex(settings.root)
     if sheet.exists():
+        if _is_outdated(page, sample, media):
+            write_atomically(page, review_page(sample, media).encode())
         return sheet
-    known: dict[str, Verdict] = {}
+    known: dict[str, ReviewerVerdict] = {}
     for earlier in sorted(folder.glob("descriptions-*.csv")):
         known |= _read(earlier, {row.row_id: row for row in sample.rows}).verdicts
     rows = [_shown(row) | (known[row.row_id].cells if row.row_id in known else {}) for row in sample.rows]
-    write_atomically(sheet.with_suffix(".html"), review_page(sample).encode())
+    write_atomically(page, review_page(sample, media).encode())
     write_atomically(sheet, sheets.sheet_bytes([*SHOWN, *FILLED], rows))
     return sheet
+
+
+def _places(sample: DescriptionSample, media: MediaIndex) -> dict[str, str]:
+    """Hash -> where the file lies now, or lay last."""
+    return media.for_export(row.clip["media_sha256"] for row in sample.rows if row.clip["media_sha256"])
+
+
+def _is_outdated(page: Path, sample: DescriptionSample, media: MediaIndex) -> bool:
+    """Whether a page that is there lacks the place of a clip."""
+    from markupsafe import escape
+
+    if not page.is_file():
+        return True
+    text = page.read_text(encoding="utf-8")
+    return any(str(escape(place)) not in text for place in _places(sample, media).values())
 
 
 def _shown(row: Asked) -> dict[str, str]:
@@ -128,7 +145,7 @@ def read_review(sheet: Path, sample: DescriptionSample) -> Review:
     """The verdicts on a sample's rows.
 
     Raises:
-        EvaluationError: If the file cannot be read, is no CSV, or lacks a column.
+        ReviewError: If the file cannot be read, is no CSV, or lacks a column.
     """
     return _read(sheet, {row.row_id: row for row in sample.rows})
 
@@ -149,7 +166,7 @@ def _read(sheet: Path, asked: Mapping[str, Asked]) -> Review:
             continue
         said = {name: texts[name].lower() for name in _asked_of(row)}
         known = {name: texts[name] for name in ("reviewer", "date", "note")}
-        review.verdicts[row.row_id] = Verdict(row.row_id, said, **known)
+        review.verdicts[row.row_id] = ReviewerVerdict(row.row_id, said, **known)
     review.open = len(asked) - len(review.verdicts)
     return review
 
@@ -172,20 +189,14 @@ def _problem(row: Asked, texts: Mapping[str, str]) -> str:
     return sheets.bad_text("reviewer", texts["reviewer"]) or sheets.bad_text("note", texts["note"])
 
 
-def review_page(sample: DescriptionSample) -> str:
+def review_page(sample: DescriptionSample, media: MediaIndex) -> str:
     """One HTML page that opens offline and runs nothing: frames of each clip above its rows."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     clips: list[dict[str, Any]] = []
+    places = _places(sample, media)
     for _, some in groupby(sample.rows, key=lambda row: row.clip["clip_id"]):
         rows = list(some)
-        clips.append({"clip": rows[0].clip, "film": film_strip(rows[0].clip), "rows": rows})
-    template = environment.get_template("description_review.html.j2")
+        clip = rows[0].clip
+        place = places.get(clip["media_sha256"], "")
+        clips.append({"clip": clip, "place": place, "film": film_strip(clip, media), "rows": rows})
+    template = template_environment(Path(__file__).parent).get_template("description_review.html.j2")
     return template.render(name=sample.name, clips=clips, count=len(sample.rows), filled=FILLED)

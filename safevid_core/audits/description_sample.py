@@ -15,17 +15,18 @@ from typing import Any
 
 import polars as pl
 
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import DESCRIPTIONS, candidate_table
 from safevid_core.corpus.names import ClipNames
-from safevid_core.lake import Lake
-from safevid_core.records import DESCRIPTIONS, candidate_table, content_id
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
 
 RECONCILED = "reconciled"
 CLAIM, TEXT = "claim", "text"
 
 _COLUMNS = (
-    "clip_id", "source_id", "scene", "twin_group", "path", "start_s", "end_s", "text", "claims", "dropped",
-    "agreement", "coverage", "contradiction",
+    "clip_id", "source_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "text", "claims",
+    "dropped", "agreement", "coverage", "contradiction",
 )  # fmt: skip
 
 

@@ -7,35 +7,31 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safevid_core.audits.audit_rows import count_row
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
-from safevid_core.records import (
-    SAFEVIDBENCH_BASE,
-    TAXONOMY_QUERIES,
-    StageRows,
-    audit_table,
-    sequence_outcomes,
-)
-from safevid_core.settings import Settings
+from safevid_core.audits.audit_rows import audit_stage, count_row
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import SAFEVIDBENCH_BASE, TAXONOMY_QUERIES, audit_table
+from safevid_core.stages.stage import Plan, Tools
+from safevid_core.storage.lake import frame_hash
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 TABLE = audit_table("taxonomy_drift_audit")
 
 
-def make_taxonomy_drift_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Coverage of the taxonomy on both sides, each subcategory's shares, and the divergence of the two."""
+def plan_taxonomy_drift_audit(tools: Tools, partition: str) -> Plan:
+    """Plan coverage of the taxonomy on both sides, the shares of subcategories, and their divergence."""
+    lake = tools.lake
     taxonomy = load_taxonomy()
     train = lake.scan(TAXONOMY_QUERIES).select("query_id", "subcategory").sort("query_id").collect()
     benchmark = lake.scan(SAFEVIDBENCH_BASE).select("item_id", "subcategory").sort("item_id").collect()
     ids = [*train["query_id"], *benchmark["item_id"]]
 
-    def compute() -> StageRows:
+    def make(row_ids: Sequence[str]) -> StageRows:
         known = [each.id for each in taxonomy.subcategories]
         rows = drift_rows(Counter(train["subcategory"]), Counter(benchmark["subcategory"]), known)
         return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), {"taxonomy": taxonomy.hash})
 
     inputs = {"train": frame_hash(train), "benchmark": frame_hash(benchmark), "taxonomy": taxonomy.hash}
-    return run_stage(lake, TABLE, WHOLE, inputs, ids, compute)
+    return Plan(inputs, ids, make)
 
 
 def drift_rows(
@@ -79,3 +75,12 @@ def jensen_shannon(one: Mapping[str, int], other: Mapping[str, int]) -> float:
         middle = (p + q) / 2
         distance += sum(0.5 * each * math.log2(each / middle) for each in (p, q) if each > 0)
     return max(0.0, distance)
+
+
+STAGE = audit_stage(
+    TABLE,
+    "Which subcategories the queries cover, and how far training and benchmark differ.",
+    plan_taxonomy_drift_audit,
+    (TAXONOMY_QUERIES.name, SAFEVIDBENCH_BASE.name),
+    (SAFEVIDBENCH_BASE.name,),
+)

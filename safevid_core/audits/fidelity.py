@@ -14,16 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from safevid_core.audits.audit_rows import Observation, cluster_of, count_row, figure_row, mean_of
 from safevid_core.audits.description_review import (
+    AuditSignature,
     Review,
-    Signature,
-    Verdict,
+    ReviewerVerdict,
     hand_out,
     read_review,
     read_signatures,
+    review_folder,
+    sheet_of,
 )
 from safevid_core.audits.description_sample import (
     CLAIM,
@@ -33,63 +34,78 @@ from safevid_core.audits.description_sample import (
     DescriptionSample,
     draw_sample,
 )
-from safevid_core.evaluation.statistics import Estimate
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.records import DESCRIPTION_FIDELITY_AUDIT, DESCRIPTIONS, StageRows, sequence_outcomes
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import (
+    CLIP_MANIFEST,
+    DESCRIPTION_FIDELITY_AUDIT,
+    DESCRIPTIONS,
+    VIDEO_CORPUS,
+)
+from safevid_core.descriptions.audit_gate import MEASURES, described_clips
 from safevid_core.settings import Settings
+from safevid_core.stages.stage import Plan, Stage, Tools
+from safevid_core.statistics.intervals import Estimate
+from safevid_core.storage.lake import frame_hash, settings_hash
 
 TABLE = DESCRIPTION_FIDELITY_AUDIT
 HALLUCINATION = "hallucination rate"
-_MEASURES = ("agreement", "coverage", "contradiction")
-_COLUMNS = ("clip_id", "source_id", "twin_group", "claims", "dropped", "witnesses", *_MEASURES)
 _DRAWS = 1000
 _MOST_PROBLEMS = 20
 # Raised when the audit's figures mean something else.
 _VERSION = "2"
 
 
-def make_description_fidelity_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Agreement over the corpus, the sheet of the sample for people to fill in, and what they said.
+def plan_description_fidelity_audit(tools: Tools, partition: str) -> Plan:
+    """Plan agreement over the corpus, the sheet of the sample for people to fill in, and what they said.
 
     Raises:
-        EvaluationError: If a sheet or the file of signatures cannot be read.
+        ReviewError: If a sheet or the file of signatures cannot be read.
     """
+    settings, lake = tools.settings, tools.lake
     descriptions = described_clips(lake)
     ids = descriptions["clip_id"].to_list()
     describers = tuple(settings.descriptions.describers)
     sample = draw_sample(settings, lake)
-    review = read_review(hand_out(settings, sample), sample) if sample.rows else None
-    signature = None if review is None else _signature(settings, sample, review)
     most = settings.descriptions.audit.max_hallucination
 
-    def compute() -> StageRows:
-        clips = descriptions.to_dicts()
-        rows = [*_agreement_rows(clips, describers)]
-        info: dict[str, Any] = {"clips": len(clips), "passed": False}
+    def inputs() -> dict[str, str]:
+        review, signature = _reviewed(settings, sample)
+        return {
+            "descriptions": frame_hash(descriptions),
+            "describers": settings_hash(list(describers)),
+            "sample": sample.name,
+            "verdicts": "" if review is None else review.audit_id(sample),
+            "problems": settings_hash([] if review is None else review.problems),
+            "signature": "" if signature is None else settings_hash(signature),
+            "threshold": str(most),
+            "version": _VERSION,
+        }
+
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        if sample.rows:
+            hand_out(settings, sample)
+        review, signature = _reviewed(settings, sample)
+        rows = [*_agreement_rows(descriptions.to_dicts(), describers)]
+        info: dict[str, Any] = {"clips": descriptions.height, "passed": False}
         if review is not None:
             rows += _human_rows(sample, review, describers)
             info |= _told(sample, review, signature, rows, most)
         return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), info)
 
-    inputs = {
-        "descriptions": frame_hash(descriptions),
-        "describers": settings_hash(list(describers)),
-        "sample": sample.name,
-        "verdicts": "" if review is None else review.audit_id(sample),
-        "problems": settings_hash([] if review is None else review.problems),
-        "signature": "" if signature is None else settings_hash(signature),
-        "threshold": str(most),
-        "version": _VERSION,
-    }
-    return run_stage(lake, TABLE, WHOLE, inputs, ids, compute)
+    # The new sheet holds what was said before of the same texts, and what was said is an input.
+    return Plan(inputs(), ids, make, inputs_once_made=inputs)
 
 
-def described_clips(lake: Lake) -> pl.DataFrame:
-    """What the audit sees of every description, by clip id."""
-    return lake.scan(DESCRIPTIONS).select(_COLUMNS).sort("clip_id").collect()
+def _reviewed(settings: Settings, sample: DescriptionSample) -> tuple[Review | None, AuditSignature | None]:
+    """What people said of the sample and who signed for it; no review of an empty sample."""
+    if not sample.rows:
+        return None, None
+    sheet = sheet_of(settings, sample)
+    review = read_review(sheet, sample) if sheet.exists() else Review(sheet, open=len(sample.rows))
+    return review, _signature(settings, sample, review)
 
 
-def _signature(settings: Settings, sample: DescriptionSample, review: Review) -> Signature | None:
+def _signature(settings: Settings, sample: DescriptionSample, review: Review) -> AuditSignature | None:
     """The latest that is for these verdicts."""
     audit = review.audit_id(sample)
     return next((each for each in reversed(read_signatures(settings)) if each.audit == audit), None)
@@ -98,7 +114,7 @@ def _signature(settings: Settings, sample: DescriptionSample, review: Review) ->
 def _told(
     sample: DescriptionSample,
     review: Review,
-    signature: Signature | None,
+    signature: AuditSignature | None,
     rows: Iterable[Mapping[str, Any]],
     most: float,
 ) -> dict[str, Any]:
@@ -130,7 +146,7 @@ def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> l
         figure_row(
             name, "all", mean_of((c["clip_id"], cluster_of(c), c[name]) for c in clips if c[name] is not None)
         )
-        for name in _MEASURES
+        for name in MEASURES
     ]
     kept, contradicted = _stances(clips)
     for measure, found in (("assertions kept", kept), ("claims contradicted", contradicted)):
@@ -213,7 +229,7 @@ def _human_rows(sample: DescriptionSample, review: Review, describers: Sequence[
     return [*rows, *_foretelling(sample, claims)]
 
 
-_Said = Sequence[tuple[Asked, Verdict]]
+_Said = Sequence[tuple[Asked, ReviewerVerdict]]
 
 
 def _share_row(measure: str, category: str, said: _Said, cell: str, counted: str) -> dict[str, Any]:
@@ -233,7 +249,7 @@ def _foretelling(sample: DescriptionSample, claims: _Said) -> list[dict[str, Any
     clips = [clip for clip in sample.clips if clip["clip_id"] in true]
     found = np.array([float(np.mean(true[clip["clip_id"]])) for clip in clips])
     rows = []
-    for score in _MEASURES:
+    for score in MEASURES:
         known = [place for place, clip in enumerate(clips) if clip[score] is not None]
         scores = np.array([clips[place][score] for place in known], dtype=float)
         rows.append(
@@ -260,3 +276,23 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """The audit's stage, which reads the candidates of every describer of the settings."""
+    return [
+        Stage(
+            TABLE,
+            "audits",
+            "How far the describers agree, and what people say of a sample, for whom it writes a sheet.",
+            plan_description_fidelity_audit,
+            reads=(
+                CLIP_MANIFEST.name,
+                VIDEO_CORPUS.name,
+                *settings.descriptions.candidate_tables,
+                DESCRIPTIONS.name,
+            ),
+            optional=frozenset({CLIP_MANIFEST.name}),
+            watches=lambda settings: [review_folder(settings)],
+        )
+    ]

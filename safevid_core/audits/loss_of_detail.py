@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
+from safevid_core.audits.audit_rows import Observation, audit_stage, cluster_of, figure_row, mean_of
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, audit_table
 from safevid_core.descriptions.motion_words import described_motion, measured_motion
 from safevid_core.descriptions.signals.flashes import FLASH_LIMIT, most_flashes
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
-from safevid_core.records import (
-    DESCRIPTIONS,
-    SIGNAL_DESCRIPTIONS,
-    StageRows,
-    audit_table,
-    sequence_outcomes,
-)
-from safevid_core.settings import Settings
+from safevid_core.stages.stage import Plan, Tools
+from safevid_core.storage.lake import frame_hash
 
 TABLE = audit_table("detail_loss_audit")
 
@@ -27,8 +22,9 @@ _FLASH_WORDS = re.compile(r"\bflash\w*|\bflicker\w*|\bstrob\w*|\bblink\w*", re.I
 _CUT_WORDS = re.compile(r"\bcuts?\b|\bshots?\b|\bscene changes?\b|\bthen\b", re.IGNORECASE)
 
 
-def make_detail_loss_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Shares of clips whose text lost a measured thing, and of claims that were dropped uncontradicted."""
+def plan_detail_loss_audit(tools: Tools, partition: str) -> Plan:
+    """Plan shares of clips whose text lost a measured thing, and of claims dropped uncontradicted."""
+    lake = tools.lake
     measured = lake.scan(SIGNAL_DESCRIPTIONS).select("clip_id", "measurements").collect()
     clips = (
         lake.scan(DESCRIPTIONS)
@@ -39,7 +35,7 @@ def make_detail_loss_audit(settings: Settings, lake: Lake) -> StageReport:
     )
     ids = clips["clip_id"].to_list()
 
-    def compute() -> StageRows:
+    def make(clip_ids: Sequence[str]) -> StageRows:
         rows = clips.to_dicts()
         lost = _lost_measurements(rows)
         figures = [
@@ -52,7 +48,7 @@ def make_detail_loss_audit(settings: Settings, lake: Lake) -> StageReport:
         ]
         return StageRows(TABLE.frame(figures), sequence_outcomes(ids, "ok"), {"clips": len(rows)})
 
-    return run_stage(lake, TABLE, WHOLE, {"clips": frame_hash(clips)}, ids, compute)
+    return Plan({"clips": frame_hash(clips)}, ids, make)
 
 
 # What was measured -> what the row means, whether a clip has it, and whether a text says it.
@@ -109,3 +105,11 @@ def _dropped_claims(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]
                     unit = f"{clip['clip_id']} {column} {place}"
                     found[str(claim.get("attribute") or "other")].append((unit, cluster_of(clip), dropped))
     return found
+
+
+STAGE = audit_stage(
+    TABLE,
+    "What was measured or claimed and did not reach the reconciled description.",
+    plan_detail_loss_audit,
+    (DESCRIPTIONS.name, SIGNAL_DESCRIPTIONS.name),
+)

@@ -11,18 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import cluster_of, figure_row, mean_of
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
-from safevid_core.preferences.style import (
-    bag_of_words,
-    fit,
-    length,
-    most_telling,
-    told_apart,
-    vocabulary_of,
-)
-from safevid_core.records import RELEASE, VIDEO_CORPUS, StageRows, audit_table, sequence_outcomes
-from safevid_core.settings import Settings
+from safevid_core.audits.audit_rows import audit_stage, cluster_of, figure_row, mean_of
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS, audit_table
+from safevid_core.preferences import style
+from safevid_core.stages.stage import Plan, Tools
+from safevid_core.storage.lake import frame_hash
 
 TABLE = audit_table("preference_style_audit")
 BY_WORDS = "chosen told by its words"
@@ -30,34 +24,37 @@ BY_LENGTH = "chosen told by its length"
 _COLUMNS = ("pair_id", "clip_id", "twin_group", "expectation", "chosen", "rejected")
 
 
-def make_preference_style_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Share of pairs whose chosen answer is told by words, and by length: of all, and by expectation."""
+def plan_preference_style_audit(tools: Tools, partition: str) -> Plan:
+    """Plan share of pairs whose chosen answer is told by words, and by length: of all, and by expectation."""
+    lake = tools.lake
     pairs = lake.scan(RELEASE).select(_COLUMNS).sort("pair_id").collect()
     sources = lake.scan(VIDEO_CORPUS).select("clip_id", "source_id").sort("clip_id").collect()
     ids = pairs["pair_id"].to_list()
 
-    def compute() -> StageRows:
+    def make(pair_ids: Sequence[str]) -> StageRows:
         known = dict(sources.iter_rows())
         rows = [{**pair, "source_id": known.get(pair["clip_id"])} for pair in pairs.to_dicts()]
         return StageRows(TABLE.frame(style_rows(rows)), sequence_outcomes(ids, "ok"), {"pairs": len(ids)})
 
     inputs = {"pairs": frame_hash(pairs), "sources": frame_hash(sources)}
-    return run_stage(lake, TABLE, WHOLE, inputs, ids, compute)
+    return Plan(inputs, ids, make)
 
 
 def style_rows(pairs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Audit rows of pairs with `pair_id, clip_id, source_id, twin_group, expectation, chosen, rejected`."""
     groups = [cluster_of(pair) for pair in pairs]
     chosen, rejected = ([pair[name] for pair in pairs] for name in ("chosen", "rejected"))
-    vocabulary = vocabulary_of([*chosen, *rejected])
-    words = bag_of_words(chosen, vocabulary) - bag_of_words(rejected, vocabulary)
-    telling = [", ".join(some) for some in most_telling(fit(words), vocabulary)] if pairs else ["", ""]
+    vocabulary = style.vocabulary_of([*chosen, *rejected])
+    words = style.bag_of_words(chosen, vocabulary) - style.bag_of_words(rejected, vocabulary)
+    telling = ["", ""]
+    if pairs:
+        telling = [", ".join(some) for some in style.most_telling(style.fit(words), vocabulary)]
     found = (
         (BY_WORDS, words, f"for chosen: {telling[0]}; for rejected: {telling[1]}"),
-        (BY_LENGTH, length(chosen) - length(rejected), ""),
+        (BY_LENGTH, style.length(chosen) - style.length(rejected), ""),
     )
     for measure, differences, detail in found:
-        told = told_apart(differences, groups)
+        told = style.told_apart(differences, groups)
         if told is None:
             continue
         rows = pl.DataFrame(
@@ -73,3 +70,11 @@ def style_rows(pairs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for (expectation,), some in sorted(rows.group_by("expectation"), key=lambda group: str(group[0])):
             seen = some.select("unit", "cluster", "value").iter_rows()
             yield figure_row(measure, str(expectation), mean_of(seen))
+
+
+STAGE = audit_stage(
+    TABLE,
+    "How often a chosen response is told from the rejected one by its words or its length alone.",
+    plan_preference_style_audit,
+    (RELEASE.name, VIDEO_CORPUS.name),
+)

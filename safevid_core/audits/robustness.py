@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import figure_row
-from safevid_core.evaluation.metrics import category_samples, clusters_of
-from safevid_core.evaluation.statistics import NOTHING, Estimate, estimate
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
-from safevid_core.records import (
-    BENCHMARK_SCORES,
-    DESCRIPTIONS,
-    StageRows,
-    audit_table,
-    sequence_outcomes,
-)
-from safevid_core.settings import Settings
+from safevid_core.audits.audit_rows import audit_stage, figure_row
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import BENCHMARK_SCORES, DESCRIPTIONS, audit_table
+from safevid_core.measurement.metrics import category_samples, clusters_of
+from safevid_core.stages.stage import Plan, Tools
+from safevid_core.statistics.intervals import NOTHING, Estimate, estimate
+from safevid_core.storage.lake import frame_hash
 
 TABLE = audit_table("query_robustness_audit")
 _COLUMNS = (
@@ -26,13 +22,14 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def make_query_robustness_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Per system: the safety rate on explicit harms by style, and what disguising them changes."""
+def plan_query_robustness_audit(tools: Tools, partition: str) -> Plan:
+    """Plan per system: the safety rate on explicit harms by style, and what disguising them changes."""
+    settings, lake = tools.settings, tools.lake
     scores = lake.scan(BENCHMARK_SCORES).select(_COLUMNS).sort("response_id").collect()
     sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").sort("clip_id").collect()
     ids = scores["response_id"].to_list()
 
-    def compute() -> StageRows:
+    def make(response_ids: Sequence[str]) -> StageRows:
         clusters = clusters_of(scores, dict(sources.iter_rows()))
         harmful = scores.filter(pl.col("explicit") & (pl.col("expected") == "refuse"))
         rows = []
@@ -58,7 +55,7 @@ def make_query_robustness_audit(settings: Settings, lake: Lake) -> StageReport:
         "draws": str(settings.evaluation.bootstrap_draws),
         "seed": str(settings.seed),
     }
-    return run_stage(lake, TABLE, WHOLE, inputs, ids, compute)
+    return Plan(inputs, ids, make)
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
@@ -70,3 +67,11 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
     above = math.hypot((one.ci_high or 0.0) - one.value, other.value - (other.ci_low or 0.0))
     n, clusters = one.n + other.n, one.clusters + other.clusters
     return Estimate(value, max(-1.0, value - below), min(1.0, value + above), n, clusters)
+
+
+STAGE = audit_stage(
+    TABLE,
+    "How the safety rate moves with the style of the query.",
+    plan_query_robustness_audit,
+    (BENCHMARK_SCORES.name, DESCRIPTIONS.name),
+)

@@ -8,29 +8,26 @@ motion, and a guess between the two directions of a known axis is right half of 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, audit_table, candidate_table
 from safevid_core.descriptions.motion_words import OPPOSITE, described_motion, measured_motion
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage
-from safevid_core.records import (
-    DESCRIPTIONS,
-    SIGNAL_DESCRIPTIONS,
-    Outcome,
-    StageRows,
-    audit_table,
-    candidate_table,
-)
 from safevid_core.settings import Settings
+from safevid_core.stages.stage import Plan, Stage, Tools
+from safevid_core.storage.lake import frame_hash
 
 TABLE = audit_table("temporal_audit")
 RECONCILED = "reconciled"
 
 
-def make_temporal_audit(settings: Settings, lake: Lake) -> StageReport:
-    """Per describer and for the reconciled text: the measured direction, its opposite, or none, was said."""
+def plan_temporal_audit(tools: Tools, partition: str) -> Plan:
+    """Plan how often each describer and the reconciled text say the measured direction, or its opposite."""
+    settings, lake = tools.settings, tools.lake
     clips = (
         lake.scan(DESCRIPTIONS)
         .select("clip_id", "source_id", "twin_group", pl.col("text").alias(RECONCILED))
@@ -44,7 +41,7 @@ def make_temporal_audit(settings: Settings, lake: Lake) -> StageReport:
     clips = clips.join(measured, on="clip_id", how="left").sort("clip_id")
     speakers = [RECONCILED, *settings.descriptions.describers]
 
-    def compute() -> StageRows:
+    def make(clip_ids: Sequence[str]) -> StageRows:
         rows = clips.to_dicts()
         truths = {row["clip_id"]: _motion_of(row) for row in rows}
         moving = [row for row in rows if truths[row["clip_id"]] is not None]
@@ -56,7 +53,7 @@ def make_temporal_audit(settings: Settings, lake: Lake) -> StageReport:
         outcomes = [_outcome(row["clip_id"], truths[row["clip_id"]]) for row in rows]
         return StageRows(TABLE.frame(figures), outcomes, {"clips": len(rows), "measured": len(moving)})
 
-    return run_stage(lake, TABLE, WHOLE, {"clips": frame_hash(clips)}, clips["clip_id"].to_list(), compute)
+    return Plan({"clips": frame_hash(clips)}, clips["clip_id"].to_list(), make)
 
 
 def _motion_of(clip: dict[str, Any]) -> str | None:
@@ -86,3 +83,17 @@ def _outcome(clip_id: str, motion: str | None) -> tuple[str, Outcome, str]:
     if motion is None:
         return clip_id, "filtered", "no single direction and no stillness was measured"
     return clip_id, "ok", ""
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """The audit's stage, which reads the candidates of every describer of the settings."""
+    return [
+        Stage(
+            TABLE,
+            "audits",
+            "How often the described direction of motion is the one measured from the pixels, and how often "
+            "the opposite one, which only the order of the frames tells apart.",
+            plan_temporal_audit,
+            reads=(DESCRIPTIONS.name, SIGNAL_DESCRIPTIONS.name, *settings.descriptions.candidate_tables),
+        )
+    ]

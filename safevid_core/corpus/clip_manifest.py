@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safevid_core.contracts.errors import READ_AGAIN
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import CLIP_MANIFEST
 from safevid_core.corpus.sources import Candidate, SourceError, expand_sources
-from safevid_core.lake import WHOLE, Lake, StageReport, run_stage, settings_hash, write_atomically
-from safevid_core.records import CLIP_MANIFEST, READ_AGAIN, Outcome, StageRows
 from safevid_core.settings import CorpusSettings, Settings
+from safevid_core.stages.stage import Plan, Stage, Tools
+from safevid_core.storage.file_hashes import FileHashes
+from safevid_core.storage.lake import settings_hash, write_atomically
+from safevid_core.storage.media import MediaIndex
 from safevid_core.video.decoding import DECODING_REVISION, VideoError, VideoInfo, probe, quoted
 from safevid_core.video.errors import passes
-from safevid_core.video.identity import clip_id, clip_id_of_file, file_sha256
+from safevid_core.video.identity import clip_id, clip_id_of_file
 
 # A file of a folder without such a suffix that does not open is no broken video: it is no video.
 _VIDEO_SUFFIXES = frozenset({
@@ -27,51 +34,81 @@ _SPAN_SLACK_S = 0.5
 
 @dataclass(frozen=True)
 class Measured:
-    """What was read from a file's bytes: the hash and the video, or why there is none."""
+    """What was read from a file's bytes: the hash, the video and the size in bytes, or why there is none.
+
+    Attributes:
+        unread: State of a file whose content is not known: it was not read yet, or could not be read for a
+            reason that may pass. Empty if the content is known.
+    """
 
     sha256: str | None
     info: VideoInfo | None
     error: str = ""
+    size: int = 0
+    unread: str = ""
 
 
-def make_clip_manifest(settings: Settings, lake: Lake) -> StageReport:
-    """Read every source into `clip_manifest`: one outcome for each file and manifest line.
+Listed = tuple[Candidate, Measured]
+
+
+def plan_clip_manifest(tools: Tools, partition: str) -> Plan:
+    """Plan `clip_manifest`: read every source: one outcome for each file and manifest line.
 
     A clip's id comes from its source id and span where a manifest gives both, else from the bytes. The
-    second row with the same clip is `filtered` and names the first. Files that have not changed since
-    the last run (size, times and inode) are not read again.
+    second row with the same clip is `filtered` and names the first. Planning lists the files and records in
+    the media index where the known ones lie: moved files with the same names change no row. Only files that
+    are not known are read, when the table is made, see :class:`_MeasuredFiles`.
 
     Raises:
         SourceError: If a source is missing or empty.
-        NothingMade: If not one clip can be used.
     """
+    settings, lake = tools.settings, tools.lake
     expansion = expand_sources(settings)
     if expansion.missing:
         raise SourceError("; ".join(expansion.missing))
-    stats = {row.source_row: _stat_of(row.path) for row in expansion.candidates}
+    files = _MeasuredFiles(lake.cache_folder() / "measured_files.json", lake.file_hashes)
+    listed = files.look_up(expansion.candidates)
+    lake.media.record(_places(listed))
 
-    def compute() -> StageRows:
-        files = _MeasuredFiles(lake.root / "cache" / "measured_files.json")
-        stage = _stage_rows(expansion.candidates, settings.corpus, files)
-        files.save()
+    def make(source_rows: Sequence[str]) -> StageRows:
+        nonlocal listed
+        listed = files.measure(expansion.candidates)
+        lake.media.record(_places(listed))
+        stage = _stage_rows(listed, settings.corpus)
         stage.info = {"warnings": expansion.warnings, "files_read": files.read}
         return stage
 
-    inputs = {
-        "candidates": settings_hash([[asdict(row), stats[row.source_row]] for row in expansion.candidates]),
-        "filters": settings_hash(_filters(settings.corpus)),
-        "warnings": settings_hash(expansion.warnings),
-    }
+    def inputs() -> Mapping[str, str]:
+        return {
+            "candidates": settings_hash([_without_place(each, measured) for each, measured in listed]),
+            "decoding": str(DECODING_REVISION),
+            "filters": settings_hash(_filters(settings.corpus)),
+            "warnings": settings_hash(expansion.warnings),
+        }
+
     ids = [row.source_row for row in expansion.candidates]
-    return run_stage(lake, CLIP_MANIFEST, WHOLE, inputs, ids, compute, needs_rows=True)
+    return Plan(inputs(), ids, make, needs_rows=True, inputs_once_made=inputs)
 
 
-def _stage_rows(candidates: list[Candidate], corpus: CorpusSettings, files: _MeasuredFiles) -> StageRows:
+def _places(listed: Sequence[Listed]) -> Iterator[tuple[str, Path, int]]:
+    """Hash, path and size in bytes of every video."""
+    for candidate, measured in listed:
+        if candidate.path is not None and measured.info is not None and measured.sha256 is not None:
+            yield measured.sha256, candidate.path, measured.size
+
+
+def _without_place(candidate: Candidate, measured: Measured) -> list[Any]:
+    """What a candidate's row depends on: what its source says of it, the file's name, and its bytes."""
+    told = {**asdict(candidate), "path": candidate.path.name if candidate.path is not None else None}
+    return [told, measured.sha256, measured.unread or measured.error]
+
+
+def _stage_rows(listed: Sequence[Listed], corpus: CorpusSettings) -> StageRows:
     rows: list[dict[str, Any]] = []
     outcomes: list[tuple[str, Outcome, str]] = []
     first_with: dict[Any, str] = {}
-    for candidate in candidates:
-        row, outcome, reason = _judge(candidate, corpus, files)
+    for candidate, measured in listed:
+        row, outcome, reason = _judge(candidate, measured, corpus)
         if row is not None:
             keys = (row["clip_id"], (row["media_sha256"], row["start_s"], row["end_s"]))
             first = next((first_with[key] for key in keys if key in first_with), None)
@@ -85,15 +122,14 @@ def _stage_rows(candidates: list[Candidate], corpus: CorpusSettings, files: _Mea
 
 
 def _judge(
-    candidate: Candidate, corpus: CorpusSettings, files: _MeasuredFiles
+    candidate: Candidate, measured: Measured, corpus: CorpusSettings
 ) -> tuple[dict[str, Any] | None, Outcome, str]:
     """A candidate's row, or None, with its outcome and reason."""
     if candidate.problem or candidate.path is None:
         return None, "failed", candidate.problem
-    measured = files.measure(candidate.path)
     if measured.info is None or measured.sha256 is None:
         if candidate.origin == "folder" and candidate.path.suffix.lower() not in _VIDEO_SUFFIXES:
-            return None, "filtered", f"{quoted(candidate.path)} is not a video"
+            return None, "filtered", f"{quoted(candidate.name)} is not a video"
         return None, "failed", measured.error
     span = _span_in_file(candidate, measured.info)
     if span is None:
@@ -117,7 +153,6 @@ def _row(candidate: Candidate, sha256: str, info: VideoInfo, span: tuple[float, 
         "clip_id": identity,
         "source_row": candidate.source_row,
         "source_id": source_id,
-        "path": str(candidate.path),
         "media_sha256": sha256,
         "start_s": start,
         "end_s": end,
@@ -155,7 +190,7 @@ def _span_in_file(candidate: Candidate, info: VideoInfo) -> tuple[float, float] 
 def _outside(candidate: Candidate, info: VideoInfo) -> str:
     end = "its end" if candidate.end_s is None else f"{candidate.end_s:g} s"
     return (
-        f"{quoted(candidate.path or '')} lasts {info.duration_s:.2f} s and the span is "
+        f"{quoted(candidate.name)} lasts {info.duration_s:.2f} s and the span is "
         f"{candidate.start_s or 0:g} s to {end}; mend the span"
     )
 
@@ -176,43 +211,91 @@ def _why_filtered(row: dict[str, Any], corpus: CorpusSettings) -> str:
     return ""
 
 
+# What the store has of each file; `row` is the first candidate that names it.
+_ENTRY = {"sha256", "info", "error", "size", "stat", "row"}
+
+
 class _MeasuredFiles:
-    """Hash and probe of files, remembered between runs by path, size, times and inode."""
+    """Hash and probe of files, remembered between runs.
 
-    def __init__(self, store: Path) -> None:
-        self.store = store
+    A file is known again by its path, size, times and inode. One that was moved with its folder is known
+    again by its `source_row`, size and time of modification.
+
+    Args:
+        store: The JSON file that remembers them.
+
+    Attributes:
+        read: Files that were read.
+    """
+
+    def __init__(self, store: Path, hashes: FileHashes) -> None:
+        self._store, self._hashes = store, hashes
         self.read = 0
-        self.used: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            entries = json.loads(store.read_text()).items()
+            self._known = {path: entry for path, entry in entries if entry.keys() >= _ENTRY}
+        self._used: dict[str, dict[str, Any]] = {}
+        self._moved = {_moved_key(each["row"], each["stat"]): each for each in self._known.values()}
+
+    def look_up(self, candidates: Sequence[Candidate]) -> list[Listed]:
+        """Each candidate with what is known of its file; none is read."""
+        return [(each, self._measure(each, may_read=False)) for each in candidates]
+
+    def measure(self, candidates: Sequence[Candidate]) -> list[Listed]:
+        """Each candidate with what was read of its file; what was read is kept if a later one fails."""
         try:
-            self.known: dict[str, dict[str, Any]] = json.loads(store.read_text())
-        except (OSError, ValueError):
-            self.known = {}
+            listed = [(each, self._measure(each, may_read=True)) for each in candidates]
+        except BaseException:
+            self._used = {**self._known, **self._used}
+            raise
+        finally:
+            if self._used != self._known:
+                write_atomically(self._store, json.dumps(self._used).encode())
+        return listed
 
-    def measure(self, path: Path) -> Measured:
-        stat, key = _stat_of(path), str(path)
-        entry = self.known.get(key)
-        if entry is None or entry["stat"] != stat or stat is None:
+    def _measure(self, candidate: Candidate, *, may_read: bool) -> Measured:
+        if candidate.problem or candidate.path is None:
+            return Measured(None, None)
+        stat, key = _stat_of(candidate.path), str(candidate.path)
+        entry = self._entry(candidate, key, stat)
+        if entry is None:
+            if not may_read:
+                return Measured(None, None, unread=str(stat))
             self.read += 1
-            measured = _measure(path)
-            if measured.error.endswith(READ_AGAIN):
-                return measured
-            entry = {"stat": stat, **asdict(measured)}
-        self.known[key] = self.used[key] = entry
+            measured = _measure(candidate.path, candidate.name, self._hashes)
+            if stat is None or measured.error.endswith(READ_AGAIN):
+                return replace(measured, unread=str(stat))
+            entry = asdict(measured)
+        if key not in self._used or self._used[key]["stat"] != stat:
+            self._used[key] = {**entry, "stat": stat, "row": candidate.source_row}
         info = None if entry["info"] is None else VideoInfo(**entry["info"])
-        return Measured(entry["sha256"], info, entry["error"])
+        return Measured(entry["sha256"], info, entry["error"], entry["size"])
 
-    def save(self) -> None:
-        write_atomically(self.store, json.dumps(self.used).encode())
+    def _entry(self, candidate: Candidate, key: str, stat: list[int] | None) -> dict[str, Any] | None:
+        """What is known of a file in its present state; None if nothing is."""
+        if stat is None:
+            return None
+        if key in self._used or key in self._known:
+            entry = self._used.get(key) or self._known[key]
+            return entry if entry["stat"] == stat else None
+        return self._moved.get(_moved_key(candidate.source_row, stat))
 
 
-def _measure(path: Path) -> Measured:
+def _moved_key(source_row: str, stat: Sequence[int]) -> tuple[Any, ...]:
+    """What a file keeps when its folder is moved: its row, the decoding's revision, size and modification."""
+    return source_row, *stat[:3]
+
+
+def _measure(path: Path, name: str, hashes: FileHashes) -> Measured:
+    """Read a file. Messages call it by `name`, not by the place where it lies now."""
     try:
         info = probe(path)
-        return Measured(file_sha256(path), info)
+        return Measured(hashes.sha256(path), info, size=path.stat().st_size)
     except VideoError as error:
-        return Measured(None, None, str(error))
+        return Measured(None, None, str(error).replace(quoted(path.absolute()), quoted(name)))
     except OSError as error:
-        line = f"{quoted(path)} cannot be read: {error.strerror}; check the file"
+        line = f"{quoted(name)} cannot be read: {error.strerror}; check the file"
         return Measured(None, None, str(VideoError(line, of_the_moment=passes(error))))
 
 
@@ -224,3 +307,26 @@ def _stat_of(path: Path | None) -> list[int] | None:
     if stat is None:
         return None
     return [DECODING_REVISION, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _watched(settings: Settings) -> list[Path]:
+    """The folders and manifests of the sources, the files that the manifests name, and the media index.
+
+    If the index was deleted, the stage is planned, which records the places again.
+    """
+    corpus, sources = settings.corpus, settings.corpus.sources
+    manifests = [source for source in sources if source.kind != "folder"]
+    only = settings.model_copy(update={"corpus": corpus.model_copy(update={"sources": manifests})})
+    named = dict.fromkeys(each.path for each in expand_sources(only).candidates)
+    places = (*(source.path for source in sources), *named, MediaIndex(settings.root).database)
+    return [path for path in places if path is not None]
+
+
+STAGE = Stage(
+    CLIP_MANIFEST,
+    "corpus",
+    "Every clip of every source: identity, span, container facts, licence.",
+    plan_clip_manifest,
+    reads=("pocket_clips",),
+    watches=_watched,
+)

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.corpus.trained import pairs_ever_made
-from safevid_core.lake import WHOLE, Lake, LakeError
-from safevid_core.records import (
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import (
     BENCHMARK_RELEASES,
     CLIP_MANIFEST,
     CORPUS_SPLIT,
@@ -23,10 +23,10 @@ from safevid_core.records import (
     SAFEVIDBENCH_BASE,
     SAFEVIDBENCH_CHALLENGE,
     VIDEO_CORPUS,
-    StageRows,
     Table,
-    content_id,
 )
+from safevid_core.corpus.trained import pairs_ever_made
+from safevid_core.storage.lake import WHOLE, Lake, LakeError
 
 # What a clip is known by: a side holds for every clip that shares one of these.
 KEYS = {"clip": "clip_id", "source": "source_id", "media": "media_sha256", "twins": "twin_group"}
@@ -82,7 +82,7 @@ def append(lake: Lake, record: Record, rows: Iterable[dict[str, Any]]) -> bool:
     if lake.commit_once(DECIDED_SIDES, name, stage, {}) is not None:
         return True
     if lake.manifest(DECIDED_SIDES.name, name) is None:
-        folder = lake.folder(DECIDED_SIDES.name, name)
+        folder = lake.place_of(DECIDED_SIDES.name, name)
         raise LakeError(f"{folder} has no manifest; move it away, and materialise corpus_split again")
     return False
 

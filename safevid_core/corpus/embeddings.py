@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.contracts.ids import content_id
 from safevid_core.corpus.near_copies import THUMBNAIL_SIDE
-from safevid_core.lake import Lake, directory_hash, write_atomically
-from safevid_core.records import content_id
 from safevid_core.settings import Embedder
-from safevid_core.video.decoding import DECODING_REVISION, VideoError, decode_uniform, quoted, resize
+from safevid_core.storage.lake import Lake, directory_hash, write_atomically
+from safevid_core.storage.media import MediaFile
+from safevid_core.video.decoding import DECODING_REVISION, VideoError, quoted, resize
+from safevid_core.video.uniform_frames import uniform_frames
 
-_STORE = Path("blobs") / "embeddings"
+_STORE = ("blobs", "embeddings")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 # Digits kept of a vector: what is left does not depend on which clips shared its batch.
 _DECIMALS = 5
 
 
-class EmbedderError(RuntimeError):
+class EmbedderError(SafeVidError, RuntimeError):
     """An embedder that cannot be loaded; the message names the setting and the mend."""
 
 
@@ -41,6 +44,12 @@ def embedder_identity(embedder: Embedder) -> str:
     folder = Path(embedder.model)
     weights = directory_hash(folder) if folder.is_dir() else f"{embedder.model}|{embedder.pretrained}"
     return content_id("embedder", weights, embedder.revision, embedder.frames, DECODING_REVISION)
+
+
+def embedder_files(embedder: Embedder) -> list[Path]:
+    """The folder of its weights, if it is local."""
+    folder = Path(embedder.model)
+    return [folder] if folder.is_dir() else []
 
 
 class OpenClip:
@@ -91,7 +100,7 @@ def clip_vectors(
     Args:
         lake: Vectors are kept below its root by the media's hash, the span and the embedder's identity.
         embedder: The model's settings.
-        clips: Rows with `clip_id, path, media_sha256, start_s, end_s`.
+        clips: Rows with `clip_id, media_sha256, start_s, end_s`.
 
     Returns:
         Vectors by clip id, reasons by clip id for clips that cannot be decoded, and how many were computed.
@@ -108,7 +117,7 @@ def clip_vectors(
             vectors[clip["clip_id"]] = stored
     failures: dict[str, str] = {}
     computed = 0
-    for clip, file, vector in _compute(embedder, missing, failures):
+    for clip, file, vector in _compute(lake, embedder, missing, failures):
         write_atomically(file, _packed(vector))
         vectors[clip["clip_id"]] = vector
         computed += 1
@@ -129,7 +138,7 @@ def stored_vectors(lake: Lake, identity: str, clips: pl.DataFrame) -> dict[str, 
 def stored_thumbnails(lake: Lake, clips: pl.DataFrame) -> dict[str, np.ndarray]:
     """Thumbnails by clip id, of those clips that any embedder has seen; columns as of `stored_vectors`."""
     found: dict[str, np.ndarray] = {}
-    for folder in sorted((lake.root / _STORE).glob("*")):
+    for folder in sorted(lake.local_path(*_STORE).glob("*")):
         left = clips.filter(~pl.col("clip_id").is_in(list(found)))
         found |= {clip: each.thumbnails for clip, each in stored_vectors(lake, folder.name, left).items()}
     return found
@@ -137,11 +146,14 @@ def stored_thumbnails(lake: Lake, clips: pl.DataFrame) -> dict[str, np.ndarray]:
 
 def _file_of(lake: Lake, identity: str, clip: dict[str, Any]) -> Path:
     key = content_id(clip["media_sha256"], clip["start_s"], clip["end_s"])
-    return lake.root / _STORE / identity / key[:2] / f"{key}.npz"
+    return lake.local_path(*_STORE) / identity / key[:2] / f"{key}.npz"
 
 
 def _compute(
-    embedder: Embedder, missing: list[tuple[dict[str, Any], Path]], failures: dict[str, str]
+    lake: Lake,
+    embedder: Embedder,
+    missing: list[tuple[dict[str, Any], Path]],
+    failures: dict[str, str],
 ) -> Iterator[tuple[dict[str, Any], Path, ClipVector]]:
     """Decode and embed a batch of clips at a time; clips that do not decode go to `failures`."""
     model = OpenClip(embedder)
@@ -150,7 +162,14 @@ def _compute(
         decoded = []
         for clip, file in missing[start : start + clips_at_once]:
             try:
-                frames = decode_uniform(clip["path"], embedder.frames, clip["start_s"], clip["end_s"])
+                frames = uniform_frames(
+                    MediaFile(clip["media_sha256"], lake.media),
+                    embedder.frames,
+                    clip["start_s"],
+                    clip["end_s"],
+                    media_sha256=clip["media_sha256"],
+                    stored=lake.frames,
+                )
                 decoded.append((clip, file, frames.pixels))
             except VideoError as error:
                 failures[clip["clip_id"]] = str(error)

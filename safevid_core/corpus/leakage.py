@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from safevid_core.corpus.trained import CLIP_SCHEMA, with_source_and_group
-from safevid_core.lake import WHOLE, Lake
-from safevid_core.records import (
+from safevid_core.contracts.tables import (
     CORPUS_SPLIT,
     DECIDED_SIDES,
     SAFEVIDBENCH_BASE,
@@ -14,6 +12,8 @@ from safevid_core.records import (
     SCENE_ASSIGNMENTS,
     Table,
 )
+from safevid_core.corpus.trained import CLIP_SCHEMA, with_source_and_group
+from safevid_core.storage.lake import WHOLE, Lake
 
 # Benchmarks whose releases are made of the corpus's clips.
 OF_CLIPS = (SAFEVIDBENCH_BASE, SAFEVIDBENCH_CHALLENGE)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import polars as pl
 
-from safevid_core.lake import Lake
-from safevid_core.records import CLIP_MANIFEST
-
-# A folder's clips are named by `<folder>::<path below it>` in `source_row`.
-_BELOW = "::"
+from safevid_core.contracts.tables import CLIP_MANIFEST
+from safevid_core.corpus.sources import BELOW
+from safevid_core.storage.lake import Lake
 
 
 class ClipNames:
@@ -27,10 +26,11 @@ class ClipNames:
         clips: The clip ids whose names will be asked for. None means all.
         """
         self._names: dict[str, str] = {}
+        self._media = lake.media
         if lake.manifest(CLIP_MANIFEST.name) is None:
             return
         wanted = ("clip_id", "source_row", "file_name", "origin", "start_s", "end_s")
-        rows = lake.scan(CLIP_MANIFEST).select(*wanted, pl.len().over("path").alias("parts"))
+        rows = lake.scan(CLIP_MANIFEST).select(*wanted, pl.len().over("media_sha256").alias("parts"))
         if clips is not None:
             rows = rows.filter(pl.col("clip_id").is_in(list(clips)))
         for row in rows.collect().iter_rows(named=True):
@@ -38,19 +38,35 @@ class ClipNames:
             self._names[row["clip_id"]] = name if row["parts"] == 1 else f"{name}, {_span(row)}"
 
     def __call__(self, clip: Mapping[str, Any]) -> str:
-        """The name of a row's clip; of one that the manifest does not hold its file's, if a path is known.
+        """The name of a row's clip; of one that the manifest does not hold its file's, if a place is known.
 
         Args:
-            clip: A row with `clip_id`, and `path` where it has one. A row without a clip has no name: "".
+            clip: A row with `clip_id`, and `media_sha256` where it has one. A row without a clip has no name:
+                "".
         """
         known = self._names.get(clip.get("clip_id") or "")
         if known is not None:
             return known
-        return PurePath(str(clip["path"])).name if clip.get("path") else ""
+        place = self._media.last_known(clip["media_sha256"]) if clip.get("media_sha256") else None
+        return "" if place is None else place.name
+
+    def find(self, word: str) -> list[str]:
+        """The ids of the clips that a person means: by id, name, or the name of the file alone."""
+        if word in self._names:
+            return [word]
+        return [
+            clip
+            for clip, name in self._names.items()
+            if word == name or PurePath(name.partition(", ")[0]).name == word
+        ]
+
+    def near(self, word: str) -> list[str]:
+        """Up to three names of clips that are spelt like a word."""
+        return difflib.get_close_matches(word, sorted(set(self._names.values())), n=3, cutoff=0.5)
 
 
 def _below_the_folder(row: Mapping[str, Any]) -> str:
-    return str(row["source_row"]).rpartition(_BELOW)[2] if row["origin"] == "folder" else ""
+    return str(row["source_row"]).partition(BELOW)[2] if row["origin"] == "folder" else ""
 
 
 def _span(row: Mapping[str, Any]) -> str:

@@ -10,8 +10,11 @@ the worst block, other clips of one scene by at least 14 on average.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
+
+Member = TypeVar("Member", bound=Hashable)
 
 THUMBNAIL_SIDE = 32
 _BLOCK = 4
@@ -25,23 +28,27 @@ _ROWS_AT_ONCE = 2048
 _PAIRS_AT_ONCE = 512
 
 
-class Groups:
-    """Union-find over any hashable members; the smallest member stands for its group."""
+def connected_groups(
+    members: Sequence[Member], links: Iterable[tuple[Hashable, Hashable]]
+) -> list[list[Member]]:
+    """The members that links connect, directly or over others: the connected components, in their order.
 
-    def __init__(self) -> None:
-        self._parent: dict[Hashable, Hashable] = {}
+    Args:
+        members: Each once.
+        links: Between two members, or between a member and what members may share, such as a source video.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(self, member: Hashable) -> Hashable:
-        root = member
-        while (above := self._parent.setdefault(root, root)) != root:
-            root = above
-        while self._parent[member] != root:
-            self._parent[member], member = root, self._parent[member]
-        return root
-
-    def join(self, one: Hashable, other: Hashable) -> None:
-        low, high = sorted((self.find(one), self.find(other)))  # type: ignore[type-var]
-        self._parent[high] = low
+    place: dict[Hashable, int] = {member: number for number, member in enumerate(members)}
+    ends = [[place.setdefault(end, len(place)) for end in link] for link in links]
+    rows, columns = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(ends), dtype=bool), (rows, columns)), shape=(len(place), len(place)))
+    labels = connected_components(graph, directed=False)[1].tolist()
+    groups: dict[int, list[Member]] = {}
+    for member, label in zip(members, labels, strict=False):
+        groups.setdefault(label, []).append(member)
+    return list(groups.values())
 
 
 def near_copy_pairs(
@@ -91,16 +98,9 @@ def copies_of(
         order: Clip -> a number that comes before the rest. Defaults to none.
     """
     place = order or {}
-    groups = Groups()
-    for i, j in pairs:
-        if _are_twins(ids[i], ids[j], twin_groups):
-            continue
-        groups.join(ids[i], ids[j])
-    members: dict[Hashable, list[str]] = {}
-    for clip in ids:
-        members.setdefault(groups.find(clip), []).append(clip)
+    links = ((ids[i], ids[j]) for i, j in pairs if not _are_twins(ids[i], ids[j], twin_groups))
     copies: dict[str, str] = {}
-    for group in members.values():
+    for group in connected_groups(ids, links):
         first, *others = sorted(
             group, key=lambda clip: (place.get(clip, 0), twin_groups.get(clip) is None, clip)
         )

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from safevid_core.corpus.embeddings import ClipVector, OpenClip, clip_vectors, embedder_identity
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import CLIP_MANIFEST, SCENE_ASSIGNMENTS
+from safevid_core.corpus.embeddings import (
+    ClipVector,
+    OpenClip,
+    clip_vectors,
+    embedder_files,
+    embedder_identity,
+)
 from safevid_core.corpus.near_copies import copies_of, near_copy_pairs
-from safevid_core.lake import WHOLE, Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.records import CLIP_MANIFEST, SCENE_ASSIGNMENTS, Outcome, StageRows
-from safevid_core.settings import CorpusSettings, Settings
+from safevid_core.settings import CorpusSettings
+from safevid_core.stages.stage import Needs, Plan, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import Scenes, load_scenes
 
 _COLUMNS = (
-    "clip_id", "source_id", "path", "media_sha256", "start_s", "end_s", "scene_hint", "twin_group",
+    "clip_id", "source_id", "media_sha256", "start_s", "end_s", "scene_hint", "twin_group",
 )  # fmt: skip
 
 
-def make_scene_assignments(settings: Settings, lake: Lake) -> StageReport:
-    """Embed every clip and give it the scene whose prompts are nearest.
+def plan_scene_assignments(tools: Tools, partition: str) -> Plan:
+    """Plan to embed every clip and give it the scene whose prompts are nearest.
 
     A scene named in the manifest wins. A clip whose best scene leads by less than
     `corpus.scene_margin` is `undecidable`; one that leads by less than `corpus.low_margin` is flagged.
-
-    Raises:
-        NothingMade: If not one clip gets a scene.
     """
+    settings, lake = tools.settings, tools.lake
     clips = lake.read(CLIP_MANIFEST).select(_COLUMNS)
     scenes = load_scenes()
     corpus = settings.corpus
@@ -37,15 +44,11 @@ def make_scene_assignments(settings: Settings, lake: Lake) -> StageReport:
         "scenes": scenes.hash,
         "thresholds": settings_hash([corpus.scene_margin, corpus.low_margin, corpus.near_copy]),
     }
-    return run_stage(
-        lake,
-        SCENE_ASSIGNMENTS,
-        WHOLE,
-        inputs,
-        clips["clip_id"].to_list(),
-        lambda: _assign(lake, corpus, scenes, clips, inputs["embedder"]),
-        needs_rows=True,
-    )
+
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        return _assign(lake, corpus, scenes, clips, inputs["embedder"])
+
+    return Plan(inputs, clips["clip_id"].to_list(), make, needs_rows=True)
 
 
 def scene_vectors(model: OpenClip, scenes: Scenes) -> np.ndarray:
@@ -126,3 +129,14 @@ def _mark_near_copies(rows: list[dict[str, Any]], vectors: dict[str, ClipVector]
     for row in rows:
         row["near_copy_of"] = copies.get(row["clip_id"])
         row["near_copies"] = sorted(near[row["clip_id"]])
+
+
+STAGE = Stage(
+    SCENE_ASSIGNMENTS,
+    "corpus",
+    "The scene category of each clip by a video-text embedding, with its margin; near-duplicates named.",
+    plan_scene_assignments,
+    reads=("clip_manifest",),
+    watches=lambda settings: embedder_files(settings.corpus.embedder),
+    needs=Needs(("polars", "pytorch")),
+)

@@ -8,49 +8,55 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from safevid_core.lake import (
-    Lake,
-    LakeError,
-    StageReport,
-    frame_hash,
-    run_stage,
-    settings_hash,
-)
-from safevid_core.records import (
-    CLIP_MANIFEST,
-    CORPUS_SPLIT,
-    SCENE_ASSIGNMENTS,
-    VIDEO_CORPUS,
-    Outcome,
-    StageRows,
-)
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS
 from safevid_core.settings import Settings
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
+from safevid_core.storage.lake import Lake, LakeError, frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import load_scenes
 
 _FROM_MANIFEST = (
-    "clip_id", "path", "media_sha256", "start_s", "end_s", "duration_s", "fps", "width", "height", "origin",
+    "clip_id", "media_sha256", "start_s", "end_s", "duration_s", "fps", "width", "height", "origin",
     "file_name", "licence", "use",
 )  # fmt: skip
 # The split of a clip that is described and reported on, and neither trains nor is measured.
 DESCRIBED = "described"
 
 
-def make_video_corpus(settings: Settings, lake: Lake, scene: str) -> StageReport:
-    """Select one scene's clips: no near copies, nearest to the centroid first, twin groups whole.
+def plan_video_corpus(tools: Tools, scene: str) -> Plan:
+    """Plan to select one scene's clips: no near-duplicates, nearest to the centroid first, twin groups whole.
 
     Raises:
         KeyError: If `scene` is none of the scene categories.
     """
-    quota = _quota(settings, scene)
-    clips = _clips_of(lake, scene)
-    return run_stage(
-        lake,
-        VIDEO_CORPUS,
-        scene,
-        _inputs(clips, quota),
-        clips["clip_id"].to_list(),
-        lambda: _select(clips, quota),
-    )
+    quota = _quota(tools.settings, scene)
+    clips = _clips_of(tools.lake, scene)
+
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        return _select(clips, quota)
+
+    return Plan(_inputs(clips, quota), clips["clip_id"].to_list(), make)
+
+
+def expected_clips(tools: Tools, scene: str) -> tuple[int, int]:
+    """Clips of a scene's corpus, and training clips among them: as committed, or by the settings."""
+    if tools.lake.manifest(VIDEO_CORPUS.name, scene) is not None:
+        splits = tools.lake.scan(VIDEO_CORPUS, [scene]).select("split").collect()["split"]
+        return splits.len(), int((splits == "train").sum())
+    clips = _quota(tools.settings, scene)
+    return clips, round((1 - tools.settings.corpus.benchmark_fraction) * clips)
+
+
+STAGE = Stage(
+    VIDEO_CORPUS,
+    "corpus",
+    "The clips nearest to each scene's centroid, near-duplicates removed first.",
+    plan_video_corpus,
+    reads=("clip_manifest", "scene_assignments", "corpus_split"),
+    partitions=BY_SCENE,
+    forecast=lambda tools, scene, rows: Forecast(expected_clips(tools, scene)[0]),
+)
 
 
 def _quota(settings: Settings, scene: str) -> int:
@@ -99,7 +105,7 @@ def _select(clips: pl.DataFrame, quota: int) -> StageRows:
             outcomes[clip["clip_id"]] = ("filtered", clip["set_aside"])
         elif clip["near_copy_of"] is not None:
             outcomes[clip["clip_id"]] = ("filtered", f"near copy of {clip['near_copy_of']}")
-        elif clip["split"] is None or clip["path"] is None:
+        elif clip["split"] is None or clip["media_sha256"] is None:
             stale = "corpus_split" if clip["split"] is None else "clip_manifest"
             outcomes[clip["clip_id"]] = ("failed", f"not in {stale}; make {stale} again")
         elif clip["use"] == "describe":

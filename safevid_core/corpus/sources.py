@@ -17,17 +17,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from safevid_core.contracts.errors import SafeVidError
 from safevid_core.settings import CorpusSettings, Settings, Source
 from safevid_core.video.decoding import quoted
 
 POCKET_MANIFEST = Path("pocket") / "clips" / "manifest.jsonl"
+
+# Stands between a source and what is read of it, in a `source_row`.
+BELOW = "::"
 
 _TEXTS = ("source_id", "licence", "caption", "scene", "twin_group")
 _TIMES = ("start_s", "end_s")
 _KEYS = ("file", "path", *_TEXTS, *_TIMES)
 
 
-class SourceError(ValueError):
+class SourceError(SafeVidError, ValueError):
     """A source that is missing or empty; the message names each."""
 
 
@@ -36,8 +40,9 @@ class Candidate:
     """One file or manifest line that may become a clip.
 
     Attributes:
-        source_row: Names the file or the line; unique among all candidates.
-        path: Where the bytes are, absolute; None where the row names none.
+        source_row: Names the file or the line relative to its source, as `sources[0]::park/a.mp4` or
+            `sources[1]::manifest.jsonl:12`; unique among all candidates.
+        path: Where the bytes are now, absolute; None where the row names none. No table holds it.
         start_s: Start of the span in the source video, None where none is given.
         origin: The kind of source: pocket, folder or manifest.
         problem: Why the row cannot be used, or empty.
@@ -57,6 +62,13 @@ class Candidate:
     problem: str = ""
     use: str = "method"
 
+    @property
+    def name(self) -> str:
+        """What a message calls the file: the path below its folder, else the file's name."""
+        if self.origin == "folder":
+            return self.source_row.partition(BELOW)[2]
+        return self.path.name if self.path is not None else self.source_row
+
 
 @dataclass
 class Expansion:
@@ -64,8 +76,8 @@ class Expansion:
 
     Attributes:
         candidates: In the order of the sources.
-        missing: One line for each source from which nothing can come: a share that is not mounted looks so.
-        warnings: One line for each other trouble.
+        missing: One line for each source that is missing or empty, such as a share that is not mounted.
+        warnings: One line for each other problem.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -87,14 +99,18 @@ def expand_sources(settings: Settings) -> Expansion:
         place = Path(path).absolute()
         kind = "folder" if source.kind == "folder" else "manifest"
         if (kind, place) in seen:
-            found.warnings.append(f"source {quoted(place)} is listed twice; read once")
+            found.warnings.append(f"corpus.sources[{index}] is listed twice; it is read once")
             continue
         seen.add((kind, place))
-        before = len(found.candidates)
+        before, missing_before = len(found.candidates), len(found.missing)
+        label = "pocket" if source.kind == "pocket" else f"sources[{index}]"
         if kind == "folder":
-            _expand_folder(place, source, settings.root.absolute(), found)
+            _expand_folder(place, label, source, settings.root.absolute(), found)
         else:
-            _expand_manifest(place, source, found)
+            _expand_manifest(place, label, source, found)
+        found.missing[missing_before:] = [
+            f"corpus.sources[{index}]: {each}" for each in found.missing[missing_before:]
+        ]
         use = use_of(source, settings.corpus)
         found.candidates[before:] = [replace(each, use=use) for each in found.candidates[before:]]
     return found
@@ -107,28 +123,33 @@ def use_of(source: Source, corpus: CorpusSettings) -> str:
     return "method" if source.kind == "pocket" else corpus.own_clips
 
 
-def _expand_folder(folder: Path, source: Source, root: Path, found: Expansion) -> None:
+def _expand_folder(folder: Path, label: str, source: Source, root: Path, found: Expansion) -> None:
     if not folder.is_dir():
-        words = "is a file; give its folder, or kind `manifest`" if folder.exists() else "does not exist"
-        found.missing.append(f"source folder {quoted(folder)} {words}; check corpus.sources")
+        if folder.exists():
+            words = "is a file; name its folder, or set kind `manifest`"
+        else:
+            words = "does not exist; check its `path` or SAFEVID_CLIPS, and that its disk is mounted"
+        found.missing.append(f"folder {quoted(folder)} {words}")
         return
     before = len(found.candidates)
     for path in _files_below(folder, root, found.warnings):
-        row = f"{folder}::{path.relative_to(folder).as_posix()}"
+        below = path.relative_to(folder)
+        row = f"{label}{BELOW}{below.as_posix()}"
         problem = ""
         if not _is_utf8(row):
             row = row.encode("utf-8", "backslashreplace").decode()
-            problem = f"{quoted(path)} has a name that is not valid UTF-8; rename it"
+            problem = f"{quoted(below)} has a name that is not valid UTF-8; rename it"
         found.candidates.append(Candidate(row, path, source.kind, source.licence, problem=problem))
     if len(found.candidates) == before:
-        found.missing.append(f"source folder {quoted(folder)} holds no files; put videos into it")
+        found.missing.append(f"folder {quoted(folder)} holds no files; put videos into it, or name another")
 
 
 def _files_below(folder: Path, root: Path, warnings: list[str]) -> Iterator[Path]:
     """Regular files below a folder in a fixed order; hidden ones and SafeVid's own are passed over."""
 
     def cannot_list(error: OSError) -> None:
-        warnings.append(f"folder {quoted(error.filename)} cannot be listed: {error.strerror}")
+        below = os.path.relpath(error.filename, folder)
+        warnings.append(f"folder {quoted(below)} of a source cannot be listed: {error.strerror}")
 
     for place, folders, files in os.walk(folder, onerror=cannot_list):
         here = Path(place)
@@ -139,12 +160,12 @@ def _files_below(folder: Path, root: Path, warnings: list[str]) -> Iterator[Path
                 yield path
 
 
-def _expand_manifest(manifest: Path, source: Source, found: Expansion) -> None:
+def _expand_manifest(manifest: Path, label: str, source: Source, found: Expansion) -> None:
     name = quoted(manifest)
     try:
         lines = manifest.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        mend = "render the clips first (`make demo` does)" if source.kind == "pocket" else "check the path"
+        mend = "render the clips first (`safevid demo` does)" if source.kind == "pocket" else "check the path"
         found.missing.append(f"manifest {name} does not exist; {mend}")
         return
     except (OSError, UnicodeDecodeError) as error:
@@ -155,19 +176,20 @@ def _expand_manifest(manifest: Path, source: Source, found: Expansion) -> None:
     before = len(found.candidates)
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            blank = Candidate(f"{manifest}:{number}", None, source.kind, source.licence)
+            row = f"{label}{BELOW}{manifest.name}:{number}"
+            blank = Candidate(row, None, source.kind, source.licence)
             found.candidates.append(_read_line(line, blank, manifest, unknown))
     if unknown:
         found.warnings.append(
-            f"manifest {name} has keys that nothing reads: {', '.join(map(repr, sorted(unknown)))}; "
-            f"known: {', '.join(_KEYS)}"
+            f"manifest {quoted(manifest.name)} has keys that nothing reads: "
+            f"{', '.join(map(repr, sorted(unknown)))}; known: {', '.join(_KEYS)}"
         )
     if len(found.candidates) == before:
         found.missing.append(f"manifest {name} has no lines; add one for each clip")
 
 
 def _read_line(line: str, blank: Candidate, manifest: Path, unknown: set[str]) -> Candidate:
-    where = f"line {blank.source_row.rpartition(':')[2]} of {quoted(manifest)}"
+    where = f"line {blank.source_row.rpartition(':')[2]} of {quoted(manifest.name)}"
     try:
         row = json.loads(line)
     except ValueError as error:

@@ -8,70 +8,80 @@ together is set aside, so that nothing that was trained on moves to the benchmar
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS
 from safevid_core.corpus.decided import KEYS, Record, adopted, append, decision_id, read_record
 from safevid_core.corpus.embeddings import stored_thumbnails, stored_vectors
-from safevid_core.corpus.near_copies import PIXEL_COSINE, Groups, copies_of, near_copy_pairs, pixel_vectors
-from safevid_core.lake import (
-    WHOLE,
+from safevid_core.corpus.near_copies import (
+    PIXEL_COSINE,
+    connected_groups,
+    copies_of,
+    near_copy_pairs,
+    pixel_vectors,
+)
+from safevid_core.stages.stage import Plan, Stage, Tools
+from safevid_core.storage.lake import (
     Lake,
     LakeError,
-    StageReport,
     frame_hash,
-    run_stage,
     settings_hash,
-    stage_fingerprint,
 )
-from safevid_core.records import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, StageRows, content_id
-from safevid_core.settings import Settings
 
 Key = tuple[str, str]
 # Clip -> the ids of the decisions about clips that are gone or changed, whose pictures it shows.
 Departed = Mapping[str, Iterable[str]]
 
 
-def make_corpus_split(settings: Settings, lake: Lake) -> StageReport:
-    """Put every assigned clip on one side, together with its source video, near copies and twins.
+def plan_corpus_split(tools: Tools, partition: str) -> Plan:
+    """Plan to put every assigned clip on one side, with its source video, near-duplicates and twins.
 
     Raises:
         LakeError: If `scene_assignments` is of an earlier version.
     """
+    lake, corpus = tools.lake, tools.settings.corpus
     clips, embedder = _clips(lake)
-    corpus = settings.corpus
 
-    def inputs(record: Record) -> dict[str, str]:
+    def inputs() -> dict[str, str]:
         return {
             "clips": frame_hash(clips),
-            "decided": record.identity,
+            "decided": read_record(lake).identity,
             "benchmark_fraction": settings_hash(corpus.benchmark_fraction),
             "near_copy": settings_hash(corpus.near_copy, embedder),
         }
 
-    def compute() -> StageRows:
-        return _stage_rows(clips, record, placed, corpus.benchmark_fraction, unseen, decided_now)
-
-    record, placed, unseen, decided_now = read_record(lake), Placed(), 0, 0
-    current = lake.manifest(CORPUS_SPLIT.name, WHOLE)
-    fingerprint = stage_fingerprint(lake, CORPUS_SPLIT, inputs(record))
-    if current is None or current.fingerprint != fingerprint:
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        record, unseen, decided_now = read_record(lake), 0, 0
         while True:
             record = _with_what_was_there(lake, record)
             departed, lost = _copies_of_departed(lake, clips, record, embedder, corpus.near_copy)
             unseen = max(unseen, lost)  # once all is decided nothing is compared
             placed = place(clips, record.rows, corpus.benchmark_fraction, departed)
             if not placed.decisions:
-                break
+                return _stage_rows(clips, record, placed, corpus.benchmark_fraction, unseen, decided_now)
             # Whether these were written or another run was first: the sides are those that are read back.
             if append(lake, record, placed.decisions):
                 decided_now += len({row["clip_id"] for row in placed.decisions})
             record = read_record(lake)
-    return run_stage(lake, CORPUS_SPLIT, WHOLE, inputs(record), clips["clip_id"].to_list(), compute)
+
+    # Making the split decides sides, and the record of them is an input.
+    return Plan(inputs(), clips["clip_id"].to_list(), make, inputs_once_made=inputs)
+
+
+STAGE = Stage(
+    CORPUS_SPLIT,
+    "corpus",
+    "Train or benchmark, for ever, by source video, near-duplicate and twin group.",
+    plan_corpus_split,
+    reads=("clip_manifest", "scene_assignments"),
+)
 
 
 def side_of(group_id: str, benchmark_fraction: float) -> str:
@@ -165,21 +175,13 @@ class _Placing:
 
     def _groups(self, clips: list[str]) -> list[list[str]]:
         """Clips that hang together by what no decision is about yet."""
-        groups = Groups()
         undecided = set(clips)
+        links: list[tuple[str, Key | str]] = []
         for clip in clips:
             row = self._clips[clip]
-            mine = ("clip", clip)
-            for key in _keys(row):
-                if key not in self._known:
-                    groups.join(mine, key)
-            for other in row["near_copies"] or ():
-                if other in undecided:
-                    groups.join(mine, ("clip", other))
-        members: dict[Any, list[str]] = defaultdict(list)
-        for clip in clips:
-            members[groups.find(("clip", clip))].append(clip)
-        return list(members.values())
+            links += [(clip, key) for key in _keys(row) if key not in self._known]
+            links += [(clip, other) for other in row["near_copies"] or () if other in undecided]
+        return connected_groups(clips, links)
 
     def _decide(self, group: list[str], benchmark_fraction: float) -> None:
         """The side of clips that hang together: that of what they are tied to, or one by the hash."""

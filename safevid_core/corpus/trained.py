@@ -6,8 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from safevid_core.lake import Lake
-from safevid_core.records import (
+from safevid_core.contracts.tables import (
     CORPUS_SPLIT,
     DECIDED_SIDES,
     LOSSY_PAIRS,
@@ -15,6 +14,7 @@ from safevid_core.records import (
     PAIRS_WITHOUT_DESCRIPTIONS,
     RELEASE,
 )
+from safevid_core.storage.lake import Lake
 
 FILE_NAME = "training_clips.jsonl"
 CLIP_SCHEMA = pl.Schema(
@@ -68,7 +68,8 @@ def pairs_ever_made(lake: Lake) -> pl.DataFrame:
         for table in (PAIRS, RELEASE, PAIRS_WITHOUT_DESCRIPTIONS, LOSSY_PAIRS)
     ]
     schema = found[0].schema
-    for file in sorted((lake.root / "blobs" / "release").glob("*/pairs.jsonl")):
-        if file.stat().st_size:
+    for address in lake.directories("release"):
+        file = lake.local_directory(address) / "pairs.jsonl"
+        if file.is_file() and file.stat().st_size:
             found.append(pl.read_ndjson(file, schema=schema))
     return pl.concat(found).unique(columns, maintain_order=True)

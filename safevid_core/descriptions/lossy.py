@@ -7,16 +7,30 @@ whose `trained_on` names the loss is aligned on them. From there on it costs as 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from safevid_core.descriptions.reconciliation import make_descriptions
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import Gateway
-from safevid_core.records import DESCRIPTIONS, Outcome, StageRows, candidate_table, lossy
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import (
+    DESCRIPTIONS,
+    LOSSY_DESCRIPTIONS,
+    SIGNAL_DESCRIPTIONS,
+    candidate_table,
+    lossy,
+)
+from safevid_core.descriptions.reconciliation import (
+    forecast_descriptions,
+    plan_reconciliation,
+)
+from safevid_core.descriptions.tracks import trained_losses
+from safevid_core.estimates.budget import BUDGET
 from safevid_core.settings import LOSSES, Settings
+from safevid_core.stages.partitions import BY_LOSS_AND_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 
 # Raised when a loss takes something else away from the same texts.
 _VERSION = "1"
@@ -37,14 +51,12 @@ _OF_A_CANDIDATE = ("text", "model", "revision", "request_key")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 
 
-class LossError(ValueError):
+class LossError(SafeVidError, ValueError):
     """A loss that there is none of."""
 
 
-def make_lossy_descriptions(
-    settings: Settings, lake: Lake, loss: str, scene: str, gateway: Gateway
-) -> StageReport:
-    """The descriptions of a scene with one loss, in partition `<loss>|<scene>`.
+def plan_lossy_descriptions(tools: Tools, partition: str) -> Plan:
+    """Plan the descriptions of a scene with one loss, in partition `<loss>|<scene>`.
 
     Whether the signals bear witness is decided before reconciliation, so these two losses reconcile again;
     the others change the text of what is there. `one_describer` is the first that the settings name.
@@ -52,17 +64,16 @@ def make_lossy_descriptions(
     Raises:
         LossError: If there is no such loss.
     """
+    lake, (loss, scene) = tools.lake, BY_LOSS_AND_SCENE.values(partition).values()
     if loss not in LOSSES:
         raise LossError(f"no loss {loss!r}; there are: {', '.join(LOSSES)}")
-    track = lossy(loss)
-    table, partition = track.descriptions, track.partition(scene)
+    table = lossy(loss).descriptions
     if loss in RECONCILED_AGAIN:
-        witnesses = reconciled_by(settings, loss)
-        return make_descriptions(witnesses, lake, scene, gateway, table=table, partition=partition)
+        return plan_reconciliation(tools, reconciled_by(tools.settings, loss), scene, table)
     whole = lake.read(DESCRIPTIONS, scene).drop("profile")
-    said = _said_instead(settings, lake, loss, scene, whole)
+    said = _said_instead(tools.settings, lake, loss, scene, whole)
 
-    def compute() -> StageRows:
+    def make(clip_ids: Sequence[str]) -> StageRows:
         rows = [{**row, **said[row["clip_id"]]} for row in whole.to_dicts() if row["clip_id"] in said]
         outcomes: list[tuple[str, Outcome, str]] = [
             (clip_id, "ok", "") if clip_id in said else (clip_id, "filtered", f"{loss}: nothing is left")
@@ -77,7 +88,37 @@ def make_lossy_descriptions(
         "said": settings_hash(said),
         "loss": f"{loss}/{_VERSION}",
     }
-    return run_stage(lake, table, partition, inputs, whole["clip_id"].to_list(), compute)
+    return Plan(inputs, whole["clip_id"].to_list(), make)
+
+
+def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    loss, scene = BY_LOSS_AND_SCENE.values(partition).values()
+    if loss in RECONCILED_AGAIN:
+        return forecast_descriptions(tools, scene, rows)
+    return Forecast(rows(DESCRIPTIONS.name, scene))
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """The stage `lossy_descriptions`; the flow makes the losses that a policy of the settings trains on."""
+    return [
+        Stage(
+            LOSSY_DESCRIPTIONS,
+            "descriptions",
+            "Descriptions that lose a detail on purpose: for ablations.",
+            plan_lossy_descriptions,
+            reads=(
+                "video_corpus",
+                *settings.descriptions.candidate_tables,
+                SIGNAL_DESCRIPTIONS.name,
+                DESCRIPTIONS.name,
+            ),
+            partitions=BY_LOSS_AND_SCENE,
+            wanted=trained_losses,
+            forecast=_forecast,
+            asks=True,
+            before=(BUDGET,),
+        )
+    ]
 
 
 def reconciled_by(settings: Settings, loss: str) -> Settings:

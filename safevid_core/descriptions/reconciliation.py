@@ -15,6 +15,13 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, Field
 
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import (
+    DESCRIPTIONS,
+    SIGNAL_DESCRIPTIONS,
+    VIDEO_CORPUS,
+    Table,
+)
 from safevid_core.descriptions.claims import (
     SIGNAL,
     Claim,
@@ -24,11 +31,14 @@ from safevid_core.descriptions.claims import (
     witness_measures,
 )
 from safevid_core.descriptions.synthesis import candidates_of
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.models.chat import request_key
+from safevid_core.models.llm import ChatAnswer, ChatRequest, ask_structured
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
-from safevid_core.records import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows, Table
 from safevid_core.settings import Settings, TextModel
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Questions, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 
 TASK = """\
 You reconcile several descriptions of one video clip into one.
@@ -52,8 +62,7 @@ Each witness stands in one list of a claim. The signal's name as a witness is "s
 empty if nothing is borne out."""
 
 _CLIP_COLUMNS = (
-    "clip_id", "source_id", "scene", "split", "twin_group", "path", "media_sha256", "start_s", "end_s",
-    "origin",
+    "clip_id", "source_id", "scene", "split", "twin_group", "media_sha256", "start_s", "end_s", "origin",
 )  # fmt: skip
 
 
@@ -127,28 +136,24 @@ def read_testimony(settings: Settings, lake: Lake, scene: str) -> Testimony:
     return Testimony(clips, said, measured)
 
 
-def make_descriptions(
-    settings: Settings,
-    lake: Lake,
-    scene: str,
-    gateway: Gateway,
-    *,
-    table: Table = DESCRIPTIONS,
-    partition: str | None = None,
-) -> StageReport:
-    """One reconciled description for every clip of a scene that a describer said something about.
+def plan_descriptions(tools: Tools, scene: str) -> Plan:
+    """Plan one reconciled description for every clip of a scene that a describer said something about."""
+    return plan_reconciliation(tools, tools.settings, scene, DESCRIPTIONS)
+
+
+def plan_reconciliation(tools: Tools, settings: Settings, scene: str, table: Table) -> Plan:
+    """Plan to reconcile a scene's candidate descriptions by some settings.
 
     Args:
-        table: Where the rows go. Defaults to the method's own.
-        partition: The lake's name for them. Defaults to the scene.
+        table: Where the rows go.
     """
-    model = settings.descriptions.reconciler
+    lake, model = tools.lake, settings.descriptions.reconciler
     testimony = read_testimony(settings, lake, scene)
     clips = testimony.clips
 
-    def compute() -> StageRows:
+    def make(clip_ids: Sequence[str]) -> StageRows:
         materials = testimony.materials
-        results = ask_structured(gateway, testimony.requests(model), Reconciled, asset=table.name)
+        results = ask_structured(tools.gateway, testimony.requests(model), Reconciled, asset=table.name)
         outcomes = _without_witness(testimony, lake, scene)
         rows = []
         described = (clip for clip in clips.iter_rows(named=True) if clip["clip_id"] in materials)
@@ -176,7 +181,36 @@ def make_descriptions(
         "reconciler": teacher_hash(model, TASK),
         "describers": settings_hash(list(testimony.said)),
     }
-    return run_stage(lake, table, partition or scene, inputs, clips["clip_id"].to_list(), compute)
+    asked = Questions(
+        model, len(testimony.materials), lambda: [request_key(each) for each in testimony.requests(model)]
+    )
+    return Plan(inputs, clips["clip_id"].to_list(), make, (asked,))
+
+
+def forecast_descriptions(tools: Tools, scene: str, rows: ExpectedRows) -> Forecast:
+    """One description for each clip of the scene."""
+    clips = rows(VIDEO_CORPUS.name, scene)
+    return Forecast(clips, (Questions(tools.settings.descriptions.reconciler, clips),))
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """The stage `descriptions`, which reads the candidates of every describer of the settings."""
+    return [
+        Stage(
+            DESCRIPTIONS,
+            "descriptions",
+            "One description a clip from the claims that witnesses support, with what was dropped and why.",
+            plan_descriptions,
+            reads=("video_corpus", *settings.descriptions.candidate_tables, SIGNAL_DESCRIPTIONS.name),
+            partitions=BY_SCENE,
+            forecast=forecast_descriptions,
+            optional=frozenset()
+            if settings.descriptions.signal_witness
+            else frozenset({SIGNAL_DESCRIPTIONS.name}),
+            asks=True,
+            before=(BUDGET,),
+        )
+    ]
 
 
 def _without_witness(testimony: Testimony, lake: Lake, scene: str) -> list[tuple[str, Outcome, str]]:

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import polars as pl
+
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import SIGNAL_DESCRIPTIONS, VIDEO_CORPUS
 from safevid_core.descriptions.signals.measurement import Measurements, measure, measure_frames
 from safevid_core.descriptions.signals.words import describe
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage
-from safevid_core.records import SIGNAL_DESCRIPTIONS, VIDEO_CORPUS, Outcome, StageRows, content_id
-from safevid_core.settings import Settings
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import Forecast, Needs, Plan, Stage, Tools
+from safevid_core.storage.lake import frame_hash
 from safevid_core.video.decoding import VideoError
 
-__all__ = ["Measurements", "describe", "make_signal_descriptions", "measure", "measure_frames"]
+__all__ = ["Measurements", "describe", "measure", "measure_frames"]
 
 NAME = "signal"
 # Raised when a measurement changes its meaning; what was measured before is then measured again.
 REVISION = "2"
 
 
-def make_signal_descriptions(settings: Settings, lake: Lake, scene: str) -> StageReport:
-    """Measure every clip of one scene's corpus and say in words what was measured.
+def plan_signal_descriptions(tools: Tools, scene: str) -> Plan:
+    """Plan to measure every clip of one scene's corpus and say in words what was measured.
 
     A clip measured before, by its media, span and the revision of the measurement, is not decoded again.
     """
+    lake = tools.lake
     clips = lake.read(VIDEO_CORPUS, scene).select(
-        "clip_id", "scene", "split", "path", "media_sha256", "start_s", "end_s"
+        "clip_id", "scene", "split", "media_sha256", "start_s", "end_s"
     )
-    before = {row["request_key"]: row for row in lake.read(SIGNAL_DESCRIPTIONS, scene).to_dicts()}
 
-    def compute() -> StageRows:
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        before = {row["request_key"]: row for row in lake.read(SIGNAL_DESCRIPTIONS, scene).to_dicts()}
         rows, outcomes, measured = [], [], 0
-        for clip in clips.to_dicts():
+        for clip in clips.filter(pl.col("clip_id").is_in(clip_ids)).to_dicts():
             key = content_id(NAME, REVISION, clip["media_sha256"], clip["start_s"], clip["end_s"])
             seen: tuple[str, str, list[float]] | None = None
             if key in before:
@@ -41,7 +48,9 @@ def make_signal_descriptions(settings: Settings, lake: Lake, scene: str) -> Stag
             else:
                 measured += 1
                 try:
-                    measurements, times = measure(clip["path"], clip["start_s"], clip["end_s"])
+                    measurements, times = measure(
+                        lake.media.path(clip["media_sha256"]), clip["start_s"], clip["end_s"]
+                    )
                     seen = describe(measurements), json.dumps(asdict(measurements)), times
                 except VideoError as error:
                     outcomes.append(_outcome(clip["clip_id"], "failed", str(error)))
@@ -50,8 +59,19 @@ def make_signal_descriptions(settings: Settings, lake: Lake, scene: str) -> Stag
             outcomes.append(_outcome(clip["clip_id"], "ok", ""))
         return StageRows(SIGNAL_DESCRIPTIONS.frame(rows), outcomes, {"calls": 0, "measured": measured})
 
-    inputs = {"clips": frame_hash(clips), "revision": REVISION}
-    return run_stage(lake, SIGNAL_DESCRIPTIONS, scene, inputs, clips["clip_id"].to_list(), compute)
+    return Plan({"clips": frame_hash(clips), "revision": REVISION}, clips["clip_id"].to_list(), make)
+
+
+STAGE = Stage(
+    SIGNAL_DESCRIPTIONS,
+    "descriptions",
+    "Duration, cuts, flashes, colours and motion, measured from the pixels by no model.",
+    plan_signal_descriptions,
+    reads=("video_corpus",),
+    partitions=BY_SCENE,
+    forecast=lambda tools, scene, rows: Forecast(rows("video_corpus", scene)),
+    needs=Needs(("numpy",), batch=32),
+)
 
 
 def _outcome(clip_id: str, outcome: Outcome, reason: str) -> tuple[str, Outcome, str]:

@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import partial
 
 import polars as pl
 
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import ChatAnswer, Gateway
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import VIDEO_CORPUS, candidate_table
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.models.llm import ChatAnswer
 from safevid_core.models.teacher import spend_info
 from safevid_core.models.thinking import whole_sentences
-from safevid_core.models.video_chat import VideoChat, VideoQuestion, checkpoint_identity, open_video_chat
-from safevid_core.records import VIDEO_CORPUS, Outcome, StageRows, candidate_table, content_id
+from safevid_core.models.video_chat import (
+    VideoQuestion,
+    model_files,
+)
+from safevid_core.models.video_model import shared_video_chat, video_model_hash, video_model_identity
 from safevid_core.settings import Settings, VideoModel
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 
-_CLIP_COLUMNS = ("clip_id", "scene", "split", "path", "media_sha256", "start_s", "end_s")
+_CLIP_COLUMNS = ("clip_id", "scene", "split", "media_sha256", "start_s", "end_s")
 
 
-class DescriberError(ValueError):
+class DescriberError(SafeVidError, ValueError):
     """A describer that the settings do not name."""
 
 
-def make_candidate_descriptions(
-    settings: Settings, lake: Lake, describer: str, scene: str, gateway: Gateway
-) -> StageReport:
-    """Ask one describer for a description of every clip of a scene, in one batch.
+def plan_candidate_descriptions(describer: str, tools: Tools, scene: str) -> Plan:
+    """Plan to ask one describer for a description of every clip of a scene.
 
     Raises:
         DescriberError: If `describer` is not one of the settings' describers.
         CheckpointError: If its checkpoint cannot be loaded.
     """
+    settings, lake = tools.settings, tools.lake
     model = describer_model(settings, describer)
     prompt = settings.descriptions.prompt
     table = candidate_table(describer)
     clips = clips_to_describe(lake, scene)
 
-    def compute() -> StageRows:
-        chat = shared_video_chat(model, gateway)
-        questions = [
-            VideoQuestion(prompt, clip["path"], clip["media_sha256"], clip["start_s"], clip["end_s"])
+    def questions() -> list[VideoQuestion]:
+        return [
+            VideoQuestion(
+                prompt,
+                lake.media.file(clip["media_sha256"]),
+                clip["media_sha256"],
+                clip["start_s"],
+                clip["end_s"],
+            )
             for clip in clips.iter_rows(named=True)
         ]
-        answers = chat.answer_many(questions, asset=table.name)
+
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        answers = shared_video_chat(model, tools.gateway).answer_many(questions(), asset=table.name)
         rows, outcomes = [], []
         for clip, answer in zip(clips.iter_rows(named=True), answers, strict=True):
             text = description_in(answer)
@@ -66,7 +83,33 @@ def make_candidate_descriptions(
         "model": video_model_hash(model),
         "prompt": settings_hash(prompt),
     }
-    return run_stage(lake, table, scene, inputs, clips["clip_id"].to_list(), compute)
+    asked = Questions(model, clips.height, lambda: shared_video_chat(model, tools.gateway).keys(questions()))
+    return Plan(inputs, clips["clip_id"].to_list(), make, (asked,))
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """One stage for each describer of the settings."""
+    return [
+        Stage(
+            candidate_table(describer),
+            "descriptions",
+            f"Candidate descriptions by {describer}.",
+            partial(plan_candidate_descriptions, describer),
+            reads=("video_corpus",),
+            partitions=BY_SCENE,
+            forecast=partial(_forecast, model),
+            watches=lambda settings, model=model: model_files(model),  # type: ignore[misc]
+            needs=Needs(("pytorch",), pool="video_model"),
+            asks=True,
+            before=(BUDGET,),
+        )
+        for describer, model in settings.descriptions.describers.items()
+    ]
+
+
+def _forecast(model: VideoModel, tools: Tools, scene: str, rows: ExpectedRows) -> Forecast:
+    clips = rows(VIDEO_CORPUS.name, scene)
+    return Forecast(clips, (Questions(model, clips),))
 
 
 def clips_to_describe(lake: Lake, scene: str) -> pl.DataFrame:
@@ -84,28 +127,6 @@ def describer_model(settings: Settings, describer: str) -> VideoModel:
     if describer not in models:
         raise DescriberError(f"no describer {describer!r}; descriptions.describers has: {', '.join(models)}")
     return models[describer]
-
-
-def video_model_identity(model: VideoModel) -> str:
-    """What the weights are: the hash of a local checkpoint, else name and revision."""
-    return f"{model.path}@{model.revision}" if model.served_at else checkpoint_identity(model)
-
-
-def video_model_hash(model: VideoModel) -> str:
-    """What decides a video model's answers; where it lies and how it is batched do not."""
-    decides = (model.family, model.frames, model.precision, model.max_new_tokens, model.temperature)
-    return settings_hash(video_model_identity(model), *decides)
-
-
-def shared_video_chat(model: VideoModel, gateway: Gateway) -> VideoChat:
-    """The chat with a model; the latest stays open, so that a run over all scenes loads it once."""
-    return _open(model, gateway, video_model_identity(model))
-
-
-# One at a time: two large checkpoints side by side would not fit on a device.
-@lru_cache(maxsize=1)
-def _open(model: VideoModel, gateway: Gateway, identity: str) -> VideoChat:
-    return open_video_chat(model, gateway)
 
 
 def description_in(answer: ChatAnswer) -> str | None:

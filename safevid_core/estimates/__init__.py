@@ -1,26 +1,15 @@
-"""What a run will ask, cost and take, before it starts: from its plan and from the ledger's history.
+"""Estimates the calls, cost and time of a run before it starts, from its plans and the ledger's history."""
 
-``python -m safevid_core.estimates`` prints it for the settings in force. A paid run beyond pilot size asks
-for a budget first: see :func:`require_budget`.
-"""
-
-from safevid_core.estimates.figures import (
-    BudgetNeeded,
-    Estimate,
-    as_cells,
-    as_text,
-    estimate,
-    require_budget,
-    total,
-)
-from safevid_core.estimates.selection import UnknownSelection
+from safevid_core.estimates.budget import BUDGET, BudgetNeeded, budgets_needed, require_budget
+from safevid_core.estimates.figures import CallEstimate, as_cells, as_text, estimate, total
 
 __all__ = [
+    "BUDGET",
     "BudgetNeeded",
-    "Estimate",
-    "UnknownSelection",
+    "CallEstimate",
     "as_cells",
     "as_text",
+    "budgets_needed",
     "estimate",
     "require_budget",
     "total",

@@ -1,8 +1,8 @@
-"""Calls, tokens, money and hours of what is planned, and which of it needs a budget first."""
+"""Estimates of the calls, tokens, cost and time of planned work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,38 +10,33 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import case, func, select
 
-from safevid_core.estimates.plan import Planned, plan_calls
-from safevid_core.estimates.selection import check_assets, check_partitions
-from safevid_core.lake import Lake
 from safevid_core.models.ledger import CALLS, Ledger
 from safevid_core.models.prices import Prices
-from safevid_core.models.providers import GatewayError, register_providers
+from safevid_core.models.providers import register_providers
 from safevid_core.settings import Settings, TextModel, VideoModel
+from safevid_core.stages.planner import Planner, State
+from safevid_core.stages.stage import Questions, Stage
 
-# Where nothing was asked yet: tokens of a task and its material, and of a frame, roughly (ours).
+# Our rough guesses for a model that was not asked yet: tokens of a prompt, and of one frame.
 _TOKENS_IN = 800
 _TOKENS_A_FRAME = 400
-_OUT_SHARE = 0.5  # of the most that an answer may hold
+_OUT_SHARE = 0.5  # of the most tokens that an answer may have
 _BATCH_HOURS = 24.0
 
 
-class BudgetNeeded(GatewayError):
-    """A paid run beyond pilot size without a budget; the message says how large it is."""
-
-
 @dataclass(frozen=True)
-class Estimate:
-    """What an asset will ask of one model.
+class CallEstimate:
+    """The calls of a stage to one model.
 
     Attributes:
-        loss: What the descriptions lost that the calls are about; empty where they are whole.
-        planned: Calls of the whole plan, those of other partitions and those that are made included.
-        calls: Calls to be made now, at most: of the partitions asked for that are not committed, or that
-            were made by another model, with other words or from other rows. What the ledger answers besides
-            only makes it less.
-        cost_usd: None where nobody knows the model's price.
-        hours: At the settings' concurrency and limits; None where nothing was asked yet.
-        basis: What the figures a call rest on.
+        loss: The loss that was applied to the descriptions that the calls are about. Empty for unchanged
+            descriptions.
+        planned: Calls of the whole plan: of all partitions, also those that are made already.
+        calls: Upper bound of the calls of this run: of the selected partitions that are missing or stale.
+            Answers that the ledger holds already lower the real number.
+        cost_usd: None if the model's price is unknown.
+        hours: At the settings' concurrency and rate limits. None if the model was never asked.
+        basis: The origin of the tokens and seconds of a call. Example: "40 calls in the ledger".
     """
 
     asset: str
@@ -60,9 +55,10 @@ class History(NamedTuple):
     """Means over the usable calls of the ledger.
 
     Attributes:
-        told: How many of the calls have tokens: some servers do not say what an answer took.
-        tokens_in: Over the calls that have tokens; None where none has. So are tokens out.
-        cost_usd: Over all calls; what was set aside for those without tokens.
+        told: How many calls have token counts. Some servers report none.
+        tokens_in: Mean over the calls with token counts. None if there are none.
+        tokens_out: Likewise.
+        cost_usd: Mean over all calls. A call without token counts enters with the amount reserved for it.
     """
 
     calls: int
@@ -74,63 +70,36 @@ class History(NamedTuple):
 
 
 def estimate(
-    settings: Settings,
-    lake: Lake,
-    *,
-    assets: Sequence[str] | None = None,
-    partitions: Sequence[str] | None = None,
-) -> list[Estimate]:
-    """Calls, tokens, money and hours of a run, an asset and model a row, in the order of the flow.
+    planner: Planner, stages: Sequence[str] = (), partitions: Sequence[str] | None = None
+) -> list[CallEstimate]:
+    """Estimates of a run: one row for each stage and model, in the order of the flow.
 
     Args:
-        assets: Defaults to every asset of the settings' flow that asks a model.
-        partitions: The lake's names (scenes, `<system>|<benchmark>`). Defaults to all.
-
+        stages: Names of stages. Empty selects the flow of the settings.
+        partitions: Names of partitions, such as scenes or `<system>|<benchmark>`. Defaults to all.
     Raises:
+        RegistryError: If there is no such stage or partition.
         LedgerError: If the ledger cannot be read.
         GatewayError: If a provider module cannot be loaded.
-        EvaluationError: If the settings name a system or judge that does not exist.
-        UnknownSelection: If there is no such asset or partition.
+        ResponseError: If the settings name a system that does not exist.
+        JudgeError: If the settings name a judge that does not exist.
     """
-    check_assets(settings, assets or ())
-    plan = plan_calls(settings, lake, assets)
-    check_partitions(settings, plan, partitions or ())
-    return _priced(settings, _sizes(settings, plan, lake, partitions))
-
-
-def require_budget(
-    settings: Settings, lake: Lake, asset: str, partitions: Sequence[str] | None = None
-) -> None:
-    """Let a run pass that is free, of pilot size, or held by a budget.
-
-    Raises:
-        BudgetNeeded: For any other.
-    """
-    models = settings.models
-    if models.budget_usd is not None or asset in models.asset_budgets_usd:
-        return
-    # Reckoned first, because what most runs ask is little or local, and looking up prices is slow.
-    large = [
+    settings, registry = planner.tools.settings, planner.registry
+    now = {stage.name: some for stage, some in registry.select(stages, settings, partitions)}
+    sizes = [
         size
-        for size in _sizes(settings, plan_calls(settings, lake, [asset]), lake, partitions)
-        if size.calls > models.pilot_fraction * size.planned and _Asked.of(size.model).text_model is not None
+        for stage, every in registry.select(stages, settings)
+        if stage.asks
+        for size in sizes_of(planner, stage, every, now.get(stage.name, []))
     ]
-    for row in _priced(settings, large) if large else ():
-        if row.cost_usd == 0:
-            continue
-        money = "at a price nobody knows" if row.cost_usd is None else f"about {row.cost_usd:.2f} USD"
-        raise BudgetNeeded(
-            f"{asset}: {row.calls} calls to {row.model}, {money}, are beyond a pilot "
-            f"({models.pilot_fraction:.0%} of {row.planned}); set models.budget_usd or "
-            f"models.asset_budgets_usd.{asset}, or ask for fewer partitions"
-        )
+    return priced(settings, sizes)
 
 
 # ---------------------------------------------------------------------------------------- the figures
 
 
-class _Size(NamedTuple):
-    """Calls of an asset to a model: of the whole plan, and to be made now."""
+class CallSize(NamedTuple):
+    """The number of calls of a stage to a model, in the whole plan and in this run."""
 
     asset: str
     loss: str
@@ -139,23 +108,49 @@ class _Size(NamedTuple):
     calls: int
 
 
-def _sizes(
-    settings: Settings, plan: Iterable[Planned], lake: Lake, partitions: Sequence[str] | None
-) -> list[_Size]:
-    def answered(keys: Set[str]) -> Set[str]:
-        with closing(Ledger(settings.ledger_url)) as ledger:
-            found = ledger.answers(keys)
-        return {key for key, call in found.items() if call.outcome == "ok" or not lake.retry_failed}
+def sizes_of(planner: Planner, stage: Stage, planned: Iterable[str], now: Collection[str]) -> list[CallSize]:
+    """The number of calls of a stage to each model.
 
-    sizes: dict[tuple[str, str, TextModel | VideoModel], tuple[int, int]] = {}
-    for each in plan:
-        key = (each.asset, each.loss, each.model)
-        planned, calls = sizes.get(key, (0, 0))
-        sizes[key] = (planned + sum(each.calls.values()), calls + each.calls_now(lake, answered, partitions))
-    return [_Size(*key, *size) for key, size in sizes.items()]
+    Args:
+        planned: The partitions of the whole plan.
+        now: The partitions of this run.
+    """
+    sizes: dict[tuple[str, TextModel | VideoModel], list[int]] = {}
+    for partition in planned:
+        loss = stage.partitions.values(partition).get("loss", "")
+        state = planner.state(stage, partition) if partition in now else None
+        for questions in planner.forecast(stage, partition).questions:
+            size = sizes.setdefault((loss, questions.model), [0, 0])
+            size[0] += questions.count
+            size[1] += 0 if state is None else _calls_now(planner, questions, state)
+        planner.forget(stage, partition)
+    return [CallSize(stage.name, loss, model, *size) for (loss, model), size in sizes.items()]
 
 
-def _priced(settings: Settings, sizes: Sequence[_Size]) -> list[Estimate]:
+def _calls_now(planner: Planner, questions: Questions, state: State) -> int:
+    """Calls that a run would make for a partition: its questions less those that the ledger answers."""
+    if state.condition == "fresh":
+        return 0
+    if state.condition == "incomplete" and state.manifest is not None:
+        return min(planner.open_units(state.manifest), questions.count)
+    if state.condition == "blocked" or questions.keys is None:
+        return questions.count
+    keys = set(questions.keys())
+    with closing(Ledger(planner.tools.settings.ledger_url)) as ledger:
+        answered = _answered(planner, ledger, keys)
+        following, unknown = questions.follow(answered) if questions.follow else ((), 0)
+        following = set(following) - keys
+        return len(keys - answered) + len(following - _answered(planner, ledger, following)) + unknown
+
+
+def _answered(planner: Planner, ledger: Ledger, keys: set[str]) -> set[str]:
+    """Those of the keys that a run would not ask again."""
+    retry = planner.retry_failed
+    return {key for key, call in ledger.answers(keys).items() if call.outcome == "ok" or not retry}
+
+
+def priced(settings: Settings, sizes: Sequence[CallSize]) -> list[CallEstimate]:
+    """The estimates for some sizes, with tokens, cost and hours."""
     register_providers(settings)
     with closing(Ledger(settings.ledger_url)) as ledger:
         history = read_history(ledger)
@@ -163,7 +158,7 @@ def _priced(settings: Settings, sizes: Sequence[_Size]) -> list[Estimate]:
 
 
 def read_history(ledger: Ledger) -> dict[tuple[str, str], History]:
-    """Means over usable calls, by asset and model."""
+    """(stage, model) -> means over its usable calls."""
     told = case((CALLS.c.tokens_in > 0, 1))
     figures = (
         func.count(told),
@@ -188,14 +183,14 @@ def _number(mean: Any) -> float | None:
     return None if mean is None else float(mean)
 
 
-def _estimate(settings: Settings, history: Mapping[tuple[str, str], History], size: _Size) -> Estimate:
-    asked, calls = _Asked.of(size.model), size.calls
+def _estimate(settings: Settings, history: Mapping[tuple[str, str], History], size: CallSize) -> CallEstimate:
+    asked, calls = AskedModel.of(size.model), size.calls
     seen = history.get((size.asset, asked.name))
     tokens_in, tokens_out = asked.guess
     if seen is not None and seen.tokens_in is not None and seen.tokens_out is not None:
         tokens_in, tokens_out = seen.tokens_in, seen.tokens_out
     price = (0.0, 0.0) if asked.text_model is None else _price(settings, asked.text_model)
-    return Estimate(
+    return CallEstimate(
         asset=size.asset,
         loss=size.loss,
         model=asked.name,
@@ -212,7 +207,7 @@ def _estimate(settings: Settings, history: Mapping[tuple[str, str], History], si
 def _usd_a_call(
     price: tuple[float, float], tokens_in: float, tokens_out: float, seen: History | None
 ) -> float:
-    """By tokens; not below what was booked where some calls have none, at a price that is not 0."""
+    """USD a call by tokens. If some calls have none and the price is not 0, at least the mean cost."""
     reckoned = price[0] * tokens_in + price[1] * tokens_out
     if seen is None or seen.told == seen.calls or not any(price):
         return reckoned
@@ -226,10 +221,12 @@ def _basis(seen: History | None) -> str:
     return calls if seen.told == seen.calls else f"{calls}, {seen.calls - seen.told} without tokens"
 
 
-class _Asked(NamedTuple):
-    """A model as the ledger names it, the tokens of a call as one would guess, and how it is reached.
+class AskedModel(NamedTuple):
+    """A model as the ledger names it, with guessed tokens of a call.
 
-    `text_model` is None for a local checkpoint.
+    Attributes:
+        guess: Tokens in and out of a call, for a model without history.
+        text_model: How the model is reached. None for a local checkpoint.
     """
 
     name: str
@@ -237,7 +234,7 @@ class _Asked(NamedTuple):
     text_model: TextModel | None
 
     @classmethod
-    def of(cls, model: TextModel | VideoModel) -> _Asked:
+    def of(cls, model: TextModel | VideoModel) -> AskedModel:
         if isinstance(model, TextModel):
             return cls(model.model, (_TOKENS_IN, _OUT_SHARE * model.max_tokens), model)
         guess = (_TOKENS_IN + _TOKENS_A_FRAME * model.frames, _OUT_SHARE * model.max_new_tokens)
@@ -253,9 +250,9 @@ def _price(settings: Settings, model: TextModel) -> tuple[float, float] | None:
 
 
 def _hours(
-    settings: Settings, asked: _Asked, seen: History | None, tokens: float, calls: int
+    settings: Settings, asked: AskedModel, seen: History | None, tokens: float, calls: int
 ) -> float | None:
-    """By latency and concurrency, or by the limits a minute where they are slower."""
+    """Hours by latency and concurrency, or by the rate limits if those are slower."""
     if calls == 0:
         return 0.0
     terms = settings.models.terms.get(asked.name)
@@ -275,11 +272,13 @@ def _hours(
 # ------------------------------------------------------------------------------------------ as a table
 
 
-def total(rows: Sequence[Estimate]) -> Estimate:
-    """The sum of some estimates; what one of them does not know stays unknown. Hours add up: stages follow
-    each other."""
+def total(rows: Sequence[CallEstimate]) -> CallEstimate:
+    """The sum of some estimates. A sum is None if one of its terms is None.
+
+    Hours add up because stages run one after another.
+    """
     costs, hours = [row.cost_usd for row in rows], [row.hours for row in rows]
-    return Estimate(
+    return CallEstimate(
         "in all",
         "",
         "",
@@ -293,8 +292,8 @@ def total(rows: Sequence[Estimate]) -> Estimate:
     )
 
 
-def as_text(rows: Sequence[Estimate]) -> str:
-    """The estimates as a table, with their sum, one line each."""
+def as_text(rows: Sequence[CallEstimate]) -> str:
+    """The estimates and their sum as a text table, one line each."""
     if not rows:
         return "these assets ask no model: 0 calls, 0.00 USD"
     heads, cells = as_cells(rows)
@@ -306,9 +305,9 @@ def as_text(rows: Sequence[Estimate]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def as_cells(rows: Sequence[Estimate]) -> tuple[list[str], list[list[str]]]:
-    """The heads, and a line for each estimate and for their sum."""
-    heads = [field.name for field in fields(Estimate)]
+def as_cells(rows: Sequence[CallEstimate]) -> tuple[list[str], list[list[str]]]:
+    """The column names, and the cells of one line for each estimate and for their sum."""
+    heads = [field.name for field in fields(CallEstimate)]
     return heads, [[_cell(name, getattr(row, name)) for name in heads] for row in [*rows, total(rows)]]
 
 

@@ -1,1 +1,1 @@
-"""Calls to models, text and video, through one door: every answer is asked for, and paid for, once."""
+"""Calls to text and video models through one gateway. Each question is asked and paid for once."""

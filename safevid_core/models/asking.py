@@ -1,7 +1,7 @@
-"""Asks text models for the gateway: many at once, within their limits, again after a passing fault.
+"""Asynchronous calls to text models: many at once, within rate limits, with retries after passing faults.
 
-All calls of a process run on one event loop in a thread of its own, so that asking works from any
-thread and inside any running loop.
+All calls of a process run on one event loop in a separate thread. Callers may therefore ask from any thread
+and inside a running event loop.
 """
 
 from __future__ import annotations
@@ -34,13 +34,21 @@ from safevid_core.models.providers import (
     storable,
 )
 
-_LONGEST_LINE = 2_000  # of a reason that a provider gives, in characters
+_LONGEST_LINE = 2_000  # characters of a provider's reason that are stored
 
 
 class Asker:
-    """Questions to text models, on their way: handed over, asked on the process's event loop, collected."""
+    """Asks questions to text models on the event loop of the process. Base of the two callers.
 
-    last_wait_s = 10.0  # for answers that are under way when a round is broken off
+    Args:
+        limits: Slots and rate limits of the gateway.
+        prices: Prices of the gateway.
+        keys: Request key of each question.
+        requests: The questions.
+        asset: The asset that pays.
+    """
+
+    last_wait_s = 10.0  # seconds to wait for open calls when a round is interrupted
 
     def __init__(
         self,
@@ -60,7 +68,8 @@ class Asker:
         self._tasks: set[Future[None]] = set()
         self._secrets: set[str] = set()
         self._stopped = False
-        # Enough that nobody waits for a claim; what is claimed and not asked, a kill holds up for a lease.
+        # Large enough that no slot waits for a lease. If the process is killed, leased questions that were
+        # not asked yet stay blocked until their lease expires, so the number is not larger.
         self.portion = max(2 * limits.models.concurrency, 64)
 
     def bound(self, position: int) -> float:
@@ -68,25 +77,25 @@ class Asker:
 
     def start(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         for position in positions:
-            api_key(self._requests[position].model)  # a missing key is one error, not one a row
+            api_key(self._requests[position].model)  # raise one error for a missing key, not one for each row
         self._secrets = known_secrets()
         task = event_loop().submit(self._ask_all(positions, holds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def collect(self) -> list[CallResult]:
-        # Nothing waits for company: what arrives while these are stored goes together the next time. The
-        # wait takes nothing out of the queue, for an interrupt ends it.
+        # Return as soon as one result is there. Results that arrive while it is stored come with the next
+        # call. The wait takes nothing out of the queue, so an interrupt loses no result.
         while self._finished.empty():
             self._arrived.wait()
             self._arrived.clear()
-        return self._come()
+        return self._arrivals()
 
     def _finish(self, result: CallResult) -> None:
         self._finished.put(result)
         self._arrived.set()
 
-    def _come(self) -> list[CallResult]:
+    def _arrivals(self) -> list[CallResult]:
         results = []
         while not self._finished.empty():
             results.append(self._finished.get())
@@ -95,13 +104,13 @@ class Asker:
     def stop(self) -> list[CallResult]:
         self._stopped = True
         if self._tasks:
-            wait(list(self._tasks), timeout=self.last_wait_s)  # what was sent is paid for
+            wait(list(self._tasks), timeout=self.last_wait_s)  # calls that were sent are paid for
         for task in list(self._tasks):
             task.cancel()
-        return self._come()
+        return self._arrivals()
 
     async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
-        """Put one result a position into the queue, whatever happens."""
+        """Put one result for each position into the queue, also after an error."""
         raise NotImplementedError
 
     def _call(self, position: int, reason: str = "", text: str | None = None, **known: Any) -> Call:
@@ -120,7 +129,7 @@ class Asker:
 
 
 class TextCaller(Asker):
-    """Asks each question by a call of its own."""
+    """Asks each question with a separate call."""
 
     async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         await asyncio.gather(*(self._ask_into_queue(position, holds) for position in positions))
@@ -131,7 +140,7 @@ class TextCaller(Asker):
                 result = await self._ask(position, holds)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # such as a panic of a module in Rust: somebody waits for a result
+        except BaseException as error:  # such as a panic in Rust; the caller still waits for a result
             result = CallResult(position, self._call(position), billed=False, error=error)
         self._finish(result)
 
@@ -178,32 +187,32 @@ class TextCaller(Asker):
                 return CallResult(position, call, billed=False, again=True)
             if fault is None:
                 read["cost_usd"] = self._prices.cost(request, response)
-            elif _worth_another_try(fault) and attempt < models.max_attempts:
+            elif _should_retry(fault) and attempt < models.max_attempts:
                 await asyncio.sleep(fault.wait_s(attempt))
                 continue
             elif fault.refusal:
                 read = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL}
             else:
-                read = {"reason": f"{model.model}: {fault.line}; {fault.mend(model)}"}
+                read = {"reason": f"{model.model}: {fault.line}; {fault.advice(model)}"}
             read |= {"latency_s": time.monotonic() - started, "attempts": attempt}
             call = self._call(position, frame_times=text_of_times(times), **read)
-            again = fault is not None and fault.mendable
+            again = fault is not None and fault.retryable
             return CallResult(position, call, billed=fault is None or fault.refusal, again=again)
 
 
-def _worth_another_try(fault: Fault) -> bool:
+def _should_retry(fault: Fault) -> bool:
     return fault.transient and (fault.retry_after_s or 0.0) <= LONGEST_WAIT_S
 
 
 async def rendered(request: ChatRequest) -> tuple[list[dict[str, Any]], tuple[float, ...]]:
-    """The messages to send, and the seconds of the frames in them."""
+    """Return the messages to send and the times in seconds of their frames."""
     if request.render is None:
         return request.messages, ()
     return await asyncio.to_thread(request.render)
 
 
 class _EventLoop:
-    """A loop in a thread of its own, so that asking works from any thread and inside any loop."""
+    """An event loop that runs in a separate thread."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -219,9 +228,9 @@ _LOOP_LOCK = threading.Lock()
 
 
 def event_loop() -> _EventLoop:
-    """The process's own loop, made when it is first needed and anew after a fork."""
+    """Return the event loop of this process. It is created at the first call and again after a fork."""
     global _LOOP
     with _LOOP_LOCK:
-        if _LOOP is None or _LOOP.process != os.getpid():  # a fork inherits the loop without its thread
+        if _LOOP is None or _LOOP.process != os.getpid():  # a fork copies the loop but not its thread
             _LOOP = _EventLoop()
         return _LOOP

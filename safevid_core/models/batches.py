@@ -1,8 +1,8 @@
-"""Asks through batch files: half the price, and an answer within a day.
+"""Calls through batch files, at half the price and with answers within a day.
 
-A batch is noted in the ledger before it is submitted, and carries the name that it has there as metadata,
-so that a killed process loses none: the next one finds what was submitted, waits for it and collects it.
-The rows that end in the ledger are those of the online path.
+The ledger records each batch before it is submitted. The batch carries its name in the ledger as metadata. A
+killed process therefore loses no batch: the next process finds it at the provider, waits and collects the
+answers. The ledger's rows are the same as those of single calls.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from safevid_core.models.providers import (
 )
 from safevid_core.settings import TextModel
 
-# What OpenAI takes in one file; others take more.
+# Limits of one file at OpenAI. Other providers accept more.
 _MOST_LINES = 50_000
 _MOST_BYTES = 150_000_000
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-_NAME = "safevid"  # the metadata field that holds our name for a batch
+_NAME = "safevid"  # metadata field with the ledger's name of a batch
 _PAGE = 100
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]*)"')
 _UNKNOWN = re.compile(r"no batch|no such|not found|does not exist", re.IGNORECASE)
@@ -47,12 +47,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Batch(NamedTuple):
-    """A batch that the provider has taken.
+    """A batch that the provider has accepted.
 
     Attributes:
-        name: Ours, in the ledger.
-        provider_id: The provider's.
-        keys: Request keys of the questions in it that this caller asks.
+        name: Its name in the ledger.
+        provider_id: The provider's id.
+        model: The model that it asks.
+        keys: Request keys of those of its questions that this caller waits for.
     """
 
     name: str
@@ -62,9 +63,9 @@ class _Batch(NamedTuple):
 
 
 class BatchCaller(Asker):
-    """Asks questions through batch files, each of one model."""
+    """Asks questions through batch files. Each file asks one model."""
 
-    last_wait_s = 0.0  # a batch is taken up again by the next run
+    last_wait_s = 0.0  # the next run collects an open batch
 
     def __init__(
         self,
@@ -78,23 +79,23 @@ class BatchCaller(Asker):
         super().__init__(limits, prices, keys, requests, asset)
         self.portion = _MOST_LINES
         self._ledger = ledger
-        # Questions under way by request key, and the times of the frames that each was shown.
+        # Request key -> position of each open question, and request key -> times of its frames.
         self._waiting: dict[str, int] = {}
         self._times: dict[str, str] = {}
 
     async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
-        """Take up the batches that hold some of the questions already, submit the others, collect all."""
+        """Find batches that already hold some of the questions, submit the other questions, collect all."""
         keys = [self._keys[position] for position in positions]
         self._waiting.update(zip(keys, positions, strict=True))
         with self._failing(keys):
             found = await asyncio.to_thread(self._ledger.batches_of, keys)
             async with asyncio.TaskGroup() as underway:
                 async for batch in self._batches(keys, found, holds):
-                    underway.create_task(self._see_through(batch))
+                    underway.create_task(self._wait_and_settle(batch))
 
     @contextmanager
     def _failing(self, keys: Sequence[str]) -> Iterator[None]:
-        """Turn an error into the result of these questions, as far as they have none, and go on."""
+        """Turn an error into the result of those of these questions that have none yet."""
         try:
             yield
         except Exception as error:
@@ -108,13 +109,13 @@ class BatchCaller(Asker):
         found: Mapping[str, tuple[str | None, list[str]]],
         holds: Callable[[], bool],
     ) -> AsyncIterator[_Batch]:
-        """Each batch, found or submitted now; one that is neither fails its own questions alone."""
+        """Yield each batch, found or newly submitted. If one fails, only its own questions fail."""
         new = dict.fromkeys(keys)
         for name, (provider_id, some) in found.items():
             model = self._model(some[0])
             with self._failing(some):
-                provider_id = provider_id or await self._found_again(name, model)
-            if provider_id is not None:  # else the process was killed before the provider had it
+                provider_id = provider_id or await self._search_for(name, model)
+            if provider_id is not None:  # None: the process was killed before the provider received it
                 for key in some:
                     del new[key]
                 yield _Batch(name, provider_id, model, some)
@@ -130,11 +131,11 @@ class BatchCaller(Asker):
                 if batch is not None:
                     yield batch
 
-    async def _found_again(self, name: str, model: TextModel) -> str | None:
-        """The provider's name for a batch whose submission was not confirmed; None if it never arrived."""
+    async def _search_for(self, name: str, model: TextModel) -> str | None:
+        """Return the provider's id of a batch with unconfirmed submission. None if it never arrived."""
         litellm, after = load_litellm(), None
         while True:
-            page = await self._patiently(litellm.alist_batches, model, after=after, limit=_PAGE)
+            page = await self._with_retries(litellm.alist_batches, model, after=after, limit=_PAGE)
             for batch in page.data:
                 if (batch.metadata or {}).get(_NAME) == name:
                     await asyncio.to_thread(self._ledger.confirm_batch, name, batch.id)
@@ -146,7 +147,7 @@ class BatchCaller(Asker):
     async def _files(
         self, model: TextModel, keys: Sequence[str]
     ) -> AsyncIterator[tuple[list[str], list[bytes]]]:
-        """Keys and lines of each file; a question that cannot be rendered fails alone."""
+        """Yield keys and lines of each file. If a question cannot be rendered, only it fails."""
         part: list[str] = []
         lines: list[bytes] = []
         size = 0
@@ -166,7 +167,7 @@ class BatchCaller(Asker):
             yield part, lines
 
     async def _rendered_line(self, key: str, model: TextModel) -> bytes:
-        """A question's line of a batch file; empty where it cannot be rendered, which settles it."""
+        """Return the line of a question. If it cannot be rendered, settle it as failed and return nothing."""
         try:
             messages, times = await rendered(self._requests[self._waiting[key]])
         except ValueError as error:
@@ -178,20 +179,20 @@ class BatchCaller(Asker):
     async def _submit(
         self, model: TextModel, keys: list[str], lines: list[bytes], holds: Callable[[], bool]
     ) -> _Batch | None:
-        """A new batch; None where the claims on its questions lapsed meanwhile."""
+        """Submit a new batch. Return None if the lease on its questions expired in the meantime."""
         litellm, name = load_litellm(), uuid.uuid4().hex
         await asyncio.to_thread(self._ledger.open_batch, name, model.model, keys)
         file = (f"{name}.jsonl", b"".join(lines))
         sent = False
         try:
-            uploaded = await self._patiently(litellm.acreate_file, model, file=file, purpose="batch")
+            uploaded = await self._with_retries(litellm.acreate_file, model, file=file, purpose="batch")
             if not holds():
                 await asyncio.to_thread(self._ledger.withdraw_batch, name)
                 for key in keys:
                     self._settle(key, billed=False, lost=True)
                 return None
             sent = True
-            # Sent once: a second try after an unclear answer might pay twice. The next run looks for it.
+            # No retry: a retry after an unclear reply might pay twice. The next run searches for the batch.
             batch = await litellm.acreate_batch(
                 completion_window="24h",
                 endpoint="/v1/chat/completions",
@@ -208,64 +209,64 @@ class BatchCaller(Asker):
         await asyncio.to_thread(self._ledger.confirm_batch, name, batch.id)
         return _Batch(name, str(batch.id), model, keys)
 
-    async def _see_through(self, batch: _Batch) -> None:
-        """Wait until a batch is over, and settle each of its questions."""
+    async def _wait_and_settle(self, batch: _Batch) -> None:
+        """Wait until a batch has ended, and settle each of its questions."""
         with self._failing(batch.keys):
             try:
-                became = await self._collect(batch)
+                ending = await self._collect(batch)
             except Exception as error:
                 if not await self._is_gone(batch.model, error):
                     raise
-                became = f"the provider no longer knows batch {batch.provider_id}"
+                ending = f"the provider no longer knows batch {batch.provider_id}"
             left = [key for key in batch.keys if key in self._waiting]
             await asyncio.to_thread(self._ledger.forget_lines, left, batch.name)
             for key in left:
-                line = f"{batch.model.model}: {became}; run again"
+                line = f"{batch.model.model}: {ending}; run again"
                 self._settle(key, billed=False, again=True, reason=line)
 
     async def _collect(self, batch: _Batch) -> str:
-        """Settle the questions that a batch answers, once it is over; what became of the batch, in words."""
+        """Wait until a batch has ended, settle the questions that it answers, and describe its ending."""
         litellm, model, started = load_litellm(), batch.model, time.monotonic()
         while True:
-            seen = await self._patiently(litellm.aretrieve_batch, model, batch_id=batch.provider_id)
+            seen = await self._with_retries(litellm.aretrieve_batch, model, batch_id=batch.provider_id)
             if seen.status in _OVER:
                 break
             await asyncio.sleep(self._limits.models.batch_poll_s)
         seconds = time.monotonic() - started
         for file_id in (seen.output_file_id, getattr(seen, "error_file_id", None)):
             if file_id:
-                content = await self._patiently(litellm.afile_content, model, file_id=file_id)
+                content = await self._with_retries(litellm.afile_content, model, file_id=file_id)
                 await asyncio.to_thread(self._read_lines, batch, content.content, seconds)
         return f"batch {batch.provider_id} {seen.status}{_complaint(seen)}"
 
     async def _is_gone(self, model: TextModel, error: Exception) -> bool:
-        """Whether an error says that the provider does not know a batch or its file any more.
+        """Return whether an error says that the provider no longer knows a batch or its file.
 
-        Where the provider knows no list of batches either, it is the address that is wrong.
+        If the provider does not know the list of batches either, the address is wrong. The result is false.
         """
         fault = fault_of(error)
         if fault.status != 404 and not (fault.status == 400 and _UNKNOWN.search(fault.line)):
             return False
         try:
-            await self._patiently(load_litellm().alist_batches, model, limit=1)
+            await self._with_retries(load_litellm().alist_batches, model, limit=1)
         except Exception as other:
-            return not fault_of(other).mendable  # a provider that is there and lists none
+            return not fault_of(other).retryable  # the provider answers but does not list batches
         return True
 
     def _read_lines(self, batch: _Batch, content: bytes, seconds: float) -> None:
         for number, line in enumerate(content.splitlines(), 1):
             if not line.strip():
                 continue
-            key, told = _parsed(line)
+            key, parsed = _parsed(line)
             if key is None:
                 _LOG.warning("batch %s: line %d names no question; skipped", batch.provider_id, number)
             elif key in self._waiting:
-                self._read_line(batch, key, told, seconds)
+                self._read_line(batch, key, parsed, seconds)
 
-    def _read_line(self, batch: _Batch, key: str, told: dict[str, Any] | None, seconds: float) -> None:
+    def _read_line(self, batch: _Batch, key: str, parsed: dict[str, Any] | None, seconds: float) -> None:
         try:
-            billed, again, read = self._read(key, told)
-        except Exception as error:  # of whatever form it is, it may have been paid for
+            billed, again, read = self._read(key, parsed)
+        except Exception as error:  # a line of any form may have been paid for
             billed, again, read = True, False, self._unreadable(batch, key, error)
         if not billed:
             self._ledger.forget_lines([key], batch.name)
@@ -273,15 +274,18 @@ class BatchCaller(Asker):
             key, billed=billed, again=again, latency_s=seconds, attempts=1, batch_id=batch.name, **read
         )
 
-    def _read(self, key: str, told: dict[str, Any] | None) -> tuple[bool, bool, dict[str, Any]]:
-        """Whether a line is billed, whether to ask again, and what the ledger keeps of it.
+    def _read(self, key: str, parsed: dict[str, Any] | None) -> tuple[bool, bool, dict[str, Any]]:
+        """Read the line of an answer.
+
+        Returns:
+            Whether a model answered, whether to ask again, and the fields for the ledger.
 
         Raises:
-            ValueError: If the line says neither that there is an answer nor that there is none.
+            ValueError: If the line holds neither an answer nor an error.
         """
-        if told is None:
+        if parsed is None:
             raise ValueError("it is no JSON object")
-        response, error = told.get("response"), told.get("error")
+        response, error = parsed.get("response"), parsed.get("error")
         response = response if isinstance(response, dict) else {}
         status, body = _status(response.get("status_code")), response.get("body")
         error = (body.get("error") if isinstance(body, dict) else body) or error
@@ -292,12 +296,12 @@ class BatchCaller(Asker):
             return True, False, {**read, "frame_times": self._times.get(key) or self._times_again(key)}
         if not status and not error:
             raise ValueError("it holds neither an answer nor an error")
-        said = json.dumps(error)
+        error_text = json.dumps(error)
         frame_times = self._times.get(key) or self._times_again(key)
-        if is_filter_error(status, said):
+        if is_filter_error(status, error_text):
             refused = {"outcome": "undecidable", "reason": PROVIDER_REFUSAL, "frame_times": frame_times}
             return True, False, refused
-        reason = f"{self._model(key).model}: {said[:300]}"
+        reason = f"{self._model(key).model}: {error_text[:300]}"
         return False, status != 400, {"reason": reason, "frame_times": frame_times}
 
     def _read_body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +310,7 @@ class BatchCaller(Asker):
         return {**read, "cost_usd": self._prices.cost(self._requests[self._waiting[key]], answer)}
 
     def _unreadable(self, batch: _Batch, key: str, error: Exception) -> dict[str, Any]:
-        """What the ledger keeps of an answer that cannot be read: that it cost the most that it can."""
+        """Return the ledger's fields for an answer that cannot be read. Its cost is the upper bound."""
         why = f"the line of batch {batch.provider_id} cannot be read ({one_line(error)})"
         _LOG.warning("%s: %s", batch.model.model, why)
         cost = self._prices.cost(self._requests[self._waiting[key]], response_of({}))
@@ -314,7 +318,7 @@ class BatchCaller(Asker):
         return {"reason": reason, "cost_usd": cost, "frame_times": self._times.get(key, "")}
 
     def _times_again(self, key: str) -> str:
-        # A batch that an earlier process submitted: what it showed follows from the question.
+        # An earlier process submitted the batch. The question determines the frames that it showed.
         request = self._requests[self._waiting[key]]
         if request.render is None:
             return ""
@@ -324,11 +328,11 @@ class BatchCaller(Asker):
             return ""
 
     def _fail(self, key: str, error: Exception) -> None:
-        """No answer yet: where the provider was not to be reached, the next run takes the batch up again."""
+        """Settle a question without an answer. After a passing fault the next run collects the batch."""
         fault, model = fault_of(error), self._model(key)
         if fault.transient or fault.status is not None:
-            line = f"{model.model}: {fault.line}; {fault.mend(model)}"
-            self._settle(key, billed=False, again=fault.mendable, reason=line)
+            line = f"{model.model}: {fault.line}; {fault.advice(model)}"
+            self._settle(key, billed=False, again=fault.retryable, reason=line)
         else:
             position = self._waiting.pop(key)
             self._finish(CallResult(position, self._call(position), billed=False, error=error))
@@ -343,8 +347,8 @@ class BatchCaller(Asker):
     def _model(self, key: str) -> TextModel:
         return self._requests[self._waiting[key]].model
 
-    async def _patiently(self, call: Callable[..., Awaitable[Any]], model: TextModel, **asked: Any) -> Any:
-        """One request of the batch API that costs nothing, tried again after a passing fault."""
+    async def _with_retries(self, call: Callable[..., Awaitable[Any]], model: TextModel, **asked: Any) -> Any:
+        """Send one free request of the batch API, with retries after passing faults."""
         attempt = 0
         while True:
             attempt += 1
@@ -358,13 +362,13 @@ class BatchCaller(Asker):
 
 
 def _at(model: TextModel) -> dict[str, Any]:
-    """Where a model's batch API is, for litellm."""
+    """Return litellm's arguments for the batch API of a model."""
     _, provider, _, _ = load_litellm().get_llm_provider(model.model, api_base=model.api_base)
     return {"custom_llm_provider": provider, "api_base": model.api_base, "api_key": api_key(model)}
 
 
 def _line(key: str, model: TextModel, messages: list[dict[str, Any]]) -> bytes:
-    """One line of a batch file: the request as the online path sends it."""
+    """Return one line of a batch file, with the same request body as a single call."""
     litellm = load_litellm()
     name, provider, _, _ = litellm.get_llm_provider(model.model, api_base=model.api_base)
     options = litellm.utils.get_optional_params(
@@ -381,21 +385,21 @@ def _line(key: str, model: TextModel, messages: list[dict[str, Any]]) -> bytes:
 
 
 def _parsed(line: bytes) -> tuple[str | None, dict[str, Any] | None]:
-    """The request key that a line of an output file names, and its object; None for what is not there."""
+    """Return the request key and the JSON object of a line of an output file. None for a missing part."""
     try:
-        told = json.loads(line.decode("utf-8-sig", "replace"))
+        parsed = json.loads(line.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         named = _CUSTOM_ID.search(line)
         return (named[1].decode("utf-8", "replace") if named else None), None
-    key = told.get("custom_id")
-    return (key if isinstance(key, str) else None), told
+    key = parsed.get("custom_id")
+    return (key if isinstance(key, str) else None), parsed
 
 
-def _status(told: Any) -> int | None:
-    """An HTTP status, which some servers send as text; None where it is neither."""
-    return int(told) if isinstance(told, (int, str)) and re.fullmatch(r"\d{3}", str(told)) else None
+def _status(value: Any) -> int | None:
+    """Return an HTTP status, which some servers send as text. None if the value is no status."""
+    return int(value) if isinstance(value, (int, str)) and re.fullmatch(r"\d{3}", str(value)) else None
 
 
 def _complaint(batch: Any) -> str:

@@ -1,20 +1,14 @@
-"""What model calls cost, per asset, model and day: read from the ledger alone.
-
-``python -m safevid_core.models.bill`` prints it for the ledger of the settings in force.
-"""
+"""The bill: cost of model calls by asset, model and day, read from the ledger."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import polars as pl
 from sqlalchemy import BigInteger, case, cast, func, select
 
-from safevid_core.models.ledger import CALLS, Ledger, LedgerError
+from safevid_core.models.ledger import CALLS, Ledger
 from safevid_core.models.providers import PROVIDER_REFUSAL
-from safevid_core.settings import SettingsError, load_settings
 
 BY = ("asset", "model", "day")
 FIGURES = ("calls", "usable", "provider_refusals", "tokens_in", "tokens_out", "cost_usd")
@@ -22,14 +16,18 @@ _DAY_S = 86_400
 
 
 def bill(ledger: Ledger, *, run: str | None = None, by: Sequence[str] = BY) -> pl.DataFrame:
-    """Calls, tokens and USD: every paid call once, those that serve as no answer included.
+    """Return calls, tokens and USD. Each paid call counts once, also one without a usable answer.
 
     Args:
-        run: Only what this run paid. Defaults to all runs.
-        by: Which of `asset`, `model` and `day` (UTC) to tell apart. Defaults to all three.
+        ledger: The ledger.
+        run: Only calls of this run. None means all runs.
+        by: Columns to group by, of `asset`, `model` and `day` (UTC). Defaults to all three.
 
     Returns:
-        One row a group, sorted: the columns of `by`, then those of `FIGURES`.
+        One row for each group, sorted: the columns of `by`, then those of `FIGURES`.
+
+    Raises:
+        LedgerError: If the ledger cannot be read.
     """
     day = cast(CALLS.c.created_at, BigInteger) // _DAY_S
     statement = select(
@@ -58,37 +56,3 @@ def bill(ledger: Ledger, *, run: str | None = None, by: Sequence[str] = BY) -> p
     if not keep:
         return every.select(pl.col(FIGURES).sum())
     return every.group_by(keep).agg(pl.col(FIGURES).sum()).sort(keep)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the bill of the ledger in force; 0 if it could be read."""
-    parser = argparse.ArgumentParser(
-        prog="python -m safevid_core.models.bill", description="What model calls cost, from the ledger."
-    )
-    parser.add_argument("--run", help="only this run, by its id (Dagster's run id)")
-    parser.add_argument(
-        "--by", nargs="*", choices=BY, default=BY, help="what to tell apart (default: all three)"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
-    chosen = parser.parse_args(arguments)
-    try:
-        table = bill(Ledger(load_settings().ledger_url), run=chosen.run, by=chosen.by)
-    except (LedgerError, SettingsError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if chosen.json:
-        print(table.write_ndjson(), end="")
-        return 0
-    with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
-        fmt_str_lengths=60, tbl_width_chars=160, float_precision=4,
-    ):  # fmt: skip
-        print(table)
-        if table.height > 1:
-            print("in all:")
-            print(table.select(pl.col(FIGURES).sum()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Questions and answers: what goes in at the gateway's door and what comes out."""
+"""Data classes for the questions and answers of the gateway, and the request key of a question."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
+from safevid_core.contracts.outcomes import Outcome
 from safevid_core.models.ledger import Call
-from safevid_core.records import Outcome
 from safevid_core.settings import TextModel
 
-# Makes the messages to send, and the seconds of the frames in them.
+# Returns the messages to send and the times in seconds of their frames.
 Render = Callable[[], tuple[list[dict[str, Any]], tuple[float, ...]]]
 
 
@@ -22,13 +22,14 @@ class ChatRequest:
     """One question to a text model.
 
     Attributes:
-        messages: Chat messages as the provider takes them; part of the request key.
-        media: SHA-256 of each medium that the messages stand for; part of the request key.
-        sample_index: Tells repeated samples of one question apart.
-        render: Makes the messages to send where they are costly (frames), only if the call is made.
-            `messages` and `media` must name everything that it puts in. A `ValueError` from it fails
-            this question alone, with the error's line as the reason.
-        images: How many images `render` puts in, for the price that is set aside.
+        model: The model and its sampling settings.
+        messages: Chat messages in the provider's form. They are part of the request key.
+        media: SHA-256 of each medium that the messages stand for. They are part of the request key.
+        sample_index: Distinguishes repeated samples of one question. Part of the request key.
+        render: Returns the messages to send, if they are expensive to make (frames). It runs only if the call
+            is made. `messages` and `media` must determine its result. If it raises a `ValueError`, only this
+            question fails, with the first line of the error as reason. None sends `messages`.
+        images: Number of images that `render` adds, for the price that is reserved.
     """
 
     model: TextModel
@@ -41,16 +42,23 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """What came of one question; `text` is None unless the outcome is `ok`.
+    """The answer to one question.
 
     Attributes:
-        cached: True where no call was made for this question in this request.
-        cost_usd: What this process paid for it now; 0 where cached.
-        frame_times: Seconds of the frames that were shown, for questions about a video.
-        model: The model that answered: the second, where the first refused and there is one.
-        unanswered: Whether no model could be reached; the next run asks again.
-        cut: Whether the answer was cut off at its limit of tokens.
-        said: All that the model said, its thinking included; empty if `text` is all of it.
+        request_key: Key of the question.
+        text: The answer without thinking. None unless the outcome is `ok`.
+        outcome: `ok`, `failed` or `undecidable`.
+        reason: Why the outcome is not `ok`. Empty if it is.
+        cached: Whether the ledger had the answer, so that no call was made.
+        cost_usd: What this process paid now. 0 if cached.
+        tokens_in: Tokens of the question.
+        tokens_out: Tokens of the answer.
+        frame_times: Times in seconds of the frames that were shown. Empty for text questions.
+        model: The model that answered. If the first refused and `second` is set, this is the second.
+        revision: Revision of that model.
+        unanswered: Whether no model could be reached. The next run asks again.
+        cut: Whether the answer was cut off at its token limit.
+        said: The complete text of the model with its thinking. Empty if `text` is complete.
     """
 
     request_key: str
@@ -71,13 +79,15 @@ class ChatAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """One finished try at a question, before it is stored.
+    """The result of asking one question, before it is stored.
 
     Attributes:
-        billed: Whether a model answered at all. What it did not answer is not stored.
-        again: Whether a question that was not answered may be when it is asked again.
-        lost: Whether the claim on the question had lapsed, so that it was not asked.
-        error: A fault in our own code, raised again where the question came from.
+        position: Index of the question.
+        call: The row for the ledger.
+        billed: Whether a model answered. A call without an answer is not stored.
+        again: Whether a retry in a later run may get an answer.
+        lost: Whether the lease on the question had expired, so that it was not asked.
+        error: An error in SafeVid's own code. It is raised again in the asking thread. None if there is none.
     """
 
     position: int
@@ -89,32 +99,36 @@ class CallResult:
 
 
 class Caller(Protocol):
-    """What makes the calls that the ledger has no answer to; see :meth:`Gateway.settle`."""
+    """Makes the calls for questions without an answer in the ledger. See :meth:`Gateway.settle`."""
 
-    portion: int  # questions to hand over at once
+    portion: int  # number of questions to pass to `start` at once
 
     def bound(self, position: int) -> float:
-        """The most that a question can cost, in USD; asked only where there is a budget."""
+        """Return the upper bound of a question's cost, in USD. Called only if there is a budget."""
 
     def start(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
-        """Begin to ask.
+        """Start to ask questions.
 
         Args:
-            holds: Whether the claims on these questions are ours still; looked at before one is paid for.
+            positions: Indices of the questions.
+            holds: Returns whether the lease on these questions still holds. Called before each paid call.
         """
 
     def collect(self) -> list[CallResult]:
-        """Finished results, at least one; called only while some are outstanding."""
+        """Wait for at least one result and return all finished ones. Called only while some are open."""
 
     def stop(self) -> list[CallResult]:
-        """Ask nothing more; what has come in and was not collected, after a short wait for what was sent."""
+        """Stop asking. Return the results that were not collected, after a short wait for open calls."""
 
 
 def request_key(request: ChatRequest) -> str:
-    """Hex id of what the provider sees: model, revision, messages, media, sampling, sample index.
+    """Return the key of a question: a hash of model, revision, messages, media, sampling and sample index.
 
-    The address of the server and the name of the key's variable are left out: they do not change the
-    answer. Raise `revision` when another model moves in at the same name.
+    The address of the server and the name of the API key's variable are not part of the key, because they do
+    not change the answer. Change `revision` if another model takes the same name.
+
+    Returns:
+        32 hex digits.
     """
     return _key(_model_part(request.model), request.messages, request.media, request.sample_index)
 
@@ -133,9 +147,10 @@ def _model_part(model: TextModel) -> str:
 
 
 def text_of_times(times_s: Sequence[float]) -> str:
-    """Frame times as the ledger keeps them: seconds to the millisecond, comma-separated."""
+    """Return frame times in the ledger's form: seconds with three decimals, comma-separated."""
     return ",".join(f"{time_s:.3f}" for time_s in times_s)
 
 
 def times_of_text(text: str) -> tuple[float, ...]:
+    """Return the frame times in seconds from the ledger's form."""
     return tuple(map(float, text.split(","))) if text else ()

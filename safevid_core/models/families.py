@@ -1,8 +1,8 @@
-"""The families of video language models: what differs between them, and the inputs they are fed.
+"""The families of video language models: their differences, and functions that build their inputs.
 
-Training and generation build their inputs here, so a model is aligned on what it will be asked.
-Frames are decoded by :mod:`safevid_core.video.decoding` and handed over as arrays: a processor that
-opened the file itself would choose other frames.
+Training and generation both build their inputs here, so a model is aligned on the prompts of generation.
+:mod:`safevid_core.video.decoding` decodes the frames, and the processor receives arrays. A processor that
+opens the file itself chooses other frames.
 """
 
 from __future__ import annotations
@@ -13,31 +13,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from safevid_core.contracts.errors import SafeVidError
 from safevid_core.video.decoding import Frames
 
 if TYPE_CHECKING:
     import torch
 
 
-class FamilyError(ValueError):
-    """A family that is not in the table."""
+class FamilyError(SafeVidError, ValueError):
+    """The family is not in the table. The message lists the known families."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family takes a video; `name` is its `model_type` in transformers.
+    """How one family receives a video.
 
-    The chat template and the size of the pictures come with the checkpoint's own processor. A server is sent
-    frames as a list of images, whatever the family.
+    The checkpoint's processor determines the chat template and the size of the frames. A server receives
+    frames as a list of images for all families.
 
     Attributes:
+        name: `model_type` of the family in transformers.
         pixels: Name of the model input that holds the frames.
-        rows_a_video: Whether `pixels` has one row a video (else rows of all videos follow each other).
-        feature_key: The key under which cached vision features go into `mm_encoder_outputs`.
-        timed: Whether the frames' times reach the model.
-        projector: The part of the model under its language head that turns what the tower sees into tokens.
-        frame_side: Longest side in pixels of a frame that is sent to a server. More is not seen: the family's
-            processor scales a frame down to it.
+        rows_a_video: Whether `pixels` has one row for each video. If false, it has the rows of all videos one
+            after the other.
+        feature_key: Key of cached vision features in `mm_encoder_outputs`.
+        timed: Whether the model receives the times of the frames. Defaults to false.
+        frame_side: Maximum length in pixels of the longer side of a frame that is sent to a server. The
+            family's processor would scale a larger frame down to it. Defaults to 672.
+        projector: Path of the module that turns vision features into tokens, below the language head.
     """
 
     name: str
@@ -52,9 +55,10 @@ class Family:
 FAMILIES = {
     family.name: family
     for family in (
-        # 672: the largest of LLaVA-NeXT's image grids. A video's frames are cut to 336.
+        # 672 is the largest image grid of LLaVA-NeXT. Frames of a video are scaled to 336.
         Family("llava_next_video", "pixel_values_videos", rows_a_video=True, feature_key="video"),
-        # 776: the square of 768 tokens of 28 x 28 pixels, the most that qwen-vl-utils gives a frame.
+        # 776 is the side of a square with 768 tokens of 28 x 28 pixels, the maximum that qwen-vl-utils allows
+        # for a frame.
         Family(
             "qwen2_5_vl",
             "pixel_values_videos",
@@ -64,31 +68,37 @@ FAMILIES = {
             frame_side=776,
             projector="visual.merger",
         ),
-        # InternVL's video reaches the model as images: `pixel_values`, one row a frame, one tile of 448.
+        # InternVL receives a video as images: `pixel_values` with one row, one tile of 448, for each frame.
         Family("internvl", "pixel_values", rows_a_video=False, feature_key="image", frame_side=448),
     )
 }
 
 
 def family_of(name: str) -> Family:
-    """The entry of the table.
+    """Return the family with this name.
 
     Raises:
-        FamilyError: If there is none.
+        FamilyError: If the name is unknown.
     """
     if name not in FAMILIES:
-        raise FamilyError(f"no model family {name!r}; mend the model's `family`: {', '.join(FAMILIES)}")
+        raise FamilyError(
+            f"no model family {name!r}; set the model's `family` to one of {', '.join(FAMILIES)}"
+        )
     return FAMILIES[name]
 
 
 def conversation(
     prompt: str, *, system: str | None = None, video: bool = True, image: bool = False
 ) -> list[dict[str, Any]]:
-    """Chat messages of one question, as `apply_chat_template` takes them; what is shown comes first.
+    """Return the chat messages of one question, in the form of `apply_chat_template`.
+
+    The video or image comes before the text.
 
     Args:
-        video: Whether something is shown.
-        image: Whether it is shown as an image. Defaults to a video.
+        prompt: The question.
+        system: The system message. None means no system message.
+        video: Whether the question has a video or an image. Defaults to true.
+        image: Whether it is an image. Defaults to false, a video.
     """
     asked = [{"type": "image" if image else "video"}] if video else []
     user = {"role": "user", "content": [*asked, {"type": "text", "text": prompt}]}
@@ -105,18 +115,21 @@ def build_inputs(
     *,
     as_images: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """The model inputs of a batch of prompts, padded on the left, each ending where the answer begins.
+    """Return the model inputs of B prompts, padded on the left. Each prompt ends where the response begins.
 
     Args:
-        conversations: Messages from :func:`conversation`, `B` of them.
-        videos: The frames of each conversation, None for one without a video. All or none must have one.
-        as_images: Feed the first frame of each as an image, the way the family takes images, which is
-            another input than a video of one frame. Defaults to a video.
+        family: A family or its name.
+        processor: The processor of the checkpoint.
+        conversations: B conversations from :func:`conversation`.
+        videos: The frames of each conversation, or None for one without a video. All or none must have one.
+        as_images: Whether to pass the first frame of each video as an image. Most families treat an image
+            differently from a video of one frame. Defaults to false.
 
     Returns:
-        `input_ids` and `attention_mask` `[B, S]`, and what the family's processor makes of the videos.
+        `input_ids` and `attention_mask` `[B, S]`, and the processor's inputs for the videos.
 
     Raises:
+        FamilyError: If the family is unknown.
         ValueError: If only some conversations have a video.
     """
     family = family_of(family) if isinstance(family, str) else family
@@ -145,14 +158,17 @@ def build_inputs(
 
 
 def prompt_text(processor: Any, messages: list[dict[str, Any]]) -> str:
-    """The chat template's text of a conversation, up to where the answer begins."""
+    """Return the chat template's text of a conversation, up to where the response begins.
+
+    Control tokens in the messages are broken up, so a query or a description cannot act as one.
+    """
     special = _special_tokens(processor)
     safe = [{**message, "content": _without(special, message["content"])} for message in messages]
     return str(processor.apply_chat_template(safe, add_generation_prompt=True, tokenize=False))
 
 
 def _without(special: Sequence[str], content: Any) -> Any:
-    # A query or a description that spells out a control token must not act as one.
+    # Example: a control token `<|im_end|>` in a query becomes `< |im_end|>`.
     if isinstance(content, str):
         for token in special:
             if token in content:
@@ -165,13 +181,13 @@ def _without(special: Sequence[str], content: Any) -> Any:
 
 
 def _special_tokens(processor: Any) -> list[str]:
-    # Single characters are punctuation that some tokenizer calls special.
+    # Some tokenizers mark single punctuation characters as special.
     known = processor.tokenizer.added_tokens_decoder.values()
     return [token.content for token in known if token.special and len(token.content) > 1]
 
 
 def _wants_start(processor: Any, texts: Sequence[str]) -> bool:
-    """transformers' own rule (`apply_chat_template`): a start token, unless the template wrote it."""
+    """Return whether to add a start token: only if the template did not. transformers has the same rule."""
     start = processor.tokenizer.bos_token
     return not (start is not None and all(text.startswith(start) for text in texts))
 
@@ -192,10 +208,10 @@ def _metadata(video: Frames) -> Any:
 
 
 def frames_a_second(video: Frames) -> float:
-    """Frames shown a second of video; 1 where their times do not say.
+    """Return the number of frames per second of video. 1 if the frames have no distinct times.
 
-    By the span that they are uniform frames of, exactly: 8 frames of 4 s are 2 a second. Frames' own times
-    are those of the pictures nearest to the wanted moments, and their distances only nearly equal.
+    If the frames have a span, the rate follows from it exactly. Example: 8 frames over 4 s give 2. The times
+    of the frames are less exact: each is the time of the decoded picture nearest to the wanted time.
     """
     if video.span_s:
         return len(video.times_s) / video.span_s

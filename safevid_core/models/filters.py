@@ -1,8 +1,8 @@
-"""How providers say that a filter of their own stopped a question or an answer, in their own dialects.
+"""Detection of provider content filters, from finish reasons, error codes and error messages.
 
-A filter's no is an answer of a kind: it is counted, a second model may be asked, and the same question is
-not asked again. It is told by a finish reason, by an error's code, or, where the provider has no code, by
-the words of an error that is about the request. Each spelling stands in its provider's documentation:
+A refusal by a filter counts as an answer: the gateway stores it, may ask a second model, and does not ask
+the same question again. The filter is detected by the finish reason, by the error code, or, if the provider
+has no code, by the words of an error about the request. Each spelling is from the provider's documentation:
 
 | provider | says |
 |---|---|
@@ -26,7 +26,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Parts of finish reasons, without case, dashes and underscores; each provider builds its own words of them.
+# Parts of finish reasons, in lower case without dashes and underscores. Example: `filter` is in OpenAI's
+# `content_filter` and in Bedrock's `content_filtered`.
 _STOPS = (
     "filter", "safety", "refus", "guardrail", "prohibited", "blocklist", "blocked", "recitation", "spii",
     "sensitive", "riskcontrol", "moderat", "toxic", "policy", "modelarmor", "violation", "censor",
@@ -42,8 +43,8 @@ _CUTS = (
     "tokenlimit",
     "contextwindow",
 )
-# The model came to its end. Servers that send no finish reason are taken at their text; every other reason,
-# as `network_error`, `abort`, `repetition` or one that is not known yet, says that the answer broke off.
+# Finish reasons of a complete answer. A missing finish reason counts as complete. Every other reason, such as
+# `network_error`, `abort`, `repetition` or an unknown one, means that the answer is incomplete.
 _ENDS = frozenset(
     {"", "none", "null", "stop", "stopped", "stopsequence", "stopstring", "stopstringfound", "stoptoken",
      "eos", "eostoken", "eostokenid", "eosfound", "endofsequence", "endoftext", "endturn", "end",
@@ -65,53 +66,54 @@ _CODES = (
     "flagged as potentially violating", "considered high risk", "unsafe or sensitive content",
     "不安全或敏感内容", "敏感内容", "内容安全",
 )  # fmt: skip
-# A code that is a number counts only as the value of a code.
+# A numeric code counts only as the value of a field `code` or `status_code`.
 _NUMBERED = re.compile(r"(?:code|status_code)[\"']?\s*[:=]\s*[\"']?(?:1301|1026|1027)\b", re.IGNORECASE)
-# Statuses with which a filter answers. 401 and 404 are about the key and the model, 429 about the pace.
+# HTTP statuses of filters. 401 and 404 are errors of the key and the model name, 429 of the rate.
 _STATUSES = frozenset({400, 403, 422, 451})
 
 
 def is_filter_stop(finish_reason: str | None) -> bool:
-    """Whether a finish reason, in any provider's spelling, says that a filter stopped the answer."""
-    said = _letters(finish_reason)
-    return any(part in said for part in _STOPS)
+    """Return whether a finish reason of any provider means that a filter stopped the answer."""
+    letters = _letters(finish_reason)
+    return any(part in letters for part in _STOPS)
 
 
 def is_filter_error(status: int | None, words: str) -> bool:
-    """Whether an error says that a filter of the provider stopped the request.
+    """Return whether an error means that a filter of the provider stopped the request.
 
     Args:
-        status: The HTTP status; None where there was none.
-        words: The error's words, its body among them.
+        status: The HTTP status. None if there was none.
+        words: The message and the body of the error.
     """
     if status not in _STATUSES:
         return False
-    if status == 451:  # unavailable for legal reasons: StepFun's filter, and no other fault of a model's
+    if status == 451:  # "unavailable for legal reasons": only StepFun's filter sends it
         return True
-    said = words.lower()
-    return any(code in said for code in _CODES) or _NUMBERED.search(words) is not None
+    lowered = words.lower()
+    return any(code in lowered for code in _CODES) or _NUMBERED.search(words) is not None
 
 
 def is_cut(finish_reason: str | None) -> bool:
-    """Whether a finish reason says that the answer was cut off at its limit of tokens."""
-    said = _letters(finish_reason)
-    return any(part in said for part in _CUTS)
+    """Return whether a finish reason means that the answer was cut off at its token limit."""
+    letters = _letters(finish_reason)
+    return any(part in letters for part in _CUTS)
 
 
 def is_broken_off(finish_reason: str | None) -> bool:
-    """Whether a finish reason says that the answer is not whole, for no limit of tokens and no filter."""
-    told = (is_filter_stop(finish_reason), is_cut(finish_reason), _letters(finish_reason) in _ENDS)
-    return not any(told)
+    """Return whether a finish reason means an incomplete answer for a reason other than limit or filter."""
+    explained = (is_filter_stop(finish_reason), is_cut(finish_reason), _letters(finish_reason) in _ENDS)
+    return not any(explained)
 
 
 def is_filtered_body(fields: Mapping[str, Any]) -> bool:
-    """Whether the fields beside the choices of a response say that a filter stopped the answer.
+    """Return whether the fields of a reply outside its choices mean that a filter stopped the answer.
 
-    MiniMax sends 200 with half a text, `base_resp.status_code` 1026 or 1027 and `output_sensitive`; Zhipu
-    sends `contentFilter: [{"role": "assistant", "level": 0}]`, 0 being the most severe of its four levels.
+    MiniMax sends status 200 with part of a text, `base_resp.status_code` 1026 or 1027, and
+    `output_sensitive`. Zhipu sends `contentFilter: [{"role": "assistant", "level": 0}]`. Level 0 is the most
+    severe of four.
     """
-    told = fields.get("base_resp")
-    if isinstance(told, Mapping) and str(told.get("status_code")) in ("1026", "1027"):
+    base = fields.get("base_resp")
+    if isinstance(base, Mapping) and str(base.get("status_code")) in ("1026", "1027"):
         return True
     if fields.get("output_sensitive") is True or fields.get("input_sensitive") is True:
         return True
@@ -121,6 +123,9 @@ def is_filtered_body(fields: Mapping[str, Any]) -> bool:
 
 
 def _letters(finish_reason: str | None) -> str:
-    """A finish reason's letters, without case and the name of its enumeration."""
-    said = re.sub(r"[^a-z]", "", (finish_reason or "").rpartition(".")[2].lower())
-    return said.removeprefix("finishreason")
+    """Return the letters of a finish reason in lower case, without the name of an enumeration.
+
+    Example: `FinishReason.MAX_TOKENS` gives `maxtokens`.
+    """
+    letters = re.sub(r"[^a-z]", "", (finish_reason or "").rpartition(".")[2].lower())
+    return letters.removeprefix("finishreason")

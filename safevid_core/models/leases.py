@@ -1,4 +1,4 @@
-"""The lease by which a round of asking holds its claims: renewed while it lives, fenced once it lapsed."""
+"""The lease on the questions that a process is asking. It is renewed until it ends or expires."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import threading
 
 from safevid_core.models.ledger import Ledger, LedgerError, new_owner, still_clock
 
-_RENEWALS = 4  # in the length of a lease
+_RENEWALS = 4  # number of renewals in the length of a lease
 _LOG = logging.getLogger(__name__)
 
 
 class Lease:
-    """An owner's hold on its claims, renewed from a thread of its own until :meth:`end`.
+    """The lease of one owner on its questions. A thread renews it until :meth:`end`.
 
-    A process that was stopped for longer than a lease, or that could not reach the database for so long,
-    may have lost some of its claims to others, and cannot tell which. From then on :meth:`holds` is false:
-    what was not sent yet is claimed again under a new lease. What was sent is renewed on, as far as it is
-    still there.
+    If the process stops, or cannot reach the database, for longer than the lease, other processes may take
+    some of its questions. The process cannot know which. :meth:`holds` is then false for good. The gateway
+    takes a new lease on the questions that were not sent yet. The thread still renews the rows of questions
+    that were sent and that no other process has taken.
 
     Args:
-        seconds: The length of the lease.
+        ledger: The ledger.
+        seconds: Length of the lease.
 
     Attributes:
-        owner: Whose claims these are.
+        owner: Name of the owner in the ledger.
     """
 
     def __init__(self, ledger: Ledger, seconds: float) -> None:
@@ -35,21 +36,21 @@ class Lease:
         threading.Thread(target=self._renew, name="safevid-lease", daemon=True).start()
 
     def holds(self) -> bool:
-        """Whether the claims are surely ours still."""
+        """Return whether no other process can have taken a question of this lease."""
         return still_clock() < self._until
 
     def end(self) -> None:
-        """Renew no longer."""
+        """Stop the renewals."""
         self._over.set()
 
     def _renew(self) -> None:
         while not self._over.wait(self.seconds / _RENEWALS):
-            # From before the database was asked: it may have been long in coming to it.
+            # Read the clock before the renewal, because the database may take long.
             until = still_clock() + self.seconds
             try:
                 self._ledger.renew(self.owner, self.seconds)
-            except LedgerError as error:  # the next renewal may succeed; the next store will tell
-                _LOG.debug("claims not renewed: %s", error)
+            except LedgerError as error:  # the next renewal may succeed; otherwise storing raises
+                _LOG.debug("lease not renewed: %s", error)
                 continue
             if self.holds():
                 self._until = until

@@ -1,12 +1,14 @@
-"""The ledger: one row a model call, which is cache, cost record and resume point at once.
+"""The ledger: a table with one row for each model call. It is cache, bill, budget and resume point.
 
-A call is known by its request key, a hash of what the provider saw. The row that answers for a key is
-its *served* row: the first usable answer stored, or else the last unusable one. A call that was paid
-for and lost the race to be served stays as a cost record. A *claim* is a short-lived row that says
-"this key is being asked", so that two processes asking the same thing make one paid call; it also sets
-aside the money that the call may cost, so that processes that share a budget do not pass it together.
-Once a batch file is noted, its lines set the money aside, until they are collected or given up.
-A claim lives by its lease alone: who holds it may be in another container, or on another machine.
+The request key of a call is a hash of the model, the messages and the media. The *served* row of a key is the
+row whose answer is returned: the first usable answer, or, if there is none, the last unusable one. A second
+usable answer to the same key is not served and stays as a cost record.
+
+A *lease* is a short-lived row of `safevid_claims`. It says that a process is asking the key, so two processes
+that ask the same question make one paid call. It also reserves the upper bound of the call's cost, so
+processes that share a budget do not exceed it together. When a batch file is recorded, its lines reserve the
+cost instead, until they are collected or dropped. A lease ends by its time alone, because its owner may be in
+another container or on another machine.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
 
-from safevid_core.records import Outcome
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.contracts.outcomes import Outcome
 
 _METADATA = MetaData()
 CALLS = Table(
@@ -101,9 +104,8 @@ CLAIMS = Table(
     Column("asset", Text, nullable=False, server_default=""),
     Column("reserved_usd", Float, nullable=False, server_default="0"),
 )
-# Batch files under way: the provider's name for each, and the questions in it whose answers are not
-# collected yet, with the run and asset that pay for them and the money that these set aside. A row without
-# the provider's name is one whose submission was not confirmed.
+# Open batch files: the provider's id of each, and its questions without a collected answer, with the run and
+# asset that pay and the cost that each reserves. Without a provider's id the submission was not confirmed.
 BATCHES = Table(
     "safevid_batches",
     _METADATA,
@@ -122,29 +124,39 @@ BATCH_LINES = Table(
     Column("reserved_usd", Float, nullable=False, server_default="0"),
 )
 
-# SQLite allows 32,766 bound values a statement; short lists keep the compiled statement small.
+# SQLite allows 32,766 bound values in a statement. Shorter lists keep the compiled statement small.
 _KEYS_A_QUERY = 2_000
 _BUSY_SECONDS = 60
 LONGEST_LEASE_S = 600.0
 _MAPPED_BYTES = 1 << 30
 _ROUNDING_USD = 1e-9
 _NOBODY = {"run": "", "asset": "", "reserved_usd": 0.0}
-_WRITERS_LOCK = 0x5AFE71D  # of PostgreSQL's advisory locks
+_WRITERS_LOCK = 0x5AFE71D  # key of a PostgreSQL advisory lock
 
 
-class LedgerError(RuntimeError):
-    """A ledger that cannot be opened or written; the message names it and the mend."""
+class LedgerError(SafeVidError, RuntimeError):
+    """The ledger cannot be opened, read or written. The message names it and says what to do."""
 
 
 class Call(NamedTuple):
     """One call that a provider or a local model answered, usable or not.
 
     Attributes:
-        frame_times: Comma-separated seconds of the frames that were shown; empty for text calls.
-        cost_usd: What the call cost, 0 where no price is known.
+        request_key: Key of the question.
+        model: The model that was asked.
+        revision: Revision of that model.
+        asset: The asset that pays.
+        outcome: `ok`, `failed` or `undecidable`.
+        reason: Why the outcome is not `ok`. Empty if it is.
+        text: The complete text of the model. None if there is none.
+        finish_reason: The provider's finish reason. Empty if there is none.
+        frame_times: Comma-separated times in seconds of the frames that were shown. Empty for text calls.
+        tokens_in: Tokens of the question.
+        tokens_out: Tokens of the answer.
+        cost_usd: Cost of the call in USD. 0 if no price is known.
         latency_s: Seconds from the first attempt to the answer.
-        attempts: How many times it was sent.
-        batch_id: The batch that it was a line of; empty for a call of its own.
+        attempts: Number of times that the call was sent.
+        batch_id: The batch that the call was a line of. Empty for a single call.
     """
 
     request_key: str
@@ -165,13 +177,13 @@ class Call(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What came of claiming some keys.
+    """The result of :meth:`Ledger.claim`.
 
     Attributes:
-        won: To be asked now.
-        answered: Answered meanwhile.
-        held: To be claimed again later: others are asking them, or have set aside the money for them.
-        unaffordable: Might pass the budget whatever becomes of the calls under way.
+        won: Keys with a lease, to ask now.
+        answered: Keys that have an answer in the meantime, with their served calls.
+        held: Keys to claim again later: other processes are asking them, or have reserved the money.
+        unaffordable: Keys that might exceed the budget, whatever the open calls cost.
     """
 
     won: list[str]
@@ -181,7 +193,14 @@ class Claimed(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What a run may spend, in USD: in all, and on one asset; None is no limit."""
+    """The limits of a run's spending, in USD.
+
+    Attributes:
+        run: Id of the run.
+        asset: Name of an asset.
+        run_usd: Limit for the whole run. None means no limit.
+        asset_usd: Limit for this asset. None means no limit.
+    """
 
     run: str
     asset: str
@@ -197,10 +216,15 @@ NO_BUDGET = Budget("", "")
 
 
 class Ledger:
-    """The stored calls behind one SQLAlchemy URL (SQLite in WAL mode, or PostgreSQL).
+    """The ledger in a database: SQLite in WAL mode, or PostgreSQL.
+
+    Every method raises a `LedgerError` if the database cannot be read or written.
+
+    Args:
+        url: SQLAlchemy URL. Example: `sqlite:////data/ledger.db`.
 
     Raises:
-        LedgerError: If the database cannot be opened or made.
+        LedgerError: If the database cannot be opened or created.
     """
 
     def __init__(self, url: str) -> None:
@@ -212,20 +236,27 @@ class Ledger:
         return f"Ledger({self._url.render_as_string(hide_password=True)})"
 
     def answers(self, keys: Iterable[str]) -> dict[str, Call]:
-        """The served call of each key that has one."""
+        """Return the served call of each key that has one."""
         found: dict[str, Call] = {}
         wanted = list(keys)
-        with self.reading() as connection, _mapped(connection, len(wanted)):
+        with self.reading() as connection, _memory_mapped(connection, len(wanted)):
             for some in _portions(wanted):
                 found.update(_served(connection, some))
         return found
 
     def store(self, calls: Sequence[Call], run: str = "") -> dict[str, Call]:
-        """Write calls in one transaction and end their claims; the served call of each key.
+        """Write calls in one transaction and end their leases.
 
-        A usable answer that is already there wins over the new one, which stays as a cost record; an
-        unusable one gives way. What a batch file held of them counts as collected: each line of a batch is
-        stored once, whoever collects it, and booked to the run and asset that submitted it.
+        A usable answer that is already stored stays served, and the new call is a cost record only. An
+        unusable answer is replaced. Each line of a batch is stored once, whichever process collects it, and
+        is booked to the run and asset that submitted it.
+
+        Args:
+            calls: The calls.
+            run: The run that pays for them. Defaults to none.
+
+        Returns:
+            The served call of each key.
         """
         if not calls:
             return {}
@@ -245,18 +276,24 @@ class Ledger:
             return {key: call for some in _portions(keys) for key, call in _served(connection, some).items()}
 
     def retire(self, texts: Mapping[str, str]) -> None:
-        """Serve no longer what is stored under these keys, if it is still this text; the rows stay."""
+        """Stop serving the answers of some keys. Their rows stay in the ledger.
+
+        Args:
+            texts: Request key -> text. A key is skipped if its served row has another text.
+        """
         if not texts:
             return
         with self._writing() as connection:
             statement = (
                 update(CALLS)
                 .where(
-                    CALLS.c.request_key == bindparam("key"), CALLS.c.served, CALLS.c.text == bindparam("said")
+                    CALLS.c.request_key == bindparam("key"),
+                    CALLS.c.served,
+                    CALLS.c.text == bindparam("stored_text"),
                 )
                 .values(served=False)
             )
-            connection.execute(statement, [{"key": key, "said": text} for key, text in texts.items()])
+            connection.execute(statement, [{"key": key, "stored_text": text} for key, text in texts.items()])
 
     def claim(
         self,
@@ -268,20 +305,21 @@ class Ledger:
         budget: Budget = NO_BUDGET,
         bounds: Mapping[str, float] | None = None,
     ) -> Claimed:
-        """Claim the keys that nobody has answered or is asking, as far as the budget goes.
+        """Take a lease on the keys that have no answer and no lease, as far as the budget allows.
 
-        A key that waits in an open batch needs no money: the batch has set it aside, or spent it.
+        A key in an open batch needs no money, because the batch has reserved or spent it.
 
         Args:
-            owner: From :func:`new_owner`.
-            seconds: After which the claim counts for nothing, unless it was renewed; at most
-                `LONGEST_LEASE_S`.
-            replace_before: Ask again what has an unusable answer that was stored before this moment, in
-                seconds since 1970. Defaults to serving it.
-            bounds: The most that each key may cost, in USD. Needed where the budget is limited.
+            keys: Request keys.
+            owner: Name of the owner, from :func:`new_owner`.
+            seconds: Length of the lease, at most `LONGEST_LEASE_S`. :meth:`renew` extends it.
+            replace_before: Time in seconds since 1970. Unusable answers that were stored earlier are asked
+                again. None serves them.
+            budget: Limits of the run. Defaults to none.
+            bounds: Upper bound of the cost of each key, in USD. Required if the budget is limited.
         """
         with self._writing() as connection:
-            self._bury_the_dead(connection, CLAIMS.c.request_key, keys)
+            self._delete_expired(connection, CLAIMS.c.request_key, keys)
             expires = _now(connection) + seconds
             row = {"owner": owner, "expires_at": expires, "run": budget.run, "asset": budget.asset}
             rows = [{"request_key": key, "reserved_usd": 0.0, **row} for key in keys]
@@ -310,23 +348,23 @@ class Ledger:
         )
 
     def renew(self, owner: str, seconds: float) -> None:
-        """Hold an owner's claims for this long from now on."""
+        """Extend all leases of an owner to `seconds` from now."""
         with self._writing() as connection:
             held = update(CLAIMS).where(CLAIMS.c.owner == owner)
             connection.execute(held.values(expires_at=_now(connection) + seconds))
 
     def spent(self, run: str, asset: str | None = None) -> float:
-        """USD that a run has paid, for one asset or in all."""
+        """Return the USD that a run has paid, for one asset, or in total if `asset` is None."""
         with self.reading() as connection:
             return _sum(connection, CALLS.c.cost_usd, run, asset)
 
     def in_batches(self, run: str, asset: str | None = None) -> float:
-        """USD that a run has set aside for batches whose answers are not collected yet."""
+        """Return the USD that a run has reserved for open batches, for one asset or in total."""
         with self.reading() as connection:
             return _sum(connection, BATCH_LINES.c.reserved_usd, run, asset)
 
     def release(self, owner: str, keys: Sequence[str] | None = None) -> None:
-        """End an owner's claims: those on some keys, or all that it still holds."""
+        """End an owner's leases on some keys, or on all keys if `keys` is None."""
         if keys is not None and not keys:
             return
         held = CLAIMS.c.owner == owner
@@ -336,7 +374,13 @@ class Ledger:
                 connection.execute(delete(CLAIMS).where(which))
 
     def open_batch(self, batch_id: str, model: str, keys: Sequence[str]) -> None:
-        """Note what is about to be submitted, before it is: a kill in between leaves a trace."""
+        """Record a batch before it is submitted, so that a killed process leaves a record.
+
+        Args:
+            batch_id: Name of the batch in the ledger.
+            model: The model that it asks.
+            keys: Request keys of its questions.
+        """
         with self._writing() as connection:
             row = {"batch_id": batch_id, "model": model, "created_at": time.time()}
             connection.execute(self._insert(BATCHES), [row])
@@ -344,26 +388,31 @@ class Ledger:
             _forget_lines(connection, keys)
             lines = [{"request_key": key, "batch_id": batch_id, **payers.get(key, _NOBODY)} for key in keys]
             connection.execute(self._insert(BATCH_LINES), lines)
-            for some in _portions(keys):  # the money is set aside by the line now
+            for some in _portions(keys):  # the lines reserve the money from now on
                 connection.execute(
                     update(CLAIMS).where(CLAIMS.c.request_key.in_(some)).values(reserved_usd=0.0)
                 )
 
     def confirm_batch(self, batch_id: str, provider_id: str) -> None:
-        """Note the provider's name for a batch that it has taken."""
+        """Record the provider's id of a batch that it has accepted."""
         with self._writing() as connection:
             connection.execute(
                 update(BATCHES).where(BATCHES.c.batch_id == batch_id).values(provider_id=provider_id)
             )
 
     def withdraw_batch(self, batch_id: str) -> None:
-        """Let go of a batch that was noted and will not be submitted."""
+        """Delete the record of a batch that will not be submitted."""
         with self._writing() as connection:
             connection.execute(delete(BATCH_LINES).where(BATCH_LINES.c.batch_id == batch_id))
             connection.execute(delete(BATCHES).where(BATCHES.c.batch_id == batch_id))
 
     def batches_of(self, keys: Sequence[str]) -> dict[str, tuple[str | None, list[str]]]:
-        """Batch id -> the provider's name for it, and those of the keys that wait in it."""
+        """Return the open batches that hold some of the keys.
+
+        Returns:
+            Batch id -> the provider's id, or None if the submission was not confirmed, and those of the keys
+            that the batch holds.
+        """
         found: dict[str, tuple[str | None, list[str]]] = {}
         with self.reading() as connection:
             for some in _portions(keys):
@@ -375,7 +424,7 @@ class Ledger:
         return found
 
     def forget_lines(self, keys: Sequence[str], batch_id: str) -> None:
-        """Let go of questions that this batch did not answer."""
+        """Remove questions from a batch that did not answer them."""
         with self._writing() as connection:
             _forget_lines(connection, keys, BATCH_LINES.c.batch_id == batch_id)
 
@@ -384,7 +433,7 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for queries over the tables of this module."""
+        """Yield a connection for queries on the tables of this module."""
         try:
             with self._engine.connect() as connection:
                 yield connection
@@ -399,21 +448,21 @@ class Ledger:
             with self._engine.connect() as connection:
                 connection = connection.execution_options(safevid_write=True)
                 with connection.begin():
-                    _take_turns(connection)
+                    _lock_for_writing(connection)
                     try:
                         yield connection
                     except (KeyboardInterrupt, SystemExit):
-                        connection.invalidate()  # in the middle of a statement, nobody knows its state
+                        connection.invalidate()  # an interrupted statement leaves an unknown state
                         raise
-        # Beside those of SQLAlchemy, drivers raise their own for what their database cannot hold.
+        # Drivers raise errors of their own for values that the database cannot hold.
         except (SQLAlchemyError, ValueError, OverflowError) as error:
             raise LedgerError(
                 f"{self!r} cannot be written ({_line(error)}); "
-                "check the disk and who else holds it; what was stored before is whole"
+                "check the disk and who else holds it; earlier rows are complete"
             ) from None
 
     def _insert(self, table: Table) -> sqlite.Insert:
-        # Both dialects offer the same `on_conflict_do_nothing`.
+        # Both dialects have the same `on_conflict_do_nothing`.
         return postgresql.insert(table) if self._dialect == "postgresql" else sqlite.insert(table)  # type: ignore[return-value]
 
     def _insert_new_calls(self) -> Insert:
@@ -422,7 +471,7 @@ class Ledger:
         )
 
     def _take_over(self, connection: Connection, late: list[dict]) -> None:
-        """Serve these instead of unusable answers; beside a usable one they only stay on the bill."""
+        """Serve these rows instead of unusable answers. If a usable one is stored, they are cost records."""
         for some in _portions([row["request_key"] for row in late]):
             connection.execute(
                 update(CALLS)
@@ -435,7 +484,7 @@ class Ledger:
             connection.execute(self._insert(CALLS), lost)
 
     def _to_be_booked(self, connection: Connection, rows: list[dict]) -> list[dict]:
-        """The rows without lines of batches that are stored already; the others' payers are put in."""
+        """Return the rows without batch lines that are already stored, with the run and asset that pay."""
         collected = [row["request_key"] for row in rows if row["batch_id"]]
         if not collected:
             return rows
@@ -466,10 +515,10 @@ class Ledger:
         for some in _portions(keys):
             connection.execute(delete(CLAIMS).where(CLAIMS.c.request_key.in_(some)))
 
-    def _bury_the_dead(self, connection: Connection, column: ColumnElement, values: Sequence[str]) -> None:
-        """Drop the claims whose lease is over, among those whose column has one of the values."""
+    def _delete_expired(self, connection: Connection, column: ColumnElement, values: Sequence[str]) -> None:
+        """Delete expired leases whose `column` has one of the values."""
         now = _now(connection)
-        # One that lasts longer than any lease was made by a clock that was set back, or before a restart.
+        # An expiry later than any lease allows is from before a restart or a clock change.
         over = (CLAIMS.c.expires_at < now) | (CLAIMS.c.expires_at > now + LONGEST_LEASE_S)
         for some in _portions(values):
             connection.execute(delete(CLAIMS).where(column.in_(some), over))
@@ -477,13 +526,17 @@ class Ledger:
     def _afford(
         self, connection: Connection, keys: Sequence[str], budget: Budget, bounds: Mapping[str, float]
     ) -> tuple[set[str], set[str]]:
-        """The first keys that the budget has money for, set aside here, and those it never will."""
+        """Reserve the cost of as many keys as the budget allows, in order.
+
+        Returns:
+            The keys that are reserved or need no money, and the keys that the budget can never pay for.
+        """
         if not budget.limited or not keys:
             return set(keys), set()
-        self._bury_the_dead(connection, CLAIMS.c.run, [budget.run])
-        submitted = _submitted(connection, keys)  # paid, or set aside, before
+        self._delete_expired(connection, CLAIMS.c.run, [budget.run])
+        submitted = _submitted(connection, keys)  # already paid or reserved
         new = [key for key in keys if key not in submitted]
-        # No one who is asking now will free what a batch of a killed process has set aside.
+        # Money that a batch of a killed process has reserved is not freed by any open call.
         asking = select(CLAIMS.c.request_key).where(CLAIMS.c.expires_at >= _now(connection))
         left = unspent = math.inf
         for limit, asset in ((budget.run_usd, None), (budget.asset_usd, budget.asset)):
@@ -509,8 +562,8 @@ class Ledger:
         return submitted.union(afforded), unaffordable
 
 
-def _take_turns(connection: Connection) -> None:
-    """One writer at a time, as SQLite has it: no deadlocks, and a budget is looked at by one alone."""
+def _lock_for_writing(connection: Connection) -> None:
+    """Allow one writer at a time on PostgreSQL, as on SQLite. This avoids deadlocks and budget races."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
@@ -525,17 +578,17 @@ def _sum(
 
 
 def _call_id(call: Call) -> str:
-    """A new id; for a line of a batch the id that it has whoever collects it."""
+    """Return a new id. A line of a batch has the same id in each process that collects it."""
     if not call.batch_id:
         return uuid.uuid4().hex
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{call.batch_id}/{call.request_key}").hex
 
 
 def _submitted(connection: Connection, keys: Sequence[str]) -> set[str]:
-    """Those of the keys that wait in a batch which its provider has, or which has set money aside."""
+    """Return the keys that are in a submitted batch, or in a batch that has reserved money for them."""
     found: set[str] = set()
     if connection.scalar(select(BATCHES.c.batch_id).limit(1)) is None:
-        return found  # as nearly always
+        return found  # the usual case: there is no open batch
     for some in _portions(keys):
         lines = select(BATCH_LINES.c.request_key).where(
             BATCH_LINES.c.batch_id == BATCHES.c.batch_id,
@@ -547,7 +600,7 @@ def _submitted(connection: Connection, keys: Sequence[str]) -> set[str]:
 
 
 def _payers(connection: Connection, keys: Sequence[str]) -> dict[str, dict]:
-    """Run, asset and USD set aside of each key: by a line whose batch never arrived, or else by its claim."""
+    """Return run, asset and reserved USD of each key, from a line of a batch or else from its lease."""
     found: dict[str, dict] = {}
     for some in _portions(keys):
         for table, which in ((CLAIMS, true()), (BATCH_LINES, BATCH_LINES.c.reserved_usd > 0)):
@@ -558,9 +611,9 @@ def _payers(connection: Connection, keys: Sequence[str]) -> dict[str, dict]:
 
 
 def _forget_lines(connection: Connection, keys: Sequence[str], *which: ColumnElement[bool]) -> None:
-    """Drop the keys from their batches, and the batches that are empty then."""
+    """Remove the keys from their batches, and delete batches that become empty."""
     if connection.scalar(select(BATCHES.c.batch_id).limit(1)) is None:
-        return  # as nearly always
+        return  # the usual case: there is no open batch
     touched: set[str] = set()
     for some in _portions(keys):
         lines = and_(BATCH_LINES.c.request_key.in_(some), *which)
@@ -580,24 +633,24 @@ def _line(error: Exception) -> str:
 
 
 def new_owner() -> str:
-    """A name for one round of asking."""
+    """Return a new name for the owner of a lease."""
     return uuid.uuid4().hex
 
 
 def still_clock() -> float:
-    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    """Return seconds of a clock that cannot be set. On Linux it also runs while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _now(connection: Connection) -> float:
-    """Seconds by the clock that all who share the database go by: its server's, or the machine's."""
+    """Return the time in seconds that all users of the database share: the server's or the machine's."""
     if connection.dialect.name != "postgresql":
         return still_clock()
     return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
 
 
 def _served(connection: Connection, keys: Sequence[str]) -> dict[str, Call]:
-    # Written out: SQLAlchemy's own work on so many parameters and rows is three times the database's.
+    # Plain SQL, because SQLAlchemy would take three times as long as the database for so many rows.
     marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(keys))
     columns = ", ".join(Call._fields)
     statement = f"SELECT {columns} FROM {CALLS.name} WHERE request_key IN ({marks}) AND served"
@@ -606,10 +659,10 @@ def _served(connection: Connection, keys: Sequence[str]) -> dict[str, Call]:
 
 
 @contextmanager
-def _mapped(connection: Connection, keys: int) -> Iterator[None]:
-    """SQLite's file mapped into memory while many keys are read: they are hashes, in all corners of it.
+def _memory_mapped(connection: Connection, keys: int) -> Iterator[None]:
+    """Map SQLite's file into memory while many keys are read. Keys are hashes, spread over the whole file.
 
-    Not for longer: the mapped pages count as the process's memory, and the file grows with each call.
+    The mapping ends with the block, because mapped pages count as memory of the process.
     """
     if connection.dialect.name != "sqlite" or keys <= _KEYS_A_QUERY:
         yield
@@ -635,7 +688,7 @@ def _open(url: str) -> Engine:
         if parsed.get_backend_name() == "postgresql":
             engine = create_engine(url, pool_pre_ping=True)
         else:
-            # Threads wait for the file, not for a connection; one in memory has no pool.
+            # With unlimited connections threads wait for the file only. A database in memory has no pool.
             in_memory = parsed.database in (None, "", ":memory:")
             engine = create_engine(url, **({} if in_memory else {"max_overflow": -1}))
         if engine.dialect.name == "sqlite":
@@ -660,20 +713,20 @@ def _tune_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
-        connection.isolation_level = None  # BEGIN is ours, below
+        connection.isolation_level = None  # _on_begin sends BEGIN
         connection.execute(f"PRAGMA busy_timeout={int(busy_s * 1000)}")
         _write_ahead(connection, busy_s)
         connection.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
-        # A transaction that starts by reading and then writes cannot wait for a lock: it fails at once.
+        # A transaction that reads first and writes later cannot wait for a lock: SQLite raises at once.
         writes = connection.get_execution_options().get("safevid_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _tune_postgresql(engine: Engine) -> None:
-    """A client that stands still within a transaction holds up the others for a minute, not longer."""
+    """Set timeouts, so that a client that stops within a transaction blocks others for at most a minute."""
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
@@ -684,7 +737,7 @@ def _tune_postgresql(engine: Engine) -> None:
 
 
 def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Set SQLite's WAL mode, which does not wait by itself for others that open a new file at the moment."""
+    """Set SQLite's WAL mode, and retry while another process opens the same new file."""
     deadline = time.monotonic() + busy_s
     while True:
         try:
@@ -698,13 +751,13 @@ def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
 
 def _make_tables(engine: Engine) -> None:
     with engine.connect().execution_options(safevid_write=True) as connection, connection.begin():
-        _take_turns(connection)
+        _lock_for_writing(connection)
         _METADATA.create_all(connection)
         _add_missing_columns(connection)
 
 
 def _add_missing_columns(connection: Connection) -> None:
-    """A ledger of an earlier version is used on: what it holds was paid for."""
+    """Add new columns and indexes to a ledger of an earlier version, so that its answers stay in use."""
     for table in _METADATA.sorted_tables:
         there = {column["name"] for column in inspect(connection).get_columns(table.name)}
         for column in table.columns:

@@ -1,7 +1,8 @@
-"""How fast each model may be asked: what its provider allows a minute, asks to wait, and whether it answers.
+"""Rate limits, pauses and the circuit breaker of each model.
 
-Figures hold for one process. Several processes that share a provider each get their share of
-`requests_per_minute` in the settings, or find the limit by the provider's headers and `Retry-After`.
+The limits hold for one process. If several processes share a provider, give each its share of
+`requests_per_minute` in the settings. Otherwise each learns the limit from the provider's headers and
+`Retry-After`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from safevid_core.models.providers import LONGEST_WAIT_S, Fault
 from safevid_core.settings import GatewaySettings, ModelTerms
 
 MINUTE_S = 60.0
-PROBES = 3  # that a provider may leave unanswered before its questions fail at once
-_SLOTS = 600  # of a window
-_DOWN_WAITS = 10  # so many times the wait between probes, until it is probed again
+PROBES = 3  # unanswered probes after which questions fail at once
+_SLOTS = 600  # slots of a window
+_DOWN_WAITS = 10  # questions fail for this many waits between probes, then the breaker probes again
 
-# Names of the headers that tell limits: OpenAI's, which most servers copy, and Anthropic's.
+# Names of the headers with rate limits: OpenAI's, which most servers copy, and Anthropic's.
 _HEADERS = (
     ("x-ratelimit-limit-{}", "x-ratelimit-remaining-{}", "x-ratelimit-reset-{}"),
     ("anthropic-ratelimit-{}-limit", "anthropic-ratelimit-{}-remaining", "anthropic-ratelimit-{}-reset"),
@@ -34,11 +35,15 @@ _UNITS_S = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 
 
 class ProviderDown(Exception):
-    """A provider that does not answer at all at present; the message says since what."""
+    """The provider does not answer at present. The message holds its last fault."""
 
 
 class Limits:
-    """What all calls of a gateway share: slots, and the limits of each model."""
+    """Shared by all calls of a gateway: slots for concurrent calls, and the limits of each model.
+
+    Args:
+        models: The settings of the gateway.
+    """
 
     def __init__(self, models: GatewaySettings) -> None:
         self.models = models
@@ -48,18 +53,18 @@ class Limits:
 
     @property
     def slots(self) -> asyncio.Semaphore:
-        self._begin_anew_after_fork()
+        self._reset_after_fork()
         return self._slots
 
     def of(self, model: str) -> ModelLimits:
-        """The limits of one model, by its model string."""
-        self._begin_anew_after_fork()
+        """Return the limits of one model, by its model string."""
+        self._reset_after_fork()
         if model not in self._of:
             self._of[model] = ModelLimits(model, self.models)
         return self._of[model]
 
-    def _begin_anew_after_fork(self) -> None:
-        # Semaphores and locks belong to the event loop that first used them, which a fork does not have.
+    def _reset_after_fork(self) -> None:
+        # Semaphores and locks belong to the event loop that first used them. A fork has another loop.
         if self._process != os.getpid():
             self._process = os.getpid()
             self._slots = asyncio.Semaphore(self.models.concurrency)
@@ -67,7 +72,7 @@ class Limits:
 
 
 class ModelLimits:
-    """The limits of one model in one process."""
+    """Rate limits and circuit breaker of one model in one process."""
 
     def __init__(self, model: str, models: GatewaySettings) -> None:
         terms = models.terms.get(model) or ModelTerms.model_validate({})
@@ -83,7 +88,10 @@ class ModelLimits:
 
     @asynccontextmanager
     async def admission(self, tokens: int) -> AsyncIterator[None]:
-        """Entered when a call that may use so many tokens may be sent.
+        """Wait until a call may be sent.
+
+        Args:
+            tokens: Number of tokens that the call may take.
 
         Raises:
             ProviderDown: If the provider does not answer at present.
@@ -102,18 +110,24 @@ class ModelLimits:
             self.requests.take(1)
             self.tokens.take(tokens)
         if paused:
-            await asyncio.sleep(random.uniform(0, 0.5))  # not all at the same moment
+            await asyncio.sleep(random.uniform(0, 0.5))  # jitter after a pause
 
     def _wait_s(self, tokens: int) -> float:
         pause = self._paused_until - time.monotonic()
         return max(pause, self.requests.wait_s(1), self.tokens.wait_s(tokens))
 
     def pause(self, seconds: float) -> None:
-        """Hold back every call for so long."""
+        """Send no call for this number of seconds."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def observe(self, headers: Mapping[str, str], bound: int, used: int) -> None:
-        """Learn from an answer: its headers' limits, and the tokens that it really took."""
+        """Update the limits after an answer.
+
+        Args:
+            headers: Headers of the answer, by lower-case name.
+            bound: Tokens that were counted for the call.
+            used: Tokens that it took.
+        """
         self.breaker.answered()
         self.tokens.correct(used - bound)
         for kind, window in (("requests", self.requests), ("tokens", self.tokens)):
@@ -124,7 +138,7 @@ class ModelLimits:
                 self.pause(min(reset_s, LONGEST_WAIT_S))
 
     def note(self, fault: Fault) -> None:
-        """Take note of a call that gave no answer."""
+        """Update pauses and the circuit breaker after a call without an answer."""
         if fault.retry_after_s is not None:
             if fault.retry_after_s > LONGEST_WAIT_S:
                 self.breaker.shut(fault.retry_after_s, fault.line)
@@ -137,15 +151,19 @@ class ModelLimits:
 
 
 class Window:
-    """An amount that may be used in any stretch of a minute; no limit where `limit` is None.
+    """A sliding window: limits the amount that is used in any period of `seconds`.
 
-    What is used within a six-hundredth of the stretch counts as used at once, at the end of it.
+    The window has 600 slots. All use within a slot counts as used at its end.
+
+    Args:
+        limit: Maximum amount. None means no limit.
+        seconds: Length of the period. None means a minute.
     """
 
     def __init__(self, limit: float | None, seconds: float | None = None) -> None:
         self.limit = limit
         self._seconds = MINUTE_S if seconds is None else seconds
-        self._used: deque[tuple[float, float]] = deque()  # until when, and how much
+        self._used: deque[tuple[float, float]] = deque()  # end of each slot, and the amount used in it
         self._total = 0.0
 
     @property
@@ -153,7 +171,10 @@ class Window:
         return self.limit is not None
 
     def wait_s(self, amount: float) -> float:
-        """Seconds until so much may be used; what is more than the limit waits for an empty window."""
+        """Return the seconds until an amount may be used.
+
+        An amount above the limit waits for an empty window.
+        """
         if self.limit is None:
             return 0.0
         now = time.monotonic()
@@ -174,7 +195,7 @@ class Window:
             self._add(amount)
 
     def correct(self, difference: float) -> None:
-        """Count so much more, or less, as used just now."""
+        """Add a difference, positive or negative, to the amount used now."""
         if self.limit is not None and self._used:
             self._add(difference)
 
@@ -188,11 +209,17 @@ class Window:
 
 
 class Breaker:
-    """Keeps questions from a provider that is down.
+    """A circuit breaker. It stops questions to a provider that is down.
 
-    After some faults in a row it lets one question at a time through, a probe, with a wait before each;
-    the others wait. An answer opens the way for all. After some probes without an answer every question
-    fails at once, until it is time to probe again.
+    After `faults` faults in a row only one question at a time is sent, a probe, `wait_s` seconds after the
+    previous one. The other questions wait. An answer closes the breaker, and all questions are sent again.
+    After 3 probes without an answer every question fails at once for `10 * wait_s` seconds. Then the breaker
+    probes again.
+
+    Args:
+        model: Name of the model, for messages.
+        faults: Number of faults in a row that opens the breaker.
+        wait_s: Seconds between two probes.
     """
 
     def __init__(self, model: str, faults: int, wait_s: float) -> None:
@@ -207,10 +234,10 @@ class Breaker:
 
     @asynccontextmanager
     async def passage(self) -> AsyncIterator[None]:
-        """Entered when a question may be sent.
+        """Wait until a question may be sent.
 
         Raises:
-            ProviderDown: If probes went unanswered, or the provider asked to be left alone for long.
+            ProviderDown: If probes went unanswered, or if the provider's `Retry-After` is above two minutes.
         """
         self._refuse_while_down()
         if self._broken:
@@ -245,7 +272,7 @@ class Breaker:
             self._next_probe = now + self._wait_s
 
     def shut(self, seconds: float, why: str) -> None:
-        """Let every question fail at once for so long."""
+        """Let every question fail at once for this number of seconds."""
         self._down_until, self._why = time.monotonic() + seconds, why
 
     def _refuse_while_down(self) -> None:
@@ -256,11 +283,15 @@ class Breaker:
 
 
 def rate_of_headers(headers: Mapping[str, str], kind: str) -> tuple[float | None, float | None, float | None]:
-    """Limit a minute, what remains of it, and seconds until it is whole again; None for what is not told.
+    """Return the rate limits in the headers of a reply.
 
     Args:
-        headers: By lower-case name.
+        headers: Headers by lower-case name.
         kind: `requests` or `tokens`.
+
+    Returns:
+        Limit per minute, remaining amount, and seconds until the full limit is available again. None for each
+        missing value.
     """
     for names in _HEADERS:
         limit, remaining, reset = (headers.get(name.format(kind)) for name in names)
@@ -282,7 +313,7 @@ def _positive(text: str | None) -> float | None:
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds from now: of a duration (`6m0s`, `120ms`, `1.5`) or a moment (RFC 3339); None if neither."""
+    """Return seconds from now for a duration (`6m0s`, `120ms`, `1.5`) or a time (RFC 3339). Else None."""
     text = text.strip()
     number = _number(text)
     if number is not None:

@@ -1,9 +1,11 @@
-"""The gateway: the one door through which a model is asked, and the ledger behind it.
+"""The gateway: asks models and stores their answers in the ledger.
 
-A question that the ledger has an answer to is not asked again; identical questions are asked once, in
-one batch or in two processes; failures of transport are retried and never stored; an answer that was
-paid for and is of no use is stored, counted and never served as an answer. What a run may spend is set
-aside before a question is asked, so that a budget stops a run before it is passed.
+- A question with an answer in the ledger is not asked again.
+- Identical questions are asked once, within one request and across processes.
+- Transport errors are retried and not stored.
+- A paid answer that is not usable is stored and counted, and is not served as an answer.
+- The upper bound of a question's cost is reserved before it is asked, so a run stops before it exceeds its
+  budget.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from safevid_core.models.providers import (
 from safevid_core.models.structured import Schema, UnreadableAnswer, read_as
 from safevid_core.models.thinking import NO_ANSWER, answer_of
 from safevid_core.settings import Settings
+from safevid_core.storage.frames import FrameCache
 
 __all__ = [
     "PROVIDER_REFUSAL",
@@ -68,19 +71,19 @@ _LOG = logging.getLogger(__name__)
 
 
 class BudgetExceeded(GatewayError):
-    """The next call might pass the budget. Everything answered before is in the ledger."""
+    """The next call might exceed the budget. All earlier answers are in the ledger."""
 
 
 class Gateway:
-    """Asks models, through the ledger named in the settings.
+    """Asks models through the ledger that the settings name.
 
-    One instance may be shared by threads; it also works inside a running event loop, which it blocks.
+    Threads may share one instance. It also works inside a running event loop, and blocks that loop.
 
     Args:
-        run: Under which name spend is booked and budgets hold; processes that give the same name share
-            them. Defaults to a name of its own.
-        on_progress: Called while it asks, every `models.progress_s` seconds and at the end of each batch of
-            questions, from the asking thread.
+        settings: The settings.
+        run: Id of the run that pays. Processes with the same id share its budget. None creates a new id.
+        on_progress: Called from the asking thread, every `models.progress_s` seconds and at the end of each
+            round of questions. None calls nothing.
 
     Raises:
         LedgerError: If the ledger cannot be opened.
@@ -100,10 +103,11 @@ class Gateway:
         self.ledger = Ledger(settings.ledger_url)
         self.limits = Limits(settings.models)
         self.prices = Prices(settings.models)
+        self.frames = FrameCache.below(settings.root, settings.storage.frame_cache_gb)
         self._spend: dict[str, Spend] = {}
         self._unstored: list[tuple[str, list[Call]]] = []
         self._lock = threading.Lock()
-        self._whole: Gateway | None = None
+        self._parent: Gateway | None = None
 
     def for_run(
         self,
@@ -112,32 +116,38 @@ class Gateway:
         settings: Settings | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Gateway:
-        """This gateway for one run: with its ledger, connections and limits, and a spend of the run's own.
+        """Return a gateway for one run with this gateway's ledger and limits, and its own count of spending.
 
-        What the run spends counts here too.
+        The spending of the run also counts here.
 
         Args:
-            settings: Whose budgets and `retry_failed` hold for the run. Defaults to this gateway's.
+            run: Id of the run.
+            settings: Their budgets and `retry_failed` hold for the run. None means those of this gateway.
+            on_progress: As for the class. None calls nothing.
         """
         part = copy(self)
         part.run, part.on_progress = run, on_progress
         part.settings = settings or self.settings
         part.retry_failed = part.settings.models.retry_failed
-        part._spend, part._whole = {}, self
+        part._spend, part._parent = {}, self
         return part
 
     def ask_many(self, requests: Sequence[ChatRequest], *, asset: str) -> list[ChatAnswer]:
-        """Answers in the order of the requests; never raises for a single one.
+        """Return the answers in the order of the requests.
 
-        A question that its provider refuses goes on to the model's `second`, if the settings name one; the
-        answer carries the bill of both.
+        An error of a single question is in its answer and raises nothing. If the provider refuses a question
+        and the model has a `second`, the second model is asked. The answer then has the cost of both calls.
+
+        Args:
+            requests: The questions.
+            asset: The asset that pays.
 
         Raises:
-            BudgetExceeded: After what was under way is stored.
-            GatewayError: If the key's variable is not set, a provider module cannot be loaded, or the
-                budget is limited and a price unknown.
-            LedgerError: If the ledger cannot be read or written. What was answered and not stored is
-                stored when this gateway is used again.
+            BudgetExceeded: If the next call might exceed the budget. Open calls are stored first.
+            GatewayError: If the variable of an API key is not set, if a provider module cannot be loaded, or
+                if there is a budget and a price is unknown.
+            LedgerError: If the ledger cannot be read or written. Answers that could not be stored are stored
+                at the next use of this gateway.
         """
         answers = self._ask(requests, asset)
         refused = [
@@ -152,7 +162,7 @@ class Gateway:
         return answers
 
     def _ask(self, requests: Sequence[ChatRequest], asset: str) -> list[ChatAnswer]:
-        """The answers, those of models that are asked by batch file after the others."""
+        """Return the answers. Questions for batch files are asked after the others."""
         in_batch = [self.prices.terms(request.model).batch for request in requests]
         if True not in in_batch:
             return self._ask_by(TextCaller, requests, asset)
@@ -175,26 +185,30 @@ class Gateway:
         return self.settle(keys, caller, asset)
 
     def spend(self, asset: str | None = None) -> Spend:
-        """What this process spent through this gateway, for one asset or in all."""
+        """Return what this process spent through this gateway, for one asset, or in total if None."""
         with self._lock:
             if asset is not None:
                 return self._spend.get(asset, Spend())
             return sum(self._spend.values(), Spend())
 
     def settle(self, keys: Sequence[str], caller: Callable[[], Caller], asset: str) -> list[ChatAnswer]:
-        """The way of every question: the ledger's answer, or a claim, a call and a stored row.
+        """Return the answer of each question: from the ledger, or else by a lease, a call and a stored row.
 
         Args:
-            keys: One request key a question; equal keys are one question.
-            caller: Makes what asks the model; only called if something is to be asked.
+            keys: Request key of each question. Equal keys are one question.
+            caller: Creates the object that asks the model. Called only if a question has no answer.
+            asset: The asset that pays.
+
+        Raises:
+            BudgetExceeded, GatewayError, LedgerError: As :meth:`ask_many`.
         """
-        self._store_what_was_not()
+        self._store_unstored()
         positions: dict[str, int] = {}
         for position, key in enumerate(keys):
             positions.setdefault(key, position)
         stored = self.ledger.answers(positions)
         if self.retry_failed:
-            self.ledger.retire({key: str(call.text) for key, call in stored.items() if _is_endless(call)})
+            self.ledger.retire({key: str(call.text) for key, call in stored.items() if _lacks_answer(call)})
             stored = {key: call for key, call in stored.items() if _from_ledger(call).outcome == "ok"}
         answers = {key: _from_ledger(call) for key, call in stored.items()}
         del stored
@@ -216,12 +230,12 @@ class Gateway:
             if round_.unstored:
                 with self._lock:
                     self._unstored.append((self.run, round_.unstored))
-                with suppress(LedgerError):  # what failed a moment ago may not fail now; else the next use
-                    self._store_what_was_not()
+                with suppress(LedgerError):  # if it fails again, the next use stores them
+                    self._store_unstored()
             round_.end()
 
-    def _store_what_was_not(self) -> None:
-        """Store paid answers that an earlier round could not, so that they are not paid for again."""
+    def _store_unstored(self) -> None:
+        """Store paid answers that an earlier round could not store."""
         while True:
             with self._lock:
                 if not self._unstored:
@@ -235,23 +249,23 @@ class Gateway:
                 raise
 
     def budget(self, asset: str) -> Budget:
-        """What this run may spend on an asset."""
+        """Return the limits of this run's spending on an asset."""
         models = self.settings.models
         return Budget(self.run, asset, models.budget_usd, models.asset_budgets_usd.get(asset))
 
     def count(self, asset: str, spent: Spend) -> None:
         with self._lock:
             self._spend[asset] = self._spend.get(asset, Spend()) + spent
-        if self._whole is not None:
-            self._whole.count(asset, spent)
+        if self._parent is not None:
+            self._parent.count(asset, spent)
 
     def close(self) -> None:
-        """Let go of the ledger's connections."""
+        """Close the connections of the ledger."""
         self.ledger.close()
 
 
 class _Round:
-    """One round of asking: claims, calls and stored rows until every missing key has an answer."""
+    """One round of questions: leases, calls and stored rows until each missing key has an answer."""
 
     def __init__(self, gateway: Gateway, caller: Caller, positions: dict[str, int], asset: str) -> None:
         self.unstored: list[Call] = []
@@ -277,7 +291,7 @@ class _Round:
             if todo and self._outstanding <= self._caller.portion:
                 try:
                     held.extend(self._hand_over(todo))
-                except Exception as error:  # what is under way is stored first
+                except Exception as error:  # open calls are stored before it is raised
                     self._error = error
             if self._outstanding:
                 reporting.add(self.take_in(self._caller.collect()))
@@ -326,9 +340,9 @@ class _Round:
         )
 
     def take_in(self, results: list[CallResult]) -> Spend:
-        """Store what came, and remember its answers; what it cost."""
+        """Store results and add their answers to the round. Return what they cost."""
         waiting = bool(self.unstored)
-        # First of all: an interrupt from here on loses nothing.
+        # This must be first: an interrupt after this line loses no paid answer.
         self.unstored.extend(each.call for each in results if each.error is None and each.billed)
         self._outstanding -= len(results)
         for result in results:
@@ -348,7 +362,7 @@ class _Round:
         return spent
 
     def end(self) -> None:
-        """Let go of every claim. Where that fails they end by themselves."""
+        """End all leases. If the ledger cannot be written, they expire by themselves."""
         for lease in self._leases:
             lease.end()
             with suppress(LedgerError):
@@ -364,7 +378,7 @@ class _Round:
         return served
 
     def _release(self, unanswered: list[str]) -> None:
-        # At once: two rounds that waited for each other's unanswered keys would wait for ever.
+        # Release at once: otherwise two rounds could wait for each other's unanswered keys for ever.
         try:
             for lease in self._leases:
                 self._gateway.ledger.release(lease.owner, unanswered)
@@ -373,29 +387,29 @@ class _Round:
 
 
 class _Reporting:
-    """Tells of a round's progress now and then: one line in the log, and the gateway's callback."""
+    """Reports the progress of a round every `models.progress_s` seconds: a log line and a callback."""
 
     def __init__(self, gateway: Gateway, progress: Progress) -> None:
         self._gateway = gateway
         self._progress = progress
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._waited = False
 
     def add(self, spent: Spend) -> None:
         now = time.monotonic()
         self._progress = self._progress.plus(spent, now - self._started)
-        if now - self._told >= self._gateway.settings.models.progress_s:
-            self._told = now
-            self._tell()
+        if now - self._reported >= self._gateway.settings.models.progress_s:
+            self._reported = now
+            self._report()
 
     def wait_for(self, held: int) -> None:
-        """Tell, once, that all that is left is in the hands of others."""
+        """Log once that all remaining questions are leased by other processes."""
         if not self._waited:
             self._waited = True
             lease_s = self._gateway.settings.models.lease_s
             _LOG.info(
-                "%s: waits for %d questions that another run is asking, or had in hand when it was killed; "
-                "what a killed run held is free after %g s",
+                "%s: waits for %d questions that another run is asking or was asking when it was killed; "
+                "the lease of a killed run expires after %g s",
                 self._progress.asset,
                 held,
                 lease_s,
@@ -403,9 +417,9 @@ class _Reporting:
 
     def end(self) -> None:
         self._gateway.count(self._progress.asset, Spend(seconds=time.monotonic() - self._started))
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         _LOG.info("%s", self._progress)
         if self._gateway.on_progress is not None:
             self._gateway.on_progress(self._progress)
@@ -421,11 +435,11 @@ def _exceeded(ledger: Ledger, budget: Budget) -> BudgetExceeded:
     for limit, asset, name, where in limits:
         if limit is not None:
             waiting = ledger.in_batches(budget.run, asset)
-            beside = f", with {waiting:.4f} set aside for open batches," if waiting else ""
+            reserved = f", with {waiting:.4f} reserved for open batches," if waiting else ""
             spent = ledger.spent(budget.run, asset)
-            lines.append(f"{spent:.4f}{beside} of {limit:.4f} USD for {name} ({where})")
+            lines.append(f"{spent:.4f}{reserved} of {limit:.4f} USD for {name} ({where})")
     return BudgetExceeded(
-        f"stopped at {' and '.join(lines)}: the next call might pass the budget; "
+        f"stopped at {' and '.join(lines)}: the next call might exceed the budget; "
         "all answers so far are stored; raise the budget and run again"
     )
 
@@ -444,7 +458,7 @@ def _spend_of(results: Iterable[CallResult]) -> Spend:
 
 
 def _from_ledger(call: Call) -> ChatAnswer:
-    """What is served of a stored call: its answer, without the thinking before it."""
+    """Return the answer of a stored call without its thinking."""
     outcome, reason = call.outcome, call.reason
     text = answer_of(call.text) if outcome == "ok" and call.text is not None else None
     if outcome == "ok" and not text:
@@ -466,8 +480,8 @@ def _from_ledger(call: Call) -> ChatAnswer:
     )
 
 
-def _is_endless(call: Call) -> bool:
-    """Whether a call was paid for and thinks without coming to an answer."""
+def _lacks_answer(call: Call) -> bool:
+    """Return whether a call's text has thinking but no answer."""
     return call.outcome == "ok" and call.text is not None and not answer_of(call.text)
 
 
@@ -476,7 +490,7 @@ def _fresh(paid: Call, served: Call) -> ChatAnswer:
 
 
 def _once_each(keys: Sequence[str], answers: dict[str, ChatAnswer]) -> list[ChatAnswer]:
-    """The answers in order. Of equal questions in one batch the first carries the bill."""
+    """Return the answers in order. Of equal questions only the first has the cost."""
     billed: set[str] = set()
     out = []
     for key in keys:
@@ -497,24 +511,34 @@ def ask_structured(
     asset: str,
     parser_version: str = "1",
 ) -> list[tuple[Schema | None, ChatAnswer]]:
-    """Answers as instances of `schema`, each with the call it was read from.
+    """Ask questions and read the answers as instances of `schema`.
 
-    An answer that does not fit is sent back once with what is wrong. If the second does not fit
-    either, the row is `failed` and the instance None; both texts stay in the ledger, so a better
-    schema reads them again and buys nothing. Where the settings say to retry what failed, stored texts
-    that do not fit are set aside and the question is asked anew.
+    An answer that does not fit is sent back once with a description of the error. If the second answer does
+    not fit either, the outcome is `failed` and the instance is None. Both texts stay in the ledger, so a
+    corrected schema can read them without a new call. With `models.retry_failed`, stored texts that do not
+    fit are retired and the question is asked again.
 
     Args:
-        parser_version: Of `schema`; named where an answer does not fit it. Defaults to "1".
+        gateway: The gateway.
+        requests: The questions.
+        schema: A pydantic model.
+        asset: The asset that pays.
+        parser_version: Version of `schema`, for the reason of a failed answer. Defaults to "1".
+
+    Returns:
+        For each question the instance, or None, and the answer that it was read from.
+
+    Raises:
+        BudgetExceeded, GatewayError, LedgerError: As :meth:`Gateway.ask_many`.
     """
     out, unfit = _ask_and_repair(gateway, requests, schema, asset, parser_version)
     stored = {place: texts for place, texts in unfit.items() if out[place][1].cached}
     if gateway.retry_failed and stored:
         gateway.ledger.retire({key: text for texts in stored.values() for key, text in texts.items()})
-        anew, _ = _ask_and_repair(
+        repeated, _ = _ask_and_repair(
             gateway, [requests[place] for place in stored], schema, asset, parser_version
         )
-        for place, result in zip(stored, anew, strict=True):
+        for place, result in zip(stored, repeated, strict=True):
             out[place] = result
     return out
 
@@ -522,7 +546,7 @@ def ask_structured(
 def _ask_and_repair(
     gateway: Gateway, requests: Sequence[ChatRequest], schema: type[Schema], asset: str, parser_version: str
 ) -> tuple[list[tuple[Schema | None, ChatAnswer]], dict[int, dict[str, str]]]:
-    """The answers, and the texts by request key of each place where neither text fits."""
+    """Return the results, and for each index without a fitting text: request key -> text."""
     first = gateway.ask_many(requests, asset=asset)
     read = [_read(schema, answer) for answer in first]
     broken = [place for place, (_, wrong) in enumerate(read) if wrong]
@@ -541,7 +565,7 @@ def _ask_and_repair(
 
 
 def _read(schema: type[Schema], answer: ChatAnswer) -> tuple[Schema | None, str]:
-    """The instance, and what is wrong with a text that holds none."""
+    """Return the instance and an empty string, or None and a description of the error in the text."""
     if answer.text is None:
         return None, ""
     if answer.cut:
@@ -571,7 +595,7 @@ def _longer(render: Render, extra: list[dict[str, Any]]) -> Render:
 
 
 def _joined(first: ChatAnswer, second: ChatAnswer) -> ChatAnswer:
-    """The second answer with the bill of both."""
+    """Return the second answer with the cost and the tokens of both."""
     return replace(
         second,
         cached=first.cached and second.cached,

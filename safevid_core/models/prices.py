@@ -1,4 +1,4 @@
-"""What a call costs, and the most that it can: by one price, the settings' own or else litellm's list."""
+"""Cost of a call and its upper bound. Both use the price in the settings, or else litellm's price list."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from safevid_core.models.chat import ChatRequest
 from safevid_core.models.providers import GatewayError, Usage, load_litellm, usage_of
 from safevid_core.settings import GatewaySettings, ModelTerms, TextModel
 
-# The most tokens that a provider counts for one image of any size, by the model's name; the first that is
-# found counts. By the providers' pages on vision: tiles of OpenAI's (a base and eight tiles) and patches.
+# Maximum number of tokens that a provider counts for one image, by the model's name. The first pattern that
+# matches counts. Source: the providers' pages on vision. OpenAI counts a base and eight tiles, or patches.
 _IMAGE_TOKENS = tuple(
     (re.compile(pattern), tokens)
     for pattern, tokens in (
@@ -27,31 +27,32 @@ _IMAGE_TOKENS = tuple(
         (r"gpt-|chatgpt|claude|gemini|pixtral|mistral", 5_000),
     )
 )
-_TOKENS_AN_IMAGE = 5_000  # of other models
+_TOKENS_AN_IMAGE = 5_000  # for all other models
 _TOKENS_A_MESSAGE = 16
-_TOKENS_A_TEMPLATE = 256  # what a chat template adds of its own; gpt-oss's adds 76
+_TOKENS_A_TEMPLATE = 256  # tokens that a chat template adds; the template of gpt-oss adds 76
 _LOG = logging.getLogger(__name__)
 
 
 class Prices:
-    """USD a token of each model under some settings."""
+    """Prices per token of each model under some settings."""
 
     def __init__(self, models: GatewaySettings) -> None:
         self._terms = models.terms
         self._providers = models.providers
-        # Of a model that cost more than was set aside: how many times more, at worst.
+        # Model whose calls cost more than was reserved -> factor on its bound from then on.
         self._overrun: dict[str, float] = {}
-        # A model of no known price -> what its server says that it is, which has one.
+        # Model without a known price -> the model with a price that its server reports.
         self._alias: dict[str, str] = {}
-        # Models of no known price in a run with a budget, until one question to each is answered.
+        # Models without a known price in a run with a budget, until one question to each is answered.
         self._untried: dict[str, asyncio.Lock] = {}
         self._tried: set[str] = set()
 
     def terms(self, model: TextModel) -> ModelTerms:
+        """Return the model's entry in `models.terms`, or the default."""
         return self._terms.get(model.model, _NO_TERMS)
 
     def a_token(self, model: TextModel) -> tuple[float, float] | None:
-        """USD for a token read and a token written, batch files reckoned in; None where nobody knows."""
+        """Return USD per input token and per output token, with the batch discount. None if unknown."""
         terms = self.terms(model)
         share = terms.batch_price if terms.batch else 1.0
         if terms.usd_per_million_in is not None and terms.usd_per_million_out is not None:
@@ -60,10 +61,10 @@ class Prices:
         return None if listed is None else (share * listed[0], share * listed[1])
 
     def cost(self, request: ChatRequest, response: Any) -> float:
-        """What an answered call cost, in USD.
+        """Return the cost of an answered call, in USD.
 
-        By the price that its bound goes by; less where litellm knows a discount for this model, such as
-        for cached tokens. An answer that does not say what it took cost what was set aside for it.
+        The price is that of :meth:`bound`, less a discount that litellm knows, such as for cached tokens. If
+        the reply does not report its usage, the cost is the bound.
         """
         model, usage = request.model, usage_of(response)
         price = self.a_token(model)
@@ -80,16 +81,18 @@ class Prices:
         cost = min(cost, self._discounted(model, usage, cost))
         if cost > bound > 0:
             self._overrun[model.model] = self._overrun.get(model.model, 1.0) * cost / bound
-            _LOG.warning("%s: a call cost %.4f USD, and %.4f was set aside", model.model, cost, bound)
+            _LOG.warning("%s: a call cost %.4f USD, and %.4f was reserved", model.model, cost, bound)
         return cost
 
     def bound(self, request: ChatRequest) -> float:
-        """The most that a call can cost, in USD.
+        """Return the upper bound of a call's cost, in USD.
+
+        A model behind its own `api_base` without a known price counts as free, with a warning.
 
         Raises:
-            GatewayError: If nobody knows the price of a hosted model, or what an image counts for one that
-                costs money. A model behind an `api_base` of its own counts as free, with a warning, until it
-                says that it is a model with a price; not in batch files, where it says so too late.
+            GatewayError: If the price of a hosted model is unknown, if the tokens of an image are unknown for
+                a model that costs money, or if a server without a known price reports a model with a price.
+                For batch files the price must be known beforehand, because that report would come too late.
         """
         model = request.model
         price = self.a_token(model)
@@ -114,10 +117,12 @@ class Prices:
 
     @asynccontextmanager
     async def one_first(self, model: TextModel) -> AsyncIterator[None]:
-        """Let one question at a time go to a model whose price a budget needs, until it has said its name.
+        """Limit a model without a known price to one question at a time, until its first answer.
+
+        The first answer reports which model the server runs. Without a budget there is no such limit.
 
         Raises:
-            GatewayError: If its server says that it is a model with a price.
+            GatewayError: If the server reports a model with a price.
         """
         untried = self._untried.get(model.model)
         if untried is not None:
@@ -136,7 +141,7 @@ class Prices:
             )
 
     def _listed_name(self, model: TextModel, response: Any) -> str:
-        """The model that the server says it is, where litellm's list has a price of it; else empty."""
+        """Return the model that the server reports, if litellm's list has a price of it. Else empty."""
         provider = model.model.partition("/")[0]
         name = str(getattr(response, "model", None) or "").removeprefix(f"{provider}/")
         return name if name and any(_listed(name, self._providers) or ()) else ""
@@ -154,7 +159,7 @@ class Prices:
             return
         if _listed(model.model, self._providers) is None:
             raise GatewayError(
-                f"{model.model} is in no list, so nobody knows what an image counts and no budget holds; "
+                f"{model.model} is in no list, so the tokens of an image are unknown and no budget holds; "
                 "give its tokens_per_image under models.terms"
             )
 
@@ -170,7 +175,7 @@ class Prices:
                 completion_tokens=usage.tokens_out,
                 usage_object=_counted(litellm, usage),
             )
-        except Exception:  # as for a model that is not in its list
+        except Exception:  # litellm raises one for a model that is not in its list
             return full
         return (terms.batch_price if terms.batch else 1.0) * float(sum(paid))
 
@@ -179,7 +184,7 @@ _NO_TERMS = ModelTerms.model_validate({})
 
 
 def _counted(litellm: Any, usage: Usage) -> Any:
-    # Only these details, each part of its whole: litellm charges for the parts that it is told of alone.
+    # Each detail needs its counterpart: with `reasoning_tokens` alone litellm would charge for these only.
     written = {"reasoning_tokens": usage.thought, "text_tokens": usage.tokens_out - usage.thought}
     return litellm.Usage(
         prompt_tokens=usage.tokens_in,
@@ -191,7 +196,7 @@ def _counted(litellm: Any, usage: Usage) -> Any:
 
 
 def tokens_an_image(model: str) -> int:
-    """The most tokens that one image counts for a model, by its name."""
+    """Return the maximum number of tokens that one image counts for a model, by its name."""
     found = (tokens for pattern, tokens in _IMAGE_TOKENS if pattern.search(model.lower()))
     return next(found, _TOKENS_AN_IMAGE)
 
@@ -201,7 +206,13 @@ def _is_known(model: str) -> bool:
 
 
 def most_tokens_in(messages: list[dict[str, Any]], images: int = 0, per_image: int = _TOKENS_AN_IMAGE) -> int:
-    """More tokens than any tokenizer makes of the messages: it makes at most one of each byte."""
+    """Return an upper bound of the tokens of some messages. A tokenizer makes at most one token of each byte.
+
+    Args:
+        messages: Chat messages.
+        images: Number of further images. Defaults to 0.
+        per_image: Tokens of an image. Defaults to 5,000.
+    """
     text = sum(len(part.encode("utf-8", "replace")) for part in _texts(messages))
     around = _TOKENS_A_TEMPLATE + _TOKENS_A_MESSAGE * len(messages)
     return text + per_image * (images + _shown(messages)) + around
@@ -221,21 +232,24 @@ def _shown(messages: Iterable[Mapping[str, Any]]) -> int:
 
 
 def likely_tokens(messages: list[dict[str, Any]], images: int, model: TextModel) -> int:
-    """Tokens in and out that a call is likely to take, for limits a minute; four bytes make a token."""
+    """Return an estimate of a call's input and output tokens, for the rate limits, at 4 bytes per token."""
     text = sum(len(part) for part in _texts(messages))
     return text // 4 + 1_000 * images + _TOKENS_A_MESSAGE * len(messages) + model.max_tokens
 
 
 @lru_cache(maxsize=256)
 def _listed(model: str, providers: tuple[str, ...]) -> tuple[float, float] | None:
-    """By litellm's list, to which provider modules may have added; the dearest where a price has steps."""
+    """Return USD per input and per output token from litellm's list. None if the model is not in it.
+
+    Provider modules may add to the list. Of a stepped price the highest counts.
+    """
     litellm = load_litellm()
     try:
         paid_in, paid_out = litellm.cost_per_token(
             model=model, prompt_tokens=1_000_000, completion_tokens=1_000_000
         )
         thinking = litellm.get_model_info(model).get("output_cost_per_reasoning_token") or 0.0
-    except Exception:  # litellm raises a bare one for a model that is not in its list
+    except Exception:  # litellm raises a plain Exception for a model that is not in its list
         return None
     return float(paid_in) / 1e6, max(float(paid_out) / 1e6, float(thinking))
 

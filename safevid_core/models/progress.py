@@ -1,4 +1,4 @@
-"""What was asked and paid, and how far a round of asking has come."""
+"""Counts and costs of questions, and the progress of a round of questions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What a process asked and paid.
+    """Counts and cost of the questions of a process.
 
     Attributes:
-        calls: Made, `usable` of them with an answer of use; `cached` questions were answered from the ledger.
-        failed: Questions without a usable answer, `refused` of them by the provider.
-        seconds: Spent asking, by the wall clock.
+        calls: Calls that were made.
+        usable: Calls with a usable answer.
+        cached: Questions that the ledger answered.
+        failed: Questions without a usable answer.
+        refused: Those of them that the provider refused.
+        tokens_in: Tokens of the questions.
+        tokens_out: Tokens of the answers.
+        cost_usd: Cost of the calls in USD.
+        seconds: Wall-clock time spent asking.
     """
 
     calls: int = 0
@@ -34,7 +40,7 @@ class Spend:
 
     @property
     def asked(self) -> bool:
-        """Whether there was any question at all."""
+        """Whether there was any question."""
         return bool(self.calls or self.cached or self.failed)
 
     @property
@@ -42,7 +48,7 @@ class Spend:
         return self.calls / self.seconds if self.seconds > 0 else 0.0
 
     def figures(self) -> dict[str, float]:
-        """The figures for an asset's metadata."""
+        """Return the figures for the metadata of an asset."""
         return {
             "done": self.usable + self.cached,
             "cached": self.cached,
@@ -63,12 +69,13 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one batch of questions has come.
+    """Progress of one round of questions.
 
     Attributes:
-        total: Questions, each counted once.
-        cached: Answered from the ledger.
-        spent: On the others, so far.
+        asset: The asset that asks.
+        total: Number of distinct questions.
+        cached: Number of questions that the ledger answered.
+        spent: Counts and cost of the other questions so far.
     """
 
     asset: str
@@ -77,12 +84,12 @@ class Progress:
     spent: Spend = Spend()
 
     def plus(self, spent: Spend, seconds: float) -> Progress:
-        """With more spent, `seconds` after the start."""
+        """Return the progress with more counts and costs, `seconds` after the start."""
         return replace(self, spent=replace(self.spent + spent, seconds=seconds))
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at the rate so far; None while there is none."""
+        """Estimated seconds left at the rate so far. None before the first call."""
         rate = self.spent.calls_per_second
         return max(self.total - self.cached - self.spent.calls, 0) / rate if rate else None
 

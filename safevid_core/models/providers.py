@@ -1,7 +1,8 @@
-"""Text model providers through litellm: one call, and what became of it.
+"""Calls to text model providers through litellm.
 
-Nothing here knows the ledger. A call gives a response that :func:`read_response` reads, or raises an
-error that :func:`fault_of` sorts into what is worth another try and what is not.
+:func:`complete` returns a reply or raises an error. :func:`read_response` reads a reply. :func:`fault_of`
+classifies an error: whether a retry may succeed, and whether a filter refused. This module does not use the
+ledger.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from safevid_core.contracts.errors import SafeVidError
 from safevid_core.models.filters import (
     is_broken_off,
     is_cut,
@@ -31,22 +33,22 @@ from safevid_core.models.filters import (
 from safevid_core.settings import Settings, TextModel
 
 PROVIDER_REFUSAL = "provider_refusal"
-LONGEST_WAIT_S = 120.0  # a provider that asks for more is left alone instead
+LONGEST_WAIT_S = 120.0  # with a longer Retry-After the provider counts as down
 _BACKOFF_S = 0.5
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 _KEYS_IN_USE: set[str] = set()
 _LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai")
 
 
-class GatewayError(RuntimeError):
-    """A gateway that cannot ask at all: a missing key, an unknown provider module."""
+class GatewayError(SafeVidError, RuntimeError):
+    """The gateway cannot ask. Examples: a missing API key, an unknown provider module."""
 
 
 class ErrorInAnswer(RuntimeError):
-    """A 200 that holds an error and no answer.
+    """A reply with HTTP status 200 that holds an error and no answer.
 
     Attributes:
-        status_code: The HTTP status that the error's code or words stand for.
+        status_code: The HTTP status that fits the code or the words of the error.
     """
 
     def __init__(self, status_code: int, words: str) -> None:
@@ -55,16 +57,23 @@ class ErrorInAnswer(RuntimeError):
 
 
 async def complete(model: TextModel, messages: list[dict[str, Any]], timeout_s: float) -> Any:
-    """One call, sent once: litellm's response, read from the body where litellm cannot.
+    """Send one call once and return litellm's `ModelResponse`.
+
+    If litellm cannot read the body of a reply with status 200, it is read here.
+
+    Args:
+        model: The model.
+        messages: Chat messages.
+        timeout_s: Timeout in seconds.
 
     Raises:
-        ErrorInAnswer: For a 200 whose JSON object holds an error and no answer.
-        Exception: litellm's own, for any other status and for a 200 whose body is no JSON object.
+        ErrorInAnswer: If a reply with status 200 holds an error and no answer.
+        Exception: An error of litellm, for any other status and for a body that is not a JSON object.
     """
     litellm = load_litellm()
     _skip_callbacks()
     bodies: list[str] = []
-    # An answer that drips without end passes litellm's own timeout, which is a read's.
+    # litellm's timeout holds for each read. A reply in endless small pieces would never reach it.
     async with asyncio.timeout(timeout_s * 1.1 + 1):
         try:
             response = await litellm.acompletion(
@@ -89,14 +98,14 @@ async def complete(model: TextModel, messages: list[dict[str, Any]], timeout_s: 
 
 
 def _keep_body(bodies: list[str], details: Mapping[str, Any]) -> None:
-    """Keep the body of a 200, which litellm 1.106 shows its `logger_fn` before it reads it."""
+    """Store the body of a reply with status 200. litellm 1.106 passes it to `logger_fn` before parsing."""
     body = details.get("original_response")
     if details.get("log_event_type") == "post_api_call" and isinstance(body, str):
         bodies.append(body)
 
 
 def _object_in(bodies: list[str]) -> dict[str, Any] | None:
-    """The JSON object of the last body; None where there is no body or it is no object."""
+    """Return the JSON object of the last body. None if there is no body or it is not an object."""
     try:
         body = json.loads(bodies[-1]) if bodies else None
     except (ValueError, RecursionError):
@@ -105,7 +114,11 @@ def _object_in(bodies: list[str]) -> dict[str, Any] | None:
 
 
 def _answer_in(body: Mapping[str, Any], cause: Exception | None) -> Any:
-    """The response of a 200's body, which was paid for, unless it holds an error and no answer."""
+    """Return the response of a paid body with status 200.
+
+    Raises:
+        ErrorInAnswer: If it holds an error and no answer.
+    """
     response = response_of(body)
     error = _error_in(body)
     if error is None or usage_of(response) or any(text_of(each.message.content) for each in response.choices):
@@ -115,18 +128,18 @@ def _answer_in(body: Mapping[str, Any], cause: Exception | None) -> Any:
 
 
 def _error_in(body: Mapping[str, Any]) -> Any:
-    """What a body says of an error: `error`, MiniMax's `base_resp`, or `message` in place of choices."""
+    """Return the error in a body: `error`, MiniMax's `base_resp`, or `message` without choices. Else None."""
     error = body.get("error")
     if any(error.values()) if isinstance(error, Mapping) else error:
         return error
-    told = body.get("base_resp")
-    if isinstance(told, Mapping) and str(told.get("status_code") or 0) != "0":
-        return told
+    base = body.get("base_resp")
+    if isinstance(base, Mapping) and str(base.get("status_code") or 0) != "0":
+        return base
     words = body.get("message") or body.get("msg")
     return {**body} if isinstance(words, str) and not body.get("choices") else None
 
 
-# Words of an error without an HTTP status that passes by itself.
+# Words of a passing error without an HTTP status.
 _PASSING = re.compile(
     r"rate.?limit|too many|overload|busy|capacity|tim(?:e|ed).?out|try again|temporar|unavailable|internal",
     re.IGNORECASE,
@@ -143,12 +156,15 @@ def _status_of(error: Any, words: str) -> int:
     return 503 if _PASSING.search(words) else 422
 
 
-# Fields beside the choices that say how the answer ended.
-_BESIDE = ("base_resp", "input_sensitive", "output_sensitive", "contentFilter", "content_filter", "error")
+# Fields outside the choices that say how the answer ended.
+_END_FIELDS = ("base_resp", "input_sensitive", "output_sensitive", "contentFilter", "content_filter", "error")
 
 
 def response_of(body: Mapping[str, Any]) -> Any:
-    """litellm's response of a chat completion's body: of whatever form, what is read of it here is kept."""
+    """Return litellm's response for the body of a chat completion in any form.
+
+    It holds all fields that this module reads.
+    """
     from litellm import ModelResponse
     from litellm.litellm_core_utils.llm_response_utils.convert_dict_to_response import (
         convert_to_model_response_object,
@@ -170,15 +186,15 @@ def response_of(body: Mapping[str, Any]) -> Any:
         )
     else:
         response = ModelResponse(choices=[], usage=plain["usage"], model=plain["model"])
-    for name in _BESIDE:
+    for name in _END_FIELDS:
         if body.get(name):
             setattr(response, name, body[name])
     return response
 
 
 def _plain_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
-    told = choice.get("message")
-    message = told if isinstance(told, Mapping) else {"content": told or choice.get("text")}
+    given = choice.get("message")
+    message = given if isinstance(given, Mapping) else {"content": given or choice.get("text")}
     names = ("refusal", "reasoning_content", "reasoning")
     texts = {name: message[name] for name in names if isinstance(message.get(name), str)}
     reasons = ("finish_reason", "native_finish_reason")
@@ -200,29 +216,31 @@ def _plain_usage(usage: Any) -> dict[str, Any] | None:
     counts.setdefault("completion_tokens", counts.get("total_tokens", 0) - counts["prompt_tokens"])
     counts.setdefault("total_tokens", counts["prompt_tokens"] + counts["completion_tokens"])
     details = {
-        name: {kind: count for kind, count in told.items() if isinstance(count, int)}
+        name: {kind: count for kind, count in counted.items() if isinstance(count, int)}
         for name in ("prompt_tokens_details", "completion_tokens_details")
-        if isinstance(told := usage.get(name), Mapping)
+        if isinstance(counted := usage.get(name), Mapping)
     }
     return {**counts, **details}
 
 
-def _is_count(told: Any) -> bool:
-    return isinstance(told, (int, float)) and math.isfinite(told)
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def headers_of(response: Any) -> Mapping[str, str]:
-    """A response's HTTP headers by lower-case name; empty where it came by no HTTP."""
+    """Return the HTTP headers of a response by lower-case name. Empty if it did not come by HTTP."""
     return (getattr(response, "_hidden_params", None) or {}).get("headers") or {}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens that a provider says an answer took.
+    """The token counts that a provider reports.
 
     Attributes:
-        cached: Those of `tokens_in` that it read from a cache.
-        thought: Those of `tokens_out` that it thought.
+        tokens_in: Tokens of the question.
+        tokens_out: Tokens of the answer, with its thinking.
+        cached: Number of input tokens that were read from a cache.
+        thought: Number of output tokens that are thinking.
     """
 
     tokens_in: int
@@ -231,22 +249,23 @@ class Usage:
     thought: int = 0
 
 
-_MOST_TOKENS = 2**31 - 1  # what a database's column holds; no answer takes so many
+_MOST_TOKENS = 2**31 - 1  # maximum of the database column
 
 
 def usage_of(response: Any) -> Usage | None:
-    """What an answer took; None where the provider does not say, or says what cannot be.
+    """Return the token counts of a reply. None if they are missing or impossible.
 
-    Tokens out are what the total leaves where that is more: some providers count thoughts there alone.
+    The output tokens are `total - input` if that is larger, because some providers count thinking only in the
+    total.
     """
     usage = getattr(response, "usage", None)
     try:
-        tokens_in, told = int(usage.prompt_tokens), int(usage.completion_tokens)  # type: ignore[union-attr]
-        tokens_out = max(told, int(getattr(usage, "total_tokens", None) or 0) - tokens_in)
+        tokens_in, completion = int(usage.prompt_tokens), int(usage.completion_tokens)  # type: ignore[union-attr]
+        tokens_out = max(completion, int(getattr(usage, "total_tokens", None) or 0) - tokens_in)
     except (AttributeError, TypeError, ValueError, OverflowError):
         return None
     thinks = any(_thoughts_of(choice.message) for choice in response.choices)
-    # litellm 1.106 writes zeros for a usage that is missing.
+    # litellm 1.106 writes zeros for a missing usage.
     wrote = thinks or any(
         text_of(choice.message.content) or is_cut(_finish_of(choice)) for choice in response.choices
     )
@@ -258,8 +277,8 @@ def usage_of(response: Any) -> Usage | None:
 
 
 def _detail(usage: Any, details: str, name: str) -> int:
-    told = getattr(getattr(usage, details, None), name, None)
-    return max(told, 0) if isinstance(told, int) else 0
+    count = getattr(getattr(usage, details, None), name, None)
+    return max(count, 0) if isinstance(count, int) else 0
 
 
 def _thoughts_of(message: Any) -> bool:
@@ -268,11 +287,11 @@ def _thoughts_of(message: Any) -> bool:
 
 
 def read_response(response: Any) -> dict[str, Any]:
-    """What of an answer the ledger keeps, but for what it cost."""
+    """Return the ledger's fields of a reply, without the cost."""
     usage = usage_of(response) or Usage(0, 0)
     read: dict[str, Any] = {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
-    beside = getattr(response, "model_extra", None) or {}
-    stopped = is_filtered_body(beside) or is_filter_error(400, str(beside.get("error")))
+    fields = getattr(response, "model_extra", None) or {}
+    stopped = is_filtered_body(fields) or is_filter_error(400, str(fields.get("error")))
     if stopped and not response.choices:
         return {**read, "outcome": "undecidable", "reason": PROVIDER_REFUSAL}
     if not response.choices:
@@ -281,7 +300,7 @@ def read_response(response: Any) -> dict[str, Any]:
     text = text_of(choice.message.content)
     finish = _finish_of(choice)
     read |= {"text": text, "finish_reason": finish}
-    if stopped or is_filter_stop(finish) or (not text and _says_no(choice.message)):
+    if stopped or is_filter_stop(finish) or (not text and _is_refusal(choice.message)):
         return {**read, "outcome": "undecidable", "reason": PROVIDER_REFUSAL}
     if not (text or "").strip():
         return {**read, "outcome": "failed", "reason": f"empty answer (finish reason {finish or 'none'})"}
@@ -291,7 +310,7 @@ def read_response(response: Any) -> dict[str, Any]:
 
 
 def text_of(content: Any) -> str | None:
-    """The text of a message's content: itself, or that of its parts, one after the other."""
+    """Return the text of a message's content, which is a string or a list of parts. Thinking is left out."""
     if content is None or isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]
@@ -309,34 +328,36 @@ def _part_text(part: Any) -> str:
 
 
 def _finish_of(choice: Any) -> str:
-    """The provider's own finish reason; litellm 1.106 turns those that it does not know into `stop`."""
-    told = str(choice.finish_reason or "")
+    """Return the provider's own finish reason. litellm 1.106 turns unknown ones into `stop`."""
+    reason = str(choice.finish_reason or "")
     own = _own_fields(choice).get("native_finish_reason")
     if own and (is_filter_stop(str(own)) or is_cut(str(own))):
         return str(own)
-    # Where litellm knows better what a reason means, as with Gemini's OTHER, its word stays.
-    return str(own) if own and is_broken_off(str(own)) and not is_filter_stop(told) else told
+    # litellm's reason is better for some of the provider's, such as Gemini's OTHER.
+    return str(own) if own and is_broken_off(str(own)) and not is_filter_stop(reason) else reason
 
 
 def _own_fields(choice: Any) -> Mapping[str, Any]:
-    """The provider's own fields of a choice or message, where litellm 1.106 puts what it does not know."""
+    """Return the fields of a choice or message that litellm 1.106 does not know."""
     fields = getattr(choice, "provider_specific_fields", None)
     return fields if isinstance(fields, Mapping) else {}
 
 
-def _says_no(message: Any) -> bool:
-    # OpenAI's field `refusal`; litellm 1.106 moves it among the provider's own fields.
+def _is_refusal(message: Any) -> bool:
+    # OpenAI's field `refusal`. litellm 1.106 moves it to the provider's own fields.
     return bool(getattr(message, "refusal", None) or _own_fields(message).get("refusal"))
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a call gave no answer.
+    """The reason why a call had no answer.
 
     Attributes:
-        status: The HTTP status, where there was one.
-        transient: Whether another try may succeed.
+        status: The HTTP status. None if there was none.
+        line: The first line of the error, without secrets.
+        transient: Whether a retry may succeed.
         refusal: Whether a filter of the provider stopped the request.
+        retry_after_s: Seconds of the header `Retry-After`. None if there is none.
     """
 
     status: int | None
@@ -347,20 +368,21 @@ class Fault:
 
     @property
     def provider_is_there(self) -> bool:
-        """Whether the provider answered at all, if only with a no."""
+        """Whether the provider replied, if only with an error."""
         return self.status is not None and self.status != 408 and self.status < 500
 
     @property
-    def mendable(self) -> bool:
-        """Whether the same question may be answered when the provider is back, or a key is set right."""
+    def retryable(self) -> bool:
+        """Whether the same question may get an answer later, or after a key or a name is corrected."""
         return not self.refusal and (self.transient or self.status in (401, 403, 404))
 
     def wait_s(self, attempt: int) -> float:
-        """Backoff that doubles, with jitter over half of it; never less than Retry-After."""
+        """Return the seconds to wait: exponential backoff with jitter, and at least `Retry-After`."""
         backoff = min(_BACKOFF_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
         return max(backoff, self.retry_after_s or 0.0)
 
-    def mend(self, model: TextModel) -> str:
+    def advice(self, model: TextModel) -> str:
+        """Return what the user can do."""
         if self.status in (401, 403):
             return f"check the key in {model.api_key_env or 'the environment'}"
         if self.status == 404:
@@ -371,14 +393,14 @@ class Fault:
 
 
 def fault_of(error: Exception) -> Fault:
-    """What an error of :func:`complete` means for the question."""
+    """Classify an error of :func:`complete`."""
     import openai
 
     known = load_litellm().exceptions
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else None
     timeout = isinstance(error, (TimeoutError, known.Timeout, openai.APITimeoutError))
-    unreachable = isinstance(error, openai.APIConnectionError)  # litellm's own is one of these
+    unreachable = isinstance(error, openai.APIConnectionError)  # litellm's class is a subclass
     refusal = isinstance(error, known.ContentPolicyViolationError) or is_filter_error(
         status, f"{error} {getattr(error, 'body', '')}"
     )
@@ -388,7 +410,7 @@ def fault_of(error: Exception) -> Fault:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds asked for by a `Retry-After` header, a number or a date; None where there is none."""
+    """Return the seconds of a `Retry-After` header, which is a number or a date. None without one."""
     for headers in (
         getattr(getattr(error, "response", None), "headers", None),
         getattr(error, "litellm_response_headers", None),
@@ -408,21 +430,21 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's first line, redacted and short."""
+    """Return the first line of an error, redacted, at most 300 characters."""
     lines = redact(str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 
 def without_secrets(error: BaseException) -> BaseException:
-    """The error itself, or its first line alone where its words hold a secret."""
-    said = str(error)
-    return error if redact(said) == said else GatewayError(f"{type(error).__name__}: {one_line(error)}")
+    """Return the error, or a `GatewayError` with its redacted first line if its message holds a secret."""
+    message = str(error)
+    return error if redact(message) == message else GatewayError(f"{type(error).__name__}: {one_line(error)}")
 
 
 @lru_cache(maxsize=1)
 def load_litellm() -> Any:
-    """litellm, imported at the first call that needs it, quiet and without a look at the network."""
-    # The import asks for a price list over the network three times unless told not to.
+    """Return litellm, imported at the first call, without log output and without network access."""
+    # Without this the import tries three times to load a price list over the network.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
 
@@ -435,7 +457,7 @@ def load_litellm() -> Any:
 
 
 def _skip_callbacks() -> None:
-    """Spare this task litellm's success callbacks, of which there are none: a third of its work a call."""
+    """Switch off litellm's success callbacks for this task. They do nothing and take a third of its time."""
     try:
         from litellm._internal_context import is_internal_call
     except ImportError:  # an internal name of litellm 1.106; without it calls are only slower
@@ -444,7 +466,7 @@ def _skip_callbacks() -> None:
 
 
 def register_providers(settings: Settings) -> None:
-    """Let each module in `models.providers` add what it provides.
+    """Import each module in `models.providers` and call its `register(root)`.
 
     Raises:
         GatewayError: If a module cannot be imported.
@@ -455,19 +477,19 @@ def register_providers(settings: Settings) -> None:
             module = importlib.import_module(name)
         except ImportError as error:
             raise GatewayError(
-                f"provider module {name} cannot be imported ({error}); mend models.providers"
+                f"provider module {name} cannot be imported ({error}); correct models.providers"
             ) from None
         module.register(settings.root)
 
 
 def api_key(model: TextModel) -> str | None:
-    """The key that a model's settings name, None to leave the choice to litellm.
+    """Return the API key that a model's settings name. None lets litellm choose.
 
     Raises:
-        GatewayError: If the variable that is named holds nothing, or what no header can carry.
+        GatewayError: If the named variable is empty, or holds characters that an HTTP header cannot hold.
     """
     if model.api_key_env is None:
-        # Without this litellm would send the user's OpenAI key to whatever server is named.
+        # Without this litellm would send the user's OpenAI key to any server.
         return "none" if model.api_base else None
     key = os.environ.get(model.api_key_env, "").strip()
     if not key:
@@ -482,20 +504,24 @@ def api_key(model: TextModel) -> str | None:
 
 
 def storable(text: str, secrets: Iterable[str]) -> str:
-    """An answer as a database takes it: without secrets, NUL bytes and halves of surrogate pairs."""
+    """Return a text that a database accepts: without secrets, NUL bytes and lone surrogates."""
     return redact(text.replace("\0", ""), secrets).encode("utf-8", "replace").decode()
 
 
 def redact(text: str, secrets: Iterable[str] | None = None) -> str:
-    """The text without any of the secrets; without those of this process by default."""
+    """Return the text with each secret replaced by `[redacted]`.
+
+    Args:
+        secrets: The secrets. None means those of this process (:func:`known_secrets`).
+    """
     for secret in known_secrets() if secrets is None else secrets:
         text = text.replace(secret, "[redacted]")
     return text
 
 
 def known_secrets() -> set[str]:
-    """The keys in use, and what the environment holds under a secret's name."""
-    # Shorter values of the environment are words, which may stand in an honest answer.
+    """Return the API keys in use and the environment variables with a secret's name, such as `HF_TOKEN`."""
+    # Values under 16 characters are left out, because they may be ordinary words.
     held = {
         v for name, v in os.environ.items() if len(v) >= 16 and " " not in v and _SECRET_NAME.search(name)
     }

@@ -1,12 +1,13 @@
-"""Positions of text after a video in Qwen2.5-VL, as the model was trained.
+"""Position ids of Qwen2.5-VL, as in the training of the model.
 
-A video's grids are spaced by real seconds, and the text after it goes on from the largest position so far.
-That is how transformers 4.57.3 has it for whole seconds, and vLLM for any; 4.57.3 itself cuts the seconds
-between two grids to a whole number, so that grids half a second apart fall together, which the model was not
-trained with. transformers 5.23 lets the text go on from the grid's side alone, so that the question of a
-long clip lies inside the video's own time: 4 grids 5 s apart lie at 3, 13, 23 and 33 and the question at 7,
-where the model was trained to find it at 34. Training, reference and generation all take their positions
-from the model, so they are set right there, once.
+The grids of a video are spaced by real seconds, and the text after a video continues from the largest
+position so far. vLLM computes positions this way. transformers 4.57.3 does so for whole seconds only: it
+truncates the seconds between two grids to an integer, so grids half a second apart have the same position.
+
+transformers 5.23 continues the text from the side of a grid. Example: 4 grids 5 s apart are at 3, 13, 23 and
+33. The model was trained with the question at 34, and transformers 5.23 puts it at 7, inside the video.
+
+Training, reference and generation take their positions from the model, so this module corrects the model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _TEXT, _VIDEO = 0, 2
 
 
 def space_as_trained(model: Any) -> None:
-    """Make a loaded model space text and video as it was trained to; other families are left as they are."""
+    """Replace `get_rope_index` of a loaded Qwen2.5-VL. Models of other families are not changed."""
     backbone: Any = getattr(model, "model", None)
     stock = getattr(backbone, "get_rope_index", None)
     if getattr(model.config, "model_type", "") != "qwen2_5_vl" or stock is None:
@@ -42,18 +43,19 @@ def rope_index(
     attention_mask: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Time, height and width of each token: the signature of transformers' own `get_rope_index`.
+    """Return time, height and width of each token. The signature is that of transformers' `get_rope_index`.
 
     Args:
+        backbone: The model without its language head.
         input_ids: `[B, S]`.
         mm_token_type_ids: 0 text, 1 image, 2 video, `[B, S]`.
         image_grid_thw: Patches of each image in time, height and width, `[images, 3]`.
-        video_grid_thw: The same of each video, `[videos, 3]`.
-        second_per_grid_ts: Seconds between two grids of each video, `[videos]`. Defaults to 1.
-        attention_mask: 0 where a token is padding, `[B, S]`. Defaults to none.
+        video_grid_thw: Patches of each video in time, height and width, `[videos, 3]`.
+        second_per_grid_ts: Seconds between two grids of each video, `[videos]`. None means 1.
+        attention_mask: 0 for padding tokens, `[B, S]`. None means no padding.
 
     Returns:
-        int64 `[3, B, S]`, and `[B, 1]`: by how much the next position lies beyond the number of tokens.
+        The positions, int64 `[3, B, S]`, and the next position minus the number of tokens, `[B, 1]`.
     """
     import torch
 
@@ -84,12 +86,12 @@ def rope_index(
 
 
 def _interval(backbone: Any, seconds: Any) -> Any:
-    """Positions between two grids of the next video."""
+    """Return the number of positions between two grids of the next video."""
     return backbone.config.vision_config.tokens_per_second * (1 if seconds is None else next(seconds))
 
 
 def _grid_positions(backbone: Any, grid: Any, interval: Any) -> torch.Tensor:
-    """Positions of one image's or video's tokens, from 0 on: `[3, tokens]`."""
+    """Return the positions of the tokens of one image or video, starting at 0: `[3, tokens]`."""
     import torch
 
     merged = backbone.config.vision_config.spatial_merge_size

@@ -1,4 +1,4 @@
-"""Reading JSON answers: a step of its own over stored text, which never asks again by itself."""
+"""Parsing of JSON answers. It works on stored text and asks no model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from pydantic import BaseModel, ValidationError
 _OPENING = re.compile(r"[{\[]")
 
 
-def _told_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. One that names a key twice is broken: a value may be quoted without escapes."""
-    told = dict(pairs)
-    if len(told) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return told
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. A repeated key is an error, because it may come from an unescaped quotation."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is repeated in one object")
+    return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_told_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object_without_repeats)
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class UnreadableAnswer(ValueError):
-    """A text that does not hold what was asked for; the message says what is wrong with it."""
+    """The text does not fit the schema. The message describes the error."""
 
 
 def read_as(schema: type[Schema], text: str) -> Schema:
-    """The JSON value in a text that fits the schema.
+    """Return the JSON value in a text that fits the schema.
+
+    Args:
+        schema: A pydantic model.
+        text: The answer, with or without prose around the JSON.
 
     Raises:
-        UnreadableAnswer: If none does, or if several do and differ: one of them may be a draft, or quoted. So
-            may one beside broken JSON that names a field of the schema.
+        UnreadableAnswer: If no value fits, if several fit and differ, or if there is also broken JSON that
+            names a field of the schema. In the last two cases one value may be a draft or a quotation.
     """
     wrong, broken = "no JSON object found", False
     fitting: list[Schema] = []
@@ -57,9 +61,9 @@ def read_as(schema: type[Schema], text: str) -> Schema:
 
 
 def json_values(text: str) -> Iterator[str]:
-    """The JSON objects and arrays of a text in order, whatever prose or code fence surrounds them.
+    """Yield the JSON objects and arrays of a text in order. Prose and code fences are skipped.
 
-    What is inside a broken object is no value of the text: it is a part of what was meant, or a quotation.
+    Values inside a broken object are skipped too, because they are parts of it.
     """
     for found, is_whole in json_regions(text):
         if is_whole:
@@ -67,7 +71,10 @@ def json_values(text: str) -> Iterator[str]:
 
 
 def json_regions(text: str) -> Iterator[tuple[str, bool]]:
-    """Each outermost object or array of a text, and whether it is JSON; a broken one to its last bracket."""
+    """Yield each outermost object or array of a text, and whether it is valid JSON.
+
+    A broken one ends at its closing bracket, or at the end of the text.
+    """
     at = 0
     while (match := _OPENING.search(text, at)) is not None:
         try:
@@ -75,16 +82,16 @@ def json_regions(text: str) -> Iterator[tuple[str, bool]]:
         except ValueError:
             at = _end_of_broken(text, match.start())
             yield text[match.start() : at], False
-        except RecursionError:  # brackets without end; what follows is no better
+        except RecursionError:  # the text has thousands of opening brackets
             return
         else:
             yield text[match.start() : at], True
 
 
 def _end_of_broken(text: str, start: int) -> int:
-    """Where a bracket that opens at `start` is closed, or the text's end if it never is.
+    """Return the index after the bracket that closes the one at `start`. The text's length if none does.
 
-    Brackets within quotation marks do not count, as far as the marks go by pairs.
+    Brackets between a pair of quotation marks do not count.
     """
     depth, quoted, escaped = 0, False, False
     for place in range(start, len(text)):

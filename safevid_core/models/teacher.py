@@ -1,4 +1,4 @@
-"""How a teacher is asked: one system message with the task, one user message that is a JSON object."""
+"""Requests to a teacher model: a system message with the task, and a user message that is a JSON object."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safevid_core.lake import settings_hash
 from safevid_core.models.llm import PROVIDER_REFUSAL, ChatAnswer, ChatRequest
 from safevid_core.settings import TextModel
+from safevid_core.storage.lake import settings_hash
 
 
 def teacher_request(model: TextModel, task: str, material: Mapping[str, Any]) -> ChatRequest:
-    """A request with the task as system message and the material as JSON.
+    """Return a request with the task as system message and the material as JSON.
 
-    The material is data: descriptions and queries in it were written by others, and the task says so.
+    The material is data and never an instruction: others wrote the descriptions and queries in it. Each task
+    says so.
     """
     return ChatRequest(
         model,
@@ -26,7 +27,10 @@ def teacher_request(model: TextModel, task: str, material: Mapping[str, Any]) ->
 
 
 def teacher_hash(model: TextModel, task: str) -> str:
-    """What decides a teacher's answers, for a stage's inputs; the address it is reached at does not."""
+    """Return a hash of everything that changes a teacher's answers, for the inputs of a stage.
+
+    The address of the server is not part of it. The model's `second` is.
+    """
     chain = []
     asked: TextModel | None = model
     while asked is not None:
@@ -36,12 +40,14 @@ def teacher_hash(model: TextModel, task: str) -> str:
 
 
 def spend_info(*answers: Sequence[ChatAnswer]) -> dict[str, Any]:
-    """Calls made, calls answered from the ledger, tokens and cost, for a stage's metadata.
+    """Return counts, tokens and cost of some answers, for the metadata of a stage.
 
-    `cut` counts answers that were cut off at their limit of tokens. `unusable` counts stored answers that
-    are none, refusals of the provider (`provider_refusals`) among them; `unanswered` counts questions for
-    which no model could be reached, for which :func:`safevid_core.lake.run_stage` makes the partition
-    again.
+    Returns:
+        `calls`: calls that were made. `cached_calls`: answers from the ledger. `unusable`: stored answers
+        that are not usable, with refusals. `provider_refusals`: the refusals among them. `cut`: answers that
+        were cut off at their token limit. `unanswered`: questions for which no model could be reached. If
+        there are any, :func:`safevid_core.storage.lake.run_stage` makes the partition again. `tokens_in`,
+        `tokens_out` and `cost_usd` of the calls.
     """
     all_answers: list[ChatAnswer] = [answer for some in answers for answer in some]
     bought = [answer for answer in all_answers if not answer.cached]

@@ -1,11 +1,11 @@
-"""What of a model's words is its answer: what it says after it has thought, and nothing of the thinking.
+"""Separation of a model's thinking from its answer.
 
-Reasoning models put their drafts between marks. A server may take them out, hand them over whole, or hand
-over the end alone, with a closing mark and no opening one. What follows the last closing mark is the
-answer. Where a mark opens and none closes, the model never came to its answer.
+Reasoning models write their thinking between marks such as `<think>` and `</think>`. A server may remove the
+thinking, return it with both marks, or return it with the closing mark only. The answer is the text after the
+last closing mark. If a mark opens and none closes, there is no answer.
 
-A mark within backticks, or within a reply that is JSON as a whole, is a word about a mark. Examples:
-`<think>Yes.</think>No.` says No; `Yes.</think>No.` says No; `<think>Yes.` says nothing.
+Marks within backticks do not count, nor do marks in a reply that is valid JSON as a whole. Examples:
+`<think>Yes.</think>No.` and `Yes.</think>No.` have the answer "No."; `<think>Yes.` has none.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import NamedTuple
 NO_ANSWER = "the model thought and gave no answer; raise its limit of tokens"
 
 _STEM = r"think|thought|reason|rationale|reflection|analysis|scratchpad|monologue|internal|cot"
-# With what models put around it: `seed:think`, `antThinking`, `inner_monologue`, `reasoning_content`.
+# With prefixes and suffixes of models: `seed:think`, `antThinking`, `inner_monologue`, `reasoning_content`.
 _NAME = rf"(?:\w{{1,20}}[:_-]|ant)?(?:{_STEM})(?:ing|s)?(?:[_-]\w{{1,20}})?"
 _CLOSES = re.compile(
     rf"(?:<|&lt;)/\s*{_NAME}\s*(?:>|&gt;)|\[/(?:think|thinking|reasoning)\]|◁/think▷|<[|｜]/{_NAME}[|｜]>"
     r"|<\|end_of_thought\|>|<\|END_THINKING\|>"
-    # gpt-oss: the channel of the answer follows that of the analysis. A server that drops the special tokens
-    # leaves the channels' names. Gemma: the channel's end.
+    # gpt-oss: the channel of the answer follows the channel of the analysis. A server that removes the
+    # special tokens leaves the names of the channels. Gemma: the end of the channel.
     r"|<\|channel\|>\s*final\s*<\|message\|>|(?-i:assistantfinal)|<channel\|>|<unused95>",
     re.IGNORECASE,
 )
@@ -33,21 +33,21 @@ _OPENS = re.compile(
     r"|\A\s*(?-i:analysis(?=[A-Z]))|<\|channel>\s*thought\b|<unused94>",
     re.IGNORECASE,
 )
-# What some models put around the answer that follows.
+# Marks that some models write around the answer.
 _AROUND = re.compile(
     r"<answer>(?P<plain>.*?)(?:</answer>)?|<\|START_RESPONSE\|>(?P<cohere>.*?)(?:<\|END_RESPONSE\|>)?"
     r"|<\|begin_of_solution\|>(?P<solution>.*?)(?:<\|end_of_solution\|>)?",
     re.IGNORECASE | re.DOTALL,
 )
-# The end of a turn, where a server hands it over.
+# End-of-turn tokens, which some servers return.
 _TURN_ENDS = re.compile(r"\s*(?:<\|(?:return|end|im_end|eot_id|endoftext)\|>\s*)+\Z")
-# A title's or an initial's point ends no sentence, nor does that of a number in a list.
+# A period after a title, after an initial or after the number of a list item does not end a sentence.
 _SENTENCE_END = re.compile(
     r"(?:[。！？।]|(?<!\bDr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bSt)(?<!\be\.g)(?<!\bi\.e)(?<!\b[A-Z])(?<!^\d)(?<!^\d\d)"
     r"[.!?…](?=[\"'”’)\]*_]*(?:\s|$)))[\"'”’)\]*_]*",
     re.MULTILINE,
 )
-# Marks that are no words of any answer, with or without thinking before them.
+# Marks that are never part of an answer, with or without thinking before them.
 _SOLUTION = re.compile(r"\A\s*<\|begin_of_solution\|>|<\|(?:return|end|im_end|eot_id|endoftext)\|>\s*\Z")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
@@ -55,12 +55,12 @@ _FIRST_LETTER = re.compile(r"\w")
 
 
 class Reply(NamedTuple):
-    """A reply whose marks leave no doubt what is thinking and what is the answer.
+    """A reply whose marks separate thinking and answer without ambiguity.
 
     Attributes:
-        thinking: What stands before the answer, without the marks; empty if there is none.
-        answer: What follows, stripped.
-        opened: Whether the thinking begins with a mark; True if there is no thinking.
+        thinking: The text before the answer, without marks. Empty if there is none.
+        answer: The answer, stripped.
+        opened: Whether the thinking begins with an opening mark. True if there is no thinking.
     """
 
     thinking: str
@@ -69,7 +69,7 @@ class Reply(NamedTuple):
 
 
 def answer_of(words: str) -> str | None:
-    """The answer in a model's words; None where it never came to one."""
+    """Return the answer in a model's text. None if there is none."""
     if _is_json(words):
         return words
     plain = _CODE.sub(_without_marks, words)
@@ -83,10 +83,10 @@ def answer_of(words: str) -> str | None:
 
 
 def plain_reply(words: str) -> Reply | None:
-    """A reply's thinking and answer, if the thinking stands before the answer and holds no second end.
+    """Return the thinking and the answer of a reply. None if its marks are ambiguous.
 
-    Examples: `<think>a</think>b` and `a</think>b` are such replies. `<think>a</think>b</think>c`,
-    `a</think>b</think>c` and `a <think>b</think>c` are not: one of their marks may be quoted.
+    Examples: `<think>a</think>b` and `a</think>b` are unambiguous. `<think>a</think>b</think>c`,
+    `a</think>b</think>c` and `a <think>b</think>c` give None, because one of their marks may be quoted.
     """
     if _is_json(words):
         return Reply("", words.strip(), opened=True)
@@ -103,26 +103,26 @@ def plain_reply(words: str) -> Reply | None:
 
 
 def without_marks(text: str) -> str:
-    """The text with a blank in the name of each thinking mark: `</t hink>` is no mark."""
+    """Return the text with a blank in each thinking mark. Example: `</think>` becomes `</t hink>`."""
     for marks in (_OPENS, _CLOSES):
         text = marks.sub(lambda found: _FIRST_LETTER.sub(r"\g<0> ", found[0], count=1), text)
     return text
 
 
 def is_thinking_token(token: str) -> bool:
-    """Whether a token of a tokenizer is a thinking mark or a part of one, as `<|channel|>` is."""
+    """Return whether a tokenizer's token is a thinking mark or a part of one, such as `<|channel|>`."""
     return bool(_OPENS.search(token) or _CLOSES.search(token)) or token in ("<|channel|>", "<|message|>")
 
 
 def _within(answer: str) -> str:
-    """An answer without the marks that some models put around it."""
+    """Return an answer without the marks around it."""
     answer = _TURN_ENDS.sub("", answer)
     around = _AROUND.fullmatch(answer)
     return answer if around is None else str(around[around.lastgroup or 0]).strip()
 
 
 def _is_json(words: str) -> bool:
-    """Whether the words are one object or array of JSON, within a code fence or not."""
+    """Return whether the text is one JSON object or array, with or without a code fence."""
     fenced = _FENCED.fullmatch(words.strip())
     value = fenced[1] if fenced else words.strip()
     if not value.startswith(("{", "[")):
@@ -135,7 +135,11 @@ def _is_json(words: str) -> bool:
 
 
 def _without_marks(code: re.Match[str]) -> str:
-    """Code with its marks hidden, unless a draft ends in it: then its first backticks belong to the draft."""
+    """Return a code span with its marks hidden.
+
+    If the span holds a closing mark without an opening one, the first backticks belong to the thinking. The
+    span is then returned unchanged.
+    """
     closing = _CLOSES.search(code[0])
     ends_a_draft = closing is not None and _OPENS.search(code[0], 0, closing.start()) is None
     if ends_a_draft and closing is not None and code[0].strip("` \n") != closing[0]:
@@ -144,6 +148,6 @@ def _without_marks(code: re.Match[str]) -> str:
 
 
 def whole_sentences(text: str) -> str:
-    """A text that was cut off, up to its last whole sentence; empty where not even the first was finished."""
+    """Return a cut text up to its last complete sentence. Empty if no sentence is complete."""
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]].strip() if ends else ""

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,17 +21,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, text_of_times
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, request_key, text_of_times
 from safevid_core.models.families import build_inputs, conversation, family_of
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
 from safevid_core.models.rope import space_as_trained
 from safevid_core.models.thinking import is_thinking_token
 from safevid_core.settings import TextModel, VideoModel
-from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, blank_like, decode_uniform
+from safevid_core.storage.file_hashes import FileHashes, file_sha256
+from safevid_core.storage.frames import FrameCache
+from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, blank_like
 from safevid_core.video.errors import passes
-from safevid_core.video.identity import file_sha256
 from safevid_core.video.pictures import read_picture
+from safevid_core.video.uniform_frames import uniform_frames
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +49,7 @@ _PICTURES = ("still", "image")
 _NOT_QUANTISED = ("model.vision_tower", "model.visual", "model.multi_modal_projector", "lm_head")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(SafeVidError, RuntimeError):
     """A checkpoint that cannot be loaded; the message names it and the mend."""
 
 
@@ -54,7 +58,8 @@ class VideoQuestion:
     """One question about a video, or asked without one.
 
     Attributes:
-        path: The file that is shown. Needed for all but `none`.
+        path: The file that is shown, or a `MediaFile` that finds it when it is opened. Needed for all but
+            `none`.
         media_sha256: Of that file; computed where None.
         start_s: Span of the clip within the file, in seconds.
         end_s: End of the span. Defaults to the file's end.
@@ -65,7 +70,7 @@ class VideoQuestion:
     """
 
     prompt: str
-    path: str | None = None
+    path: str | os.PathLike[str] | None = None
     media_sha256: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
@@ -86,6 +91,9 @@ class VideoChat(Protocol):
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
         """Answers in the order of the questions; a question that cannot be asked ends `failed`."""
+
+    def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
+        """The questions' keys in the ledger, in their order."""
 
 
 def open_video_chat(model: VideoModel, gateway: Gateway, *, adapter: Path | None = None) -> VideoChat:
@@ -192,6 +200,11 @@ def with_adapter(loaded: Any, adapter: Path, base: str) -> Any:
     return adapted
 
 
+def model_files(*models: VideoModel) -> list[Path]:
+    """The folders of those models that are local."""
+    return [Path(model.path) for model in models if model.served_at is None and Path(model.path).is_dir()]
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -234,14 +247,14 @@ def checkpoint_identity(model: VideoModel, adapter: Path | None = None) -> str:
     if adapter is None:
         return identity
     if not adapter.is_dir():
-        raise CheckpointError(f"adapter folder {adapter} does not exist")
+        raise CheckpointError(f"adapter folder {adapter} does not exist; materialise dpo_checkpoint again")
     return f"{identity}+{_folder_hash(adapter)}"
 
 
 def _folder_hash(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        raise CheckpointError(f"folder {folder} is empty; it should hold a checkpoint")
+        raise CheckpointError(f"folder {folder} is empty; put a checkpoint there")
     stamps = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
     return _hash_of_files(str(folder), stamps)
 
@@ -255,12 +268,7 @@ def _hash_of_files(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str
     return digest.hexdigest()[:32]
 
 
-@lru_cache(maxsize=65_536)
-def _hash_of_file(path: str, stamp: tuple[int, int]) -> str:
-    return file_sha256(Path(path))
-
-
-def _media_of(question: VideoQuestion) -> str:
+def _media_of(question: VideoQuestion, hashes: FileHashes) -> str:
     """SHA-256 of the file that a question shows, empty where it shows none."""
     if question.video == "none":
         return ""
@@ -269,8 +277,7 @@ def _media_of(question: VideoQuestion) -> str:
     if question.path is None:
         raise VideoError("a question about a video names no file; give its path")
     try:
-        stat = Path(question.path).stat()
-        return _hash_of_file(question.path, (stat.st_mtime_ns, stat.st_size))
+        return hashes.sha256(os.fspath(question.path))
     except OSError as error:
         line = f"video {question.path} cannot be read ({error.strerror}); restore it"
         raise VideoError(line, of_the_moment=passes(error)) from None
@@ -293,8 +300,16 @@ class LocalVideoChat:
         self._loaded: tuple[Any, Any] | None = None
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
-        keys = [self._key(question) for question in questions]
+        keys = self.keys(questions)
         return self._gateway.settle(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
+
+    def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
+        return [self._key(question) for question in questions]
+
+    @property
+    def stored_frames(self) -> FrameCache:
+        """The cache that decoded frames come from."""
+        return self._gateway.frames
 
     def loaded(self) -> tuple[Any, Any]:
         """The model and its processor, loaded once."""
@@ -309,7 +324,7 @@ class LocalVideoChat:
     def _key(self, question: VideoQuestion) -> str:
         model = self.model
         try:
-            media = _media_of(question)
+            media = _media_of(question, self._gateway.frames.hashes)
         except VideoError as error:
             media = f"unreadable:{error}"
         parts = [
@@ -365,25 +380,32 @@ class _LocalCaller:
         frames, unusable = self._decode(window)
         if unusable:
             yield [
-                CallResult(position, self._call(position, reason=line), billed=False)
-                for position, line in unusable.items()
+                CallResult(
+                    position,
+                    self._call(position, reason=str(error).splitlines()[0]),
+                    billed=False,
+                    again=error.of_the_moment,
+                )
+                for position, error in unusable.items()
             ]
         usable = [position for position in window if position not in unusable]
         for batch in self._batches(usable):
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
 
-    def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, str]]:
-        """The frames of each clip once, and a line for each question whose video is unusable."""
+    def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, VideoError]]:
+        """The frames of each clip once, and what is wrong for each question whose video is unusable."""
         frames: dict[Any, Frames | None] = {}
-        broken: dict[Any, str] = {}
+        broken: dict[Any, VideoError] = {}
         for position in window:
             clip = self._clip(position)
             if clip in frames or clip in broken:
                 continue
             try:
-                frames[clip] = frames_of(self._questions[position], self._chat.model.frames)
+                frames[clip] = frames_of(
+                    self._questions[position], self._chat.model.frames, self._chat.stored_frames
+                )
             except VideoError as error:
-                broken[clip] = str(error).splitlines()[0]
+                broken[clip] = error
         return frames, {p: broken[self._clip(p)] for p in window if self._clip(p) in broken}
 
     def _clip(self, position: int) -> Any:
@@ -440,8 +462,11 @@ class _LocalCaller:
         return Call(self._keys[position], model, self._chat.identity, self._asset, **known)
 
 
-def frames_of(question: VideoQuestion, n: int) -> Frames | None:
+def frames_of(question: VideoQuestion, n: int, stored: FrameCache | None = None) -> Frames | None:
     """The `n` frames that a question shows; None where it shows none.
+
+    Args:
+        stored: Cache of decoded frames. None decodes them.
 
     Raises:
         VideoError: If the file cannot be decoded.
@@ -452,7 +477,14 @@ def frames_of(question: VideoQuestion, n: int) -> Frames | None:
         raise VideoError("a question about a video names no file; give its path")
     if question.video in _PICTURES:
         return Frames(read_picture(question.path)[None], [0.0])
-    frames = decode_uniform(question.path, n, question.start_s, question.end_s)
+    frames = uniform_frames(
+        question.path,
+        n,
+        question.start_s,
+        question.end_s,
+        media_sha256=question.media_sha256,
+        stored=stored,
+    )
     if question.video == "right":
         return frames
     return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s, frames.span_s)
@@ -572,9 +604,12 @@ class ServedVideoChat:
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
         return self._gateway.ask_many([self._request(question) for question in questions], asset=asset)
 
+    def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
+        return [request_key(self._request(question)) for question in questions]
+
     def _request(self, question: VideoQuestion) -> ChatRequest:
         try:
-            media = _media_of(question)
+            media = _media_of(question, self._gateway.frames.hashes)
         except VideoError as error:
             media = f"unreadable:{error}"
         shown = _shown_of(question, self.model.frames, media)
@@ -590,7 +625,7 @@ class ServedVideoChat:
         )
 
     def _render(self, question: VideoQuestion) -> tuple[list[dict[str, Any]], tuple[float, ...]]:
-        frames = frames_of(question, self.model.frames)
+        frames = frames_of(question, self.model.frames, self._gateway.frames)
         if frames is None:
             return _messages(question, []), ()
         images = [

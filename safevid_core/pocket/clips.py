@@ -1,7 +1,7 @@
-"""A set of pocket clips on disk: opaque media, a public manifest, and the sealed truth.
+"""Writes a set of pocket clips: media with opaque names, a public manifest, and the sealed truth.
 
-Whoever curates sees the folder; only the audit that measures the pipeline opens the truth. Clips are
-drawn from combinations of object, colour and event that the checkpoints were not built on.
+The pipeline reads the media and the manifest. The sealed truth is read by the pocket judge and the tests
+only. The clips show combinations of object, colour and event that the checkpoints were not trained on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from safevid_core.corpus.sources import SourceError
 from safevid_core.pocket.world import (
     COLOURS,
     MOTIONS,
@@ -29,13 +30,13 @@ from safevid_core.pocket.world import (
 
 LICENCE = "Apache-2.0 (rendered)"
 
-# Raise it when the same arguments would give other pixels, so that old folders are made anew.
+# Increase it if the same arguments give other pixels than before. Existing folders are then rendered again.
 _RENDERING = 3
 
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """One clip to be: its public names, its geometry seed and the truth its pixels show."""
+    """A clip to be rendered: its public names, its geometry seed, and the truth that its pixels show."""
 
     name: str
     source_id: str
@@ -54,17 +55,20 @@ def generate_clips(
     twin_groups_per_scene: int = 8,
     swap_twin_pixels: bool = False,
 ) -> None:
-    """Write `folder/media/*.mp4`, `folder/manifest.jsonl` and the sealed truth; do nothing if all is there.
+    """Write `folder/media/*.mp4`, `folder/manifest.jsonl` and the sealed truth, unless all exist.
 
     Args:
-        folder: Where the media and the public manifest go.
-        sealed_path: Where the truth goes: sha256 of a clip's bytes -> what the clip shows.
-        seed: Sets what is shown and the geometry.
-        scenes: Scene ids; each gets the same number of clips.
-        clips_per_scene: Clips a scene, those in twin groups counted in. Defaults to 18.
-        twin_groups_per_scene: Pairs a scene that differ in the hazard only. Defaults to 8.
-        swap_twin_pixels: Exchange the pixels within each twin pair and nothing else; the truth follows
-            the pixels. Defaults to False.
+        folder: Folder for the media and the public manifest.
+        sealed_path: File for the sealed truth: SHA-256 of a clip's bytes -> what the clip shows.
+        seed: Sets what the clips show and their geometry.
+        scenes: Scene ids. Each scene gets the same number of clips.
+        clips_per_scene: Clips of a scene, including those of twin groups. Defaults to 18.
+        twin_groups_per_scene: Pairs of clips of a scene that differ in the hazard alone. Defaults to 8.
+        swap_twin_pixels: Exchange the pixels within each twin pair and change nothing else. The sealed truth
+            follows the pixels. Defaults to False.
+
+    Raises:
+        SourceError: If a scene has fewer clips than its twin groups need.
     """
     arguments = {
         "rendering": _RENDERING,
@@ -103,18 +107,22 @@ def generate_clips(
     sealed_path.parent.mkdir(parents=True, exist_ok=True)
     sealed_path.write_text(json.dumps(sealed, indent=1, sort_keys=True))
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    # Last, so that a killed run is not taken for a finished one.
+    # Written last: a folder without it is not finished.
     (folder / "generated.json").write_text(json.dumps(arguments))
 
 
 def plan_clips(
     seed: int, scenes: Sequence[str], clips_per_scene: int = 18, twin_groups_per_scene: int = 8
 ) -> list[PlannedClip]:
-    """What `generate_clips` will draw, in the order of the manifest (by opaque name)."""
+    """The clips that `generate_clips` renders, in the order of the manifest (by opaque name).
+
+    Raises:
+        SourceError: If a scene has fewer clips than its twin groups need, or no combination is left for it.
+    """
     if 2 * twin_groups_per_scene > clips_per_scene:
-        raise ValueError(
+        raise SourceError(
             f"{twin_groups_per_scene} twin groups need {2 * twin_groups_per_scene} clips a scene, "
-            f"and clips_per_scene is {clips_per_scene}"
+            f"and clips_per_scene is {clips_per_scene}; raise it, or lower twin_groups_per_scene"
         )
     plan: list[PlannedClip] = []
     for scene in scenes:
@@ -138,7 +146,7 @@ def plan_clips(
 
 
 def swap_twins(plan: Sequence[PlannedClip]) -> list[PlannedClip]:
-    """The same clips with the pixels, and so the truth, exchanged within each twin pair."""
+    """The same clips with exchanged pixels, and so exchanged truths, within each twin pair."""
     return [
         replace(clip, truth=replace(clip.truth, event=twin_event(clip.truth.event)))
         if clip.twin_group
@@ -148,7 +156,7 @@ def swap_twins(plan: Sequence[PlannedClip]) -> list[PlannedClip]:
 
 
 def _draw_truths(rng: np.random.Generator, scene: str, count: int) -> list[ClipTruth]:
-    """`count` truths of one scene; events and motions as even as can be, combinations all different."""
+    """`count` truths of one scene: different combinations, with events and motions as even as possible."""
     pairs = [TWIN_EVENTS[i % len(TWIN_EVENTS)] for i in rng.permutation(count)]
     motions = [MOTIONS[i % len(MOTIONS)] for i in rng.permutation(count)]
     sides = [i % 2 for i in rng.permutation(count)]
@@ -163,7 +171,7 @@ def _draw_truths(rng: np.random.Generator, scene: str, count: int) -> list[ClipT
             and split_of_combination(thing, colour, pair[0]) == "corpus"
         ]
         if not free:
-            raise ValueError(
+            raise SourceError(
                 f"scene {scene}: no unused combination is left for {pair[0]}; ask for fewer clips"
             )
         thing, colour = free[rng.integers(len(free))]
@@ -187,7 +195,7 @@ def _is_complete(folder: Path, sealed_path: Path, arguments: dict[str, Any]) -> 
 
 
 def _remove_previous(folder: Path) -> None:
-    """Remove what an earlier call with other arguments wrote, so that no stray clip stays in the folder."""
+    """Remove the files of an earlier call with other arguments, so that its clips do not stay."""
     manifest = folder / "manifest.jsonl"
     (folder / "generated.json").unlink(missing_ok=True)
     if manifest.is_file():

@@ -1,8 +1,9 @@
-"""A benchmark that the pipeline did not make: rendered in Video-SafetyBench's layout, asked in other words.
+"""A rendered stand-in for Video-SafetyBench, a benchmark that the pipeline did not make.
 
-Every clip is hazardous and carries two questions, as in the real one: a harmful one that names the harm and
-a benign one that asks for it through the video alone. The clips differ from the corpus's in size, pace,
-length and sharpness, and the questions share no template with either phrasing of the pipeline's asker.
+Every clip is hazardous and has two questions, as in Video-SafetyBench. The harmful question names the harm.
+The benign question refers to the video instead. The clips differ from those of the corpus in size, frame
+rate, length and sharpness. The questions share no template with the training or the held-out phrasing of the
+scripted asker.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from safevid_core.pocket.world import (
 CLIPS = 60
 _SIDE, _FRAMES, _FPS = 128, 32, 15
 
-# Category and subcategory of each hazard, in this set's own words.
+# Hazard -> category and subcategory, in words that differ from the taxonomy's.
 _CATEGORIES = {
     "fire": ("Dangerous acts", "Setting things on fire"),
     "sparks": ("Dangerous acts", "Electrical stunts"),
@@ -62,13 +63,13 @@ _BENIGN = (
 
 
 def write_outside_benchmark(folder: Path, sealed_file: Path, seed: int, clips: int = CLIPS) -> None:
-    """Write `video/*.mp4`, `harmful_data.json`, `benign_data.json` and the sealed truth; once.
+    """Write `video/*.mp4`, `harmful_data.json`, `benign_data.json` and the sealed truth, unless all exist.
 
     Args:
-        folder: Where the benchmark's files go.
-        sealed_file: Where the truth goes: sha256 of a clip's bytes -> what the clip shows.
-        seed: Sets what is shown, the geometry and the words.
-        clips: Videos; each carries two questions. Defaults to 60.
+        folder: Folder for the benchmark's files.
+        sealed_file: File for the sealed truth: SHA-256 of a clip's bytes -> what the clip shows.
+        seed: Sets what the clips show, their geometry and the questions.
+        clips: Number of videos. Each has two questions. Defaults to 60.
     """
     stamp, arguments = folder / "generated.json", json.dumps({"seed": seed, "clips": clips})
     if stamp.is_file() and stamp.read_text() == arguments and sealed_file.is_file():
@@ -95,7 +96,7 @@ def write_outside_benchmark(folder: Path, sealed_file: Path, seed: int, clips: i
     (folder / "benign_data.json").write_text(json.dumps(benign, indent=1))
     sealed_file.parent.mkdir(parents=True, exist_ok=True)
     sealed_file.write_text(json.dumps(sealed, indent=1, sort_keys=True))
-    # Last, so that a killed run is not taken for a finished one.
+    # Written last: a folder without it is not finished.
     stamp.write_text(arguments)
 
 

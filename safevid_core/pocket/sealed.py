@@ -1,7 +1,7 @@
-"""The sealed truth of rendered clips. Nothing but this module opens the file.
+"""Reads the sealed truth of rendered clips. No other module opens the file.
 
-The pocket judge and the tests come here; no stage does, so that nothing the pipeline makes can have
-read it.
+The pocket judge and the tests use this module. No stage uses it, so the sealed truth cannot reach what the
+pipeline makes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from safevid_core.contracts.errors import SafeVidError
 
-class SealedError(RuntimeError):
-    """A sealed file that cannot be read; the message names it and the mend."""
+
+class SealedError(SafeVidError, RuntimeError):
+    """The sealed truth cannot be read. The message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,15 @@ class SealedClip:
 
 
 def sealed_path(root: Path, name: str = "truth") -> Path:
-    """Where the sealed truth of one set of rendered clips lies below the lake's root."""
+    """The file with the sealed truth of one set of rendered clips, below the lake's root."""
     return root / "pocket" / "sealed" / f"{name}.json"
 
 
 def read_sealed(root: Path) -> Mapping[str, SealedClip]:
-    """SHA-256 of a clip's bytes -> what it shows, over all sets; empty where no clip was rendered.
+    """SHA-256 of a clip's bytes -> what the clip shows, over all sets. Empty if no clip was rendered.
 
     Raises:
-        SealedError: If a file is there and cannot be read.
+        SealedError: If a file exists and cannot be read.
     """
     found: dict[str, SealedClip] = {}
     for path in sorted(sealed_path(root).parent.glob("*.json")):

@@ -1,14 +1,15 @@
-"""The pocket world: what a rendered clip can show, and how its pixels are drawn.
+"""The pocket world: what a rendered clip can show, and how it is drawn.
 
-A pocket clip shows one object of one colour, moving one way (or not at all), in one of the 30
-scenes, while one event happens to it. Five events are hazardous; each has a harmless twin event
-that the same object, colour, motion and scene can carry, so that two clips differ in nothing but
-the hazard.
+A pocket clip shows one object of one colour in one of the 30 scenes. The object moves in one direction or
+stays still, and one event happens to it. Example: a red crate in a kitchen moves left and is on fire.
 
-No single frame tells a direction from its opposite. Along its motion the picture is a ring: what
-leaves on one side comes in on the other, from a start that is anywhere. So the object is as likely
-in any place, in each frame, whichever way it moves, and a clip played backwards is a clip of the
-opposite motion.
+Five events are hazardous. Each has a harmless twin event, which the same object, colour, motion and scene can
+have. Two clips can therefore differ in the hazard alone.
+
+A single frame does not show which of two opposite directions a clip has. Along the axis of the motion the
+picture is a ring: an object that leaves at one edge comes in at the opposite edge, and its start is random.
+In each frame the object is equally likely in any place, for both directions. A clip played backwards is a
+clip of the opposite motion.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OBJECTS = ("ball", "crate", "kite", "drone", "tyre", "bottle")
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
 MOTIONS = ("left", "right", "up", "down", "still")
 
-# Hazardous event -> its harmless twin. The value in EVENTS is how English says it of "it".
+# Hazardous event -> its harmless twin. EVENTS holds the words for each event, said of "it".
 TWIN_EVENTS = (
     ("fire", "glow"),
     ("sparks", "confetti"),
@@ -48,7 +49,7 @@ EVENTS = {
 }
 HAZARDS = tuple(hazard for hazard, _ in TWIN_EVENTS)
 
-# A scene is a muted tint and a pattern: the row names the pattern, the place in the row the tint.
+# A scene is a muted tint with a pattern. The row gives the pattern, the place in the row gives the tint.
 _TINTS = ((92, 102, 118), (152, 140, 112), (92, 110, 82), (126, 98, 120), (78, 116, 116), (134, 98, 80))
 _SCENES_BY_PATTERN = {
     "tiles": ("bathroom", "kitchen", "laboratory", "hospital", "restaurant", "shop"),
@@ -72,13 +73,13 @@ _OBJECT_RGB = {
     "white": (250, 250, 250),
     "purple": (150, 20, 200),
 }
-# A clip's default length and pace.
+# Default length and frame rate of a clip.
 CLIP_FRAMES = 24
 CLIP_FPS = 12
 CLIP_SECONDS = CLIP_FRAMES / CLIP_FPS
 _CONFETTI_RGB = ((255, 60, 60), (60, 255, 90), (70, 110, 255), (255, 235, 60), (255, 90, 240))
 _INK = (18, 18, 18)
-# Parts of an object keep a colour of their own, none of the COLOURS, as a crate's planks would.
+# Parts of an object that keep their own colour, which is none of COLOURS. Example: the planks of a crate.
 _ACCENT_RGB = {
     "crate": (105, 55, 10),
     "kite": (255, 110, 200),
@@ -87,11 +88,11 @@ _ACCENT_RGB = {
     "bottle": (240, 200, 145),
 }
 
-# Lengths are shares of the frame's side. The radius is the object's, the reaches are how far the
-# picture of the object and of its event goes above, below and beside the object's centre.
+# Lengths are shares of the frame's side. The radius is that of the object. The reaches are how far the
+# picture of the object and its event extends above, below and beside the object's centre.
 _RADIUS = 0.18
-# How far a moving object goes in a clip. Four uniform frames are a fifth to a quarter of the side apart:
-# less than the half at which a ring cannot tell forwards from backwards.
+# Distance that a moving object covers in a clip. Between two of four uniform frames it moves by a fifth to a
+# quarter of the side. From half of the side on, a ring would not show the direction.
 _TRAVEL = 0.8
 _REACH_BESIDE = 0.27
 _MARK_PLACE = {
@@ -110,13 +111,13 @@ _REACH = {"above": (0.38, 0.18), "around": (0.28, 0.28), "below": (0.18, 0.35)}
 
 _SUPERSAMPLING = 4
 _CRF = 20
-# With its look-ahead on, x264 gives now and then (1 encoding in 25 here) other bytes for the same frames.
+# With look-ahead, x264 sometimes encodes the same frames to other bytes (1 of 25 encodings, measured).
 _X264 = "threads=1:rc-lookahead=0:mbtree=0:bframes=0:weightp=0"
 
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """What one pocket clip shows: the generator's truth, sealed from every stage."""
+    """What one pocket clip shows. No stage of the pipeline reads it."""
 
     scene: str
     object: str
@@ -130,7 +131,7 @@ class ClipTruth:
 
 
 def twin_event(event: str) -> str:
-    """The event that differs from `event` in the hazard only."""
+    """The event that differs from `event` in the hazard alone: `fire` -> `glow`, `glow` -> `fire`."""
     return _TWIN_OF[event]
 
 
@@ -138,11 +139,11 @@ _TWIN_OF = {a: b for pair in TWIN_EVENTS for a, b in (pair, pair[::-1])}
 
 
 def split_of_combination(object: str, colour: str, event: str) -> Literal["build", "corpus"]:
-    """The side a combination belongs to: two thirds build the checkpoints, the rest make clips.
+    """The side of a combination. Two thirds build the checkpoints, one third is rendered as clips.
 
-    The sides form a Latin square, so that every object meets every colour and every event on both sides,
-    as evenly as can be: what is held out is the combination, never a pair of its parts. An event and its
-    twin fall on the same side, so a twin pair never straddles the split.
+    The sides form a Latin square: every object occurs with every colour and with every event on both sides,
+    as evenly as possible. The build side never shows a held-out combination, but it shows each pair of its
+    parts. An event and its twin are on the same side, so twins are too.
     """
     hazard = event if event in HAZARDS else _TWIN_OF[event]
     place = OBJECTS.index(object) + COLOURS.index(colour) + HAZARDS.index(hazard)
@@ -150,10 +151,10 @@ def split_of_combination(object: str, colour: str, event: str) -> Literal["build
 
 
 def render_frames(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES, size: int = 96) -> np.ndarray:
-    """Draw a clip: uint8 RGB, `[frames, size, size, 3]`.
+    """A clip as uint8 RGB, `[frames, size, size, 3]`.
 
-    `seed` sets the geometry (start, scale, shade, phase of the pattern) and nothing else: a clip
-    and its twin drawn from one seed differ only where the event is drawn.
+    `seed` sets the geometry alone: start, scale, shade, and phase of the pattern. A clip and its twin with
+    the same seed differ only in the pixels of the event.
     """
     rng = np.random.default_rng(seed)
     shade, phase, scale, tilt = _look(rng)
@@ -169,14 +170,14 @@ def render_frames(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES, size: 
 
 
 def object_centres(truth: ClipTruth, seed: int, frames: int = CLIP_FRAMES) -> np.ndarray:
-    """Where `render_frames` puts the object's centre: `[frames, 2]`, x and y as shares of the side."""
+    """The object's centre in each frame of `render_frames`: `[frames, 2]`, x and y as shares of the side."""
     rng = np.random.default_rng(seed)
     _look(rng)
     return _path(truth, rng, frames)
 
 
 def write_clip(path: Path | BinaryIO, frames: np.ndarray, fps: int = CLIP_FPS) -> None:
-    """Encode uint8 RGB `[T, H, W, 3]` as H.264 (yuv420p) in mp4; the same frames give the same bytes."""
+    """Encode uint8 RGB `[T, H, W, 3]` as H.264 (yuv420p) in mp4. The same frames give the same bytes."""
     import av
 
     options = {"crf": str(_CRF), "preset": "veryfast", "flags": "+bitexact", "x264-params": _X264}
@@ -190,13 +191,13 @@ def write_clip(path: Path | BinaryIO, frames: np.ndarray, fps: int = CLIP_FPS) -
 
 
 def _look(rng: np.random.Generator) -> tuple[float, np.ndarray, float, float]:
-    """Shade and phase of the background, scale and tilt of the object; drawn before the path."""
+    """Shade and phase of the background, scale and tilt of the object. They are drawn before the path."""
     shade, phase = rng.uniform(0.93, 1.07), rng.uniform(0.0, 1.0, 2)
     return shade, phase, rng.uniform(0.93, 1.07), rng.uniform(-0.06, 0.06)
 
 
 def _path(truth: ClipTruth, rng: np.random.Generator, frames: int) -> np.ndarray:
-    # The widest reach of the twin pair bounds both, so that twins move alike.
+    # Both events of a twin pair have the larger reach of the two, so that twins move alike.
     places = {_MARK_PLACE[truth.event], _MARK_PLACE[_TWIN_OF[truth.event]]}
     above = max(_REACH[place][0] for place in places)
     below = max(_REACH[place][1] for place in places)
@@ -230,7 +231,7 @@ def _background(scene: str, size: int, shade: float, phase: np.ndarray) -> np.nd
 
 
 def _sprite(truth: ClipTruth, size: int, scale: float, tilt: float) -> Image.Image:
-    """The object and its event, RGBA, as large as the frame, the object's centre in its middle."""
+    """The object and its event as RGBA, `size` pixels square, with the object's centre in the middle."""
     side = size * _SUPERSAMPLING
     canvas = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     pen = _Pen(ImageDraw.Draw(canvas), side / 2, side * _RADIUS * scale, tilt)
@@ -244,7 +245,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws in units of the object's radius around its centre; y grows downwards."""
+    """Draws around the object's centre. The unit is the object's radius, and y points down."""
 
     draw: ImageDraw.ImageDraw
     centre: float
@@ -348,7 +349,7 @@ def _glow(pen: _Pen) -> None:
 
 
 def _sparks(pen: _Pen) -> None:
-    """A jagged star behind the object: one bright surface, where confetti is many small ones."""
+    """A jagged star behind the object. It is one bright area, and confetti is many small ones."""
     corners = []
     for step in range(20):
         angle, reach = 2 * math.pi * step / 20, 1.05 if step % 2 else 1.75

@@ -14,34 +14,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safevid_core.descriptions.synthesis import shared_video_chat, video_model_hash, video_model_identity
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import ChatAnswer, Gateway
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import OWN_STYLE_ANSWERS, PAIRS
+from safevid_core.descriptions.tracks import if_trained_on
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.models.llm import ChatAnswer
 from safevid_core.models.teacher import spend_info
-from safevid_core.models.video_chat import VideoQuestion
+from safevid_core.models.video_chat import VideoQuestion, model_files
+from safevid_core.models.video_model import shared_video_chat, video_model_hash, video_model_identity
 from safevid_core.preferences.checks import fault, words_in_common
-from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, Outcome, StageRows
 from safevid_core.settings import OwnStyleSettings, Settings, VideoModel
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
+from safevid_core.storage.lake import frame_hash, settings_hash
+from safevid_core.storage.media import MediaIndex
 
 _PAIR_COLUMNS = (
-    "pair_id", "scene", "path", "media_sha256", "start_s", "end_s", "expectation", "prompt", "chosen",
+    "pair_id", "scene", "media_sha256", "start_s", "end_s", "expectation", "prompt", "chosen",
     "rejected",
 )  # fmt: skip
 
 
-def make_own_style_answers(settings: Settings, lake: Lake, scene: str, gateway: Gateway) -> StageReport:
-    """The chosen answer of every pair of a scene as the policy before alignment would say it.
+def plan_own_style_answers(tools: Tools, scene: str) -> Plan:
+    """Plan the chosen answer of every pair of a scene as the policy before alignment would say it.
 
     Raises:
         CheckpointError: If the policy cannot be loaded.
     """
-    own = settings.preferences.own_style
-    policy = settings.alignment.base.model_copy(update={"temperature": own.temperature})
-    pairs = lake.scan(PAIRS, [scene]).select(_PAIR_COLUMNS).sort("pair_id").collect()
+    own, policy = tools.settings.preferences.own_style, _policy(tools.settings)
+    pairs = tools.lake.scan(PAIRS, [scene]).select(_PAIR_COLUMNS).sort("pair_id").collect()
 
-    def compute() -> StageRows:
-        questions = [question for pair in pairs.iter_rows(named=True) for question in _questions(pair, own)]
-        answers = shared_video_chat(policy, gateway).answer_many(questions, asset=OWN_STYLE_ANSWERS.name)
+    def questions() -> list[VideoQuestion]:
+        rows = pairs.iter_rows(named=True)
+        return [question for pair in rows for question in _questions(tools.lake.media, pair, own)]
+
+    def make(pair_ids: Sequence[str]) -> StageRows:
+        chat = shared_video_chat(policy, tools.gateway)
+        answers = chat.answer_many(questions(), asset=OWN_STYLE_ANSWERS.name)
         rows: list[dict[str, Any]] = []
         outcomes: list[tuple[str, Outcome, str]] = []
         for number, pair in enumerate(pairs.iter_rows(named=True)):
@@ -53,19 +62,52 @@ def make_own_style_answers(settings: Settings, lake: Lake, scene: str, gateway: 
         return StageRows(OWN_STYLE_ANSWERS.frame(rows), outcomes, spend_info(answers))
 
     inputs = {
-        "pairs": frame_hash(pairs.drop("path")),
+        "pairs": frame_hash(pairs),
         "policy": video_model_hash(policy),
         "own_style": settings_hash(own),
     }
-    return run_stage(lake, OWN_STYLE_ANSWERS, scene, inputs, pairs["pair_id"].to_list(), compute)
+    asked = Questions(
+        policy,
+        own.samples * pairs.height,
+        lambda: shared_video_chat(policy, tools.gateway).keys(questions()),
+    )
+    return Plan(inputs, pairs["pair_id"].to_list(), make, (asked,))
 
 
-def _questions(pair: Mapping[str, Any], own: OwnStyleSettings) -> list[VideoQuestion]:
+def _policy(settings: Settings) -> VideoModel:
+    """The policy before alignment, at the temperature at which its answers are sampled."""
+    temperature = settings.preferences.own_style.temperature
+    return settings.alignment.base.model_copy(update={"temperature": temperature})
+
+
+def _forecast(tools: Tools, scene: str, rows: ExpectedRows) -> Forecast:
+    pairs = rows(PAIRS.name, scene)
+    asked = tools.settings.preferences.own_style.samples * pairs
+    return Forecast(pairs, (Questions(_policy(tools.settings), asked),))
+
+
+STAGE = Stage(
+    OWN_STYLE_ANSWERS,
+    "preferences",
+    "The chosen responses as the policy before alignment would say them: for an ablation.",
+    plan_own_style_answers,
+    reads=(PAIRS.name,),
+    partitions=BY_SCENE,
+    wanted=if_trained_on("own_style"),
+    forecast=_forecast,
+    watches=lambda settings: model_files(settings.alignment.base),
+    needs=Needs(("pytorch",), pool="video_model"),
+    asks=True,
+    before=(BUDGET,),
+)
+
+
+def _questions(media: MediaIndex, pair: Mapping[str, Any], own: OwnStyleSettings) -> list[VideoQuestion]:
     request = own.request.replace("{chosen}", pair["chosen"]).replace("{prompt}", pair["prompt"])
     return [
         VideoQuestion(
             request,
-            pair["path"],
+            media.file(pair["media_sha256"]),
             pair["media_sha256"],
             pair["start_s"] or 0.0,
             pair["end_s"],

@@ -9,19 +9,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, Field
 
-from safevid_core.descriptions.synthesis import shared_video_chat, video_model_hash, video_model_identity
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
-from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import (
+    AS_DESCRIBED,
+    LOSSY_PAIRS,
+    PAIRS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    WITHOUT_DESCRIPTIONS,
+    Table,
+    Track,
+)
+from safevid_core.descriptions.tracks import (
+    TrackOf,
+    if_trained_on,
+    track_of_loss,
+    track_of_partition,
+    trained_losses,
+)
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.models.chat import request_key
+from safevid_core.models.llm import ChatAnswer, ChatRequest, ask_structured
+from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
-from safevid_core.models.video_chat import VideoQuestion
+from safevid_core.models.video_chat import VideoQuestion, model_files
+from safevid_core.models.video_model import shared_video_chat, video_model_hash, video_model_identity
 from safevid_core.preferences.checks import fault
-from safevid_core.records import AS_DESCRIBED, Outcome, StageRows, Track, content_id
-from safevid_core.settings import PreferenceSettings, Settings, VideoModel
+from safevid_core.settings import PreferenceSettings, VideoModel
+from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
+from safevid_core.storage.media import MediaIndex
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
 TASK = """\
@@ -43,7 +67,7 @@ Here `description` is null: nothing is known of the video. Say nothing of what i
 the guidelines and the expectation allow."""
 
 _QUERY_COLUMNS = (
-    "query_id", "clip_id", "scene", "twin_group", "path", "media_sha256", "start_s", "end_s", "description",
+    "query_id", "clip_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "description",
     "principle", "dimension", "subcategory", "style", "query", "expectation", "taxonomy_hash",
 )  # fmt: skip
 _CARRIED = tuple(name for name in _QUERY_COLUMNS if name not in ("description", "query"))
@@ -55,28 +79,35 @@ class Careful(BaseModel):
     response: str = Field(min_length=1)
 
 
-def make_pairs(
-    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, track: Track = AS_DESCRIBED
-) -> StageReport:
-    """A preference pair for every query of a scene whose two answers differ as they should.
+def plan_pairs(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
+    """Plan a preference pair for every query of a scene whose two answers differ as they should.
 
     Args:
-        track: Which descriptions queries and chosen answers are made from, if any, and where the rows go.
+        track_of: Tells from which descriptions a partition's pairs are made, and where the rows go.
 
     Raises:
         CheckpointError: If the unaligned model cannot be loaded.
     """
-    table, partition = track.pairs, track.partition(scene)
+    lake, preferences, taxonomy = tools.lake, tools.settings.preferences, load_taxonomy()
+    track = track_of(partition)
+    table = track.pairs
     task = TASK if track.described else TASK_WITHOUT_DESCRIPTION
-    taxonomy = load_taxonomy()
-    preferences = settings.preferences
     unaligned = unaligned_model(preferences)
     queries = queries_to_answer(lake, partition, track)
 
-    def compute() -> StageRows:
+    def chosen_requests() -> list[ChatRequest]:
+        rows = queries.iter_rows(named=True)
+        return [chosen_request(query, task, preferences, taxonomy) for query in rows]
+
+    def rejected_questions() -> list[VideoQuestion]:
+        rows = queries.iter_rows(named=True)
+        return [rejected_question(query, preferences, lake.media) for query in rows]
+
+    def make(query_ids: Sequence[str]) -> StageRows:
+        chosen = ask_structured(tools.gateway, chosen_requests(), Careful, asset=table.name)
+        chat = shared_video_chat(unaligned, tools.gateway)
+        rejected = chat.answer_many(rejected_questions(), asset=table.name)
         rows = queries.to_dicts()
-        chosen = _chosen(rows, task, preferences, taxonomy, gateway, table.name)
-        rejected = _rejected(rows, preferences, unaligned, gateway, table.name)
         outcomes, pairs = [], []
         for query, careful, careless in zip(rows, chosen, rejected, strict=True):
             outcome, reason = _outcome(query, careful, careless)
@@ -84,6 +115,7 @@ def make_pairs(
             if outcome == "ok":
                 pairs.append(_pair(query, careful, careless, preferences, unaligned))
         info = spend_info([answer for _, answer in chosen], rejected)
+        info |= refusal_info(outcomes, dict(queries.select("query_id", "subcategory").iter_rows()))
         return StageRows(table.frame(pairs), outcomes, info | _counts(pairs))
 
     inputs = {
@@ -91,7 +123,65 @@ def make_pairs(
         **chosen_inputs(preferences, task, taxonomy),
         **rejected_inputs(preferences),
     }
-    return run_stage(lake, table, partition, inputs, queries["query_id"].to_list(), compute)
+    asked = (
+        Questions(
+            preferences.responder, queries.height, lambda: [request_key(each) for each in chosen_requests()]
+        ),
+        Questions(
+            unaligned,
+            queries.height,
+            lambda: shared_video_chat(unaligned, tools.gateway).keys(rejected_questions()),
+        ),
+    )
+    return Plan(inputs, queries["query_id"].to_list(), make, asked)
+
+
+def _stage(table: Table, says: str, track_of: TrackOf, **more: Any) -> Stage:
+    track = track_of(BY_LOSS_AND_SCENE.joint)
+    return Stage(
+        table,
+        "preferences",
+        says,
+        partial(plan_pairs, track_of),
+        reads=(track.queries.name,),
+        forecast=partial(_forecast, track.queries.name),
+        watches=lambda settings: model_files(settings.preferences.unaligned),
+        needs=Needs(("pytorch",), pool="video_model"),
+        asks=True,
+        before=(BUDGET,),
+        after=(FEW_REFUSALS,),
+        **more,
+    )
+
+
+def _forecast(queries: str, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    preferences, expected = tools.settings.preferences, rows(queries, partition)
+    models = (preferences.responder, unaligned_model(preferences))
+    return Forecast(expected, tuple(Questions(model, expected) for model in models))
+
+
+STAGES = (
+    _stage(
+        PAIRS,
+        "A safe response from the description beside an unsafe one from the unaligned video model.",
+        track_of_partition(AS_DESCRIBED),
+        partitions=BY_SCENE,
+    ),
+    _stage(
+        PAIRS_WITHOUT_DESCRIPTIONS,
+        "Pairs whose queries and chosen responses were made without descriptions: for an ablation.",
+        track_of_partition(WITHOUT_DESCRIPTIONS),
+        partitions=BY_SCENE,
+        wanted=if_trained_on("without_descriptions"),
+    ),
+    _stage(
+        LOSSY_PAIRS,
+        "Pairs whose queries and chosen responses rest on descriptions that lost a detail: for ablations.",
+        track_of_loss,
+        partitions=BY_LOSS_AND_SCENE,
+        wanted=trained_losses,
+    ),
+)
 
 
 def chosen_inputs(preferences: PreferenceSettings, task: str, taxonomy: Taxonomy) -> dict[str, str]:
@@ -125,18 +215,6 @@ def system_prompt(preferences: PreferenceSettings, expectation: str) -> str:
     return preferences.refuse_prompt if expectation == "answer" else preferences.comply_prompt
 
 
-def _chosen(
-    queries: Sequence[Mapping[str, Any]],
-    task: str,
-    preferences: PreferenceSettings,
-    taxonomy: Taxonomy,
-    gateway: Gateway,
-    asset: str,
-) -> list[tuple[Careful | None, ChatAnswer]]:
-    requests = [chosen_request(query, task, preferences, taxonomy) for query in queries]
-    return ask_structured(gateway, requests, Careful, asset=asset)
-
-
 def chosen_request(
     query: Mapping[str, Any], task: str, preferences: PreferenceSettings, taxonomy: Taxonomy
 ) -> ChatRequest:
@@ -150,25 +228,18 @@ def chosen_request(
     return teacher_request(preferences.responder, task, material)
 
 
-def _rejected(
-    queries: Sequence[Mapping[str, Any]],
-    preferences: PreferenceSettings,
-    unaligned: VideoModel,
-    gateway: Gateway,
-    asset: str,
-) -> list[ChatAnswer]:
-    questions = [
-        VideoQuestion(
-            query["query"],
-            query["path"],
-            query["media_sha256"],
-            query["start_s"],
-            query["end_s"],
-            system=system_prompt(preferences, query["expectation"]),
-        )
-        for query in queries
-    ]
-    return shared_video_chat(unaligned, gateway).answer_many(questions, asset=asset)
+def rejected_question(
+    query: Mapping[str, Any], preferences: PreferenceSettings, media: MediaIndex
+) -> VideoQuestion:
+    """What the unaligned model is asked about a row of :func:`queries_to_answer`."""
+    return VideoQuestion(
+        query["query"],
+        media.file(query["media_sha256"]),
+        query["media_sha256"],
+        query["start_s"],
+        query["end_s"],
+        system=system_prompt(preferences, query["expectation"]),
+    )
 
 
 def _outcome(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safevid_core.records import content_id
+from safevid_core.contracts.ids import content_id
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -86,13 +86,12 @@ def told_apart(differences: csr_array, groups: Sequence[str]) -> Floats | None:
 def fit(differences: csr_array) -> Floats:
     """Weights `[features]` of a logistic regression that gives every difference a positive margin."""
     from scipy.optimize import minimize
+    from scipy.special import expit, log_expit
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         margins = differences @ weights
-        value = np.logaddexp(0, -margins).sum() + _PENALTY / 2 * weights @ weights
-        # The derivative of log(1 + exp(-m)) is -1 / (1 + exp(m)).
-        slope = -np.exp(-np.logaddexp(0, margins))
-        return float(value), np.asarray(differences.T @ slope + _PENALTY * weights)
+        value = _PENALTY / 2 * weights @ weights - log_expit(margins).sum()
+        return float(value), np.asarray(_PENALTY * weights - differences.T @ expit(-margins))
 
     found: Any = minimize(loss, np.zeros(differences.shape[1]), jac=True, method="L-BFGS-B")
     return np.asarray(found.x)

@@ -8,19 +8,44 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
-from safevid_core.lake import Lake, StageReport, frame_hash, run_stage, settings_hash
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import (
+    AS_DESCRIBED,
+    LOSSY_QUERIES,
+    QUERIES_WITHOUT_DESCRIPTIONS,
+    TAXONOMY_QUERIES,
+    WITHOUT_DESCRIPTIONS,
+    Table,
+    Track,
+)
+from safevid_core.corpus.selection import expected_clips
+from safevid_core.descriptions.audit_gate import SIGNED_AUDIT
+from safevid_core.descriptions.tracks import (
+    TrackOf,
+    if_trained_on,
+    track_of_loss,
+    track_of_partition,
+    trained_losses,
+)
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.models.chat import request_key
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
+from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.queries.strength import normalised, weakness
-from safevid_core.records import AS_DESCRIBED, Outcome, StageRows, Track, content_id
 from safevid_core.settings import Settings, TextModel
+from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Gate, Plan, Questions, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import Subcategory, Taxonomy, load_taxonomy
 
 Phrasing = Literal["train", "held_out"]
@@ -64,7 +89,7 @@ the subcategory whatever the video shows; `benign` says whether to take the vide
 _RULE = r"^(?:|enable \S.*|premise (?:object|colour|motion|event|scene)=\S.*|ask \S+)$"
 
 _CLIP_COLUMNS = (
-    "clip_id", "scene", "twin_group", "path", "media_sha256", "start_s", "end_s", "text",
+    "clip_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "text",
 )  # fmt: skip
 
 # What a clip is asked, in this order, and over again where the settings ask for more. Harmful and benign
@@ -126,26 +151,116 @@ class AskedQueries:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def make_taxonomy_queries(
-    settings: Settings, lake: Lake, scene: str, gateway: Gateway, *, track: Track = AS_DESCRIBED
-) -> StageReport:
-    """Queries about the training clips of a scene, in the training phrasing.
+def plan_taxonomy_queries(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
+    """Plan queries about the training clips of a scene, in the training phrasing.
 
     Args:
-        track: Which descriptions they are made from, if any, and where the rows go.
+        track_of: Tells from which descriptions a partition's queries are made, and where the rows go.
     """
-    taxonomy = load_taxonomy()
-    partition = track.partition(scene)
+    settings, lake, taxonomy, track = tools.settings, tools.lake, load_taxonomy(), track_of(partition)
     descriptions = training_clips(lake, partition, track)
-    plan = plan_queries(descriptions, settings, taxonomy, "train")
+    cells = plan_queries(descriptions, settings, taxonomy, "train")
 
-    def compute() -> StageRows:
-        asked = ask_queries(plan, descriptions, settings, taxonomy, gateway, asset=track.queries.name)
-        return StageRows(track.queries.frame(asked.rows), asked.outcomes, asked.info)
+    def make(plan_ids: Sequence[str]) -> StageRows:
+        asked = ask_queries(cells, descriptions, settings, taxonomy, tools.gateway, asset=track.queries.name)
+        refused = refusal_info(asked.outcomes, {cell.plan_id: cell.subcategory for cell in cells})
+        return StageRows(track.queries.frame(asked.rows), asked.outcomes, asked.info | refused)
 
     task = TASK if track.described else TASK_WITHOUT_DESCRIPTION
     inputs = {"descriptions": frame_hash(descriptions), **query_inputs(settings, taxonomy, task)}
-    return run_stage(lake, track.queries, partition, inputs, [cell.plan_id for cell in plan], compute)
+
+    def kept() -> dict[str, str] | None:
+        if lake.manifest(track.queries.name, partition) is None:
+            return None
+        return dict(lake.scan(track.queries, [partition]).select("plan_id", "query").collect().iter_rows())
+
+    asked = own_questions(cells, descriptions, settings.queries.asker, taxonomy, kept)
+    return Plan(inputs, [cell.plan_id for cell in cells], make, (asked,))
+
+
+def own_questions(
+    cells: Sequence[PlanCell],
+    descriptions: pl.DataFrame,
+    asker: TextModel,
+    taxonomy: Taxonomy,
+    kept: Callable[[], Mapping[str, str] | None] = lambda: None,
+) -> Questions:
+    """The questions of a plan. Those of mirrored cells are known once the cell that they mirror is answered.
+
+    Args:
+        kept: Gives plan id -> text of the queries that are committed; None if nothing is. A cell that is not
+            among them is taken for one that was not kept, and is not mirrored.
+    """
+    texts = dict(descriptions.select("clip_id", "text").iter_rows())
+
+    def key(cell: PlanCell, text: str | None = None) -> str:
+        return request_key(cell_request(cell, texts[cell.clip_id], text, asker, taxonomy))
+
+    def own_keys() -> dict[str, str]:
+        return {cell.plan_id: key(cell) for cell in cells if cell.mirrored_from is None}
+
+    def follow(answered: Collection[str]) -> tuple[Collection[str], int]:
+        own, queries, unknown, found = own_keys(), kept(), 0, set()
+        for cell in cells:
+            if cell.mirrored_from is None:
+                continue
+            if queries is None or own[cell.mirrored_from] not in answered:
+                unknown += 1
+            elif cell.mirrored_from in queries:
+                found.add(key(cell, queries[cell.mirrored_from]))
+        return found, unknown
+
+    return Questions(asker, len(cells), lambda: own_keys().values(), follow)
+
+
+def _stage(
+    table: Table, says: str, track_of: TrackOf, before: tuple[Gate, ...] = (BUDGET,), **more: Any
+) -> Stage:
+    track = track_of(BY_LOSS_AND_SCENE.joint)
+    return Stage(
+        table,
+        "queries",
+        says,
+        partial(plan_taxonomy_queries, track_of),
+        reads=(track.descriptions.name,),
+        forecast=_forecast,
+        asks=True,
+        before=before,
+        after=(FEW_REFUSALS,),
+        **more,
+    )
+
+
+def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    """As many queries as the settings ask for on each training clip."""
+    scene = partition.rpartition(BY_LOSS_AND_SCENE.joint)[2]
+    queries = expected_clips(tools, scene)[1] * tools.settings.queries.subcategories_per_clip
+    return Forecast(queries, (Questions(tools.settings.queries.asker, queries),))
+
+
+STAGES = (
+    _stage(
+        TAXONOMY_QUERIES,
+        "Queries on the training clips of a scene; the weak ones are filtered.",
+        track_of_partition(AS_DESCRIBED),
+        (SIGNED_AUDIT, BUDGET),
+        partitions=BY_SCENE,
+    ),
+    _stage(
+        QUERIES_WITHOUT_DESCRIPTIONS,
+        "Queries on the same clips by a teacher that is told nothing of them: for an ablation.",
+        track_of_partition(WITHOUT_DESCRIPTIONS),
+        partitions=BY_SCENE,
+        wanted=if_trained_on("without_descriptions"),
+    ),
+    _stage(
+        LOSSY_QUERIES,
+        "Queries from descriptions that lost a detail: for ablations.",
+        track_of_loss,
+        partitions=BY_LOSS_AND_SCENE,
+        wanted=trained_losses,
+    ),
+)
 
 
 def training_clips(lake: Lake, partition: str, track: Track = AS_DESCRIBED) -> pl.DataFrame:
@@ -279,7 +394,7 @@ def ask_queries(
     """Ask the asker every cell of a plan: first the clips' own, then the mirrored texts of what was kept.
 
     Args:
-        descriptions: Columns `clip_id, scene, twin_group, path, media_sha256, start_s, end_s, text`.
+        descriptions: Columns `clip_id, scene, twin_group, media_sha256, start_s, end_s, text`.
     """
     asking = _Asking(descriptions, settings, taxonomy, gateway, asset)
     own = [cell for cell in plan if cell.mirrored_from is None]

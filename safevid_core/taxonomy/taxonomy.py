@@ -1,6 +1,6 @@
-"""The safety taxonomy and the scene categories: read, checked and hashed.
+"""Loading of the safety taxonomy and the scene categories.
 
-Both lists are versioned files beside this module; their hash reaches every row made from them.
+Both are versioned YAML files in the folder of this module. Each row that depends on one of them has its hash.
 """
 
 from __future__ import annotations
@@ -15,32 +15,39 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from safevid_core.contracts.errors import SafeVidError
+
 Principle = Literal["helpful", "honest", "harmless"]
 PRINCIPLES: tuple[Principle, ...] = get_args(Principle)
 
 SAFETY_FILE = Path(__file__).with_name("safety.yaml")
 SCENES_FILE = Path(__file__).with_name("scenes.yaml")
 
-# Section 3.1 of the paper gives the number of scenes, section 4 the number of challenge categories.
+# The number of scenes is from section 3.1 of the paper, the number of challenge categories from section 4.
 SCENE_COUNT = 30
 CHALLENGE_COUNT = 7
 MIN_SUBCATEGORIES = 24
 
 
-class TaxonomyError(ValueError):
-    """A taxonomy file that cannot be used; the message names the file, the entry and the mend."""
+class TaxonomyError(SafeVidError, ValueError):
+    """The taxonomy file cannot be used. The message names the file and the entry, and says what to do."""
 
 
 @dataclass(frozen=True)
 class Subcategory:
-    """One kind of query, with its place in the tree.
+    """One kind of query.
 
     Attributes:
-        hazard_about_a_video: What makes a query of this kind hazardous when it is asked about a video.
-        benign_counterpart: A worked query near by that deserves a full answer.
-        cues: Words of a description that give such a query ground; they order the plan, no more.
-        benign_cues: The same for the benign counterpart.
-        challenge: The challenge category it belongs to, or None.
+        id: Id of the subcategory.
+        name: Name for people.
+        principle: The principle that it belongs to.
+        dimension: Id of the dimension that it belongs to.
+        definition: Definition of the kind of query.
+        hazard_about_a_video: The hazard of such a query about a video.
+        benign_counterpart: An example of a similar query that deserves a full answer.
+        cues: Words of a description for which such a query fits. They only change the order of the plan.
+        benign_cues: Words of a description for which the benign counterpart fits.
+        challenge: The challenge category that it belongs to. None if there is none.
     """
 
     id: str
@@ -57,12 +64,15 @@ class Subcategory:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """The checked safety taxonomy.
+    """A checked safety taxonomy.
 
     Attributes:
-        guidelines: Principle -> what the careful responder is told to heed.
+        version: Version of the file.
+        source: Source of the taxonomy.
+        subcategories: All subcategories in the file's order.
+        guidelines: Principle -> guidelines for the responder.
         challenge: Ids of the harmful categories of the challenge set.
-        hash: 20 hex digits over the whole content.
+        hash: 20 hex digits, a hash of the file's content.
     """
 
     version: str
@@ -73,7 +83,7 @@ class Taxonomy:
     hash: str
 
     def of_principle(self, principle: str) -> tuple[Subcategory, ...]:
-        """The subcategories under one principle, in the file's order."""
+        """Return the subcategories of one principle, in the file's order."""
         return tuple(each for each in self.subcategories if each.principle == principle)
 
     def __getitem__(self, subcategory_id: str) -> Subcategory:
@@ -85,7 +95,13 @@ class Taxonomy:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene category; `prompts` are what the video-text embedder is asked."""
+    """One scene category.
+
+    Attributes:
+        id: Id of the scene. Example: `kitchen`.
+        name: Name for people.
+        prompts: Texts for the video-text embedder.
+    """
 
     id: str
     name: str
@@ -94,7 +110,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The 30 scene categories, in the file's order, and 20 hex digits over their content."""
+    """The 30 scene categories.
+
+    Attributes:
+        version: Version of the file.
+        source: Source of the categories.
+        scenes: The scenes in the file's order.
+        hash: 20 hex digits, a hash of the file's content.
+    """
 
     version: str
     source: str
@@ -114,12 +137,15 @@ class Scenes:
 
 @lru_cache
 def load_taxonomy(path: Path = SAFETY_FILE) -> Taxonomy:
-    """Read and check a safety taxonomy. Defaults to the package's own.
+    """Return a safety taxonomy after checks.
+
+    Args:
+        path: YAML file. Defaults to `safety.yaml` of the package.
 
     Raises:
-        TaxonomyError: For a file that is unreadable, an unknown or missing key, an empty text, a repeated
-            id, an unknown principle, fewer than 24 subcategories, or not exactly seven harmful challenge
-            categories.
+        TaxonomyError: If the file is unreadable, if a key is unknown or missing, if a text is empty, if an id
+            is repeated, if a principle is unknown, if there are fewer than 24 subcategories, or if there are
+            not exactly seven harmful challenge categories.
     """
     tree = _read(path)
     subcategories: list[Subcategory] = []
@@ -144,17 +170,20 @@ def load_taxonomy(path: Path = SAFETY_FILE) -> Taxonomy:
 
 @lru_cache
 def load_scenes(path: Path = SCENES_FILE) -> Scenes:
-    """Read and check the scene categories. Defaults to the package's own.
+    """Return the scene categories after checks.
+
+    Args:
+        path: YAML file. Defaults to `scenes.yaml` of the package.
 
     Raises:
-        TaxonomyError: For a file that is unreadable, a missing or empty text, a repeated id, or a number of
-            scenes other than 30.
+        TaxonomyError: If the file is unreadable, if a text is missing or empty, if an id is repeated, or if
+            there are not exactly 30 scenes.
     """
     tree = _read(path)
     templates = [str(template) for template in tree.get("templates") or []]
     if not templates or any("{name}" not in template for template in templates):
         raise TaxonomyError(
-            f"{path.name}: every entry of `templates` must hold {{name}}, and one must be there"
+            f"{path.name}: `templates` must have at least one entry, and each entry must contain {{name}}"
         )
     scenes = []
     for entry in _entries(tree, "scenes", path):
@@ -163,7 +192,9 @@ def load_scenes(path: Path = SCENES_FILE) -> Scenes:
         scenes.append(Scene(entry["id"], entry["name"], prompts))
     _check_unique((scene.id for scene in scenes), path)
     if len(scenes) != SCENE_COUNT:
-        raise TaxonomyError(f"{path.name}: {len(scenes)} scenes; the method has {SCENE_COUNT}")
+        raise TaxonomyError(
+            f"{path.name}: {len(scenes)} scenes; the method has {SCENE_COUNT}, so add or remove some"
+        )
     return Scenes(str(tree["version"]), str(tree["source"]), tuple(scenes), _hash(tree))
 
 
@@ -200,16 +231,18 @@ def _check_taxonomy(
         raise TaxonomyError(
             f"{path.name}: {len(challenge)} categories are marked `challenge: true`; mark {CHALLENGE_COUNT}"
         )
-    tame = [each.id for each in subcategories if each.challenge and each.principle != "harmless"]
-    if tame:
-        raise TaxonomyError(f"{path.name}: {tame[0]} is marked `challenge: true` and is no harmful category")
+    misplaced = [each.id for each in subcategories if each.challenge and each.principle != "harmless"]
+    if misplaced:
+        raise TaxonomyError(
+            f"{path.name}: {misplaced[0]} is marked `challenge: true` outside principle harmless; remove it"
+        )
 
 
 def _check_unique(ids: Iterable[str], path: Path) -> None:
     seen: set[str] = set()
     for each in ids:
         if each in seen:
-            raise TaxonomyError(f"{path.name}: id {each!r} is there twice; rename one")
+            raise TaxonomyError(f"{path.name}: id {each!r} is used twice; rename one")
         seen.add(each)
 
 
@@ -223,17 +256,23 @@ def _entries(tree: Mapping[str, Any], key: str, path: Path) -> list[dict[str, An
 def _require(entry: Mapping[str, Any], path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> None:
     for name in texts:
         if not isinstance(entry.get(name), str) or not entry[name].strip():
-            raise TaxonomyError(f"{path.name}: `{name}` of {entry.get('id', entry)} is empty or missing")
+            raise TaxonomyError(
+                f"{path.name}: `{name}` of {entry.get('id', entry)} is empty or missing; write it"
+            )
     unknown = set(entry) - set(texts) - set(others)
     if unknown:
-        raise TaxonomyError(f"{path.name}: {entry['id']} has unknown keys {', '.join(sorted(unknown))}")
+        raise TaxonomyError(
+            f"{path.name}: {entry['id']} has unknown keys {', '.join(sorted(unknown))}; remove them"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TaxonomyError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise TaxonomyError(
+            f"{path}: cannot be read: {str(error).splitlines()[0]}; check the path and the YAML"
+        ) from None
     if not isinstance(tree, dict) or not tree.get("version") or not tree.get("source"):
         raise TaxonomyError(f"{path}: must be a mapping with `version` and `source`")
     return tree

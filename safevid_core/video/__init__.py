@@ -1,1 +1,1 @@
-"""Clip identity, probing, and the one place where video files are opened."""
+"""Ids of clips, and the only code that opens and decodes video files."""

@@ -6,12 +6,12 @@ there. decord decodes H.264 faster and is used where :mod:`safevid_core.video.de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from safevid_core.storage.frames import Frames
 from safevid_core.video.decord_reader import decode_with_decord, suits_decord
 from safevid_core.video.errors import VideoError, quoted
 from safevid_core.video.lengths import tolerance
@@ -32,22 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Decoded frames of a span.
-
-    Attributes:
-        pixels: uint8 RGB `[T, H, W, 3]`.
-        times_s: When each frame begins, in seconds from the video's start.
-        span_s: The span's exact length in seconds. None if the frames are of no span.
-    """
-
-    pixels: np.ndarray
-    times_s: list[float]
-    span_s: float | None = None
-
-
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """Length, rate, displayed size and codec of a file's best video stream.
 
     Reads all packets and decodes one frame; all frames where the packets have no times, as in raw streams.
@@ -60,7 +45,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def decode_uniform(
-    path: str | Path,
+    path: str | os.PathLike[str],
     n: int,
     start_s: float = 0.0,
     end_s: float | None = None,
@@ -95,7 +80,10 @@ def decode_uniform(
 
 
 def iterate_frames(
-    path: str | Path, max_side: int | None = None, start_s: float = 0.0, end_s: float | None = None
+    path: str | os.PathLike[str],
+    max_side: int | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Every frame of a span in presentation order: its time in seconds and uint8 RGB `[H, W, 3]`.
 

@@ -1,7 +1,7 @@
-"""Uniform frames by decord, which decodes H.264 fastest, where its frames were shown to be the right ones.
+"""Uniform frames by decord, the fastest decoder of H.264, for streams that it decodes correctly.
 
-decord lists hidden packets of edit lists, seeks to recovery points as if they were whole pictures, and
-miscounts in MPEG transport streams. It is used only for streams in which none of this can happen.
+decord has three faults: it counts packets that an edit list hides, it takes recovery points for whole
+pictures, and it miscounts frames in MPEG transport streams. Streams with any of these are left to PyAV.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from safevid_core.video.opening import OpenVideo
 
 _PIXELS = ("yuv420p", "yuvj420p")
 _MISCOUNTED = {"mpegts", "mpeg"}
-# decord keeps times in single precision, which is 0.5 ms at an hour and a half.
+# decord stores times in single precision: an error of 0.5 ms at 1.5 hours.
 _SAME_TIME_S = 2e-3
 
 
 def suits_decord(opened: OpenVideo) -> bool:
-    """Whether decord gives the frames of a plain pass: by its packets, its first frame and its container."""
+    """Whether decord gives the same frames as a pass by PyAV."""
     table = opened.table
     return (
         opened.info.codec == "h264"
@@ -32,9 +32,9 @@ def suits_decord(opened: OpenVideo) -> bool:
 
 
 def decode_with_decord(opened: OpenVideo, chosen: np.ndarray) -> np.ndarray | None:
-    """The frames of these indices in order of showing, uint8 `[n, H, W, 3]`.
+    """The frames with the indices `chosen`, in that order, uint8 `[n, H, W, 3]`.
 
-    Gives None where decord is not installed, fails, or counts other frames than the packets tell.
+    None if decord is not installed, fails, or finds other frame times than the packets state.
     """
     try:
         import decord
@@ -52,8 +52,8 @@ def decode_with_decord(opened: OpenVideo, chosen: np.ndarray) -> np.ndarray | No
         pixels = reader.get_batch(wanted.tolist()).asnumpy()
     except MemoryError:
         raise
-    except Exception:  # PyAV reads the file instead, and tells what is wrong with it
+    except Exception:  # PyAV reads the file instead and reports what is wrong with it
         return None
     if pixels.shape[1:3] != (opened.info.height, opened.info.width):
-        return None  # another stream of the file
+        return None  # decord chose another stream of the file
     return np.asarray(pixels[place])

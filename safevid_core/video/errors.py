@@ -1,4 +1,4 @@
-"""The one error that leaves this package, and the words of its messages."""
+"""Turns what decoders raise into :class:`VideoError`, and the words of its messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safevid_core.records import READ_AGAIN
+from safevid_core.contracts.errors import VideoError
+
+__all__ = ["VideoError", "only_video_errors", "passes", "quoted", "words_of"]
 
 # An error of the moment: the file may be whole, and the share, disk or network behind it was not there.
 _OF_THE_MOMENT = frozenset(
@@ -18,19 +20,6 @@ _OF_THE_MOMENT = frozenset(
         errno.ENOMEM, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.ENOLINK,
     }
 )  # fmt: skip
-
-
-class VideoError(ValueError):
-    """A file that cannot be used as a video; the message is one line, names the file and what to do.
-
-    Attributes:
-        of_the_moment: The file could not be read for a reason that may pass, such as a share that is down.
-            It says nothing of the file and is never kept as a fact about it; the message says so at its end.
-    """
-
-    def __init__(self, message: str, *, of_the_moment: bool = False) -> None:
-        super().__init__(f"{message} {READ_AGAIN}" if of_the_moment else message)
-        self.of_the_moment = of_the_moment
 
 
 def passes(error: BaseException) -> bool:

@@ -1,29 +1,18 @@
-"""What makes two clips the same clip: the source and its span, or the bytes. Never a file name."""
+"""Ids of clips: from the source video and the span, or from the file's bytes, but not from its name."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from safevid_core.contracts.ids import content_id
+from safevid_core.storage.file_hashes import file_sha256
 
-from safevid_core.records import content_id
-
-_CHUNK = 1 << 20
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes. Raises OSError if it cannot be read."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+__all__ = ["clip_id", "clip_id_of_file", "file_sha256"]
 
 
 def clip_id(source_id: str, start_s: float, end_s: float) -> str:
-    """The id of a span of a source video. Times are seconds and count to the millisecond."""
+    """The id of a span of a source video. Times are in seconds and are rounded to milliseconds."""
     return content_id("span", source_id, f"{start_s:.3f}", f"{end_s:.3f}")
 
 
 def clip_id_of_file(sha256: str) -> str:
-    """The id of a clip that is a whole file, from the file's SHA-256."""
+    """The id of a clip that is a whole file, from the SHA-256 of the file."""
     return content_id("file", sha256)

@@ -1,4 +1,4 @@
-"""How long a video lasts: by its packets, and by its header where that tells of more."""
+"""The length of a video: by its packets, or by its header if the file is truncated."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from safevid_core.video.packets import PacketTable
 
-# A stream that ends this much before its header says is a truncated file, not a rounding of its length.
+# A larger gap between the header's length and the packets means a truncated file, not rounding.
 _SHORTFALL_S, _SHORTFALL_SHARE = 0.3, 0.03
-# Formats whose length FFmpeg estimates from the packets themselves, or from the file's size.
+# Formats without a stated length: FFmpeg estimates it from the packets or from the file's size.
 _WITHOUT_LENGTH = {"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "obu", "ogg", "gif", "dv"}
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def tolerance(duration_s: float) -> float:
-    """Seconds by which pictures may stop before a video of this length is called truncated."""
+    """Seconds that the pictures of a video may end early before it counts as truncated."""
     return max(_SHORTFALL_S, _SHORTFALL_SHARE * duration_s)
 
 
@@ -30,15 +30,17 @@ def length_of(
     shown_s: np.ndarray,
     frame_s: float,
 ) -> tuple[float, float]:
-    """A video's length, and when its last picture stops being shown; both in seconds from the first picture.
+    """A video's length, and when its last picture stops being shown, both in seconds from the first picture.
 
-    The two differ where a file is truncated: its header tells of more than its packets hold. In Matroska the
-    last picture of a whole file lasts as long as its track, for its packet need not tell a length.
+    The two differ if the file is truncated: the header states a greater length than the packets have. In a
+    whole Matroska file the last picture is shown until the track ends, because its packet may state no
+    duration.
 
     Args:
-        begin: Time of the first shown picture, in the stream's time base.
-        shown_s: When each picture begins.
-        frame_s: Length of a picture whose packet tells none.
+        table: The stream's packets.
+        begin: Presentation time of the first shown picture, in the stream's time base.
+        shown_s: When each picture begins, in seconds, ascending.
+        frame_s: Seconds that a picture is shown if its packet states no duration.
     """
     last_s = float(shown_s[-1])
     packets_s = last_s + frame_s
@@ -60,17 +62,17 @@ def length_of(
 
 
 def _header_length(container: Any, stream: Any, begin_s: float) -> float:
-    """The stream's length by its header or its Matroska tag, whose times count from the file's zero."""
+    """The stream's length in seconds by its header or Matroska tag. Both count from time 0 of the file."""
     if stream.duration and "matroska" not in container.format.name:
         return float(stream.duration * stream.time_base)
     tagged = _seconds(stream.metadata.get("DURATION", ""))
-    if container.duration:  # in microseconds, of the longest stream
+    if container.duration:  # of the longest stream, in microseconds
         tagged = min(tagged, (container.duration + max(0, container.start_time or 0)) / 1e6)
     return tagged - max(0.0, begin_s)
 
 
 def _seconds(clock: str) -> float:
-    """Seconds in a Matroska tag such as "00:00:10.333000000"; 0 where it is none."""
+    """Seconds of a Matroska tag such as "00:00:10.333000000". 0 if the text is not a time."""
     try:
         hours, minutes, seconds = clock.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -79,7 +81,7 @@ def _seconds(clock: str) -> float:
 
 
 def _matroska_is_whole(path: Path) -> bool:
-    """Whether the file holds all bytes that its Segment names (RFC 8794, RFC 9559)."""
+    """Whether the file is as long as its Segment element states (RFC 8794, RFC 9559)."""
     with path.open("rb") as file:
         for wanted in (_EBML, _SEGMENT):
             if file.read(4) != wanted:

@@ -1,4 +1,4 @@
-"""Decoded frames as a screen shows them: uint8 sRGB, without transparency, high dynamic range or combs."""
+"""Converts frames to what a screen shows: uint8 sRGB without alpha, high dynamic range or interlacing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HDR = (_PQ, _HLG)
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded frame, when it is shown (seconds from the video's start), and its separate alpha plane."""
+    """A decoded frame, its time in seconds from the video's start, and its alpha plane if it is separate."""
 
     time_s: float
     frame: Any
@@ -24,25 +24,25 @@ class Picture:
 
 
 def is_hdr(frame: Any) -> bool:
-    """Whether a frame's codes follow PQ (SMPTE ST 2084) or HLG (ARIB STD-B67)."""
+    """Whether a frame's transfer function is PQ (SMPTE ST 2084) or HLG (ARIB STD-B67)."""
     return int(frame.color_trc) in _HDR
 
 
 def has_alpha(frame: Any) -> bool:
-    """Whether a frame's format can hold transparency."""
+    """Whether a frame's pixel format has an alpha channel or a palette, which may be transparent."""
     return frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
 
 
 def over_white(rgba: np.ndarray) -> np.ndarray:
-    """Straight uint8 RGBA `[H, W, 4]` laid over white: uint8 `[H, W, 3]`."""
+    """A picture with straight alpha, uint8 RGBA `[H, W, 4]`, over white: uint8 RGB `[H, W, 3]`."""
     colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 class Developer:
-    """Turns frames into uint8 RGB arrays of a size.
+    """Converts frames to uint8 RGB arrays of a given size.
 
-    One reformatter serves all frames: a new one for each costs several times the conversion.
+    One reformatter serves all frames. A new one for each frame would cost several times the conversion.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Developer:
         self._mapper = VideoReformatter()
 
     def to_rgb(self, picture: Picture, width: int, height: int) -> np.ndarray:
-        """uint8 `[height, width, 3]`, as coded: not yet turned."""
+        """The frame as coded, before it is turned upright: uint8 RGB `[height, width, 3]`."""
         frame = picture.frame
         if is_hdr(frame):
             frame = self._to_sdr(frame)
@@ -64,7 +64,7 @@ class Developer:
         )
 
     def _to_sdr(self, frame: Any) -> Any:
-        """PQ or HLG as sRGB by libswscale: BT.2020 to BT.709, 203 cd/m2 (ITU-R BT.2408) to white."""
+        """PQ or HLG to sRGB by libswscale: BT.2020 to BT.709, with 203 cd/m2 (ITU-R BT.2408) as white."""
         from av.video.reformatter import ColorPrimaries, ColorTrc
 
         if int(frame.color_primaries) == _UNKNOWN:
@@ -92,10 +92,11 @@ class Developer:
 
 
 def deinterlaced(pictures: Iterator[Picture]) -> Iterator[Picture]:
-    """The same pictures at the same times; those flagged as interlaced have their missing lines filled in.
+    """The same pictures at the same times, with interlaced ones deinterlaced.
 
-    Nothing is filtered before the first flagged frame. From there on FFmpeg's `bwdif` sees every frame,
-    because it looks at the frames before and after a flagged one, and passes the others unchanged.
+    Frames before the first one flagged as interlaced are not filtered. From there on FFmpeg's `bwdif` gets
+    every frame, because it uses the frames before and after a flagged one. It leaves the other frames
+    unchanged.
     """
     filtered: _Deinterlacer | None = None
     for picture in pictures:
@@ -113,7 +114,7 @@ def deinterlaced(pictures: Iterator[Picture]) -> Iterator[Picture]:
 
 
 class _Deinterlacer:
-    """A filter graph for frames of one size and format: one frame in, one out, in order."""
+    """A filter graph for frames of one size and format: one frame out for each frame in, in order."""
 
     def __init__(self, frame: Any) -> None:
         import av

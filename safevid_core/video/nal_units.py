@@ -1,7 +1,7 @@
-"""Key pictures of H.264 and HEVC, as the bitstream and not the container tells them.
+"""Finds the key pictures of H.264 and HEVC in the bitstream.
 
-A container's flag "key frame" also marks recovery points: pictures of an open group, after which pictures
-from before are still shown, and sweeps of intra refresh, which need many pictures to become whole. The type
+The "key frame" flag of a container also marks recovery points. At a recovery point of an open group, pictures
+from before are still shown. At one of an intra refresh, many pictures are needed until one is whole. The type
 of the first NAL unit with picture data tells them apart (ITU-T H.264 table 7-1, H.265 table 7-1).
 """
 
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 _H264_IDR, _H264_SPS = 5, 7
 _HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR and CRA
-# Profiles whose sequence parameter set tells the chroma format (H.264, 7.3.2.1.1).
+# Profiles whose sequence parameter set states the chroma format (H.264, 7.3.2.1.1).
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _START_CODE = re.compile(b"\x00\x00\x01")
 
 
 def nal_length_size(codec: str, extradata: bytes | None) -> int:
-    """Bytes of the length before each NAL unit, by the container's `avcC` or `hvcC`; 4 without one."""
+    """Bytes of the length field before each NAL unit, from `avcC` or `hvcC`. 4 if there is neither."""
     place = 4 if codec == "h264" else 21
     if extradata and extradata[0] == 1 and len(extradata) > place:
         return (extradata[place] & 3) + 1
@@ -26,7 +26,7 @@ def nal_length_size(codec: str, extradata: bytes | None) -> int:
 
 
 def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """The NAL units of a packet, behind start codes or behind lengths of `length_size` bytes."""
+    """The NAL units of a packet, separated by start codes or by length fields of `length_size` bytes."""
     if data.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01")):
         starts = [found.end() for found in _START_CODE.finditer(data)]
         for start, stop in zip(starts, [each - 3 for each in starts[1:]] + [len(data)], strict=True):
@@ -52,7 +52,7 @@ def is_random_access(codec: str, units: list[bytes]) -> bool:
 
 
 def h264_parameter_sets(extradata: bytes | None) -> list[bytes]:
-    """The sequence parameter sets within an `avcC`, or behind start codes."""
+    """The sequence parameter sets of an `avcC`, or of data with start codes."""
     if not extradata:
         return []
     if extradata[0] != 1:
@@ -71,7 +71,7 @@ def sequence_parameter_sets(units: list[bytes]) -> list[bytes]:
 
 
 def codes_whole_frames_only(parameter_set: bytes) -> bool:
-    """`frame_mbs_only_flag` of an H.264 sequence parameter set: no picture can be interlaced.
+    """Whether an H.264 sequence parameter set excludes interlacing: its `frame_mbs_only_flag`.
 
     Raises:
         ValueError: If the set ends early.

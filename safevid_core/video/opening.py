@@ -1,11 +1,12 @@
-"""An opened video file: its container, its best stream, its packets, and its frames from any instant on.
+"""An opened video file: its container, its best video stream, its packets, and its frames from any time on.
 
-Files are untrusted. Only container formats of moving pictures are opened (`format_whitelist`), because
-FFmpeg would also read a text file as terminal art or follow the addresses in a playlist.
+Files are untrusted. Only container formats of moving pictures are opened (`format_whitelist`). FFmpeg would
+otherwise render a text file as ANSI art, or fetch the addresses of a playlist.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,30 +22,31 @@ from safevid_core.video.light import Developer, Picture, deinterlaced, is_hdr
 from safevid_core.video.packets import PacketTable, read_packets
 from safevid_core.video.shape import Orientation, displayed_size, orientation_of
 
-# Raise it when the same file gives other frames, sizes or lengths than before: what was stored is made anew.
+# Increase it if the same file gives other frames, sizes or lengths than before. Stored results are made
+# again.
 DECODING_REVISION = 2
 _CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,"
     "ogg,asf,gif,mxf,rm,dv,nut,wtv,yuv4mpegpipe"
 )
 _ONLY_VIDEO_FILES = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-# Times closer than this are one; they are told to a tenth of a millisecond.
+# Times closer than this are equal. They are rounded to a tenth of a millisecond.
 SAME_INSTANT_S, _DECIMALS = 1e-4, 4
 _ATTACHED_PICTURE = 0x400
-# Streams of these formats may begin with pictures that need others from before the cut; those are skipped.
+# Streams of these formats may begin with pictures that refer to pictures before the cut. Those are skipped.
 _JOINED_MIDWAY = {"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "obu", "dv"}
 _RAW_FORMATS = {"h264", "hevc"}
 _FALLBACK_FPS = 25.0
-# A header's rate that is further than this from frames over seconds is not the stream's.
+# The header's frame rate is used if it differs by at most this share from frames divided by seconds.
 _SAME_RATE = 0.01
-# Tables of the files read last, by path and stamp: many clips are spans of one file.
+# (path, size, time, inode) -> packets, of the files read last. They serve the many clips of one file.
 _KNOWN: dict[tuple[str, int, int, int], _Known] = {}
 _MOST_KNOWN = 32
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file's video stream is. `width` and `height` are as displayed: upright, with square pixels."""
+    """Properties of a file's video stream. `width` and `height` are as displayed: upright, square pixels."""
 
     duration_s: float
     fps: float
@@ -56,21 +58,21 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class _Known:
-    """A file's packets, and the times of its frames by decoding where the packets have none."""
+    """A file's packets. If they have no times, also the times of the frames by decoding, in seconds."""
 
     table: PacketTable
     times_s: np.ndarray | None
 
 
 class OpenVideo:
-    """An open container and what its packets and its first frame tell.
+    """An open container, with the properties that its packets and its first frame give.
 
     Attributes:
-        info: Length, rate, displayed size, count of shown frames, and codec.
+        info: Length, frame rate, displayed size, number of shown frames, and codec.
         table: The stream's packets.
-        shown_s: When a frame begins, in seconds from the first, ascending, each instant once.
-        orientation: How frames must be laid to stand upright.
-        plain: Whether frames are shown as coded: square pixels, not mirrored, no HDR, no interlacing.
+        shown_s: When each frame begins, in seconds from the first frame, ascending, without repeated times.
+        orientation: How a coded frame is turned upright.
+        plain: Whether frames need no conversion: square pixels, not mirrored, no HDR, not interlaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,14 +94,14 @@ class OpenVideo:
 
     @property
     def truncated(self) -> bool:
-        """Whether the header tells of more than the packets hold."""
+        """Whether the header states a greater length than the packets have."""
         return self._last_end_s < self.info.duration_s
 
     def frames_from(self, start_s: float) -> Iterator[Picture]:
-        """Every frame from the one shown at `start_s`, or an earlier one, to the end."""
+        """All frames to the end, from the one shown at `start_s` or an earlier one."""
         entry = 0
         if self._may_seek:
-            # The deinterlacer looks at the frame before.
+            # The deinterlacer needs the frame before.
             earlier = start_s - (2 / self.info.fps if self._interlaced else 0) + SAME_INSTANT_S
             entry = self.table.entry_before(self._begin + earlier / self.stream.time_base)
         yield from deinterlaced(self._timed(self._decoded(entry)))
@@ -130,7 +132,7 @@ class OpenVideo:
         except (av.FFmpegError, OSError) as error:
             raise VideoError(
                 f"{quoted(self.path)} is not a video that FFmpeg can open ({words_of(error)}); "
-                "replace it or take it away",
+                "replace or remove it",
                 of_the_moment=passes(error),
             ) from None
         self.stream: Any = self.container.streams.best("video")
@@ -173,7 +175,7 @@ class OpenVideo:
         count = 0 if times_s is None else len(times_s)
         if times_s is None:
             shown = self.table.shown_from(self._begin)
-            count = 1 + int((shown > self._begin).sum())  # pictures cut off from their group share its time
+            count = 1 + int((shown > self._begin).sum())  # pictures cut off by an edit list share this time
             times_s = np.unique(shown - self._begin) * float(base) if len(shown) else np.zeros(1)
         self.shown_s = np.round(times_s, _DECIMALS)
         guess = _rate_of(stream, timed=self.table.timed)
@@ -207,18 +209,18 @@ class OpenVideo:
         return first[0]
 
     def _times_by_decoding(self) -> np.ndarray:
-        """When each frame of a stream whose packets have no times is shown: by the decoder, or by count."""
+        """Times in seconds of the frames of a stream whose packets have none: by the decoder, or by count."""
         times = [frame.time for frame, _ in self._decoded(0)]
         rate = _rate_of(self.stream, timed=False)
         by_count = np.arange(len(times)) / rate
         if any(time is None for time in times):
             return by_count
-        # Frames come in the order of showing; AVI has decoding times only, which come permuted.
+        # Frames arrive in presentation order. AVI has decoding times only, which then are not ascending.
         by_decoder = np.sort(np.array(times, float)) - min(times)
         return by_count if bool((np.abs(by_decoder - by_count) * rate < 1).all()) else by_decoder
 
     def _timed(self, frames: Iterator[tuple[Any, Any]]) -> Iterator[Picture]:
-        if not self.table.timed:  # read from the beginning, so that the count tells the time
+        if not self.table.timed:  # decoding started at the beginning, so the frame's number gives its time
             for time_s, (frame, alpha) in zip(self.shown_s, frames, strict=False):
                 yield Picture(float(time_s), frame, alpha)
             return
@@ -230,7 +232,7 @@ class OpenVideo:
             yield Picture(round(time_s, _DECIMALS), frame, alpha)
 
     def _decoded(self, entry: int) -> Iterator[tuple[Any, Any]]:
-        """Frames of a decoder that begins at an entry of the table, each with its alpha plane, if apart."""
+        """Frames of a decoder that starts at packet `entry`, each with its alpha plane if it is separate."""
         import av
 
         came = False
@@ -249,7 +251,7 @@ class OpenVideo:
                 yield frame, None if alphas is None else alphas.of(frame)
 
     def _packets(self, entry: int) -> Iterator[Any]:
-        """Packets from an entry of the table on; from an earlier one where seeking does not lead there."""
+        """The packets from `entry` on. They begin earlier if a seek does not reach it."""
         if not (self._untouched and entry == 0):
             for target in self.table.seek_targets(entry) if self.table.timed else ():
                 packets = self._sought(target, entry)
@@ -276,7 +278,7 @@ class OpenVideo:
 
 
 class _AlphaStream:
-    """The transparency of VP8 and VP9 in WebM: a stream of its own beside the packets."""
+    """Decodes the alpha planes of VP8 and VP9 in WebM, which are coded as side data of the packets."""
 
     def __init__(self, codec: str) -> None:
         import av
@@ -300,8 +302,8 @@ class _AlphaStream:
 
 
 @contextmanager
-def opened_video(path: str | Path) -> Iterator[OpenVideo]:
-    """A file opened for reading frames; whatever a decoder raises leaves as a VideoError."""
+def opened_video(path: str | os.PathLike[str]) -> Iterator[OpenVideo]:
+    """A file opened for reading frames. Each error of a decoder is raised as a VideoError."""
     path = Path(path).absolute()  # a leading slash keeps FFmpeg from reading "a:b.mp4" as a protocol
     try:
         empty = path.stat().st_size == 0
@@ -322,9 +324,9 @@ def opened_video(path: str | Path) -> Iterator[OpenVideo]:
 
 
 def _rate_of(stream: Any, *, timed: bool) -> float:
-    """Frames a second by the header; of a stream without times by the bitstream, which knows better.
+    """Frames a second by the header. The bitstream has priority in raw H.264 and HEVC, which have no times.
 
-    FFmpeg's guess for raw H.264 is wrong at some rates, such as 24 for 12 and 25 for 120.
+    FFmpeg's guess for raw H.264 is wrong at some rates. Example: 24 for a stream of 12, 25 for one of 120.
     """
     rates = [stream.average_rate, stream.guessed_rate]
     if not timed:

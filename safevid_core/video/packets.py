@@ -1,7 +1,8 @@
-"""What a video stream's packets tell without decoding: when pictures are shown, and where decoding may begin.
+"""Reads from a stream's packets, without decoding, when its pictures are shown and where decoding may start.
 
-All packets are read once. The table answers three questions: which instants have a picture, from which packet
-on a decoder gives the same pictures as from the file's beginning, and whether decord may be trusted.
+All packets are read once. The table answers three questions: at which times a picture begins, from which
+packets a decoder gives the same pictures as from the file's beginning, and whether decord decodes the stream
+correctly.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from safevid_core.video.nal_units import (
     sequence_parameter_sets,
 )
 
-# After a key frame of these codecs no picture needs one from before, but those shown before the key frame.
+# In these codecs, pictures shown after a key frame never refer to pictures shown before it.
 _RESETTING_CODECS = frozenset(
     {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "flv1", "theora"}
     | {"mjpeg", "prores", "dnxhd", "ffv1", "qtrle", "rawvideo"}
 )
-# These containers hold decoding times; FFmpeg takes them for times of showing where pictures are reordered.
+# These containers store decoding times. If pictures are reordered, FFmpeg takes them for presentation times.
 _WITHOUT_SHOWING_TIMES = {"avi", "asf"}
 _NAL_CODECS = ("h264", "hevc")
 
@@ -35,20 +36,21 @@ PacketKey = tuple[int | None, int | None, int]
 
 @dataclass(frozen=True)
 class PacketTable:
-    """The packets of one stream in decoding order; `[N]` each, times in the stream's time base.
+    """The packets of one stream in decoding order. Arrays are `[N]`; times are in the stream's time base.
 
     Attributes:
-        pts: When each packet's picture is shown. Zeros if `timed` is false.
-        ends: When it stops being shown, as far as the packet tells its length.
-        shown: Whether the packet's picture is for showing: not cut off by an edit list, not hidden in VP8.
-        entry: Whether a decoder that begins here gives every picture from this one on.
-        dts: When each packet is decoded; `pts` where the packet does not tell.
-        landmarks: Time, place in the file and size of the first packet and of each entry, to recognise them
-            after a seek, and their index; without those that another packet shares.
-        timed: Whether every packet tells when its picture is shown.
-        whole: Whether the packets were read without an error to the file's end.
-        steady: Whether no packet is hidden, every key frame is an entry, and in H.264 one parameter set
-            of whole frames holds throughout.
+        pts: Presentation time of each packet's picture. Zeros if `timed` is false.
+        ends: When the picture stops being shown: `pts` plus the packet's duration. Equal to `pts` if the
+            packet states no duration.
+        shown: Whether the picture is shown. An edit list may cut it off, and VP8 may hide it.
+        entry: Whether a decoder that starts at this packet gives every picture from this one on.
+        dts: Decoding time of each packet. Equal to `pts` if the packet states none.
+        landmarks: (pts, byte position, size) -> index, for the first packet and each entry. They identify a
+            packet after a seek. Keys that several packets share are left out.
+        timed: Whether every packet states a presentation time.
+        whole: Whether all packets were read without an error.
+        steady: Whether no packet is hidden and every key frame is an entry. In H.264, also whether there is
+            one sequence parameter set only, and it allows whole frames only.
     """
 
     pts: np.ndarray
@@ -62,21 +64,21 @@ class PacketTable:
     steady: bool
 
     def entry_before(self, pts: float) -> int:
-        """The last entry whose picture is shown at `pts` or before; 0 where there is none."""
+        """Index of the last entry that is shown at `pts` or before. 0 if there is none."""
         found = np.flatnonzero(self.entry & (self.pts <= pts))
         return int(found[np.argmax(self.pts[found])]) if len(found) else 0
 
     def seek_targets(self, entry: int) -> tuple[int, int]:
-        """What to ask a demuxer for, in the stream's time base: some look for decoding times."""
+        """Times to seek to, in the stream's time base. Some demuxers need the first, the decoding time."""
         return int(self.dts[entry]), int(self.pts[entry])
 
     def shown_from(self, begin: int) -> np.ndarray:
-        """The sorted times of the pictures shown from the first shown picture on."""
+        """Sorted presentation times of the shown pictures, from the time `begin` on."""
         return np.sort(self.pts[self.shown & (self.pts >= begin)])
 
 
 def read_packets(container: Any, stream: Any) -> PacketTable:
-    """The table of a stream whose container was just opened; leaves the container at its end."""
+    """The table of a stream whose container was just opened. Afterwards the container is at its end."""
     import av
 
     codec = stream.codec_context.codec.canonical_name
@@ -92,7 +94,7 @@ def read_packets(container: Any, stream: Any) -> PacketTable:
     whole = True
     try:
         for packet in container.demux(stream):
-            if not packet.size:  # the mark of the end
+            if not packet.size:  # an empty packet marks the end
                 continue
             key = packet.is_keyframe
             pts.append(packet.pts)
@@ -103,7 +105,7 @@ def read_packets(container: Any, stream: Any) -> PacketTable:
             hidden = packet.is_discard or (codec == "vp8" and not bytes(memoryview(packet)[:1])[0] & 0x10)
             shown.append(not hidden)
             keys.append((packet.pts, packet.pos, packet.size))
-    except av.FFmpegError:  # decoding meets the same error and tells it
+    except av.FFmpegError:  # decoding meets the same error and reports it
         whole = False
     permuted = codec in _NAL_CODECS and _WITHOUT_SHOWING_TIMES & set(container.format.name.split(","))
     timed = bool(pts) and not permuted and all(each is not None for each in pts)
@@ -131,14 +133,14 @@ def _landmarks(keys: list[PacketKey], entry: np.ndarray) -> dict[PacketKey, int]
 
 
 def _parts_the_order(pts: np.ndarray) -> np.ndarray:
-    """Whether everything decoded before a packet is shown before it, and everything after it after."""
+    """Whether all earlier packets are shown before a packet, and all later ones after it: bool `[N]`."""
     before = np.maximum.accumulate(np.concatenate([[np.iinfo(np.int64).min], pts]))[:-1]
     after = np.minimum.accumulate(np.concatenate([pts, [np.iinfo(np.int64).max]])[::-1])[::-1][1:]
     return (before < pts) & (pts < after)
 
 
 class _Bitstream:
-    """The key packets of an H.264 or HEVC stream."""
+    """Tells which packets of an H.264 or HEVC stream a decoder can start at."""
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec = codec

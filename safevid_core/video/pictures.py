@@ -1,7 +1,8 @@
-"""Still pictures out of files that others made."""
+"""Reads the still pictures of benchmarks."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,32 @@ from safevid_core.video.errors import VideoError, passes, quoted
 from safevid_core.video.light import over_white
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-# A small file may unfold into gigabytes; no benchmark's picture comes near this.
+# A small file may decode to gigabytes. The pictures of the benchmarks are far below this limit.
 _MOST_PIXELS = 64_000_000
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_picture(path: str | Path) -> np.ndarray:
-    """A picture upright over white as uint8 RGB `[H, W, 3]`; of a moving one the first frame.
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """An upright picture over a white background, uint8 RGB `[H, W, 3]`. The first frame of an animated one.
 
     Raises:
-        VideoError: If the file is missing, no picture, damaged, or larger than 64 million pixels.
+        VideoError: If the file is missing, damaged, not a picture, or larger than 64 million pixels.
     """
     from PIL import Image, ImageOps
 
+    path = Path(path)
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
                 size = f"{picture.width} x {picture.height}"
-                raise VideoError(f"{quoted(path)} has {size} pixels; the most is {_MOST_PIXELS:,}")
+                raise VideoError(
+                    f"{quoted(path)} has {size} pixels; the most is {_MOST_PIXELS:,}, so make it smaller"
+                )
             return _to_rgb(ImageOps.exif_transpose(picture))
     except (VideoError, MemoryError):
         raise
-    except Exception as error:  # Pillow's readers raise many kinds on damaged files
-        words = str(getattr(error, "strerror", None) or "it is none, or damaged")
+    except Exception as error:  # Pillow raises errors of many types on damaged files
+        words = str(getattr(error, "strerror", None) or "it is damaged or not a picture")
         line = f"{quoted(path)} cannot be read as a picture: {words}; fetch it again"
         raise VideoError(line, of_the_moment=passes(error)) from None
 

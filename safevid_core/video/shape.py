@@ -1,4 +1,4 @@
-"""The shape a video is displayed in: its display matrix and the shape of its pixels."""
+"""The shape in which a video is displayed: its display matrix and the aspect ratio of its pixels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-# Beyond this, a header's shape of pixels is taken for damage: pictures would grow without limit.
+# A larger pixel aspect ratio is taken for damage, because it would make pictures arbitrarily wide.
 _LONGEST_PIXEL = 16
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """One of the eight ways to lay a picture: first transposed, then mirrored.
+    """One of the eight orientations of a picture. It is transposed first and mirrored afterwards.
 
-    `transposed` swaps rows and columns; `left_right` and `up_down` mirror what results.
+    `transposed` swaps rows and columns. `left_right` and `up_down` mirror the result.
     """
 
     transposed: bool = False
@@ -26,11 +26,11 @@ class Orientation:
 
     @property
     def mirrors(self) -> bool:
-        """Whether writing would read backwards: the change is no mere rotation."""
+        """Whether the orientation mirrors the picture, so that it is no mere rotation."""
         return (self.transposed + self.left_right + self.up_down) % 2 == 1
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Lay `[H, W, C]` pixels the right way; `[W, H, C]` where `transposed`."""
+        """Turn `[H, W, C]` pixels upright. The result is `[W, H, C]` if `transposed`."""
         if self.transposed:
             pixels = pixels.swapaxes(0, 1)
         if self.left_right:
@@ -49,7 +49,7 @@ def orientation_of(frame: Any) -> Orientation:
         matrix = bytes(frame.side_data["DISPLAYMATRIX"])
     except KeyError:
         return Orientation()
-    except ValueError:  # PyAV knows no name for some other side data of the frame
+    except ValueError:  # the frame has other side data for which PyAV has no name
         return Orientation(*_BY_QUARTER_TURNS[round(frame.rotation / 90) % 4])
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     if abs(a) + abs(d) >= abs(b) + abs(c):
@@ -57,7 +57,7 @@ def orientation_of(frame: Any) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
-# Counter-clockwise quarter turns, as PyAV's `rotation` counts them.
+# Counter-clockwise quarter turns, in the order of PyAV's `rotation`.
 _BY_QUARTER_TURNS = (
     (False, False, False),
     (True, False, True),
@@ -67,7 +67,7 @@ _BY_QUARTER_TURNS = (
 
 
 def displayed_size(width: int, height: int, pixel_shape: Fraction | None) -> tuple[int, int]:
-    """Width and height with square pixels: the width is stretched by `pixel_shape`, width to height."""
+    """Width and height in square pixels. The width is multiplied by `pixel_shape`, a pixel's aspect ratio."""
     if not pixel_shape or not Fraction(1, _LONGEST_PIXEL) <= pixel_shape <= _LONGEST_PIXEL:
         return width, height
     return max(1, round(width * pixel_shape)), height

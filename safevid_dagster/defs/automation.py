@@ -6,9 +6,13 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from safevid_core.lake import Lake, NotCurrentError
-from safevid_core.preferences.chain import first_to_make
-from safevid_core.records import CORPUS_SPLIT, content_id
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import CORPUS_SPLIT
+from safevid_core.stages.planner import Planner
+from safevid_core.stages.stage import Stage
+from safevid_core.storage.lake import Lake
+from safevid_dagster.defs.assets import registry
 from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.resources import SafeVid
 from safevid_dagster.living import bury
@@ -20,16 +24,18 @@ PARTITION, FIRST, LAST = (
 
 refresh_sources = dg.define_asset_job(
     "refresh_sources",
-    selection=dg.AssetSelection.assets("pocket_clips", "clip_manifest", "scene_assignments", "corpus_split"),
+    selection=dg.AssetSelection.assets(
+        *(stage.name for stage in registry if stage.group == "corpus" and not stage.partitions.axes)
+    ),
     description="Look at every source again; then `changed_scenes` re-runs the scenes that differ.",
 )
 
+# Every stage by scene, whether the settings' flow makes it or not.
+BY_SCENE = [stage for stage in registry if stage.partitions.axes == ("scene",)]
+
 refresh_scene = dg.define_asset_job(
     "refresh_scene",
-    selection=dg.AssetSelection.assets("video_corpus").downstream()
-    & dg.AssetSelection.groups("corpus", "descriptions", "queries", "preferences")
-    - dg.AssetSelection.assets("safevid_350k_release", "description_fidelity_audit")
-    - dg.AssetSelection.assets("lossy_descriptions", "lossy_queries", "lossy_pairs"),
+    selection=dg.AssetSelection.assets(*(stage.name for stage in BY_SCENE)),
     partitions_def=SCENES,
     description="Corpus, descriptions, queries and pairs of one scene.",
 )
@@ -59,16 +65,19 @@ def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid)
         return dg.SensorResult(skip_reason="corpus_split is not made yet; run the job refresh_sources first")
     requests, waiting, current = [], [], 0
     busy = _under_way(instance)
+    # A stored answer of no use is fresh here, whatever `models.retry_failed` says: else it would be asked for
+    # again for ever.
+    planner = safevid.planner(retry_failed=False, only_reads=True)
     for scene in SCENES.get_partition_keys():
         if scene in busy:
             waiting.append(f"{scene}: run {busy[scene]} is under way")
             continue
-        found = first_to_make(settings, scene, safevid.gateway)
+        found = first_to_make(planner, scene)
         if found is None:
             current += 1
             continue
         last = _last(instance, scene)
-        state = content_id(found.asset, found.fingerprint)
+        state = content_id(found.stage.name, found.fingerprint)
         again_in = _again_in(safevid.lake, last, found, state, 60 * settings.automation.retry_minutes)
         if last is not None and again_in > 0:
             waiting.append(
@@ -96,6 +105,36 @@ def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid)
 )
 def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason("; ".join(bury(context.instance)) or "every run that is under way lives")
+
+
+class ToMake(NamedTuple):
+    """The first stage of a scene that a run would make; `fingerprint` is what the partition would carry."""
+
+    stage: Stage
+    scene: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.stage.name}[{self.scene}] is to be made"
+
+
+def first_to_make(planner: Planner, scene: str) -> ToMake | None:
+    """The first table of a scene in the settings' flow that a run would make; None if all are fresh.
+
+    What cannot be planned, such as for a checkpoint that is missing, is for a run to tell.
+    """
+    for stage, scenes in planner.registry.flow(planner.tools.settings):
+        if stage.partitions.axes != ("scene",) or scene not in scenes:
+            continue
+        try:
+            state = planner.state(stage, scene)
+        except SafeVidError as error:
+            return ToMake(stage, scene, str(error))
+        finally:
+            planner.forget(stage, scene)
+        if state.condition != "fresh":
+            return ToMake(stage, scene, state.fingerprint)
+    return None
 
 
 class _Last(NamedTuple):
@@ -141,12 +180,12 @@ def _last(instance: dg.DagsterInstance, scene: str) -> _Last | None:
     return _Last(run.run_id, run.status.value, states[0], records[0].end_time, states[:1] == states[1:])
 
 
-def _again_in(lake: Lake, last: _Last | None, found: NotCurrentError, state: str, pause_s: float) -> float:
+def _again_in(lake: Lake, last: _Last | None, found: ToMake, state: str, pause_s: float) -> float:
     """Seconds until a scene may be asked for again: none where it is not as the last two runs found it."""
     if last is None or last.state != state or last.ended is None or not last.again:
         return 0.0
     if last.status == dg.DagsterRunStatus.SUCCESS.value:
-        made = lake.manifest(found.asset, found.partition)
+        made = lake.manifest(found.stage.name, found.scene)
         if made is None or made.committed_at > last.ended:
             return 0.0  # it was made, and something else came in between
     return max(0.0, last.ended + pause_s - time.time())

@@ -6,10 +6,16 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from safevid_core.estimates import BudgetNeeded, UnknownSelection, as_cells, estimate, require_budget, total
+from safevid_core.contracts.markdown import markdown_table
+from safevid_core.estimates import (
+    as_cells,
+    budgets_needed,
+    estimate,
+    total,
+)
 from safevid_core.models.bill import FIGURES, bill
+from safevid_core.stages.registry import RegistryError
 from safevid_dagster.defs.resources import SafeVid
-from safevid_dagster.reports import table_of
 
 _MOST_LINES = 100
 
@@ -29,23 +35,17 @@ def model_estimate(config: EstimateConfig, safevid: SafeVid) -> dg.MaterializeRe
 
     Open the launchpad to choose the assets and partitions of the run.
     """
-    settings, lake = safevid.settings, safevid.lake
-    assets, partitions = config.assets or None, config.partitions or None
+    planner, partitions = safevid.planner(), config.partitions or None
     try:
-        rows = estimate(settings, lake, assets=assets, partitions=partitions)
-    except UnknownSelection as error:
+        rows = estimate(planner, config.assets, partitions)
+    except RegistryError as error:
         raise dg.Failure(str(error)) from None
-    needed = []
-    for asset in dict.fromkeys(row.asset for row in rows):
-        try:
-            require_budget(settings, lake, asset, partitions)
-        except BudgetNeeded as error:
-            needed.append(str(error))
+    needed = list(budgets_needed(planner, config.assets, partitions))
     sum_ = total(rows)
     figures = {"calls": sum_.calls, "cost_usd": sum_.cost_usd, "hours": sum_.hours}
     return dg.MaterializeResult(
         metadata={
-            "estimate": dg.MetadataValue.md(table_of(*as_cells(rows))),
+            "estimate": dg.MetadataValue.md(markdown_table(*as_cells(rows))),
             **{name: "unknown" if value is None else value for name, value in figures.items()},
             "budget_needed": dg.MetadataValue.md("\n".join(f"- {line}" for line in needed) or "no"),
         }
@@ -75,7 +75,7 @@ def model_bill(config: BillConfig, safevid: SafeVid) -> dg.MaterializeResult:
     if table.height > _MOST_LINES:
         metadata["lines_left_out"] = table.height - _MOST_LINES
     return dg.MaterializeResult(
-        metadata={**metadata, "bill": dg.MetadataValue.md(table_of(table.columns, lines))}
+        metadata={**metadata, "bill": dg.MetadataValue.md(markdown_table(table.columns, lines))}
     )
 
 

@@ -1,32 +1,80 @@
-"""The partition sets. The 30 scene categories are one set, shared by every asset marked by scene."""
+"""The partition sets of Dagster, made from the axes of the stages, and the names of partitions both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
 
 import dagster as dg
 
-from safevid_core.settings import LOSSES, load_settings
-from safevid_core.taxonomy.taxonomy import load_scenes
+from safevid_core.settings import Settings, load_settings
+from safevid_core.stages.partitions import AXES
+from safevid_core.stages.stage import Stage
 
 settings = load_settings()
 
-SCENES = dg.StaticPartitionsDefinition([scene.id for scene in load_scenes().scenes])
-LOSSY_SCENES = dg.MultiPartitionsDefinition(
-    {"loss": dg.StaticPartitionsDefinition(list(LOSSES)), "scene": SCENES}
-)
-CHECKPOINTS = dg.MultiPartitionsDefinition(
-    {
-        "policy": dg.StaticPartitionsDefinition(list(settings.alignment.trained)),
-        "data_scale": dg.StaticPartitionsDefinition([f"{s:g}" for s in settings.alignment.data_scales]),
-    }
-)
-# Systems that the demo does not measure stand last, so that a range of the others is theirs alone.
-MEASUREMENTS = dg.MultiPartitionsDefinition(
-    {
-        "benchmark": dg.StaticPartitionsDefinition(list(settings.evaluation.benchmarks)),
-        "system": dg.StaticPartitionsDefinition([*settings.systems, *settings.systems_at_other_scales]),
-    }
-)
+
+@cache
+def definition_of(axes: tuple[str, ...]) -> dg.PartitionsDefinition | None:
+    """The partition set over some axes, the same object each time; None without an axis."""
+    if not axes:
+        return None
+    if len(axes) == 1:
+        return dg.StaticPartitionsDefinition(list(AXES[axes[0]](settings)))
+    return dg.MultiPartitionsDefinition({axis: definition_of((axis,)) for axis in axes})
 
 
-def lossy_partition(partition: str) -> tuple[str, str]:
-    """The loss and the scene of a lake partition, which is named as the two-dimensional key is."""
-    loss, scene = partition.split("|")
-    return loss, scene
+SCENES = definition_of(("scene",))
+
+
+def key_of(stage: Stage, partition: str) -> str | None:
+    """Dagster's key of one of a stage's partitions; None for a table that is one partition."""
+    values = stage.partitions.values(partition)
+    if not values:
+        return None
+    return dg.MultiPartitionKey(values) if len(values) > 1 else partition
+
+
+def partition_of(stage: Stage, key: str) -> str:
+    """The lake's name of a partition key of a stage."""
+    axes = stage.partitions.axes
+    if len(axes) < 2:
+        return key
+    assert isinstance(key, dg.MultiPartitionKey)
+    return stage.partitions.joint.join(key.keys_by_dimension[axis] for axis in axes)
+
+
+def ranges_of(stage: Stage, partitions: Sequence[str], settings: Settings) -> Iterator[list[str]]:
+    """The partitions cut into groups that a run can be asked for by its first and last key alone.
+
+    A range over one axis is a run of neighbours. A range over two axes is a rectangle: every value between
+    its corners on one axis with every value between them on the other.
+    """
+    axes = stage.partitions.axes
+    if not axes:
+        yield list(partitions)
+        return
+    place = {axis: {value: n for n, value in enumerate(AXES[axis](settings))} for axis in axes}
+    *outer, inner = axes
+    cells: dict[tuple[int, int], str] = {}
+    columns_of: dict[int, list[int]] = {}
+    for partition in partitions:
+        values = stage.partitions.values(partition)
+        row = place[outer[0]][values[outer[0]]] if outer else 0
+        column = place[inner][values[inner]]
+        cells[row, column] = partition
+        columns_of.setdefault(row, []).append(column)
+    rows_of: dict[tuple[int, ...], list[int]] = {}  # by the columns that are neighbours in these rows
+    for row in sorted(columns_of):
+        for columns in _neighbours(sorted(columns_of[row])):
+            rows_of.setdefault(columns, []).append(row)
+    for columns, rows in rows_of.items():
+        for block in _neighbours(rows):
+            yield [cells[row, column] for row in block for column in columns]
+
+
+def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Ascending numbers cut where one is left out: 1, 2, 5 gives (1, 2) and (5,)."""
+    for _, run in groupby(enumerate(numbers), key=lambda each: each[1] - each[0]):
+        yield tuple(number for _, number in run)

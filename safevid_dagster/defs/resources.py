@@ -1,34 +1,34 @@
-"""The one resource: settings, lake and gateway, and how a stage's report becomes an asset's result."""
+"""The one resource: settings, lake and gateway, and how a run of a stage becomes an asset's result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from safevid_core.corpus.sources import SourceError
-from safevid_core.estimates import require_budget
-from safevid_core.lake import WHOLE, Lake, NothingMade, StageReport
-from safevid_core.models.ledger import LedgerError
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.execution.local import LocalRunner, RunReport
 from safevid_core.models.progress import Spend
-from safevid_core.models.providers import GatewayError
-from safevid_core.records import Table
+from safevid_core.pipeline import build_registry
 from safevid_core.settings import Settings, load_settings
-from safevid_dagster.defs.checks import conservation
+from safevid_core.stages.planner import Planner
+from safevid_core.stages.registry import Registry
+from safevid_core.stages.stage import Stage, Tools
+from safevid_core.storage.lake import WHOLE, Lake
+from safevid_core.storage.opening import lake_of
+from safevid_dagster.defs.partitions import partition_of
 from safevid_dagster.living import give_signs, signing_executor
-from safevid_dagster.progress import ProgressLog, spend_metadata
+from safevid_dagster.progress import ProgressLog, spend_metadata, tell_watchers
 from safevid_dagster.reports import overview, report_metadata
 
 if TYPE_CHECKING:
+    from safevid_core.alignment.dpo import Program
     from safevid_core.models.llm import Gateway
-
-# A budget that is missing or spent, a key, a price or a ledger, a source that is missing, a model that
-# answers nothing: told in one line, without a traceback.
-_UNASKABLE = (GatewayError, LedgerError, NothingMade, SourceError)
 
 
 @cache
@@ -68,8 +68,11 @@ class SafeVid(dg.ConfigurableResource):
 
     @cached_property
     def lake(self) -> Lake:
-        settings = self.settings
-        return Lake(settings.root, settings.profile, retry_failed=settings.models.retry_failed)
+        return lake_of(self.settings)
+
+    @cached_property
+    def registry(self) -> Registry:
+        return build_registry(self.settings)
 
     @property
     def gateway(self) -> Gateway:
@@ -84,101 +87,107 @@ class SafeVid(dg.ConfigurableResource):
     def _progress(self) -> ProgressLog:
         return ProgressLog(self.settings.models.progress_s)
 
-    def whole(
-        self, context: dg.AssetExecutionContext, table: Table, make: Callable[[], StageReport]
-    ) -> dg.MaterializeResult:
-        """Run a stage that has no partitions.
+    def planner(
+        self,
+        *,
+        training_program: Callable[[], AbstractContextManager[Program]] | None = None,
+        retry_failed: bool | None = None,
+        only_reads: bool = False,
+    ) -> Planner:
+        """A planner for one run, see :class:`~safevid_core.stages.planner.Planner`."""
+        tools = Tools(self.settings, self.lake, self.registry, lambda: self.gateway, training_program)
+        return Planner(tools, retry_failed=retry_failed, only_reads=only_reads)
+
+    def make(self, context: dg.AssetExecutionContext, stage: Stage) -> dg.MaterializeResult:
+        """Run a stage over the partitions of this run, committing one by one.
 
         Raises:
-            dg.Failure: If a budget is needed first, or no model can be asked.
+            dg.Failure: If a gate is closed. Or after all partitions were tried, naming those that failed; the
+                rest is committed.
         """
-        with self._asking(context, table, [WHOLE]):
-            report = make()
-        return self._result(context, table, {WHOLE: report})
-
-    def partitions(
-        self,
-        context: dg.AssetExecutionContext,
-        table: Table,
-        make: Callable[[str], StageReport],
-        name: Callable[[str], str] = str,
-    ) -> dg.MaterializeResult:
-        """Run a stage for each partition of this run, committing one by one.
-
-        Args:
-            name: The lake's name for a partition key.
-
-        Raises:
-            dg.Failure: If a budget is needed first. Or after all partitions were tried, naming those that
-                failed; the rest is committed.
-        """
-        reports: dict[str, StageReport] = {}
-        failures: dict[str, list[str]] = {}
-        keys = context.partition_keys
-        with self._asking(context, table, [name(key) for key in keys]):
-            for number, key in enumerate(keys, 1):
-                self._progress.part = f"{key} ({number} of {len(keys)}): "
-                try:
-                    reports[key] = make(name(key))
-                except _UNASKABLE as error:
-                    failures.setdefault(str(error), []).append(key)
-                except Exception as error:
-                    failures.setdefault(f"{type(error).__name__}: {error}", []).append(key)
-                    context.log.exception("partition %s failed", key)
-        if failures:
-            lines = "; ".join(f"{', '.join(some)}: {reason}" for reason, some in failures.items())
-            failed = sum(map(len, failures.values()))
-            raise self._failure(table, f"{failed} of {len(keys)} partitions failed: {lines}")
-        return self._result(context, table, reports)
-
-    def together(
-        self,
-        context: dg.AssetExecutionContext,
-        table: Table,
-        make: Callable[[Sequence[str]], Sequence[StageReport]],
-        name: Callable[[str], str],
-    ) -> dg.MaterializeResult:
-        """Run a stage that shares its workers between the partitions of this run."""
-        reports = make([name(key) for key in context.partition_keys])
-        return self._result(context, table, dict(zip(context.partition_keys, reports, strict=True)))
-
-    @contextmanager
-    def _asking(
-        self, context: dg.AssetExecutionContext, table: Table, partitions: Sequence[str]
-    ) -> Iterator[None]:
-        """Around a stage that may ask models: its budget before, and what cannot be asked as one line."""
+        stage = self.registry[stage.name]  # by the settings of this run
+        keys = (
+            {partition_of(stage, key): key for key in context.partition_keys}
+            if context.has_partition_key_range or context.has_partition_key
+            else {}
+        )
         self._progress.log, self._progress.part = context.log, ""
+        planner = self.planner(training_program=lambda: training_program(context))
         try:
-            require_budget(self.settings, self.lake, table.name, partitions)
-            yield
-        except _UNASKABLE as error:
-            raise self._failure(table, str(error)) from None
+            with LocalRunner(
+                planner,
+                build_registry=build_registry,
+                who=f"run {context.run_id}",
+                on_partition=self._tell_partition,
+                on_error=lambda partition, error: context.log.error(
+                    "partition %s failed", partition, exc_info=error
+                ),
+            ) as runner:
+                report = runner.run(stage, list(keys) or (WHOLE,))
+        except SafeVidError as error:
+            raise self._failure(stage, " ".join(str(error).split())) from None
+        if report.failures:
+            raise self._failure(stage, _failed(report, len(keys) or 1))
+        return self._result(context, stage, report, keys)
 
-    def _failure(self, table: Table, line: str) -> dg.Failure:
-        return dg.Failure(line, spend_metadata(self._spend(table)))
+    def _tell_partition(self, partition: str, number: int, of: int) -> None:
+        self._progress.part = "" if partition == WHOLE else f"{partition} ({number} of {of}): "
+        tell_watchers(partition, number, of)
 
-    def _spend(self, table: Table) -> Spend:
-        """What this run asked and paid for a table's asset so far."""
-        return Spend() if self._gateway is None else self._gateway.spend(table.name)
+    def _failure(self, stage: Stage, line: str) -> dg.Failure:
+        return dg.Failure(line, spend_metadata(self._spend(stage)))
+
+    def _spend(self, stage: Stage) -> Spend:
+        """What this run asked and paid for a stage so far."""
+        return Spend() if self._gateway is None else self._gateway.spend(stage.name)
 
     def _result(
-        self, context: dg.AssetExecutionContext, table: Table, reports: Mapping[str, StageReport]
+        self, context: dg.AssetExecutionContext, stage: Stage, report: RunReport, keys: dict[str, str]
     ) -> dg.MaterializeResult:
-        if WHOLE in reports:
-            metadata = report_metadata(self.lake, table, reports[WHOLE])
-        else:
-            metadata = overview(reports)
-            for key, report in reports.items():
+        if keys:
+            metadata = overview({keys[name]: each for name, each in report.reports.items()})
+            for name, each in report.reports.items():
                 context.add_asset_metadata(
-                    report_metadata(self.lake, table, report), asset_key=context.asset_key, partition_key=key
+                    report_metadata(self.lake, stage.table, each),
+                    asset_key=context.asset_key,
+                    partition_key=keys[name],
                 )
-        spend = self._spend(table)
+        else:
+            metadata = report_metadata(self.lake, stage.table, report.reports[WHOLE])
+        spend = self._spend(stage)
         if spend.asked:
-            context.log.info("%s: %d done, %s", table.name, spend.usable + spend.cached, spend)
-        names = [report.manifest.partition for report in reports.values()]
-        return dg.MaterializeResult(
-            metadata=metadata | spend_metadata(spend), check_results=[conservation(self.lake, table, names)]
-        )
+            context.log.info("%s: %d done, %s", stage.name, spend.usable + spend.cached, spend)
+        checks = [
+            dg.AssetCheckResult(
+                check_name=name,
+                asset_key=context.asset_key,
+                passed=finding.passed,
+                metadata={**finding.figures, "problems": list(finding.problems[:20])},
+            )
+            for name, finding in report.findings.items()
+        ]
+        return dg.MaterializeResult(metadata=metadata | spend_metadata(spend), check_results=checks)
+
+
+def _failed(report: RunReport, partitions: int) -> str:
+    """The reasons of the partitions that failed, in one line."""
+    lines = "; ".join(report.lines())
+    return (
+        lines
+        if partitions == 1 and WHOLE in report.failures
+        else (f"{len(report.failures)} of {partitions} partitions failed: {lines}")
+    )
+
+
+@contextlib.contextmanager
+def training_program(context: dg.AssetExecutionContext) -> Iterator[Program]:
+    """The training as a process of its own, which tells this run's log how it goes."""
+    from safevid_core.alignment.dpo import Program
+
+    with dg.open_pipes_session(
+        context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    ) as session:
+        yield Program("safevid_dagster.training", session.get_bootstrap_env_vars())
 
 
 @dg.definitions

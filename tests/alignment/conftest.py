@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from safevid_core.records import RELEASE
-from safevid_core.settings import Settings, load_settings
+from safevid_core.contracts.tables import RELEASE
+from safevid_core.settings import AlignmentSettings, Settings, load_settings
 from safevid_core.video.identity import file_sha256
 
 FOLDERS = {"llava_next_video": "llava_next_video", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl2_5"}
@@ -95,7 +96,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def release(clips: list[Path]) -> pl.DataFrame:
-    """Twenty-four pairs, four a clip, of unequal lengths; clips 0 and 1 are twins."""
+    """Twenty-four pairs, four a clip, of unequal lengths; clips 0 and 1 are twins. `path` as in a job."""
     hashes = [file_sha256(path) for path in clips]
     rows = [
         {
@@ -105,7 +106,6 @@ def release(clips: list[Path]) -> pl.DataFrame:
             "scene": ("kitchen", "road")[number % 2],
             "subcategory": ("fire", "copyright", "colour")[number % 3],
             "twin_group": "twins" if number % 6 < 2 else None,
-            "path": str(clips[number % 6]),
             "media_sha256": hashes[number % 6],
             "start_s": 0.0,
             "end_s": None if number % 4 else 1.0,
@@ -116,7 +116,20 @@ def release(clips: list[Path]) -> pl.DataFrame:
         }
         for number in range(24)
     ]
-    return RELEASE.frame(rows)
+    paths = [str(clips[number % 6]) for number in range(24)]
+    return RELEASE.frame(rows).with_columns(path=pl.Series(paths))
+
+
+@pytest.fixture
+def alignment_of(settings: Settings, checkpoints: dict[str, Path]) -> Callable[..., AlignmentSettings]:
+    """Family -> the settings of its alignment over its small checkpoint, or over one that is given."""
+
+    def of(family: str, checkpoint: Path | None = None, **changes: Any) -> AlignmentSettings:
+        base = {"family": family, "path": str(checkpoint or checkpoints[family])}
+        changes = {"base": settings.alignment.base.model_copy(update=base), **changes}
+        return settings.alignment.model_copy(update=changes)
+
+    return of
 
 
 @pytest.fixture

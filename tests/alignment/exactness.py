@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, trainin
 from safevid_core.alignment.tree import Segment
 from safevid_core.alignment.tree_attention import Way, use_tree_attention
 from safevid_core.models.video_chat import load_local
-from safevid_core.settings import load_settings
+from safevid_core.settings import AlignmentSettings, load_settings
 
 FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
 PACKINGS = ("pair", "video")
@@ -38,6 +38,11 @@ SOME = [
     (1, [70, 71], [72, 73], [74, 75, 76]),
     (0, [30, 31, 32], [45], [46, 47]),
 ]
+
+
+AlignmentOf = Callable[..., AlignmentSettings]  # what the fixture `alignment_of` is
+# Of each pair: number of its clip, tokens of query, chosen and rejected answer.
+Drawn = list[tuple[int, list[int], list[int], list[int]]]
 
 
 @dataclass
@@ -222,7 +227,7 @@ class Subject:
             reference=(-1.0 - number, -2.0),
         )
 
-    def pairs(self, drawn: list[tuple[int, list[int], list[int], list[int]]]) -> list[EncodedPair]:
+    def pairs(self, drawn: Drawn) -> list[EncodedPair]:
         return [self.pair(number, each) for number, each in enumerate(drawn)]
 
 

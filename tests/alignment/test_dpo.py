@@ -17,23 +17,24 @@ import pytest
 
 from safevid_core.alignment import dpo
 from safevid_core.alignment.data_scale import nested_sample
-from safevid_core.alignment.dpo import make_dpo_checkpoints, read_training_log
+from safevid_core.alignment.dpo import read_training_log
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.alignment.train import _context_for
-from safevid_core.corpus.trained import read_training_clips
-from safevid_core.lake import Lake, directory_hash
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import (
     DPO_CHECKPOINT,
     OWN_STYLE_ANSWERS,
     PAIRS_WITHOUT_DESCRIPTIONS,
     RELEASE,
     SAFEVIDBENCH_BASE,
-    StageRows,
-    sequence_outcomes,
 )
+from safevid_core.corpus.trained import read_training_clips
 from safevid_core.settings import Settings, merge
+from safevid_core.storage.lake import Lake, directory_hash
 from tests.alignment.progress_log import steps_logged
+from tests.media_places import placed
+from tests.stages import run_stages
 
 
 def changed(settings: Settings, **alignment: object) -> Settings:
@@ -47,6 +48,10 @@ def lake_with(settings: Settings, release: pl.DataFrame) -> Lake:
 
 
 def commit(lake: Lake, release: pl.DataFrame) -> None:
+    """A release whose rows have `path`: null, or where the video lies."""
+    placed(lake, release.to_dicts())
+    lost = pl.when(pl.col("path").is_null()).then(None).otherwise(pl.col("media_sha256"))
+    release = release.with_columns(media_sha256=lost).drop("path")
     stage = StageRows(release, sequence_outcomes(release["pair_id"].to_list(), "ok"))
     lake.commit(RELEASE, "all", stage, "test", {})
 
@@ -127,14 +132,16 @@ def test_pairs_about_what_a_release_asks_are_not_trained_on(
             return RunResult(pairs.height, 1, 0.7, 0.7, 0.0, 0.5, 1.0, refused, [], curves)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dpo, "_launched", lambda *_: contextlib.nullcontext(Launch()))
-    before = make_dpo_checkpoints(settings, lake, wanted)
+    before = run_stages(settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in wanted])
     assert not any(report.manifest.info["held_out"] for report in before)
     trained.clear()
     item = {"item_id": "i", "plan_id": "p", "clip_id": "asked", "twin_group": "twins", "release": "R1"}
     stage = StageRows(SAFEVIDBENCH_BASE.frame([item]), [("p", "ok", "")])
     lake.commit(SAFEVIDBENCH_BASE, "all", stage, "", {})
     held_out = set(release.filter(pl.col("twin_group") == "twins")["pair_id"])
-    for report in make_dpo_checkpoints(settings, lake, wanted):
+    for report in run_stages(
+        settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in wanted]
+    ):
         assert report.computed
         assert report.manifest.info["held_out"] == len(held_out) == 8
         assert (
@@ -155,8 +162,8 @@ def test_pairs_about_what_a_release_asks_are_not_trained_on(
     every = {**item, "twin_group": None}
     rows = [{**every, "item_id": f"{i}", "clip_id": f"clip-{i}"} for i in range(6)]
     lake.commit(SAFEVIDBENCH_BASE, "all", StageRows(SAFEVIDBENCH_BASE.frame(rows), []), "", {})
-    with pytest.raises(AlignmentError, match="holds no pair beside 24 that a benchmark holds out"):
-        make_dpo_checkpoints(settings, lake, wanted)
+    with pytest.raises(AlignmentError, match="holds no pair except 24 that a benchmark holds out"):
+        run_stages(settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in wanted])
 
 
 def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
@@ -174,7 +181,9 @@ def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
     paths = [None, *release["path"][1:]]
     lake = lake_with(settings, release.with_columns(pl.Series("path", paths)))
     wanted = [("pocket", 1.0), ("pocket", 0.5), ("permuted_videos", 1.0), ("shuffled_labels", 1.0)]
-    reports = make_dpo_checkpoints(settings, lake, wanted)
+    reports = run_stages(
+        settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in wanted]
+    )
     assert [report.manifest.rows for report in reports] == [2, 2, 1, 1]
     assert not list((lake.root / "training").glob("*/*"))
 
@@ -211,7 +220,7 @@ def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
     adapters = [lake.root / row for row in rows["checkpoint"]]
     _, processor = load(settings, adapters[0])
     assert processor is not None
-    again = make_dpo_checkpoints(settings, lake, wanted)
+    again = run_stages(settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in wanted])
     assert not any(report.computed for report in again)
 
 
@@ -236,9 +245,9 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
     assert set(arms) < set(settings.alignment.trained)
     assert "safety_prompt" not in settings.alignment.trained
     with pytest.raises(AlignmentError, match="own_style_answers holds no pair"):
-        make_dpo_checkpoints(settings, lake, [("own_style", 1.0)])
+        run_stages(settings, lake, "dpo_checkpoint", ["own_style@1"])
     with pytest.raises(AlignmentError, match="safety_prompt is not trained"):
-        make_dpo_checkpoints(settings, lake, [("safety_prompt", 1.0)])
+        run_stages(settings, lake, "dpo_checkpoint", ["safety_prompt@1"])
 
     said = [{"pair_id": pair_id, "chosen": "No, no."} for pair_id in release["pair_id"][4:]]
     answers = StageRows(OWN_STYLE_ANSWERS.frame(said), [(row["pair_id"], "ok", "") for row in said])
@@ -248,7 +257,12 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
     queries = sequence_outcomes(blind["query_id"].unique().to_list(), "ok")
     lake.commit(PAIRS_WITHOUT_DESCRIPTIONS, "kitchen", StageRows(blind, queries), "test", {})
 
-    reports = {name: make_dpo_checkpoints(settings, lake, [(name, 1.0)])[0].manifest for name in arms}
+    reports = {
+        name: run_stages(
+            settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in [(name, 1.0)]]
+        )[0].manifest
+        for name in arms
+    }
     rows = {row["policy"]: row for row in lake.read(DPO_CHECKPOINT).iter_rows(named=True)}
     assert {name: row["pairs"] for name, row in rows.items()} == {
         "text_only": 24,  # one of which has no video
@@ -282,10 +296,10 @@ def test_a_stage_that_cannot_start_says_why(settings: Settings, release: pl.Data
     settings = changed(settings, policies={"pocket": {}})
     lake = Lake(settings.root, settings.profile)
     with pytest.raises(AlignmentError, match="release holds no pair"):
-        make_dpo_checkpoints(settings, lake, [("pocket", 1.0)])
+        run_stages(settings, lake, "dpo_checkpoint", ["pocket@1"])
     commit(lake, release)
     with pytest.raises(AlignmentError, match=r"policy 'pockets' is not in alignment\.policies"):
-        make_dpo_checkpoints(settings, lake, [("pockets", 1.0)])
+        run_stages(settings, lake, "dpo_checkpoint", ["pockets@1"])
 
 
 @pytest.mark.parametrize(("device", "method"), [("cpu", "fork"), ("cuda", "spawn"), ("cuda:1", "spawn")])
@@ -309,5 +323,5 @@ def test_a_run_that_fails_says_why_and_the_others_are_committed(
     seen = pl.when(pl.col("pair_id").is_in(drawn)).then(None).otherwise(pl.col("path")).alias("path")
     lake = lake_with(settings, release.with_columns(seen))
     with pytest.raises(AlignmentError, match=r"pocket@0\.1.*no pair is left to train on.*path is null"):
-        make_dpo_checkpoints(settings, lake, [("pocket", 0.1), ("pocket", 1.0)])
+        run_stages(settings, lake, "dpo_checkpoint", ["pocket@0.1", "pocket@1"])
     assert lake.partitions("dpo_checkpoint") == ["pocket@1"]

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
+from transformers import ProcessorMixin
 
 from safevid_core.alignment.clips import NoClips, PixelStore
 from safevid_core.alignment.collator import VideoPreferenceCollator
 from safevid_core.alignment.encoding import encode_pairs
 from safevid_core.models.families import build_inputs, conversation
 from safevid_core.models.video_chat import load_local
-from safevid_core.settings import Settings
+from safevid_core.settings import AlignmentSettings, Settings
 from safevid_core.video.decoding import decode_uniform
+from tests.alignment.exactness import AlignmentOf
 
+Loaded = Callable[[str], tuple[AlignmentSettings, ProcessorMixin]]
 FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
+
+
+@pytest.fixture
+def loaded(alignment_of: AlignmentOf) -> Loaded:
+    """Family -> its alignment's settings and the processor of its checkpoint."""
+
+    def of(family: str) -> tuple[AlignmentSettings, ProcessorMixin]:
+        alignment = alignment_of(family)
+        return alignment, load_local(alignment.base)[1]
+
+    return of
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_is_what_generation_sees_then_the_answer_and_one_end_token(
-    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame
+    family: str, loaded: Loaded, release: pl.DataFrame
 ) -> None:
-    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
-    alignment = settings.alignment.model_copy(update={"base": base})
-    _, processor = load_local(base)
+    alignment, processor = loaded(family)
     store = PixelStore()
     pairs = encode_pairs(release, alignment, processor, store).pairs
     assert [pair.pair_id for pair in pairs] == release["pair_id"].to_list()
@@ -35,7 +48,7 @@ def test_a_row_is_what_generation_sees_then_the_answer_and_one_end_token(
     )
     for index in range(3):
         row = release.row(index, named=True)
-        frames = decode_uniform(row["path"], base.frames, row["start_s"], row["end_s"])
+        frames = decode_uniform(row["path"], alignment.base.frames, row["start_s"], row["end_s"])
         seen = build_inputs(family, processor, [conversation(row["prompt"])], [frames])
         for offset, side in ((0, "chosen"), (3, "rejected")):
             ids = batch["input_ids"][index + offset][batch["attention_mask"][index + offset].bool()]
@@ -53,11 +66,9 @@ def test_a_row_is_what_generation_sees_then_the_answer_and_one_end_token(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_a_video_a_row_is_what_generation_sees_of_text_alone(
-    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame
+    family: str, loaded: Loaded, release: pl.DataFrame
 ) -> None:
-    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
-    alignment = settings.alignment.model_copy(update={"base": base})
-    _, processor = load_local(base)
+    alignment, processor = loaded(family)
     rows = release.with_columns(path=pl.lit(None, pl.String))
     encoded = encode_pairs(rows, alignment, processor, NoClips(), show_video=False)
     assert encoded.refused == {}
@@ -98,20 +109,14 @@ def test_rows_that_cannot_be_trained_on_are_refused_by_id(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_many_prompts_about_a_clip_are_encoded_as_each_would_be_and_the_clip_is_processed_twice(
-    family: str,
-    settings: Settings,
-    checkpoints: dict[str, Path],
-    release: pl.DataFrame,
-    monkeypatch: pytest.MonkeyPatch,
+    family: str, loaded: Loaded, release: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also prompts that are equal, that begin another, that spell out a control token, or that are empty."""
     prompts = ["What is it?", "What is it?", "What is it? Say more.", "<video> and <|im_end|>?", "", "É 中"]
     rows = pl.concat([release[:1]] * len(prompts)).with_columns(
         pair_id=pl.Series([f"pair-{number}" for number in range(len(prompts))]), prompt=pl.Series(prompts)
     )
-    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
-    alignment = settings.alignment.model_copy(update={"base": base})
-    _, processor = load_local(base)
+    alignment, processor = loaded(family)
     alone = [
         encode_pairs(rows[number : number + 1], alignment, processor, PixelStore()).pairs[0]
         for number in range(len(prompts))

@@ -15,11 +15,11 @@ from safevid_core.alignment.clips import PixelStore
 from safevid_core.alignment.collator import VideoPreferenceCollator
 from safevid_core.alignment.encoding import encode_pairs
 from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
+from safevid_core.contracts.rows import Pair, rows_of
+from safevid_core.datasets.release import chat_row, read_export
 from safevid_core.models.video_chat import load_local
-from safevid_core.preferences.release import chat_row, read_export
-from safevid_core.settings import Settings
-from tests.alignment.exactness import FAMILIES
-from tests.alignment.test_training import batch_of, build, loss_and_gradients, of_family
+from tests.alignment.exactness import FAMILIES, AlignmentOf
+from tests.alignment.test_training import batch_of, build, loss_and_gradients
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def exported(release: pl.DataFrame, clips: list[Path], tmp_path: Path) -> Path:
     """The release's first pairs as a `pairs.jsonl` whose videos are relative to the clips' folder."""
     path = tmp_path / "pairs.jsonl"
     rows = [
-        chat_row(row, "CC0-1.0", clips[0].parent, "release-1") for row in release[:4].iter_rows(named=True)
+        chat_row(pair, "CC0-1.0", Path(video).name, "release-1")
+        for pair, video in zip(rows_of(release[:4], Pair), release["path"][:4], strict=True)
     ]
     assert not any(Path(row["video"]).is_absolute() for row in rows)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -36,14 +37,9 @@ def exported(release: pl.DataFrame, clips: list[Path], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_collator_makes_the_same_batch_of_exported_rows(
-    family: str,
-    settings: Settings,
-    checkpoints: dict[str, Path],
-    release: pl.DataFrame,
-    clips: list[Path],
-    exported: Path,
+    family: str, alignment_of: AlignmentOf, release: pl.DataFrame, clips: list[Path], exported: Path
 ) -> None:
-    alignment = of_family(settings, checkpoints, family)
+    alignment = alignment_of(family)
     _, processor = load_local(alignment.base)
 
     def batch(rows: pl.DataFrame) -> dict[str, object]:
@@ -64,9 +60,9 @@ def test_the_collator_makes_the_same_batch_of_exported_rows(
 
 
 def test_the_trainer_takes_exported_rows(
-    settings: Settings, checkpoints: dict[str, Path], clips: list[Path], exported: Path, tmp_path: Path
+    alignment_of: AlignmentOf, clips: list[Path], exported: Path, tmp_path: Path
 ) -> None:
-    alignment = of_family(settings, checkpoints, "llava_next_video")
+    alignment = alignment_of("llava_next_video")
     trainer = build(alignment, read_export(exported, clips[0].parent), tmp_path)
     assert isinstance(trainer, VideoDPOTrainer)
     trainer.store_reference()
@@ -77,9 +73,9 @@ def test_the_trainer_takes_exported_rows(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trl_refuses_them_for_the_video_part_of_their_prompts(
-    family: str, settings: Settings, checkpoints: dict[str, Path], exported: Path, tmp_path: Path
+    family: str, alignment_of: AlignmentOf, exported: Path, tmp_path: Path
 ) -> None:
-    alignment = of_family(settings, checkpoints, family)
+    alignment = alignment_of(family)
     model, processor = load_local(alignment.base)
     rows = [json.loads(line) for line in exported.read_text().splitlines()]
 

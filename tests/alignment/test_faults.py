@@ -19,8 +19,8 @@ from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.alignment.progress import PROGRESS_NAME
 from safevid_core.alignment.train import _run, prepare, train
-from safevid_core.lake import directory_hash
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import directory_hash
 from tests.alignment.progress_log import logged, steps_logged
 
 # A server that has the libraries loaded forks the runs: a fresh process would spend 20 seconds on that for
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_names_the_pairs_of_its_pass(
     job = make_job("nan", packing=packing, micro_batch_size=1, pass_tokens=1)
     trainer = prepare(job).trainer
     trainer.data_collator.pairs[7].reference = (float("nan"), 0.0)
-    with pytest.raises(AlignmentError, match=r"not finite at step \d+ for the pairs pair-07; look"):
+    with pytest.raises(AlignmentError, match=r"not finite at step \d+ for the pairs pair-07; check"):
         trainer.train()
 
 

@@ -24,16 +24,9 @@ from safevid_core.alignment.trainer import (
 )
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import AlignmentSettings, Settings, load_settings
-from tests.alignment.exactness import move_adapter, relative
+from tests.alignment.exactness import AlignmentOf, move_adapter, relative
 
 FAMILIES = ("llava_next_video", "qwen2_5_vl", "internvl")
-
-
-def changed(
-    settings: Settings, checkpoints: dict[str, Path], family: str, **update: Any
-) -> AlignmentSettings:
-    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
-    return settings.alignment.model_copy(update={"base": base, **update})
 
 
 def build(
@@ -75,18 +68,13 @@ def gradients(trainer: VideoDPOTrainer) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("finetuning", ["lora", "full"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_projector_that_trains_has_the_gradient_that_it_has_behind_the_tower(
-    family: str,
-    finetuning: str,
-    settings: Settings,
-    checkpoints: dict[str, Path],
-    release: pl.DataFrame,
-    tmp_path: Path,
+    family: str, alignment_of: AlignmentOf, finetuning: str, release: pl.DataFrame, tmp_path: Path
 ) -> None:
     """Its stored inputs, packed in turns, against pixels in padded rows; so has all of the language model."""
     update = {"finetuning": finetuning, "train_projector": True}
-    plain = changed(settings, checkpoints, family, **update)
+    plain = alignment_of(family, **update)
     true = gradients(build(plain, release[:12], tmp_path, PixelStore))
-    turns = changed(settings, checkpoints, family, packing="video", pass_tokens=120, **update)
+    turns = alignment_of(family, packing="video", pass_tokens=120, **update)
     trainer = build(turns, release[:12], tmp_path)
     assert max(map(len, trainer.data_collator.cuts(trainer.data_collator.pairs))) > 1
     found = gradients(trainer)
@@ -100,17 +88,15 @@ def test_a_projector_that_trains_has_the_gradient_that_it_has_behind_the_tower(
 
 
 @pytest.fixture
-def run(settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path) -> Any:
-    def of(**update: Any) -> Job:
-        family = update.pop("family", "llava_next_video")
-        folders = update.pop("checkpoints", checkpoints)
+def run(alignment_of: AlignmentOf, release: pl.DataFrame, tmp_path: Path) -> Any:
+    def of(family: str = "llava_next_video", **update: Any) -> Job:
         update = {"packing": "video", "epochs": 2, "learning_rate": 2e-3, **update}
         release.write_parquet(tmp_path / "pairs.parquet")
         job = Job(
             tmp_path / "run",
             tmp_path / "pairs.parquet",
             0,
-            changed(settings, folders, family, **update),
+            alignment_of(family, **update),
             features=tmp_path / "features",
         )
         job.folder.mkdir()
@@ -151,13 +137,11 @@ def test_a_trained_projector_is_part_of_the_adapter(run: Any) -> None:
                        after.model.vision_tower.embeddings.patch_embedding.weight)  # fmt: skip
 
 
-def test_an_adapter_over_four_bits_trains_and_merges_into_whole_weights(
-    run: Any, checkpoints: dict[str, Path]
-) -> None:
+def test_an_adapter_over_four_bits_trains_and_merges_into_whole_weights(run: Any) -> None:
     """Over the pocket checkpoint, for the kernels want widths that are multiples of 64."""
     four_bit = pytest.importorskip("bitsandbytes.nn").Linear4bit
-    checkpoints = {**checkpoints, "llava_next_video": Path(load_settings("pocket").alignment.base.path)}
-    job = run(finetuning="qlora", merge=True, learning_rate=5e-3, checkpoints=checkpoints)
+    checkpoint = Path(load_settings("pocket").alignment.base.path)
+    job = run(finetuning="qlora", merge=True, learning_rate=5e-3, checkpoint=checkpoint)
     layers = [type(part) for part in prepare(job).trainer.model.modules()]
     assert layers.count(four_bit) == 21  # seven projections in each of three layers
     result = train(job)

@@ -23,6 +23,7 @@ from tests.alignment.exactness import (
     MISTAKES,
     PACKINGS,
     SOME,
+    Drawn,
     Subjects,
     few,
     largest_relative,
@@ -58,10 +59,7 @@ def subjects(
 @few
 @given(drawn_pairs)
 def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
-    subjects: Subjects,
-    family: str,
-    packing: str,
-    drawn: list[tuple[int, list[int], list[int], list[int]]],
+    subjects: Subjects, family: str, packing: str, drawn: Drawn
 ) -> None:
     subject = subjects(family)
     pairs = subject.pairs(drawn)
@@ -74,10 +72,7 @@ def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
 @few
 @given(drawn_pairs, st.integers(1, 300))
 def test_turns_under_flex_attention_have_the_gradients_of_padded_rows(
-    subjects: Subjects,
-    family: str,
-    drawn: list[tuple[int, list[int], list[int], list[int]]],
-    room: int,
+    subjects: Subjects, family: str, drawn: Drawn, room: int
 ) -> None:
     subject = subjects(family)
     pairs = subject.pairs(drawn)

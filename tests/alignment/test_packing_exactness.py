@@ -19,6 +19,7 @@ from tests.alignment.exactness import (
     MISTAKES,
     PACKINGS,
     SOME,
+    Drawn,
     Subjects,
     collating,
     few,
@@ -60,10 +61,7 @@ drawn_pairs = st.lists(
 @few
 @given(drawn_pairs)
 def test_packed_pairs_have_the_loss_the_log_probabilities_and_the_gradients_of_padded_rows(
-    subjects: Subjects,
-    family: str,
-    packing: str,
-    drawn: list[tuple[int, list[int], list[int], list[int]]],
+    subjects: Subjects, family: str, packing: str, drawn: Drawn
 ) -> None:
     subject = subjects(family)
     pairs = subject.pairs(drawn)
@@ -86,11 +84,7 @@ def test_segments_equal_the_dense_mask(subjects: Subjects, family: str) -> None:
 @few
 @given(drawn_pairs, st.integers(1, 30), st.sampled_from(["segments", "dense"]))
 def test_turns_over_one_trunk_have_the_gradients_of_padded_rows(
-    subjects: Subjects,
-    family: str,
-    drawn: list[tuple[int, list[int], list[int], list[int]]],
-    room: int,
-    way: Any,
+    subjects: Subjects, family: str, drawn: Drawn, room: int, way: Any
 ) -> None:
     """By the trainer's own step, whose passes hold the trunk and so many further tokens."""
     subject = subjects(family)

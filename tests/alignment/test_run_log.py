@@ -13,9 +13,11 @@ import yaml
 
 from safevid_core.alignment.job import Job
 from safevid_core.alignment.train import CURVES, thinned
-from safevid_core.lake import Lake
-from safevid_core.records import RELEASE, StageRows, sequence_outcomes
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import DPO_CHECKPOINT, RELEASE
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
+from tests.media_places import placed
 
 KEY = dg.MultiPartitionKey({"policy": "pocket", "data_scale": "1"})
 
@@ -26,11 +28,13 @@ def materialized(
 ) -> Any:
     """The asset's metadata, and the lines of the run's log with their levels."""
     release = release.with_columns(chosen=pl.lit("No. " * 3), rejected=pl.lit("No. " * 10))
-    stage = StageRows(release, sequence_outcomes(release["pair_id"].to_list(), "ok"))
-    Lake(settings.root, settings.profile).commit(RELEASE, "all", stage, "test", {})
+    lake = Lake(settings.root, settings.profile)
+    placed(lake, release.to_dicts())
+    stage = StageRows(release.drop("path"), sequence_outcomes(release["pair_id"].to_list(), "ok"))
+    lake.commit(RELEASE, "all", stage, "test", {})
 
     def run(**alignment: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-        from safevid_dagster.defs.alignment import dpo_checkpoint
+        from safevid_dagster.defs.assets import assets
         from safevid_dagster.defs.resources import SafeVid
 
         changed = {
@@ -44,7 +48,11 @@ def materialized(
         monkeypatch.setenv("SAFEVID_SETTINGS", str(file))
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize(
-                [dpo_checkpoint], partition_key=KEY, resources={"safevid": SafeVid()}, instance=instance
+                assets,
+                selection=[DPO_CHECKPOINT.name],
+                partition_key=KEY,
+                resources={"safevid": SafeVid()},
+                instance=instance,
             )
             assert result.success
             (event,) = result.get_asset_materialization_events()
@@ -65,7 +73,7 @@ def test_the_log_tells_of_the_training_and_the_asset_warns_and_plots(materialize
         told[0],
     )
     assert told[-1].startswith("pocket@1 seed 0: step 24 of 24, ")
-    warned = [line for level, line in lines if level == 30 and "grown less likely" in line]
+    warned = [line for level, line in lines if level == 30 and "become less likely" in line]
     assert len(warned) == 1
     assert metadata["warnings"].value == f"- {warned[0]}"
     assert metadata["tokens_per_s"].value > 0

@@ -23,12 +23,7 @@ from safevid_core.alignment.trainer import (
 )
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import AlignmentSettings, Settings
-from tests.alignment.exactness import FAMILIES, move_adapter, relative
-
-
-def of_family(settings: Settings, checkpoints: dict[str, Path], family: str) -> AlignmentSettings:
-    base = settings.alignment.base.model_copy(update={"family": family, "path": str(checkpoints[family])})
-    return settings.alignment.model_copy(update={"base": base})
+from tests.alignment.exactness import FAMILIES, AlignmentOf, move_adapter, relative
 
 
 def build(
@@ -72,12 +67,12 @@ def loss_and_gradients(trainer: Any, batch: dict[str, Any]) -> tuple[torch.Tenso
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stored_reference_and_features_give_the_loss_and_gradients_of_stock_trl(
-    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+    family: str, alignment_of: AlignmentOf, release: pl.DataFrame, tmp_path: Path
 ) -> None:
     """Against trl's own trainer class, fed pixels, with its own reference forward in the step."""
     from trl import DPOTrainer
 
-    alignment = of_family(settings, checkpoints, family)
+    alignment = alignment_of(family)
     stock = build(alignment, release, tmp_path, PixelStore)
     ours = build(alignment, release, tmp_path)
     ours.store_reference()
@@ -110,9 +105,9 @@ def with_loss(trainer: VideoDPOTrainer, loss: str) -> VideoDPOTrainer:
 
 
 def test_a_step_in_several_passes_has_the_gradient_of_one_under_every_loss_that_is_taken(
-    settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+    alignment_of: AlignmentOf, release: pl.DataFrame, tmp_path: Path
 ) -> None:
-    trainer = build(of_family(settings, checkpoints, FAMILIES[0]), release, tmp_path)
+    trainer = build(alignment_of(FAMILIES[0]), release, tmp_path)
     trainer.store_reference()
     move_adapter(trainer.model)
     trainer.current_gradient_accumulation_steps = 1
@@ -134,9 +129,9 @@ def test_a_step_in_several_passes_has_the_gradient_of_one_under_every_loss_that_
 
 @pytest.mark.parametrize("asked", ["aot", "aot_unpaired", "bco_pair", ["sigmoid", "sft"], ["aot", "sigmoid"]])
 def test_a_loss_that_is_no_mean_over_pairs_is_refused(
-    settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path, asked: Any
+    alignment_of: AlignmentOf, release: pl.DataFrame, tmp_path: Path, asked: Any
 ) -> None:
-    alignment = of_family(settings, checkpoints, FAMILIES[0])
+    alignment = alignment_of(FAMILIES[0])
     model, processor = load_local(alignment.base)
     store = FeatureStore(model, alignment.base.family)
     pairs = encode_pairs(release[:4], alignment, processor, store).pairs
@@ -154,9 +149,9 @@ def test_a_loss_that_is_no_mean_over_pairs_is_refused(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_lora_weights_of_the_language_model_train_and_only_they_move(
-    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+    family: str, alignment_of: AlignmentOf, release: pl.DataFrame, tmp_path: Path
 ) -> None:
-    alignment = of_family(settings, checkpoints, family).model_copy(update={"save_steps": 1000})
+    alignment = alignment_of(family, save_steps=1000)
     trainer = build(alignment, release[:8], tmp_path)
     trainer.store_reference()
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
@@ -207,10 +202,10 @@ def test_the_loss_starts_at_ln_2_and_falls(settings: Settings, release: pl.DataF
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sft_imitates_the_chosen_answers_and_them_alone(
-    family: str, settings: Settings, checkpoints: dict[str, Path], release: pl.DataFrame, tmp_path: Path
+    family: str, alignment_of: AlignmentOf, release: pl.DataFrame, tmp_path: Path
 ) -> None:
     """Its loss is the mean negative log-likelihood of their tokens, as the plain model scores them."""
-    alignment = of_family(settings, checkpoints, family)
+    alignment = alignment_of(family)
     ours = build(alignment, release, tmp_path, objective="sft")
     plain = build(alignment, release, tmp_path, PixelStore)
     others = build(alignment, release.with_columns(rejected=pl.lit("Other.")), tmp_path, objective="sft")
@@ -253,15 +248,10 @@ def test_sft_takes_as_many_steps_and_its_loss_falls(
 @pytest.mark.parametrize("packing", ["none", "video"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_on_text_alone_is_blind_to_the_video(
-    family: str,
-    packing: str,
-    settings: Settings,
-    checkpoints: dict[str, Path],
-    release: pl.DataFrame,
-    tmp_path: Path,
+    family: str, alignment_of: AlignmentOf, packing: str, release: pl.DataFrame, tmp_path: Path
 ) -> None:
     """Other clips change nothing but, packed, which pairs stand in one tree, and so the rounding."""
-    alignment = of_family(settings, checkpoints, family).model_copy(update={"packing": packing})
+    alignment = alignment_of(family, packing=packing)
     others = release.with_columns(
         path=pl.lit("/gone.mp4"), media_sha256=pl.lit("0" * 64), clip_id=pl.lit("another")
     )

@@ -57,7 +57,7 @@ def test_segments_equal_the_dense_mask_forward_and_backward(
 
     query, key, value = draw(HEADS, count), draw(KEY_HEADS, count), draw(KEY_HEADS, count)
     trunk = Trunk(draw(KEY_HEADS, before), draw(KEY_HEADS, before)) if before else None
-    states = TrunkStates(lent={0: trunk}) if trunk else None
+    states = TrunkStates(detached={0: trunk}) if trunk else None
     wanted = torch.randn(1, HEADS, count if asked is None else len(asked), WIDTH, generator=generator)
     leaves = [query, key, value, *((trunk.key, trunk.value) if trunk else ())]
 

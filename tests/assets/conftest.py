@@ -8,10 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from safevid_core.lake import Lake
-from tests.descriptions.test_reconciliation import BALL, CRATE, DESCRIBERS, commit_candidates, commit_corpus
+from safevid_core.storage.lake import Lake
+from safevid_core.taxonomy.taxonomy import load_scenes
+from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, commit_candidates, commit_corpus
 from tests.models.chat_server import ChatServer, says
-from tests.models.conftest import server  # noqa: F401
+from tests.stages import commit_empty
 
 DESCRIBED = says('{"description": "A crate moves.", "claims": []}')
 TEACHER = "openai/loopback"
@@ -23,18 +24,20 @@ Materialise = Callable[..., dg.ExecuteInProcessResult]
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """Two scenes of two described clips each; their descriptions are still to be reconciled."""
-    lake = Lake(tmp_path, "pocket")
-    for scene in ("kitchen", "bathroom"):
+    lake, scenes = Lake(tmp_path, "pocket"), ("kitchen", "bathroom")
+    commit_empty(lake, ["video_corpus"], [scene for scene in load_scenes().ids if scene not in scenes])
+    for scene in scenes:
         clips = {f"{scene}-a": f"{CRATE} A {scene}.", f"{scene}-b": f"{BALL} A {scene}."}
         commit_corpus(lake, tuple(clips), scene)
         for describer in DESCRIBERS:
             commit_candidates(lake, describer, clips, scene)
+        commit_empty(lake, ["signal_descriptions"], [scene])
     return lake
 
 
 @pytest.fixture
 def environment(
-    server: ChatServer,  # noqa: F811
+    server: ChatServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[pytest.MonkeyPatch]:

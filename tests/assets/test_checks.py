@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from safevid_core.lake import Lake
+from safevid_core.storage.lake import Lake
 from tests.assets.conftest import DESCRIBED, TEACHER, Materialise
 from tests.assets.test_models import asks
 from tests.models.chat_server import ChatServer, says
@@ -25,7 +25,7 @@ def refusal_check(result: dg.ExecuteInProcessResult) -> tuple[bool, Any, Any]:
         if each.check_name == "no_subcategory_is_refused"
     )
     assert found.blocking
-    return found.passed, found.metadata["refused"].value, found.metadata["bent"].value
+    return found.passed, found.metadata["refused"].value, found.metadata["problems"].value
 
 
 @pytest.mark.parametrize("asset", ["taxonomy_queries", "queries_without_descriptions"])
@@ -35,9 +35,9 @@ def test_queries_of_a_subcategory_that_a_provider_refuses_fail_a_check(
     environment.setenv("SAFEVID_QUERIES__SUBCATEGORIES_PER_CLIP", "1")
     server.queue(DESCRIBED, DESCRIBED, REFUSED, asks("How can I make this happen?"))
     materialise("descriptions", "kitchen")
-    passed, refused, bent = refusal_check(materialise(asset, "kitchen"))
+    passed, refused, problems = refusal_check(materialise(asset, "kitchen"))
     assert (passed, refused) == (False, 1)
-    assert ": 1 of 1 refused; ask another model, or name a `second`" in bent[0]
+    assert ": 1 of 1 refused; ask another model, or name a `second`" in problems[0]
     server.queue(asks("How would one do that?"))
     assert refusal_check(materialise(asset, "kitchen", retry_failed=True)) == (True, 0, [])
 
@@ -51,8 +51,8 @@ def test_pairs_of_a_subcategory_may_be_refused_to_a_fifth(
     environment.setenv("SAFEVID_PREFERENCES__UNALIGNED", json.dumps(unaligned))
     commit_queries(lake)  # five of one subcategory
     server.queue(REFUSED, REFUSED, *[CAREFUL] * 3)
-    passed, refused, bent = refusal_check(materialise("safevid_350k_pairs", "kitchen"))
+    passed, refused, problems = refusal_check(materialise("safevid_350k_pairs", "kitchen"))
     assert (passed, refused) == (False, 2)
-    assert bent == ["some: 2 of 5 refused; ask another model, or name a `second`"]
+    assert problems == ["some: 2 of 5 refused; ask another model, or name a `second`"]
     server.queue(REFUSED, CAREFUL)
     assert refusal_check(materialise("safevid_350k_pairs", "kitchen", retry_failed=True)) == (True, 1, [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from safevid_core.estimates import estimate
-from safevid_core.lake import Lake
+from safevid_core.contracts.tables import DESCRIPTIONS, TAXONOMY_QUERIES
 from safevid_core.models.bill import bill
 from safevid_core.models.ledger import Ledger
-from safevid_core.records import DESCRIPTIONS, TAXONOMY_QUERIES
 from safevid_core.settings import load_settings
+from safevid_core.storage.lake import Lake
 from tests.assets.conftest import DESCRIBED, PLANTED, Materialise
 from tests.models.chat_server import ChatServer, Reply, fails, says
 
@@ -96,21 +94,6 @@ def test_a_paid_run_beyond_a_pilot_needs_a_budget_which_the_launchpad_takes(
     # The most that an answer may cost is 512 USD.
     assert materialise("descriptions", "kitchen", budget_usd=519.5).success
     assert len(server.seen) == 2
-
-
-def test_every_asset_that_asks_a_model_is_planned_for(environment: Any, lake: Lake) -> None:
-    """One that is not would pass without a budget."""
-    from safevid_dagster.definitions import defs
-
-    bodies = {
-        asset.key.to_user_string(): inspect.getsource(asset.op.compute_fn.decorated_fn)
-        for asset in defs().assets or ()
-    }
-    asking = {name for name, body in bodies.items() if "safevid.gateway" in body} - {"model_bill"}
-    assert "taxonomy_queries" in asking
-    environment.setenv("SAFEVID_EVALUATION__CHALLENGE__SIZE", "10")
-    planned = estimate(load_settings(), lake, assets=sorted(bodies))
-    assert {row.asset for row in planned} == asking
 
 
 def test_a_budget_that_is_spent_stops_the_run_with_what_was_done_kept(

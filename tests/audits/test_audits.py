@@ -10,24 +10,24 @@ import polars as pl
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from safevid_core.audits.drift import drift_rows, jensen_shannon, make_taxonomy_drift_audit
-from safevid_core.audits.fidelity import make_description_fidelity_audit
-from safevid_core.audits.loss_of_detail import make_detail_loss_audit
-from safevid_core.audits.robustness import difference, make_query_robustness_audit
-from safevid_core.audits.temporal import make_temporal_audit
+from safevid_core.audits.drift import drift_rows, jensen_shannon
+from safevid_core.audits.robustness import difference
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import BENCHMARK_SCORES, DESCRIPTIONS, SAFEVIDBENCH_BASE, audit_table
 from safevid_core.descriptions.motion_words import described_motion, measured_motion, measured_object_motion
-from safevid_core.evaluation.statistics import Estimate
-from safevid_core.lake import Lake, StageReport, audit_partition
-from safevid_core.records import BENCHMARK_SCORES, DESCRIPTIONS, SAFEVIDBENCH_BASE, audit_table, content_id
+from safevid_core.execution.local import StageReport
 from safevid_core.settings import Settings
+from safevid_core.statistics.intervals import Estimate
+from safevid_core.storage.lake import Lake, audit_partition
 from tests.evaluation.small_lake import build_lake, put, settings_for
+from tests.stages import run_stage
 
 AUDITS = (
-    make_description_fidelity_audit,
-    make_detail_loss_audit,
-    make_temporal_audit,
-    make_taxonomy_drift_audit,
-    make_query_robustness_audit,
+    "description_fidelity_audit",
+    "detail_loss_audit",
+    "temporal_audit",
+    "taxonomy_drift_audit",
+    "query_robustness_audit",
 )
 
 
@@ -46,7 +46,7 @@ def figures(lake: Lake, report: StageReport) -> dict[tuple[str, str], dict[str, 
 
 def test_fidelity_names_the_witness_that_contradicts(made: tuple[Settings, Lake]) -> None:
     settings, lake = made
-    found = figures(lake, make_description_fidelity_audit(settings, lake))
+    found = figures(lake, run_stage(settings, lake, "description_fidelity_audit"))
     wrong = found["claims contradicted", "llava_next_video: colour"]
     assert 0.05 < wrong["value"] < 0.7
     assert wrong["ci_low"] <= wrong["value"] <= wrong["ci_high"]
@@ -57,7 +57,7 @@ def test_fidelity_names_the_witness_that_contradicts(made: tuple[Settings, Lake]
 
 def test_temporal_compares_texts_with_the_measured_direction(made: tuple[Settings, Lake]) -> None:
     settings, lake = made
-    found = figures(lake, make_temporal_audit(settings, lake))
+    found = figures(lake, run_stage(settings, lake, "temporal_audit"))
     assert found["says the measured motion", "reconciled"]["value"] == 1
     assert found["says the opposite direction", "reconciled"]["value"] == 0
     assert found["says the measured motion", "internvl2_5"]["n"] == 0
@@ -66,7 +66,7 @@ def test_temporal_compares_texts_with_the_measured_direction(made: tuple[Setting
         pl.col("text").str.replace_many(["moves left", "moves right"], ["moves right", "moves left"])
     )
     put(lake, DESCRIPTIONS, "kitchen", swapped.to_dicts())
-    after = figures(lake, make_temporal_audit(settings, lake))
+    after = figures(lake, run_stage(settings, lake, "temporal_audit"))
     moved = rows.filter(pl.col("text").str.contains("moves left|moves right")).height
     opposite = after["says the opposite direction", "reconciled"]
     assert opposite["value"] * opposite["n"] == pytest.approx(moved)
@@ -78,7 +78,7 @@ def test_detail_loss_counts_what_the_text_left_out(made: tuple[Settings, Lake]) 
     rows = lake.read(DESCRIPTIONS, "street").drop("profile")
     silent = rows.with_columns(text=pl.lit("A thing."))
     put(lake, DESCRIPTIONS, "street", silent.to_dicts())
-    found = figures(lake, make_detail_loss_audit(settings, lake))
+    found = figures(lake, run_stage(settings, lake, "detail_loss_audit"))
     assert found["measured, not in the text", "motion"]["value"] == pytest.approx(0.5)
     assert found["measured, not in the text", "cuts"]["n"] == 0
     assert found["claimed, dropped uncontradicted", "event"]["value"] == 0
@@ -103,7 +103,7 @@ def test_drift_is_scipys_divergence_and_names_what_is_missing(made: tuple[Settin
         "all",
         [{**item, "item_id": "i", "plan_id": "p", "subcategory": "hate_speech"}],
     )
-    found = figures(lake, make_taxonomy_drift_audit(settings, lake))
+    found = figures(lake, run_stage(settings, lake, "taxonomy_drift_audit"))
     assert ("divergence", "train to benchmark") not in found
     assert found["share shift", "hate_speech"]["value"] == 1
 
@@ -121,7 +121,7 @@ def test_robustness_compares_disguised_with_direct(made: tuple[Settings, Lake]) 
         )
     ]  # fmt: skip
     put(lake, BENCHMARK_SCORES, "pocket@0|safevidbench_base", rows)
-    found = figures(lake, make_query_robustness_audit(settings, lake))
+    found = figures(lake, run_stage(settings, lake, "query_robustness_audit"))
     assert found["safety rate", "pocket@0: direct"]["value"] == pytest.approx(0.75)
     change = found["disguised minus direct", "pocket@0"]
     assert change["value"] == pytest.approx(-0.65)
@@ -169,10 +169,10 @@ def test_the_direction_that_was_measured() -> None:
     assert (measured_motion(pan), measured_object_motion(pan)) == ("left", None)
 
 
-@pytest.mark.parametrize("make", AUDITS)
-def test_an_empty_lake_gives_an_audit_without_figures(make: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("audit", AUDITS)
+def test_an_empty_lake_gives_an_audit_without_figures(audit: str, tmp_path: Path) -> None:
     settings, lake = settings_for(tmp_path), Lake(tmp_path, "pocket")
-    report = make(settings, lake)  # type: ignore[operator]
+    report = run_stage(settings, lake, audit)
     rows = lake.read(audit_table(report.manifest.asset))
     assert Counter(rows["ci_low"].is_null())[False] == 0
-    assert not make(settings, lake).computed  # type: ignore[operator]
+    assert not run_stage(settings, lake, audit).computed

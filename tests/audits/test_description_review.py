@@ -20,15 +20,21 @@ from scipy.stats import spearmanr
 
 from safevid_core.audits.description_review import FILLED, SHOWN, review_folder
 from safevid_core.audits.description_sample import CLAIM, RECONCILED, TEXT, draw_sample, shares_of
-from safevid_core.audits.fidelity import make_description_fidelity_audit, rank_correlation
-from safevid_core.audits.gate import AuditNeeded, require_audit
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import WHOLE, Lake, audit_partition
-from safevid_core.preferences.release import make_release
-from safevid_core.records import DESCRIPTION_FIDELITY_AUDIT, DESCRIPTIONS, PAIRS, RELEASE, TAXONOMY_QUERIES
+from safevid_core.audits.fidelity import rank_correlation
+from safevid_core.contracts.tables import (
+    DESCRIPTION_FIDELITY_AUDIT,
+    DESCRIPTIONS,
+    PAIRS,
+    RELEASE,
+    TAXONOMY_QUERIES,
+)
+from safevid_core.descriptions.audit_gate import AuditNeeded, require_audit
+from safevid_core.review.errors import ReviewError
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake, audit_partition
 from tests.evaluation.benchmarks.test_review import Page
 from tests.evaluation.small_lake import build_lake, put
+from tests.stages import run_stage
 
 WHO = {"reviewer": "Ada", "date": "2026-11-24"}
 DESCRIBERS = ("llava_next_video", "qwen2_5_vl")
@@ -68,7 +74,7 @@ def settings_of(lake: Lake, **audit: Any) -> Settings:
 
 def audited(settings: Settings, lake: Lake) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
     """What the audit tells of itself, and its figures."""
-    report = make_description_fidelity_audit(settings, lake)
+    report = run_stage(settings, lake, "description_fidelity_audit")
     audit_partition(lake, DESCRIPTION_FIDELITY_AUDIT, WHOLE)
     rows = lake.read(DESCRIPTION_FIDELITY_AUDIT).to_dicts()
     return report.manifest.info, {(row["measure"], row["category"]): row for row in rows}
@@ -121,7 +127,7 @@ def test_the_sheet_asks_claims_and_texts_and_the_page_shows_frames(settings: Set
     assert all(row["row_id"] in page.open and row["text"] in page.open for row in rows)
     assert figures["hallucination rate", RECONCILED]["n"] == 0
     assert figures["asserted by all describers", "all"]["value"] is not None
-    assert not make_description_fidelity_audit(settings, lake).computed
+    assert not run_stage(settings, lake, "description_fidelity_audit").computed
 
 
 def test_what_people_say_becomes_rates_by_describer_with_intervals(settings: Settings, lake: Lake) -> None:
@@ -196,7 +202,7 @@ def test_the_card_says_who_checked_or_that_nobody_did(settings: Settings, lake: 
         put(lake, PAIRS, scene, named.to_dicts())
 
     def card(settings: Settings) -> str:
-        make_release(settings, lake)
+        run_stage(settings, lake, "safevid_350k_release")
         info = lake.manifest(RELEASE.name).info  # type: ignore[union-attr]
         return (lake.root / info["path"] / "README.md").read_text()
 
@@ -257,8 +263,8 @@ def test_bad_rows_are_each_told_in_one_line_and_the_good_ones_count(settings: Se
     assert not info["passed"]
 
     Path(info["sheet"]).write_bytes(b"PK\x00")
-    with pytest.raises(EvaluationError, match="is no CSV"):
-        make_description_fidelity_audit(settings, lake)
+    with pytest.raises(ReviewError, match="is no CSV"):
+        run_stage(settings, lake, "description_fidelity_audit")
 
 
 def test_the_sample_is_seeded_and_follows_the_scenes(settings: Settings, lake: Lake) -> None:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safevid_core.audits.preference_style import (
-    BY_LENGTH,
-    BY_WORDS,
-    TABLE,
-    make_preference_style_audit,
-    style_rows,
-)
-from safevid_core.lake import Lake, audit_partition
-from safevid_core.records import RELEASE, VIDEO_CORPUS
+from safevid_core.audits.preference_style import BY_LENGTH, BY_WORDS, TABLE, style_rows
+from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
+from safevid_core.storage.lake import Lake, audit_partition
 from tests.evaluation.small_lake import put, settings_for
+from tests.stages import run_stage
 
 ANSWERS = {
     "refuse": ("I will not help with that.", "Sure, take it and go on."),
@@ -40,7 +35,7 @@ def test_a_preference_that_turns_with_the_query_is_not_told_by_its_words(tmp_pat
     clips = [{"clip_id": f"clip {clip}", "source_id": f"source {clip}"} for clip in range(12)]
     put(lake, VIDEO_CORPUS, "kitchen", clips)
     settings = settings_for(tmp_path)
-    make_preference_style_audit(settings, lake)
+    run_stage(settings, lake, "preference_style_audit")
     audit_partition(lake, TABLE, "all")
     rows = {(row["measure"], row["category"]): row for row in lake.read(TABLE).iter_rows(named=True)}
     assert {category for _, category in rows} == {"all", *ANSWERS}
@@ -50,7 +45,7 @@ def test_a_preference_that_turns_with_the_query_is_not_told_by_its_words(tmp_pat
     assert rows[BY_LENGTH, "correct"]["value"] == 1
     assert {row["n"] for row in rows.values()} == {36, 12}
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows.values())
-    assert not make_preference_style_audit(settings, lake).computed
+    assert not run_stage(settings, lake, "preference_style_audit").computed
 
 
 def test_without_pairs_or_with_one_clip_there_is_no_figure() -> None:

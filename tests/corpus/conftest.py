@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from safevid_core.lake import Lake
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake
 
 CONFIG = {
     "model_cfg": {

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from safevid_core.corpus import make_clip_manifest
+from safevid_core.contracts.tables import CLIP_MANIFEST
 from safevid_core.corpus.sources import SourceError
-from safevid_core.lake import Lake, NothingMade
-from safevid_core.records import CLIP_MANIFEST
+from safevid_core.storage.lake import Lake, NothingMade
 from safevid_core.video.identity import clip_id, clip_id_of_file, file_sha256
 from tests.corpus.conftest import MakeSettings
 from tests.corpus.pictures import moving_picture
+from tests.stages import run_stage
 from tests.video.clips_for_tests import counted_frames, write_audio_only, write_video
 
 
@@ -27,13 +27,7 @@ def clip(path: Path, seed: int = 0, **options: Any) -> Path:
 def outcomes_by_end(lake: Lake) -> dict[str, tuple[str, str]]:
     """File's relative name, or `:line` -> outcome and reason."""
     rows = lake.outcomes("clip_manifest").iter_rows(named=True)
-    return {
-        row["input_id"].rpartition("::")[2] if "::" in row["input_id"] else row["input_id"]: (
-            row["outcome"],
-            row["reason"],
-        )
-        for row in rows
-    }
+    return {row["input_id"].partition("::")[2]: (row["outcome"], row["reason"]) for row in rows}
 
 
 def write_lines(path: Path, *lines: object) -> Path:
@@ -59,7 +53,7 @@ def test_a_folder_accounts_for_every_file(tmp_path: Path, make_settings: MakeSet
     (folder / ".hidden.mp4").write_text("passed over")
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
 
-    report = make_clip_manifest(make_settings({"kind": "folder", "path": str(folder)}), lake)
+    report = run_stage(make_settings({"kind": "folder", "path": str(folder)}), lake, "clip_manifest")
 
     outcomes = outcomes_by_end(lake)
     assert {name: outcome for name, (outcome, _) in outcomes.items()} == {
@@ -85,9 +79,10 @@ def test_a_folder_accounts_for_every_file(tmp_path: Path, make_settings: MakeSet
     assert "no video stream" in outcomes["song.mp4"][1]
     assert report.manifest.info["warnings"] == []
     rows = lake.read(CLIP_MANIFEST)
-    assert all(Path(path).is_absolute() and Path(path).is_file() for path in rows["path"])
     for row in rows.iter_rows(named=True):
-        assert row["media_sha256"] == file_sha256(Path(row["path"]))
+        path = lake.media.path(row["media_sha256"])
+        assert path.is_absolute()
+        assert row["media_sha256"] == file_sha256(path)
         assert row["clip_id"] == clip_id_of_file(row["media_sha256"])
 
 
@@ -98,7 +93,7 @@ def test_a_folder_is_walked_alike_whatever_the_disk_says(
     folder = tmp_path / "videos"
     for name in ("z/x.mp4", "m.mp4", "a/x.mp4"):
         clip(folder / name, 1)
-    make_clip_manifest(make_settings({"kind": "folder", "path": str(folder)}), lake)
+    run_stage(make_settings({"kind": "folder", "path": str(folder)}), lake, "clip_manifest")
     assert [n for n, (o, _) in outcomes_by_end(lake).items() if o == "ok"] == ["m.mp4"]
 
 
@@ -107,7 +102,7 @@ def test_equal_names_in_two_folders_are_two_clips(
 ) -> None:
     clip(tmp_path / "v" / "x" / "same.mp4", 1)
     clip(tmp_path / "v" / "y" / "same.mp4", 2)
-    make_clip_manifest(make_settings({"kind": "folder", "path": str(tmp_path / "v")}), lake)
+    run_stage(make_settings({"kind": "folder", "path": str(tmp_path / "v")}), lake, "clip_manifest")
     rows = lake.read(CLIP_MANIFEST)
     assert rows["clip_id"].n_unique() == rows.height == 2
 
@@ -117,10 +112,10 @@ def test_moving_a_file_does_not_change_its_clip_id(
 ) -> None:
     settings = make_settings({"kind": "folder", "path": str(tmp_path / "v")})
     path = clip(tmp_path / "v" / "a.mp4", 1)
-    make_clip_manifest(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
     before = lake.read(CLIP_MANIFEST)["clip_id"].to_list()
     path.rename(tmp_path / "v" / "renamed.mp4")
-    make_clip_manifest(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
     assert lake.read(CLIP_MANIFEST)["clip_id"].to_list() == before
 
 
@@ -144,7 +139,7 @@ def test_a_manifest_gives_ids_spans_and_provenance(
         {"file": "media/long.mp4", "caption": "whole", "scene": "kitchen"},
     )
     source = {"kind": "manifest", "path": str(manifest), "licence": "house"}
-    make_clip_manifest(make_settings(source), lake)
+    run_stage(make_settings(source), lake, "clip_manifest")
     rows = {row["source_row"].rpartition(":")[2]: row for row in lake.read(CLIP_MANIFEST).to_dicts()}
     assert set(rows) == {"1", "2", "3", "6"}
     assert rows["1"]["clip_id"] == clip_id("yt-1", 0.5, 1.5)
@@ -159,8 +154,8 @@ def test_a_manifest_gives_ids_spans_and_provenance(
     assert rows["6"]["clip_id"] == clip_id_of_file(rows["6"]["media_sha256"])
     assert (rows["6"]["caption"], rows["6"]["scene_hint"]) == ("whole", "kitchen")
     assert rows["6"]["source_id"].endswith(rows["6"]["media_sha256"])
-    duplicate = outcomes_by_end(lake)[f"{manifest}:5"]
-    assert duplicate == ("filtered", f"the same clip as {f'{manifest}:1'!r}")
+    duplicate = outcomes_by_end(lake)["manifest.jsonl:5"]
+    assert duplicate == ("filtered", "the same clip as 'sources[0]::manifest.jsonl:1'")
 
 
 @pytest.mark.parametrize(
@@ -185,13 +180,13 @@ def test_a_bad_line_fails_alone_with_one_plain_reason(
 ) -> None:
     clip(tmp_path / "a.mp4", 1)
     manifest = write_lines(tmp_path / "manifest.jsonl", line, {"file": "a.mp4"})
-    make_clip_manifest(make_settings({"kind": "manifest", "path": str(manifest)}), lake)
+    run_stage(make_settings({"kind": "manifest", "path": str(manifest)}), lake, "clip_manifest")
     outcomes = outcomes_by_end(lake)
-    outcome, reason = outcomes[f"{manifest}:1"]
+    outcome, reason = outcomes["manifest.jsonl:1"]
     assert outcome == "failed"
     assert words in reason
     assert "\n" not in reason
-    assert outcomes[f"{manifest}:2"][0] == "ok"
+    assert outcomes["manifest.jsonl:2"][0] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +195,7 @@ def test_a_bad_line_fails_alone_with_one_plain_reason(
         ({"kind": "pocket"}, "render the clips first"),
         ({"kind": "folder"}, "set its `path`"),
         ({"kind": "folder", "path": "empty"}, "holds no files"),
+        ({"kind": "folder", "path": "hidden"}, "holds no files"),
         ({"kind": "folder", "path": "missing"}, "does not exist"),
         ({"kind": "folder", "path": "good/a.mp4"}, "is a file"),
         ({"kind": "manifest", "path": "missing.jsonl"}, "does not exist"),
@@ -212,13 +208,34 @@ def test_a_source_from_which_nothing_can_come_stops_the_stage(
 ) -> None:
     clip(tmp_path / "good" / "a.mp4", 1)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "hidden" / "folders" / "only").mkdir(parents=True)
+    (tmp_path / "hidden" / ".DS_Store").touch()
     (tmp_path / "blank.jsonl").write_text("\n\n")
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe\xfd")
     if "path" in source:
         source = {**source, "path": str(tmp_path / source["path"])}
     with pytest.raises(SourceError, match=words) as error:
-        make_clip_manifest(make_settings(source, {"kind": "folder", "path": str(tmp_path / "good")}), lake)
+        run_stage(
+            make_settings(source, {"kind": "folder", "path": str(tmp_path / "good")}), lake, "clip_manifest"
+        )
     assert "\n" not in str(error.value)
+    assert str(error.value).startswith("corpus.sources[0]")
+    assert source.get("path", "") in str(error.value)
+    assert lake.manifest(CLIP_MANIFEST.name) is None
+
+
+def test_a_missing_folder_is_named_by_its_place_in_the_settings_and_its_whole_path(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip(tmp_path / "good" / "a.mp4", 1)
+    monkeypatch.chdir(tmp_path)
+    settings = make_settings({"kind": "folder", "path": "good"}, {"kind": "folder", "path": "gone"})
+    with pytest.raises(SourceError) as error:
+        run_stage(settings, lake, "clip_manifest")
+    assert str(error.value) == (
+        f"corpus.sources[1]: folder '{tmp_path}/gone' does not exist; check its `path` or SAFEVID_CLIPS, "
+        "and that its disk is mounted"
+    )
     assert lake.manifest(CLIP_MANIFEST.name) is None
 
 
@@ -228,8 +245,10 @@ def test_odd_sources_warn_and_the_rest_goes_on(
     clip(tmp_path / "good" / "a.mp4", 1)
     write_lines(tmp_path / "typo.jsonl", {"file": "good/a.mp4", "twin_grp": "x"})
     good = {"kind": "folder", "path": str(tmp_path / "good")}
-    report = make_clip_manifest(
-        make_settings({"kind": "manifest", "path": str(tmp_path / "typo.jsonl")}, good, good), lake
+    report = run_stage(
+        make_settings({"kind": "manifest", "path": str(tmp_path / "typo.jsonl")}, good, good),
+        lake,
+        "clip_manifest",
     )
     typo, twice = report.manifest.info["warnings"]
     assert "'twin_grp'" in typo
@@ -241,13 +260,13 @@ def test_no_source_and_no_usable_clip_stop_the_stage(
     tmp_path: Path, make_settings: MakeSettings, lake: Lake
 ) -> None:
     with pytest.raises(SourceError, match="names no source"):
-        make_clip_manifest(make_settings(), lake)
+        run_stage(make_settings(), lake, "clip_manifest")
     clip(tmp_path / "good" / "a.mp4", 1)
     settings = make_settings({"kind": "folder", "path": str(tmp_path / "good")}, min_seconds=60.0)
     with pytest.raises(
         NothingMade, match=r"clip_manifest: none of 1 inputs gave a row: .*corpus\.min_seconds"
     ):
-        make_clip_manifest(settings, lake)
+        run_stage(settings, lake, "clip_manifest")
     assert lake.manifest(CLIP_MANIFEST.name) is None
 
 
@@ -257,7 +276,7 @@ def test_pocket_clips_are_read_from_their_manifest(make_settings: MakeSettings, 
     write_lines(
         folder / "manifest.jsonl", {"file": "media/c.mp4", "source_id": "pocket-0-x", "twin_group": None}
     )
-    make_clip_manifest(make_settings({"kind": "pocket", "licence": "L"}), lake)
+    run_stage(make_settings({"kind": "pocket", "licence": "L"}), lake, "clip_manifest")
     (row,) = lake.read(CLIP_MANIFEST).to_dicts()
     assert (row["origin"], row["source_id"], row["licence"]) == ("pocket", "pocket-0-x", "L")
 
@@ -267,15 +286,15 @@ def test_only_changed_files_are_read_again(tmp_path: Path, make_settings: MakeSe
     for seed in range(4):
         clip(folder / f"{seed}.mp4", seed)
     settings = make_settings({"kind": "folder", "path": str(folder)})
-    assert make_clip_manifest(settings, lake).manifest.info["files_read"] == 4
-    assert not make_clip_manifest(settings, lake).computed
+    assert run_stage(settings, lake, "clip_manifest").manifest.info["files_read"] == 4
+    assert not run_stage(settings, lake, "clip_manifest").computed
     clip(folder / "new.mp4", 9)
-    again = make_clip_manifest(settings, lake)
+    again = run_stage(settings, lake, "clip_manifest")
     assert (again.computed, again.manifest.rows, again.manifest.info["files_read"]) == (True, 5, 1)
     clip(folder / "0.mp4", 11)
-    assert make_clip_manifest(settings, lake).manifest.info["files_read"] == 1
+    assert run_stage(settings, lake, "clip_manifest").manifest.info["files_read"] == 1
     os.utime(folder / "1.mp4")
-    touched = make_clip_manifest(settings, lake)
+    touched = run_stage(settings, lake, "clip_manifest")
     assert touched.manifest.info["files_read"] == 1
     assert touched.manifest.rows == 5
 
@@ -287,7 +306,69 @@ def test_a_name_that_is_no_utf8_fails_alone(tmp_path: Path, make_settings: MakeS
         shutil.copy(good, os.fsencode(folder) + b"/bad\xff.mp4")
     except OSError:
         pytest.skip("this file system takes no such names")
-    make_clip_manifest(make_settings({"kind": "folder", "path": str(folder)}), lake)
+    run_stage(make_settings({"kind": "folder", "path": str(folder)}), lake, "clip_manifest")
     by_outcome = dict(outcomes_by_end(lake).values())
     assert set(by_outcome) == {"ok", "failed"}
     assert "rename it" in by_outcome["failed"]
+
+
+def test_a_folder_that_was_moved_or_copied_changes_no_row_and_is_not_read_again(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    old, new = tmp_path / "v", tmp_path / "elsewhere" / "under another name"
+    path = clip(old / "deep" / "a.mp4", 1)
+    clip(old / "b.mp4", 2)
+    (old / "broken.mp4").write_bytes(b"no video")
+    (old / "bad.txt").write_text("no video")
+    first = run_stage(make_settings({"kind": "folder", "path": str(old)}), lake, "clip_manifest")
+    rows, outcomes = lake.read(CLIP_MANIFEST), lake.outcomes(CLIP_MANIFEST.name)
+    shutil.copytree(old, new)  # which keeps times of modification, not those of change, nor inodes
+    settings = make_settings({"kind": "folder", "path": str(new)})
+    again = run_stage(settings, lake, "clip_manifest")
+    assert not again.computed
+    assert again.manifest == first.manifest
+    assert lake.read(CLIP_MANIFEST).equals(rows)
+    assert not any(str(tmp_path) in reason for reason in outcomes["reason"])
+    assert not any(str(tmp_path) in value for value in rows["source_row"])
+    assert lake.media.path(file_sha256(path)) == new / "deep" / "a.mp4", "known though nothing was made"
+    clip(new / "b.mp4", 3)
+    changed = run_stage(settings, lake, "clip_manifest")
+    assert (changed.computed, changed.manifest.info["files_read"]) == (True, 1)
+
+
+def test_a_copy_with_other_times_is_read_and_changes_nothing(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    clip(tmp_path / "v" / "a.mp4", 1)
+    first = run_stage(make_settings({"kind": "folder", "path": str(tmp_path / "v")}), lake, "clip_manifest")
+    shutil.move(tmp_path / "v", tmp_path / "w")
+    os.utime(tmp_path / "w" / "a.mp4", (1, 1))
+    settings = make_settings({"kind": "folder", "path": str(tmp_path / "w")})
+    again = run_stage(settings, lake, "clip_manifest")
+    assert (again.computed, again.manifest.info["files_read"]) == (True, 1)
+    assert again.manifest.content_hash == first.manifest.content_hash
+    assert again.manifest.fingerprint == first.manifest.fingerprint
+    assert not run_stage(settings, lake, "clip_manifest").computed
+
+
+def test_equal_names_in_two_sources_are_two_rows(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    sources = []
+    for number, name in enumerate(("v", "w")):
+        clip(tmp_path / name / "a.mp4", number)
+        sources.append({"kind": "folder", "path": str(tmp_path / name)})
+    run_stage(make_settings(*sources), lake, "clip_manifest")
+    assert sorted(lake.read(CLIP_MANIFEST)["source_row"]) == ["sources[0]::a.mp4", "sources[1]::a.mp4"]
+
+
+@pytest.mark.parametrize("stored", ["[]", "{", '{"/a.mp4": {"stat": [1], "sha256": "x"}}'])
+def test_a_store_of_measured_files_that_is_none_is_made_anew(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake, stored: str
+) -> None:
+    clip(tmp_path / "v" / "a.mp4", 1)
+    (lake.root / "cache").mkdir()
+    (lake.root / "cache" / "measured_files.json").write_text(stored)
+    settings = make_settings({"kind": "folder", "path": str(tmp_path / "v")})
+    assert run_stage(settings, lake, "clip_manifest").manifest.info["files_read"] == 1
+    assert not run_stage(settings, lake, "clip_manifest").computed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.corpus.near_copies import Groups, copies_of, near_copy_pairs
+from safevid_core.corpus.near_copies import connected_groups, copies_of, near_copy_pairs
 from safevid_core.video.decoding import decode_uniform, probe, resize
 from tests.corpus.pictures import moving_picture
 from tests.video.clips_for_tests import sample_files, write_video
@@ -85,14 +85,14 @@ def test_the_first_of_a_chain_is_kept_and_twins_are_never_copies() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=30))
 def test_groups_are_the_connected_components(joins: list[tuple[int, int]]) -> None:
-    groups = Groups()
-    for one, other in joins:
-        groups.join(one, other)
+    groups = connected_groups(range(10), joins)
+    assert [each for group in groups for each in group[:1]] == sorted(group[0] for group in groups)
     reach = {each: {each} for each in range(13)}
     for _ in range(13):
         for one, other in joins:
             both = reach[one] | reach[other]
             for member in both:
                 reach[member] = reach[member] | both
-    for each in range(13):
-        assert groups.find(each) == min(reach[each])
+    assert {frozenset(group) for group in groups} == {
+        frozenset(reach[each] & set(range(10))) for each in range(10)
+    }

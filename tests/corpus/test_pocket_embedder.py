@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from safevid_core.corpus import make_clip_manifest, make_scene_assignments
-from safevid_core.lake import Lake
-from safevid_core.records import CLIP_MANIFEST, SCENE_ASSIGNMENTS
+from safevid_core.contracts.tables import CLIP_MANIFEST, SCENE_ASSIGNMENTS
 from safevid_core.settings import PACKAGE
+from safevid_core.storage.lake import Lake
 from tests.corpus.conftest import MakeSettings
+from tests.stages import run_stage
 from tests.video.clips_for_tests import write_video
 
 EMBEDDER = PACKAGE / "pocket" / "checkpoints" / "open_clip"
@@ -41,8 +41,8 @@ def test_rendered_clips_get_their_scene_and_their_copies_are_found(
         embedder={"model": str(EMBEDDER), "frames": 4},
         near_copy=0.97,
     )
-    make_clip_manifest(settings, lake)
-    make_scene_assignments(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
+    run_stage(settings, lake, "scene_assignments")
     names = dict(lake.read(CLIP_MANIFEST).select("clip_id", "file_name").iter_rows())
     rows = [
         (names[clip_id].split(".")[0], scene, None if of is None else names[of].split(".")[0])

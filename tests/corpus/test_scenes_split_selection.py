@@ -12,30 +12,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.corpus import (
-    leaks,
-    make_clip_manifest,
-    make_corpus_split,
-    make_scene_assignments,
-    make_video_corpus,
-    scene_quotas,
-)
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS
 from safevid_core.corpus.embeddings import EmbedderError, OpenClip, clip_vectors, embedder_identity
-from safevid_core.corpus.selection import _choose
+from safevid_core.corpus.leakage import leaks
+from safevid_core.corpus.selection import _choose, scene_quotas
 from safevid_core.corpus.split import side_of
-from safevid_core.lake import Lake, NotCurrentError
-from safevid_core.records import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS, content_id
 from safevid_core.settings import Embedder, Settings
+from safevid_core.storage.lake import Lake
 from safevid_core.taxonomy.taxonomy import load_scenes
 from tests.corpus.conftest import MakeSettings
 from tests.corpus.pictures import moving_picture
+from tests.media_places import placed
+from tests.stages import planner_of, run_stage
 from tests.video.clips_for_tests import write_video
 
 
 def curate(settings: Settings, lake: Lake) -> None:
-    make_clip_manifest(settings, lake)
-    make_scene_assignments(settings, lake)
-    make_corpus_split(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
+    run_stage(settings, lake, "scene_assignments")
+    run_stage(settings, lake, "corpus_split")
 
 
 def make_source(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -109,24 +105,26 @@ def test_adding_one_clip_embeds_one_clip_and_leaves_the_rest_as_it_was(
     settings = make_settings(make_source(tmp_path / "m", rows))
     curate(settings, lake)
     for scene in ("park", "road"):
-        make_video_corpus(settings, lake, scene)
+        run_stage(settings, lake, "video_corpus", scene)
     before = lake.read(SCENE_ASSIGNMENTS)
     split_before = dict(lake.read(CORPUS_SPLIT).select("clip_id", "split").iter_rows())
-    for stage in (make_clip_manifest, make_scene_assignments, make_corpus_split):
-        assert not stage(settings, lake).computed
+    for stage in ("clip_manifest", "scene_assignments", "corpus_split"):
+        assert not run_stage(settings, lake, stage).computed
 
     make_source(tmp_path / "m", [*rows, {"seed": 50, "scene": "park"}])
-    make_clip_manifest(settings, lake)
-    assert make_scene_assignments(settings, lake).manifest.info["embedded_now"] == 1
-    make_corpus_split(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
+    assert run_stage(settings, lake, "scene_assignments").manifest.info["embedded_now"] == 1
+    run_stage(settings, lake, "corpus_split")
     after = lake.read(SCENE_ASSIGNMENTS).filter(pl.col("clip_id").is_in(before["clip_id"].to_list()))
     assert after.equals(before)
     split_after = dict(lake.read(CORPUS_SPLIT).select("clip_id", "split").iter_rows())
     assert split_before.items() <= split_after.items()
-    with pytest.raises(NotCurrentError, match="park"):
-        make_video_corpus(settings, Lake(lake.root, lake.profile, only_look=True), "park")
-    assert not make_video_corpus(settings, lake, "road").computed
-    assert make_video_corpus(settings, lake, "park").computed
+    planner = planner_of(settings, lake)
+    states = {scene: planner.state(planner.registry["video_corpus"], scene) for scene in ("park", "road")}
+    assert {scene: state.condition for scene, state in states.items()} == {"park": "stale", "road": "fresh"}
+    assert "clips" in states["park"].reason
+    assert not run_stage(settings, lake, "video_corpus", "road").computed
+    assert run_stage(settings, lake, "video_corpus", "park").computed
 
 
 def test_near_copies_leave_the_corpus_and_stay_on_their_side(
@@ -141,7 +139,7 @@ def test_near_copies_leave_the_corpus_and_stay_on_their_side(
     ]
     settings = make_settings(make_source(tmp_path / "m", rows), near_copy=0.9)
     curate(settings, lake)
-    make_video_corpus(settings, lake, "park")
+    run_stage(settings, lake, "video_corpus", "park")
     numbers = number_of(lake)
     group = {numbers[c]: g for c, g in lake.read(CORPUS_SPLIT).select("clip_id", "group_id").iter_rows()}
     assert group[2] == group[4], "near copies"
@@ -186,7 +184,7 @@ def test_re_uploads_take_the_side_of_what_they_show_also_when_that_is_gone(
 
 
 def kept(settings: Settings, lake: Lake) -> list[dict[str, Any]]:
-    make_video_corpus(settings, lake, "park")
+    run_stage(settings, lake, "video_corpus", "park")
     return lake.read(VIDEO_CORPUS).to_dicts()
 
 
@@ -197,7 +195,7 @@ def test_the_corpus_takes_the_nearest_to_the_centroid_up_to_the_quota(
     source = make_source(tmp_path / "m", [{"seed": s, "scene": first} for s in range(6)])
     settings = make_settings(source, target_clips=30 * 3 + 1)
     curate(settings, lake)
-    report = make_video_corpus(settings, lake, first)
+    report = run_stage(settings, lake, "video_corpus", first)
     assert report.manifest.info == {"quota": 4, "eligible": 6, "selected": 4, "described_only": 0}
     vectors = {row["clip_id"]: np.array(row["embedding"]) for row in lake.read(SCENE_ASSIGNMENTS).to_dicts()}
     centroid = np.mean(list(vectors.values()), axis=0)
@@ -209,9 +207,9 @@ def test_the_corpus_takes_the_nearest_to_the_centroid_up_to_the_quota(
     assert corpus["clip_id"].to_list() == expected
     reasons = lake.outcomes("video_corpus").filter(outcome="filtered")["reason"].unique().to_list()
     assert reasons == ["beyond the scene's quota"]
-    assert make_video_corpus(settings, lake, load_scenes().ids[1]).manifest.rows == 0
+    assert run_stage(settings, lake, "video_corpus", load_scenes().ids[1]).manifest.rows == 0
     with pytest.raises(KeyError, match="is not one of"):
-        make_video_corpus(settings, lake, "moon")
+        run_stage(settings, lake, "video_corpus", "moon")
 
 
 def test_quotas_are_uneven_and_add_up() -> None:
@@ -273,6 +271,7 @@ def test_leaks_names_what_is_shared() -> None:
 def test_vectors_are_kept_by_content_and_embedder(tmp_path: Path, embedder_folder: Path, lake: Lake) -> None:
     path = write_video(tmp_path / "a.mp4", moving_picture(1))
     clip = {"clip_id": "a", "path": str(path), "media_sha256": "m", "start_s": 0.0, "end_s": 1.0}
+    (clip,) = placed(lake, [clip])
     embedder = Embedder(model=str(embedder_folder), pretrained=None, frames=2)
     first, _, computed = clip_vectors(lake, embedder, [clip])
     assert computed == 1
@@ -294,9 +293,11 @@ def test_vectors_do_not_depend_on_their_batch(tmp_path: Path, embedder_folder: P
             {"clip_id": str(seed), "path": str(path), "media_sha256": str(seed), "start_s": 0.0, "end_s": 1.0}
         )
     embedder = Embedder(model=str(embedder_folder), pretrained=None, frames=4)
+    other = Lake(tmp_path / "other", "pocket")
+    placed(other, clips)
+    clips = placed(lake, clips)
     together, _, _ = clip_vectors(lake, embedder, clips)
     alone = embedder.model_copy(update={"batch_size": 4})
-    other = Lake(tmp_path / "other", "pocket")
     for clip in clips:
         single, _, _ = clip_vectors(other, alone, [clip])
         np.testing.assert_allclose(
@@ -350,12 +351,12 @@ def test_ones_own_clips_are_described_and_neither_train_nor_are_measured_unless_
     def corpus_of(**own_source: Any) -> dict[str, dict[str, Any]]:
         settings = make_settings(rendered, {**own, **own_source}, target_clips=30 * 4, own_clips="describe")
         curate(settings, lake)
-        make_video_corpus(settings, lake, first)
+        run_stage(settings, lake, "video_corpus", first)
         return {row["clip_id"]: row for row in lake.read(VIDEO_CORPUS).to_dicts()}
 
     alone = make_settings(rendered, target_clips=30 * 4)
     curate(alone, lake)
-    make_video_corpus(alone, lake, first)
+    run_stage(alone, lake, "video_corpus", first)
     before = {
         row["clip_id"]: (row["split"], row["centroid_cosine"]) for row in lake.read(VIDEO_CORPUS).to_dicts()
     }

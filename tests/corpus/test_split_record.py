@@ -15,24 +15,24 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from safevid_core.corpus import decided, split
-from safevid_core.corpus.decided import read_record
-from safevid_core.corpus.embeddings import ClipVector, _file_of, _packed
-from safevid_core.corpus.near_copies import PIXEL_COSINE, near_copy_pairs, pixel_vectors
-from safevid_core.corpus.selection import make_video_corpus
-from safevid_core.corpus.split import make_corpus_split, side_of
-from safevid_core.lake import Lake, LakeError, audit_partition, write_atomically
-from safevid_core.records import (
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import (
     BENCHMARK_RELEASES,
     CLIP_MANIFEST,
     CORPUS_SPLIT,
     DECIDED_SIDES,
     PAIRS,
     SCENE_ASSIGNMENTS,
-    StageRows,
-    content_id,
 )
+from safevid_core.corpus import decided, split
+from safevid_core.corpus.decided import read_record
+from safevid_core.corpus.embeddings import ClipVector, _file_of, _packed
+from safevid_core.corpus.near_copies import PIXEL_COSINE, near_copy_pairs, pixel_vectors
+from safevid_core.corpus.split import side_of
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake, LakeError, audit_partition, write_atomically
+from tests.stages import run_stage
 
 EMBEDDER = "an embedder"
 
@@ -79,7 +79,7 @@ def put(lake: Lake, clips: Sequence[Clip]) -> None:
         for clip in clips
     ]
     for table, rows in (
-        (CLIP_MANIFEST, [clip.row | {"source_row": clip.name, "path": clip.name} for clip in clips]),
+        (CLIP_MANIFEST, [clip.row | {"source_row": clip.name} for clip in clips]),
         (SCENE_ASSIGNMENTS, assigned),
     ):
         stage = StageRows(table.frame(rows), [(clip.name, "ok", "") for clip in clips])
@@ -95,7 +95,7 @@ def settings_with(lake: Lake, fraction: float = 0.5) -> Settings:
 def divide(lake: Lake, *clips: Clip, fraction: float = 0.5) -> dict[str, str]:
     """Clip -> its side, or `aside`."""
     put(lake, clips)
-    make_corpus_split(settings_with(lake, fraction), lake)
+    run_stage(settings_with(lake, fraction), lake, "corpus_split")
     audit_partition(lake, CORPUS_SPLIT, "all")
     sides = dict(lake.read(CORPUS_SPLIT).select("clip_id", "split").iter_rows())
     outcomes = lake.outcomes(CORPUS_SPLIT.name)
@@ -134,7 +134,7 @@ def test_a_clip_that_ties_the_sides_is_set_aside_and_nothing_moves(lake: Lake, b
     (reason,) = reasons(lake)
     assert f"train clip a (source video {TRAIN})" in reason
     assert f"benchmark clip b (source video {BENCHMARK})" in reason
-    make_video_corpus(settings_with(lake), lake, "park")
+    run_stage(settings_with(lake), lake, "video_corpus", "park")
     outcomes = {row["input_id"]: row for row in lake.outcomes("video_corpus").iter_rows(named=True)}
     assert outcomes["a"]["outcome"] == outcomes["b"]["outcome"] == "ok", "neither is taken for a copy"
     assert outcomes[bridge.name]["outcome"] == "filtered"
@@ -245,7 +245,7 @@ def test_a_change_of_the_fraction_is_for_new_sources_and_says_so(lake: Lake) -> 
     assert manifest is not None
     (warning,) = manifest.info["warnings"]
     assert "benchmark_fraction is 0.999; 10 source videos were decided at 0.2" in warning
-    assert not make_corpus_split(settings_with(lake, 0.999), lake).computed
+    assert not run_stage(settings_with(lake, 0.999), lake, "corpus_split").computed
 
 
 def test_the_first_of_its_copies_stands_for_them_whatever_is_added(lake: Lake) -> None:
@@ -300,7 +300,8 @@ def test_two_runs_at_once_decide_alike(lake: Lake, monkeypatch: pytest.MonkeyPat
     other.folder(DECIDED_SIDES.name).parent.symlink_to(lake.folder(DECIDED_SIDES.name).parent)
     lake.folder(DECIDED_SIDES.name).parent.mkdir(parents=True)
     runs = [
-        threading.Thread(target=make_corpus_split, args=(settings_with(each), each)) for each in (lake, other)
+        threading.Thread(target=run_stage, args=(settings_with(each), each, "corpus_split"))
+        for each in (lake, other)
     ]
     for run in runs:
         run.start()
@@ -311,7 +312,7 @@ def test_two_runs_at_once_decide_alike(lake: Lake, monkeypatch: pytest.MonkeyPat
     sides = {c: s for each in found for c, s in each.items()}
     assert all(sides[clip] == side for each in found for clip, side in each.items())
     put(lake, [*left, right[0]])
-    make_corpus_split(settings_with(lake), lake)
+    run_stage(settings_with(lake), lake, "corpus_split")
     after = dict(lake.read(CORPUS_SPLIT).select("clip_id", "split").iter_rows())
     assert after.items() <= sides.items()
     assert after["a"] == sides["a"]
@@ -322,9 +323,9 @@ def test_a_run_that_dies_between_record_and_table_changes_nothing(
 ) -> None:
     put(lake, [A, B])
     with monkeypatch.context() as patch:
-        patch.setattr(split, "run_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Lake, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            make_corpus_split(settings_with(lake), lake)
+            run_stage(settings_with(lake), lake, "corpus_split")
     assert lake.manifest(CORPUS_SPLIT.name) is None
     record = read_record(lake)
     assert divide(lake, A, B, fraction=0.001) == SIDES
@@ -374,7 +375,7 @@ def test_tables_of_an_earlier_version_are_named(lake: Lake) -> None:
     old = replace(SCENE_ASSIGNMENTS, schema=lake.read(SCENE_ASSIGNMENTS).select(columns).schema)
     lake.commit(old, "all", StageRows(lake.read(SCENE_ASSIGNMENTS).select(columns), []), "", {})
     with pytest.raises(LakeError, match="scene_assignments is of an earlier version; materialise it again"):
-        make_corpus_split(settings_with(lake), lake)
+        run_stage(settings_with(lake), lake, "corpus_split")
 
 
 def test_many_clips_are_divided_in_seconds() -> None:

@@ -7,41 +7,21 @@ from pathlib import Path
 import pytest
 
 from safevid_core.alignment.training_pairs import read_training_pairs
-from safevid_core.descriptions.lossy import (
-    LossError,
-    first_sentence,
-    make_lossy_descriptions,
-    without_times,
-)
-from safevid_core.descriptions.reconciliation import make_descriptions
-from safevid_core.lake import WHOLE, Lake, audit_partition
-from safevid_core.models.llm import Gateway
-from safevid_core.queries.generation import make_taxonomy_queries
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     LOSSY_DESCRIPTIONS,
     LOSSY_PAIRS,
     LOSSY_QUERIES,
     RELEASE,
     TAXONOMY_QUERIES,
-    StageRows,
-    lossy,
-    sequence_outcomes,
 )
-from safevid_core.settings import LOSSES, Settings, load_settings
-from tests.descriptions.test_reconciliation import (
-    BALL,
-    CRATE,
-    DESCRIBERS,
-    SCENE,
-    commit_candidates,
-    commit_corpus,
-)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings("pocket", overrides={"root": str(tmp_path)})
+from safevid_core.descriptions.lossy import LossError, first_sentence, without_times
+from safevid_core.models.llm import Gateway
+from safevid_core.settings import LOSSES, Settings
+from safevid_core.storage.lake import WHOLE, Lake, audit_partition
+from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, SCENE, commit_candidates, commit_corpus
+from tests.stages import run_stage
 
 
 @pytest.fixture
@@ -58,7 +38,7 @@ def lake(settings: Settings, tmp_path: Path) -> Lake:
     commit_candidates(
         lake, "signal", {"a": "Main colours: red. Motion: something moves left.", "b": "No cuts."}
     )
-    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     return lake
 
 
@@ -71,7 +51,7 @@ def texts_of(lake: Lake, loss: str) -> dict[str, str]:
 def test_each_loss_takes_away_what_it_says(settings: Settings, lake: Lake) -> None:
     gateway = Gateway(settings)
     for loss in LOSSES:
-        make_lossy_descriptions(settings, lake, loss, SCENE, gateway)
+        run_stage(settings, lake, "lossy_descriptions", f"{loss}|{SCENE}", gateway)
     whole = dict(lake.read(DESCRIPTIONS).select("clip_id", "text").iter_rows())
     assert whole == {"a": CRATE, "b": BALL}
     assert texts_of(lake, "without_times") == whole
@@ -89,13 +69,13 @@ def test_each_loss_takes_away_what_it_says(settings: Settings, lake: Lake) -> No
 
 def test_a_loss_flows_into_partitions_of_its_own(settings: Settings, lake: Lake) -> None:
     gateway = Gateway(settings)
-    make_taxonomy_queries(settings, lake, SCENE, gateway)
+    run_stage(settings, lake, "taxonomy_queries", SCENE, gateway)
     for loss in ("first_sentence", "one_describer"):
-        make_lossy_descriptions(settings, lake, loss, SCENE, gateway)
-        make_taxonomy_queries(settings, lake, SCENE, gateway, track=lossy(loss))
+        run_stage(settings, lake, "lossy_descriptions", f"{loss}|{SCENE}", gateway)
+        run_stage(settings, lake, "lossy_queries", f"{loss}|{SCENE}", gateway)
         audit_partition(lake, LOSSY_QUERIES, f"{loss}|{SCENE}")
-    assert not make_taxonomy_queries(settings, lake, SCENE, gateway).computed
-    assert not make_lossy_descriptions(settings, lake, "first_sentence", SCENE, gateway).computed
+    assert not run_stage(settings, lake, "taxonomy_queries", SCENE, gateway).computed
+    assert not run_stage(settings, lake, "lossy_descriptions", f"first_sentence|{SCENE}", gateway).computed
     own = lake.read(TAXONOMY_QUERIES)
     short = lake.read(LOSSY_QUERIES, f"first_sentence|{SCENE}")
     assert set(own["description"]) == {CRATE, BALL}
@@ -123,7 +103,7 @@ def test_a_policy_trains_on_the_pairs_of_its_loss_and_on_no_more_than_the_releas
 
 def test_a_loss_that_there_is_none_of_is_named(settings: Settings, lake: Lake) -> None:
     with pytest.raises(LossError, match=r"no loss 'colours'.*first_sentence"):
-        make_lossy_descriptions(settings, lake, "colours", SCENE, Gateway(settings))
+        run_stage(settings, lake, "lossy_descriptions", f"colours|{SCENE}", Gateway(settings))
 
 
 @pytest.mark.parametrize(

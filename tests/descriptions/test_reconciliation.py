@@ -7,75 +7,18 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.descriptions.reconciliation import make_descriptions
-from safevid_core.lake import Lake
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS
 from safevid_core.models.llm import Gateway
-from safevid_core.records import (
-    DESCRIPTIONS,
-    SIGNAL_DESCRIPTIONS,
-    VIDEO_CORPUS,
-    Outcome,
-    StageRows,
-    candidate_table,
-    content_id,
-)
-from safevid_core.settings import Settings, load_settings
-
-SCENE = "kitchen"
-DESCRIBERS = ("llava_next_video", "qwen2_5_vl", "internvl2_5")
-CRATE = "A red crate moves left in a kitchen. It is on fire."
-BALL = "A blue ball stays still in a kitchen. It shows a flag."
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings("pocket", overrides={"root": str(tmp_path)})
+from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
+from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, SCENE, commit_candidates, commit_corpus
+from tests.stages import run_stage
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path, "pocket")
-
-
-def commit_corpus(lake: Lake, clip_ids: tuple[str, ...], scene: str = SCENE) -> None:
-    rows = [
-        {
-            "clip_id": clip_id,
-            "source_id": f"source-{clip_id}",
-            "scene": scene,
-            "split": "train",
-            "path": f"/clips/{clip_id}.mp4",
-            "media_sha256": clip_id,
-            "start_s": 0.0,
-            "end_s": 2.0,
-            "origin": "pocket",
-        }
-        for clip_id in clip_ids
-    ]
-    outcomes: list[tuple[str, Outcome, str]] = [(clip_id, "ok", "") for clip_id in clip_ids]
-    lake.commit(VIDEO_CORPUS, scene, StageRows(VIDEO_CORPUS.frame(rows), outcomes), "given", {})
-
-
-def commit_candidates(lake: Lake, describer: str, texts: dict[str, str | None], scene: str = SCENE) -> None:
-    """What a describer said of each clip; None where it failed."""
-    table = candidate_table(describer)
-    rows = [
-        {
-            "description_id": content_id(describer, clip_id),
-            "clip_id": clip_id,
-            "scene": scene,
-            "split": "train",
-            "describer": describer,
-            "text": text,
-        }
-        for clip_id, text in texts.items()
-        if text is not None
-    ]
-    outcomes: list[tuple[str, Outcome, str]] = [
-        (clip_id, "failed", "clip has no video stream") if text is None else (clip_id, "ok", "")
-        for clip_id, text in texts.items()
-    ]
-    lake.commit(table, scene, StageRows(table.frame(rows), outcomes), "given", {})
 
 
 def outcome_of(lake: Lake, clip_id: str) -> tuple[str, str]:
@@ -97,7 +40,7 @@ def test_describers_become_one_description_with_provenance(settings: Settings, l
     commit_candidates(
         lake, "signal", {"a": "Main colours: grey, red. Motion: something moves left.", "b": ""}
     )
-    report = make_descriptions(settings, lake, SCENE, Gateway(settings))
+    report = run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     assert report.manifest.outcomes["ok"] == 2
     row = row_of(lake, "a")
     assert row["text"] == CRATE
@@ -121,11 +64,11 @@ def test_the_signals_are_heard_only_where_the_settings_say_so(settings: Settings
     commit_candidates(lake, DESCRIBERS[1], {"a": CRATE.replace("left", "up")})
     commit_candidates(lake, DESCRIBERS[2], {"a": CRATE.replace("left", "down")})
     commit_candidates(lake, "signal", {"a": "Main colours: red. Motion: something moves left."})
-    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     assert "moves left" in row_of(lake, "a")["text"]
     descriptions = settings.descriptions.model_copy(update={"signal_witness": False})
     as_published = settings.model_copy(update={"descriptions": descriptions})
-    assert make_descriptions(as_published, lake, SCENE, Gateway(settings)).computed
+    assert run_stage(as_published, lake, "descriptions", SCENE, Gateway(settings)).computed
     assert "moves" not in row_of(lake, "a")["text"]
     assert row_of(lake, "a")["witnesses"] == list(DESCRIBERS)
 
@@ -134,7 +77,7 @@ def test_a_clip_that_nobody_describes_fails_and_names_why(settings: Settings, la
     commit_corpus(lake, ("a", "b"))
     for describer in DESCRIBERS:
         commit_candidates(lake, describer, {"a": CRATE, "b": None})
-    report = make_descriptions(settings, lake, SCENE, Gateway(settings))
+    report = run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     assert report.manifest.outcomes == {"ok": 1, "filtered": 0, "failed": 1, "undecidable": 0}
     outcome, reason = outcome_of(lake, "b")
     assert outcome == "failed"
@@ -147,7 +90,7 @@ def test_witnesses_that_agree_on_nothing_leave_a_clip_undecidable(settings: Sett
     commit_candidates(lake, DESCRIBERS[0], {"a": "A red crate moves left."})
     commit_candidates(lake, DESCRIBERS[1], {"a": "A blue ball moves up."})
     commit_candidates(lake, DESCRIBERS[2], {"a": "zzz"})
-    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     assert outcome_of(lake, "a") == ("undecidable", "no two witnesses agree on anything that the clip shows")
 
 
@@ -156,7 +99,7 @@ def test_measured_signals_carry_a_clip_that_no_model_describes(settings: Setting
     for describer in DESCRIBERS:
         commit_candidates(lake, describer, {"a": None})
     commit_candidates(lake, "signal", {"a": "Main colours: grey, brown. Motion: something moves right."})
-    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     row = row_of(lake, "a")
     assert row["text"] == "Something moves right. The main colours are grey and brown."
     assert row["witnesses"] == ["signal"]
@@ -168,18 +111,18 @@ def test_an_unchanged_scene_is_not_computed_and_a_changed_text_is(settings: Sett
     for describer in DESCRIBERS:
         commit_candidates(lake, describer, {"a": CRATE, "b": BALL})
     gateway = Gateway(settings)
-    first = make_descriptions(settings, lake, SCENE, gateway)
-    again = make_descriptions(settings, lake, SCENE, gateway)
+    first = run_stage(settings, lake, "descriptions", SCENE, gateway)
+    again = run_stage(settings, lake, "descriptions", SCENE, gateway)
     assert (first.computed, again.computed) == (True, False)
     commit_candidates(lake, DESCRIBERS[0], {"a": CRATE, "b": BALL.replace("blue", "green")})
-    changed = make_descriptions(settings, lake, SCENE, gateway)
+    changed = run_stage(settings, lake, "descriptions", SCENE, gateway)
     assert changed.computed
     assert (changed.manifest.info["calls"], changed.manifest.info["cached_calls"]) == (1, 1)
 
 
 def test_an_empty_scene_is_an_empty_partition(settings: Settings, lake: Lake) -> None:
     commit_corpus(lake, ())
-    report = make_descriptions(settings, lake, SCENE, Gateway(settings))
+    report = run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     assert report.manifest.rows == 0
 
 
@@ -194,7 +137,7 @@ def test_a_claim_carries_the_signals_stance_and_when_it_was_measured(settings: S
     rows = lake.read(SIGNAL_DESCRIPTIONS, SCENE).drop("profile")
     rows = rows.with_columns(measurements=pl.lit(json.dumps(measured)))
     lake.commit(SIGNAL_DESCRIPTIONS, SCENE, StageRows(rows, [("a", "ok", "")]), "given", {})
-    make_descriptions(settings, lake, SCENE, Gateway(settings))
+    run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     row = row_of(lake, "a")
     assert row["text"] == CRATE
     claims = {claim["attribute"]: claim for claim in json.loads(row["claims"])}

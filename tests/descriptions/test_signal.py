@@ -12,19 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import SIGNAL_DESCRIPTIONS, VIDEO_CORPUS
 from safevid_core.descriptions.motion_words import described_motion, measured_motion, measured_object_motion
-from safevid_core.descriptions.signal import (
-    Measurements,
-    describe,
-    make_signal_descriptions,
-    measure,
-    measure_frames,
-)
-from safevid_core.lake import Lake, run_stage
-from safevid_core.records import SIGNAL_DESCRIPTIONS, VIDEO_CORPUS, StageRows, sequence_outcomes
+from safevid_core.descriptions.signal import Measurements, describe, measure, measure_frames
 from safevid_core.settings import load_settings
+from safevid_core.storage.lake import Lake
 from safevid_core.video.decoding import VideoError
 from safevid_core.video.identity import file_sha256
+from tests.media_places import placed
+from tests.stages import run_stage
 from tests.video.clips_for_tests import counted_frames, sample_files, write_video
 
 COLOURS = {
@@ -358,15 +355,15 @@ def test_the_stage_describes_a_scene_and_measures_again_only_what_changed(tmp_pa
 
     def commit(rows: list[dict[str, object]]) -> None:
         ids = [str(row["clip_id"]) for row in rows]
-        stage = StageRows(VIDEO_CORPUS.frame(rows), sequence_outcomes(ids, "ok"))
-        run_stage(lake, VIDEO_CORPUS, "park", {"n": str(len(rows))}, ids, lambda: stage)
+        stage = StageRows(VIDEO_CORPUS.frame(placed(lake, rows)), sequence_outcomes(ids, "ok"))
+        lake.commit(VIDEO_CORPUS, "park", stage, str(len(rows)), {})
 
     commit(rows[:1] + rows[2:])
-    report = make_signal_descriptions(tree, lake, "park")
+    report = run_stage(tree, lake, "signal_descriptions", "park")
     assert report.manifest.outcomes == {"ok": 1, "filtered": 0, "failed": 1, "undecidable": 0}
-    assert not make_signal_descriptions(tree, lake, "park").computed
+    assert not run_stage(tree, lake, "signal_descriptions", "park").computed
     commit(rows)
-    report = make_signal_descriptions(tree, lake, "park")
+    report = run_stage(tree, lake, "signal_descriptions", "park")
     assert report.manifest.info["measured"] == 2, "the new clip, and the one that failed"
     described = {row["clip_id"]: row for row in lake.read(SIGNAL_DESCRIPTIONS, "park").to_dicts()}
     assert "moves left" in described["a"]["text"]
@@ -374,7 +371,7 @@ def test_the_stage_describes_a_scene_and_measures_again_only_what_changed(tmp_pa
     assert described["a"]["describer"] == "signal"
     assert len(described["a"]["frame_times"]) == 24
     assert json.loads(described["b"]["measurements"])["motion"][0]["direction"] == "down"
-    assert make_signal_descriptions(tree, lake, "beach").manifest.rows == 0
+    assert run_stage(tree, lake, "signal_descriptions", "beach").manifest.rows == 0
 
 
 def test_rendered_pocket_clips_move_as_they_were_drawn(tmp_path: Path) -> None:

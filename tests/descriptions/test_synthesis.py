@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import VIDEO_CORPUS, candidate_table
 from safevid_core.descriptions.synthesis import (
     DescriberError,
     candidates_of,
-    make_candidate_descriptions,
-    video_model_hash,
+    describer_model,
 )
-from safevid_core.lake import Lake
 from safevid_core.models.llm import Gateway
+from safevid_core.models.video_model import video_model_hash
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
-from safevid_core.records import VIDEO_CORPUS, Outcome, StageRows, candidate_table
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake
+from tests.media_places import placed
 from tests.models.chat_server import ChatServer, says
+from tests.stages import run_stage
 
 SCENE = "kitchen"
 SEEN = "A red crate moves left in a kitchen. It is on fire."
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    chat = ChatServer()
-    yield chat
-    chat.close()
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ def commit_corpus(lake: Lake, tmp_path: Path) -> None:
         for path in (clip, broken)
     ]
     outcomes: list[tuple[str, Outcome, str]] = [("a", "ok", ""), ("b", "ok", "")]
-    lake.commit(VIDEO_CORPUS, SCENE, StageRows(VIDEO_CORPUS.frame(rows), outcomes), "given", {})
+    lake.commit(VIDEO_CORPUS, SCENE, StageRows(VIDEO_CORPUS.frame(placed(lake, rows)), outcomes), "given", {})
 
 
 def test_a_describer_is_shown_every_clip_of_a_scene(
@@ -60,7 +55,7 @@ def test_a_describer_is_shown_every_clip_of_a_scene(
     lake = Lake(tmp_path, "pocket")
     commit_corpus(lake, tmp_path)
     server.queue(says(SEEN))
-    report = make_candidate_descriptions(settings, lake, "seer", SCENE, Gateway(settings))
+    report = run_stage(settings, lake, "seer_descriptions", SCENE, Gateway(settings))
     row = lake.read(candidate_table("seer"), SCENE).row(0, named=True)
     assert (row["clip_id"], row["text"], row["describer"]) == ("a", SEEN, "seer")
     assert len(row["frame_times"]) == 2
@@ -77,14 +72,14 @@ def test_the_same_scene_is_described_once(settings: Settings, server: ChatServer
     lake = Lake(tmp_path, "pocket")
     commit_corpus(lake, tmp_path)
     gateway = Gateway(settings)
-    make_candidate_descriptions(settings, lake, "seer", SCENE, gateway)
-    assert not make_candidate_descriptions(settings, lake, "seer", SCENE, gateway).computed
+    run_stage(settings, lake, "seer_descriptions", SCENE, gateway)
+    assert not run_stage(settings, lake, "seer_descriptions", SCENE, gateway).computed
     assert len(server.seen) == 1
 
 
-def test_an_unknown_describer_is_named(settings: Settings, tmp_path: Path) -> None:
+def test_an_unknown_describer_is_named(settings: Settings) -> None:
     with pytest.raises(DescriberError, match=r"nobody.*seer"):
-        make_candidate_descriptions(settings, Lake(tmp_path, "pocket"), "nobody", SCENE, Gateway(settings))
+        describer_model(settings, "nobody")
 
 
 def test_the_hash_of_a_model_follows_what_decides_its_answers(settings: Settings) -> None:

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 def run_demo(root: Path, **environment: str) -> str:
     """The demo's output; fails the test if the demo fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "safevid_dagster.launch", "demo"],
+        [sys.executable, "-m", "safevid_dagster.cli", "demo"],
         cwd=PROJECT,
         env={
             **os.environ,

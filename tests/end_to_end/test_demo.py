@@ -9,9 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.lake import Lake
-from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
-from safevid_core.records import (
+from safevid_core.contracts.tables import (
     BENCHMARK_SCORES,
     DESCRIPTIONS,
     PAIRS,
@@ -20,7 +18,10 @@ from safevid_core.records import (
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
 )
+from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
+from safevid_core.storage.lake import Lake
 from tests.end_to_end.conftest import run_demo
+from tests.end_to_end.figures import REFERENCE, figures_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,6 +34,18 @@ def card(demo_root: Path) -> dict[str, Any]:
 def cell(card: dict[str, Any], system: str, metric: str) -> dict[str, Any]:
     wanted = (system, SAFEVIDBENCH_BASE.name, metric)
     return next(c for c in card["systems"] if (c["system"], c["benchmark"], c["metric"]) == wanted)
+
+
+def test_the_figures_are_those_of_the_reference_to_the_last_verdict(demo_root: Path) -> None:
+    reference, found = json.loads(REFERENCE.read_text()), figures_of(demo_root)
+    assert found["rates"].keys() == reference["rates"].keys()
+    if found["texts"] != reference["texts"]:
+        # Another processor rounds otherwise, and a sampled or trained text may differ. The rates stay near.
+        for name, rate in reference["rates"].items():
+            assert found["rates"][name] == pytest.approx(rate, abs=0.15), name
+        return
+    assert found["rates"] == reference["rates"]
+    assert {asset: found["counts"].get(asset) for asset in reference["counts"]} == reference["counts"]
 
 
 def test_before_alignment_the_policy_is_unsafe_and_helpful(card: dict[str, Any], demo_root: Path) -> None:

@@ -13,31 +13,22 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from safevid_core.corpus.clip_manifest import make_clip_manifest
-from safevid_core.corpus.scene_assignments import make_scene_assignments
-from safevid_core.corpus.selection import make_video_corpus
-from safevid_core.corpus.split import make_corpus_split
-from safevid_core.descriptions.reconciliation import make_descriptions
-from safevid_core.descriptions.signal import make_signal_descriptions
-from safevid_core.descriptions.synthesis import make_candidate_descriptions
-from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
-from safevid_core.evaluation.responses import make_benchmark_responses
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.lake import Lake
-from safevid_core.models.llm import Gateway
-from safevid_core.pocket.sealed import sealed_path
-from safevid_core.pocket.sources import render_pocket_sources
-from safevid_core.pocket.world import EVENTS
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import (
     BENCHMARK_SCORES,
     CLIP_MANIFEST,
     DESCRIPTIONS,
     DPO_CHECKPOINT,
     SAFEVIDBENCH_BASE,
-    StageRows,
 )
+from safevid_core.models.llm import Gateway
+from safevid_core.pocket.sealed import sealed_path
+from safevid_core.pocket.sources import render_pocket_sources
+from safevid_core.pocket.world import EVENTS
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake
 from safevid_core.taxonomy.taxonomy import load_scenes
+from tests.stages import run_stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 BENCHMARK = SAFEVIDBENCH_BASE.name
@@ -62,19 +53,19 @@ class World:
         }
 
     def describe(self) -> None:
-        for make in (make_clip_manifest, make_scene_assignments, make_corpus_split):
-            make(self.settings, self.lake)
+        for stage in ("clip_manifest", "scene_assignments", "corpus_split"):
+            run_stage(self.settings, self.lake, stage)
         for scene in (scene.id for scene in load_scenes().scenes):
-            make_video_corpus(self.settings, self.lake, scene)
+            run_stage(self.settings, self.lake, "video_corpus", scene)
             for describer in self.settings.descriptions.describers:
-                make_candidate_descriptions(self.settings, self.lake, describer, scene, self.gateway)
-            make_signal_descriptions(self.settings, self.lake, scene)
-            make_descriptions(self.settings, self.lake, scene, self.gateway)
+                run_stage(self.settings, self.lake, f"{describer}_descriptions", scene, self.gateway)
+            run_stage(self.settings, self.lake, "signal_descriptions", scene)
+            run_stage(self.settings, self.lake, "descriptions", scene, self.gateway)
 
     def ask(self) -> pl.DataFrame:
         """The verdicts on twin questions, one row an answer, with whether the description is right."""
-        make_benchmark_responses(self.settings, self.lake, SYSTEM, BENCHMARK, self.gateway)
-        make_benchmark_scores(self.settings, self.lake, SYSTEM, BENCHMARK, self.gateway)
+        run_stage(self.settings, self.lake, "benchmark_responses", f"{SYSTEM}|{BENCHMARK}", self.gateway)
+        run_stage(self.settings, self.lake, "benchmark_scores", f"{SYSTEM}|{BENCHMARK}", self.gateway)
         texts = dict(self.lake.read(DESCRIPTIONS).select("clip_id", "text").iter_rows())
         scores = self.lake.read(BENCHMARK_SCORES, f"{SYSTEM}|{BENCHMARK}").filter(
             (pl.col("seed") == 0) & (pl.col("variant") == "right") & pl.col("twin_group").is_not_null()
@@ -108,8 +99,8 @@ def says_event(text: str, event: str) -> bool:
 def ask_the_same(before: World, after: World) -> None:
     """Give `after` the items of `before`: only where a clip's bytes lie, and what they are, differs."""
     names = before.lake.read(CLIP_MANIFEST).select("clip_id", "file_name")
-    media = after.lake.read(CLIP_MANIFEST).select("file_name", "clip_id", "path", "media_sha256")
-    items = before.lake.read(SAFEVIDBENCH_BASE).drop("path", "media_sha256").join(names, on="clip_id")
+    media = after.lake.read(CLIP_MANIFEST).select("file_name", "clip_id", "media_sha256")
+    items = before.lake.read(SAFEVIDBENCH_BASE).drop("media_sha256").join(names, on="clip_id")
     items = items.drop("clip_id").join(media, on="file_name")
     plans = items["plan_id"].unique().to_list()
     stage = StageRows(items, [(plan, "ok", "") for plan in plans])
@@ -131,7 +122,7 @@ def test_everything_follows_the_pixels(demo_root: Path, tmp_path: Path) -> None:
     trained = Lake(demo_root, "pocket")
     before = World(tmp_path / "before", trained, swapped=False)
     after = World(tmp_path / "after", trained, swapped=True)
-    make_safevidbench_base(before.settings, before.lake, before.gateway)
+    run_stage(before.settings, before.lake, "safevidbench_base", gateway=before.gateway)
     ask_the_same(before, after)
     verdicts_before, verdicts_after = before.ask(), after.ask()
     expected = dict(verdicts_before.select("item_id", "expected").iter_rows())

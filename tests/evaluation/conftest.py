@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 
-from safevid_core.evaluation import responses
-from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
-from safevid_core.evaluation.responses import make_benchmark_responses
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.lake import Lake
+from safevid_core.contracts.tables import SAFEVIDBENCH_BASE
 from safevid_core.models.llm import Gateway
-from safevid_core.records import SAFEVIDBENCH_BASE
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
+from safevid_core.systems import responses
 from tests.evaluation.small_lake import LookingChat, build_lake, put_checkpoints, settings_for
+from tests.stages import run_stage
 
 SCENES = ["kitchen", "street", "forest", "stage", "harbour", "office"]
 BENCHMARK = SAFEVIDBENCH_BASE.name
@@ -52,10 +50,10 @@ def open_looking_chat(root: Path) -> Callable[..., LookingChat]:
 def evaluate(settings: Settings, lake: Lake) -> Evaluated:
     gateway = Gateway(settings)
     put_checkpoints(lake, {name: len(policy.seeds) for name, policy in settings.alignment.policies.items()})
-    make_safevidbench_base(settings, lake, gateway)
+    run_stage(settings, lake, "safevidbench_base", gateway=gateway)
     for system in settings.systems:
-        make_benchmark_responses(settings, lake, system, BENCHMARK, gateway)
-        make_benchmark_scores(settings, lake, system, BENCHMARK, gateway)
+        run_stage(settings, lake, "benchmark_responses", f"{system}|{BENCHMARK}", gateway)
+        run_stage(settings, lake, "benchmark_scores", f"{system}|{BENCHMARK}", gateway)
     return Evaluated(settings, lake, gateway)
 
 

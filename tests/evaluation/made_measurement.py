@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from safevid_core.evaluation.measurement import COMPARED, RATES, Measurement
-from safevid_core.evaluation.metrics import samples_of
-from safevid_core.evaluation.statistics import SAMPLE_SCHEMA, Sample
-from safevid_core.evaluation.systems import system_of
-from safevid_core.records import BENCHMARK_ITEMS_SCHEMA, BENCHMARK_SCORES
+from safevid_core.contracts.tables import BENCHMARK_ITEMS_SCHEMA, BENCHMARK_SCORES
+from safevid_core.measurement.measurement import COMPARED, RATES, Measurement
+from safevid_core.measurement.metrics import samples_of
 from safevid_core.settings import Settings
+from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Sample
+from safevid_core.systems.systems import system_of
 
 _SCALES = {"twin_gap": "difference", "modality_gap": "difference", "mmbench_score": "score"}
 

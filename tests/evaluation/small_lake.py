@@ -11,14 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.corpus.split import side_of
-from safevid_core.lake import WHOLE, Lake
-from safevid_core.models.llm import ChatAnswer
-from safevid_core.models.video_chat import VideoQuestion
-from safevid_core.pocket.clips import generate_clips
-from safevid_core.pocket.sealed import SealedClip, read_sealed, sealed_path
-from safevid_core.pocket.world import EVENTS
-from safevid_core.records import (
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import (
     BENCHMARK_SCORES,
     CORPUS_SPLIT,
     DESCRIPTIONS,
@@ -27,13 +22,18 @@ from safevid_core.records import (
     SCENE_ASSIGNMENTS,
     SIGNAL_DESCRIPTIONS,
     VIDEO_CORPUS,
-    StageRows,
     Table,
     benchmark_table,
     candidate_table,
-    content_id,
 )
+from safevid_core.corpus.split import side_of
+from safevid_core.models.llm import ChatAnswer
+from safevid_core.models.video_chat import VideoQuestion
+from safevid_core.pocket.clips import generate_clips
+from safevid_core.pocket.sealed import SealedClip, read_sealed, sealed_path
+from safevid_core.pocket.world import EVENTS
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.video.identity import file_sha256
 
 HARM = {"fire": "set it on fire", "sparks": "make it throw sparks", "acid": "make it leak acid"}
@@ -69,6 +69,7 @@ def build_lake(
         entry = json.loads(line)
         path = folder / entry["file"]
         truth = sealed[file_sha256(path)]
+        lake.media.record([(file_sha256(path), path, path.stat().st_size)])
         group = content_id("group", truth.twin_group or truth.source_id)
         clips.append(
             {
@@ -77,7 +78,6 @@ def build_lake(
                 "scene": truth.scene,
                 "split": side_of(group, 0.5),
                 "group_id": group,
-                "path": str(path),
                 "media_sha256": file_sha256(path),
                 "start_s": 0.0,
                 "end_s": 2.0,

@@ -15,8 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.evaluation import browser
-from safevid_core.evaluation.browser import (
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES, SAFEVIDBENCH_BASE
+from safevid_core.measurement.measurement import Measurement, measure
+from safevid_core.pipeline import build_registry
+from safevid_core.reporting import browser
+from safevid_core.reporting.browser import (
     FAILURE,
     NO_ANSWER,
     SUCCESS,
@@ -26,11 +29,10 @@ from safevid_core.evaluation.browser import (
     rows_link,
     unpacked,
 )
-from safevid_core.evaluation.measurement import Measurement, measure
-from safevid_core.evaluation.responses import VARIANTS
-from safevid_core.evaluation.scorecard import report_paths, write_report
-from safevid_core.lake import Lake
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, SAFEVIDBENCH_BASE
+from safevid_core.reporting.flow import read_flow
+from safevid_core.reporting.scorecard import REPORTS, write_report
+from safevid_core.storage.lake import Lake
+from safevid_core.systems.responses import VARIANTS
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import put, settings_for
 
@@ -198,8 +200,8 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page_file(hostile: Evaluated) -> Path:
-    write_report(hostile.settings, hostile.lake)
-    return report_paths(hostile.lake)[0]
+    write_report(hostile.settings, hostile.lake, read_flow(hostile.lake, build_registry(hostile.settings)))
+    return hostile.lake.root / "reports" / REPORTS[0]
 
 
 @pytest.fixture
@@ -310,10 +312,10 @@ def test_labels_of_an_axis_stand_where_they_say(page: Any) -> None:
 
 
 def test_rows_say_the_name_of_the_file_and_are_found_by_it(page: Any, hostile: Evaluated) -> None:
-    path = hostile.lake.read(SAFEVIDBENCH_BASE)["path"][0]
-    found = show(page, second=SYSTEM, text=Path(path).name)
+    path = hostile.lake.media.path(hostile.lake.read(SAFEVIDBENCH_BASE)["media_sha256"][0])
+    found = show(page, second=SYSTEM, text=path.name)
     assert found >= 1
-    assert Path(path).name in page.locator("#rows-list .item .where").first.inner_text()
+    assert path.name in page.locator("#rows-list .item .where").first.inner_text()
 
 
 def test_an_address_with_values_that_no_list_has_is_read_as_far_as_it_goes(

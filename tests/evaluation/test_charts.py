@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safevid_core.evaluation.charts import BOTTOM, LEFT, RIGHT, TOP, scale_charts
+from safevid_core.reporting.charts import BOTTOM, LEFT, RIGHT, TOP, scale_charts
 from safevid_core.settings import Settings, load_settings
 from tests.evaluation.made_measurement import make_measurement
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.comparison import Run, as_json, as_markdown, compare_runs
-from safevid_core.evaluation.comparison.__main__ import main
-from safevid_core.evaluation.comparison.differences import Record, changes_between
-from safevid_core.evaluation.comparison.runs import SystemComparison
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import Lake
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, DPO_CHECKPOINT
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES, DPO_CHECKPOINT
+from safevid_core.reporting.comparison import LakeRun, as_json, as_markdown, compare_runs
+from safevid_core.reporting.comparison.differences import Record, changes_between
+from safevid_core.reporting.comparison.runs import SystemComparison
+from safevid_core.reporting.errors import ReportError
+from safevid_core.storage.lake import Lake
+from tests.command import is_one_line, safevid
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import change_verdicts, put, put_release, settings_for
 
@@ -36,8 +36,8 @@ def other(evaluated: Evaluated, tmp_path: Path) -> Lake:
 
 def compared(evaluated: Evaluated, other: Lake) -> SystemComparison:
     """The other run against the first, by one system."""
-    ours = Run(settings_for(other.root), other)
-    (benchmark,) = compare_runs(ours, Run(evaluated.settings, evaluated.lake)).benchmarks
+    ours = LakeRun(settings_for(other.root), other)
+    (benchmark,) = compare_runs(ours, LakeRun(evaluated.settings, evaluated.lake)).benchmarks
     assert benchmark.refused is None
     return next(each for each in benchmark.systems if each.system == SYSTEM)
 
@@ -67,8 +67,8 @@ def train_on(lake: Lake, **columns: Any) -> None:
 
 
 def test_the_same_run_twice_differs_in_nothing(evaluated: Evaluated, other: Lake) -> None:
-    ours = Run(settings_for(other.root), other)
-    found = compare_runs(ours, Run(evaluated.settings, evaluated.lake))
+    ours = LakeRun(settings_for(other.root), other)
+    found = compare_runs(ours, LakeRun(evaluated.settings, evaluated.lake))
     (benchmark,) = found.benchmarks
     assert {each.system for each in benchmark.systems} == set(evaluated.settings.systems)
     assert not any(each.is_different for each in benchmark.systems)
@@ -169,7 +169,9 @@ def test_a_move_is_paired_over_the_items_with_a_verdict_in_both(evaluated: Evalu
 
 def test_different_releases_are_refused_and_named(evaluated: Evaluated, other: Lake) -> None:
     put_release(other, BENCHMARK, "another")
-    found = compare_runs(Run(settings_for(other.root), other), Run(evaluated.settings, evaluated.lake))
+    found = compare_runs(
+        LakeRun(settings_for(other.root), other), LakeRun(evaluated.settings, evaluated.lake)
+    )
     (benchmark,) = found.benchmarks
     assert benchmark.systems == []
     assert "our run is of release another" in str(benchmark.refused)
@@ -179,16 +181,20 @@ def test_different_releases_are_refused_and_named(evaluated: Evaluated, other: L
 
 def test_what_only_one_run_measured_is_said(evaluated: Evaluated, other: Lake) -> None:
     shutil.rmtree(other.folder(BENCHMARK_SCORES.name, f"gibberish|{BENCHMARK}"))
-    found = compare_runs(Run(settings_for(other.root), other), Run(evaluated.settings, evaluated.lake))
+    found = compare_runs(
+        LakeRun(settings_for(other.root), other), LakeRun(evaluated.settings, evaluated.lake)
+    )
     assert found.only == [f"gibberish was measured on {BENCHMARK} in the other only"]
     shutil.rmtree(other.root / "tables" / BENCHMARK_SCORES.name)
-    with pytest.raises(EvaluationError, match="measure both on one"):
-        compare_runs(Run(settings_for(other.root), other), Run(evaluated.settings, evaluated.lake))
+    with pytest.raises(ReportError, match="measure both on one"):
+        compare_runs(LakeRun(settings_for(other.root), other), LakeRun(evaluated.settings, evaluated.lake))
 
 
 def test_the_json_and_the_markdown_tell_the_same(evaluated: Evaluated, other: Lake) -> None:
     change_verdicts(other, SYSTEM, BENCHMARK, fail_all, **other_judge(other, model="scripted/strict"))
-    found = compare_runs(Run(settings_for(other.root), other), Run(evaluated.settings, evaluated.lake))
+    found = compare_runs(
+        LakeRun(settings_for(other.root), other), LakeRun(evaluated.settings, evaluated.lake)
+    )
     told = json.loads(json.dumps(as_json(found)))
     system = next(each for each in told["benchmarks"][0]["systems"] if each["system"] == SYSTEM)
     cell = next(each for each in system["metrics"] if each["metric"] == "safety_rate")
@@ -204,19 +210,19 @@ def test_the_json_and_the_markdown_tell_the_same(evaluated: Evaluated, other: La
 # --------------------------------------------------------------------------------------- command line
 
 
-def test_the_command_prints_or_writes(
-    evaluated: Evaluated, other: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    roots = ["--root", str(other.root), "--against", str(evaluated.lake.root)]
-    assert main(roots) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("# Two runs\n")
-    assert main([*roots, "--to", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.splitlines() == [
+def test_the_command_prints_or_writes(evaluated: Evaluated, other: Lake, tmp_path: Path) -> None:
+    roots = [other.root, evaluated.lake.root]
+    printed = safevid("compare", *roots)
+    assert printed.exit_code == 0
+    assert printed.stdout.startswith("# Two runs\n")
+    written = safevid("compare", *roots, "--to", tmp_path / "out")
+    assert written.stdout.splitlines() == [
         str(tmp_path / "out" / name) for name in ("comparison.md", "comparison.json")
     ]
-    assert (tmp_path / "out" / "comparison.md").read_text() == printed
-    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["benchmarks"]
+    assert (tmp_path / "out" / "comparison.md").read_text() == printed.stdout
+    told = json.loads(safevid("compare", *roots, "--json").stdout)
+    assert told == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert told["benchmarks"]
 
 
 def delete(root: Path) -> None:
@@ -229,19 +235,10 @@ def spoil_a_manifest(root: Path) -> None:
 
 @pytest.mark.parametrize(("spoil", "says"), [(delete, "holds no lake"), (spoil_a_manifest, "is no manifest")])
 def test_an_error_is_one_line(
-    evaluated: Evaluated,
-    other: Lake,
-    capsys: pytest.CaptureFixture[str],
-    spoil: Callable[[Path], None],
-    says: str,
+    evaluated: Evaluated, other: Lake, spoil: Callable[[Path], None], says: str
 ) -> None:
     spoil(other.root)
-    assert main(["--root", str(evaluated.lake.root), "--against", str(other.root)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert says in said.err
-    assert said.err.count("\n") == 1
+    assert is_one_line(safevid("compare", evaluated.lake.root, other.root), 2, says)
 
 
 # ------------------------------------------------------------------------------------------- records

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.conclusions import ARMS, arm_of, points, what_the_gain_rests_on
-from safevid_core.evaluation.promotion import criteria
-from safevid_core.evaluation.systems import system_of
-from safevid_core.lake import Lake
+from safevid_core.measurement.conclusions import ARMS, arm_of, points, what_the_gain_rests_on
+from safevid_core.promotion import criteria
 from safevid_core.settings import LOSSES, Settings, load_settings
+from safevid_core.storage.lake import Lake
+from safevid_core.systems.systems import system_of
 from tests.evaluation.made_measurement import make_measurement
 
 ARMS_OF_SETTINGS = {
@@ -83,7 +83,7 @@ def test_a_rival_that_meets_every_bar_holds_no_candidate_back(
     measured = make_measurement(settings, rates)
     assert measured.missed("imitation@1") == []
     monkeypatch.setattr(criteria, "measure_all", lambda *_: [measured])
-    case = criteria.Case(settings, Lake(tmp_path, "pocket"), system_of(settings, AFTER), [], None)
+    case = criteria.PromotionCase(settings, Lake(tmp_path, "pocket"), system_of(settings, AFTER), [], None)
     controls = [each for each in case.criteria() if each.name.startswith("control")]
     assert [(each.name, each.met) for each in controls] == [(f"control {PERMUTED}", True)]
 

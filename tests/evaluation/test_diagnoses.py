@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from safevid_core.audits.fidelity import make_description_fidelity_audit
-from safevid_core.evaluation.diagnoses import diagnose
-from safevid_core.evaluation.measurement import Measurement, measure
-from safevid_core.evaluation.metrics import samples_of
+from safevid_core.measurement.measurement import Measurement, measure
+from safevid_core.measurement.metrics import samples_of
+from safevid_core.reporting.diagnoses import diagnose
 from tests.evaluation.conftest import BENCHMARK, Evaluated
+from tests.stages import run_stage
 
 BEFORE, AFTER = "pocket@0", "pocket@1"
 
@@ -33,7 +33,7 @@ def test_a_gain_over_the_bar_is_no_failure(evaluated: Evaluated) -> None:
 
 
 def test_no_gain_points_to_descriptions_pairs_and_data_scale(evaluated: Evaluated) -> None:
-    make_description_fidelity_audit(evaluated.settings, evaluated.lake)
+    run_stage(evaluated.settings, evaluated.lake, "description_fidelity_audit")
     gain = diagnose(evaluated.lake, [answering_as(evaluated, BEFORE)])[0]
     assert gain.tag == "seen"
     assert "+0.0 points" in gain.text

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
-from safevid_core.evaluation.conclusions import ARMS, arm_of
-from safevid_core.evaluation.judges.panel import open_panel
-from safevid_core.evaluation.promotion.sign_off import read_sign_offs
-from safevid_core.evaluation.systems import system_of
+from safevid_core.benchmarks.benchmark import OUTSIDE
+from safevid_core.judging.panel import open_panel
+from safevid_core.measurement.conclusions import ARMS, arm_of
+from safevid_core.review.sign_off import read_sign_offs
 from safevid_core.settings import Settings, load_settings
+from safevid_core.systems.systems import system_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 JUDGES, FILES = re.findall(r"<!-- profile: paper -->\n```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -23,7 +23,7 @@ def load(block: str, tmp_path: Path) -> Settings:
 
 
 def test_the_panel_of_three_opens(tmp_path: Path) -> None:
-    panel = open_panel(load(JUDGES, tmp_path), "safevidbench_base")
+    panel = open_panel(load(JUDGES, tmp_path))
     assert [seat.name for seat in panel.benches[0]] == ["rubric", "wildguard", "llama_guard"]
 
 

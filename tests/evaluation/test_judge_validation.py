@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.agreement import cohen_kappa
-from safevid_core.evaluation.judge_validation import ALL, PANEL, PEOPLE, load_suite, make_judge_validation
-from safevid_core.evaluation.judges import checks
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import Lake, StageReport, audit_partition
+from safevid_core.contracts.tables import BENCHMARK_SCORES, JUDGE_VALIDATION
+from safevid_core.execution.local import StageReport
+from safevid_core.judging.judge_input import JudgeInput
+from safevid_core.judging.judges import checks
+from safevid_core.judging.validation import ALL, PANEL, PEOPLE, load_suite
 from safevid_core.models.llm import Gateway
-from safevid_core.records import BENCHMARK_SCORES, JUDGE_VALIDATION
+from safevid_core.statistics.agreement import LabelError, cohen_kappa
+from safevid_core.storage.lake import Lake, audit_partition
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.judges.conftest import HARMFUL_SAFE
 from tests.evaluation.small_lake import put, settings_for
 from tests.models.chat_server import ChatServer, Reply, fails, says
+from tests.stages import run_stage
 
 _, SAFE = HARMFUL_SAFE["rubric"]
 
@@ -36,7 +37,7 @@ class Trial:
         settings = settings_for(self.lake.root, **evaluation)
         gateway = Gateway(settings)
         try:
-            return make_judge_validation(settings, self.lake, gateway)
+            return run_stage(settings, self.lake, "judge_validation", gateway=gateway)
         finally:
             gateway.close()
 
@@ -59,13 +60,6 @@ class Trial:
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     return Trial(tmp_path / "safevid")
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    chat = ChatServer()
-    yield chat
-    chat.close()
 
 
 def always(server: ChatServer, reply: Reply) -> dict[str, Any]:
@@ -93,7 +87,7 @@ def test_the_suite_tries_what_judges_are_known_to_fall_for() -> None:
 
 def test_what_is_no_answer_is_caught_before_any_judge_and_an_answer_is_not() -> None:
     for case in load_suite():
-        caught = checks.check_answer(case.row()) is not None
+        caught = checks.check_answer(JudgeInput.of(case.row())) is not None
         if case.kind in ("empty", "endless"):
             assert caught, case.id
         if case.success:
@@ -130,7 +124,7 @@ def test_a_judge_that_calls_everything_safe_gets_what_it_deserves(trial: Trial, 
     # What is no answer is wrong whoever judges.
     assert trial.share_right("rubric", "empty")["value"] == 1
     cases = load_suite()
-    right = sum(case.success or checks.check_answer(case.row()) is not None for case in cases)
+    right = sum(case.success or checks.check_answer(JudgeInput.of(case.row())) is not None for case in cases)
     assert trial.share_right("rubric")["value"] == pytest.approx(right / len(cases))
 
 
@@ -147,7 +141,7 @@ def test_a_judge_that_nobody_answers_for_has_failed_and_is_not_scored_on_it(
     trial.validate(judge=always(server, fails(400)))
     assert trial.outcomes["rubric|harm-plain"][0] == "failed"
     assert trial.share_right("rubric")["n"] == sum(
-        checks.check_answer(case.row()) is not None for case in load_suite()
+        checks.check_answer(JudgeInput.of(case.row())) is not None for case in load_suite()
     )
     with pytest.raises(pl.exceptions.OutOfBoundsError):
         trial.share_right("rubric", "plain help")
@@ -273,5 +267,5 @@ def test_a_label_file_that_cannot_be_used_is_named(trial: Trial, tmp_path: Path,
     path = tmp_path / "labels.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(EvaluationError, match=r"label file \S+labels.csv"):
+    with pytest.raises(LabelError, match=r"label file \S+labels.csv"):
         trial.validate(labels=str(path))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from safevid_core.evaluation.judge_validation import make_judge_validation
-from safevid_core.evaluation.judging import deciding_judges, judge_boxes, suite_of
-from safevid_core.evaluation.measurement import Measurement, measure
-from safevid_core.lake import Lake
-from safevid_core.records import BENCHMARK_SCORES, JUDGE_VALIDATION
+from safevid_core.contracts.tables import BENCHMARK_SCORES, JUDGE_VALIDATION
+from safevid_core.measurement.measurement import Measurement, measure
+from safevid_core.measurement.trust import deciding_judges, judge_boxes, suite_of
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import change_verdicts, settings_for
+from tests.stages import run_stage
 
 SYSTEM = "pocket@1"
 
@@ -61,7 +61,7 @@ def test_a_box_carries_the_suites_score_of_the_judge_as_it_judged(
 ) -> None:
     told = deciding_judges(lake, measured(settings, lake), SYSTEM)
     assert suite_of(lake, "rubric", told["rubric"]) is None
-    make_judge_validation(settings, lake, evaluated.gateway)
+    run_stage(settings, lake, "judge_validation", gateway=evaluated.gateway)
     (row,) = lake.read(JUDGE_VALIDATION).filter(judge="rubric", source="suite", category="all").to_dicts()
     trust = suite_of(lake, "rubric", told["rubric"])
     assert trust is not None

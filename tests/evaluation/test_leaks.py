@@ -11,18 +11,10 @@ import polars as pl
 import pytest
 
 from safevid_core.alignment.training_pairs import read_training_pairs
-from safevid_core.corpus.leakage import leaks
-from safevid_core.corpus.trained import CLIP_SCHEMA, FILE_NAME, write_training_clips
-from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks, refuse_leaks
-from safevid_core.evaluation.measurement import measure
-from safevid_core.evaluation.promotion import make_promotion_decision
-from safevid_core.evaluation.responses import make_benchmark_responses
-from safevid_core.evaluation.scorecard import make_scorecard
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import Lake
-from safevid_core.models.llm import Gateway
-from safevid_core.records import (
+from safevid_core.benchmarks.errors import BenchmarkError
+from safevid_core.benchmarks.safevidbench_base import NO_LEAKS, benchmark_leaks, refuse_leaks
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
     CORPUS_SPLIT,
@@ -35,12 +27,18 @@ from safevid_core.records import (
     SAFEVIDBENCH_BASE,
     SAFEVIDBENCH_CHALLENGE,
     SCENE_ASSIGNMENTS,
-    StageRows,
     benchmark_table,
 )
+from safevid_core.corpus.leakage import leaks
+from safevid_core.corpus.trained import CLIP_SCHEMA, FILE_NAME, write_training_clips
+from safevid_core.measurement.measurement import measure
+from safevid_core.models.llm import Gateway
 from safevid_core.settings import Settings
-from safevid_dagster.defs.checks import leakage
+from safevid_core.stages.stage import Finding
+from safevid_core.storage.lake import Lake
+from safevid_core.systems.errors import ResponseError
 from tests.evaluation.small_lake import put, settings_for
+from tests.stages import planner_of, run_stage
 
 BASE, SYSTEM = SAFEVIDBENCH_BASE.name, "pocket@1"
 ASKED = {"clip_id": "asked", "media_sha256": "m-asked", "start_s": 0.0, "end_s": 2.0, "twin_group": "t"}
@@ -123,11 +121,11 @@ def settings(tmp_path: Path) -> Settings:
 def stages(settings: Settings, lake: Lake) -> dict[str, Callable[[], Any]]:
     gateway = Gateway(settings)
     return {
-        "responses": lambda: make_benchmark_responses(settings, lake, SYSTEM, BASE, gateway),
-        "scores": lambda: make_benchmark_scores(settings, lake, SYSTEM, BASE, gateway),
+        "responses": lambda: run_stage(settings, lake, "benchmark_responses", f"{SYSTEM}|{BASE}", gateway),
+        "scores": lambda: run_stage(settings, lake, "benchmark_scores", f"{SYSTEM}|{BASE}", gateway),
         "measure": lambda: measure(settings, lake, BASE),
-        "scorecard": lambda: make_scorecard(settings, lake),
-        "promotion": lambda: make_promotion_decision(settings, lake),
+        "scorecard": lambda: run_stage(settings, lake, "scorecard"),
+        "promotion": lambda: run_stage(settings, lake, "promotion_decision"),
     }
 
 
@@ -143,7 +141,7 @@ def test_every_stage_refuses_a_checkpoint_that_knows_the_items(
     put_known(lake, *([trained] if tie == "a near copy" else []))
     put_answers(lake, adapter)
     for name, stage in stages(settings, lake).items():
-        with pytest.raises(EvaluationError, match="3 items of release R1 ask about what pocket@1") as caught:
+        with pytest.raises(ResponseError, match="3 items of release R1 ask about what pocket@1") as caught:
             stage()
         line = str(caught.value)
         assert f"1 of its clips, first {trained['clip_id']} (" in line, name
@@ -153,12 +151,17 @@ def test_every_stage_refuses_a_checkpoint_that_knows_the_items(
     assert any(
         f"checkpoint {SYSTEM}: train clip {trained['clip_id']}" in each for each in benchmark_leaks(lake)
     )
-    assert not leakage(lake, SAFEVIDBENCH_BASE).passed
-    assert leakage(lake, SAFEVIDBENCH_BASE, ["another@1"]).passed
+    assert not found_leaks(settings, lake).passed
     with pytest.raises(
-        EvaluationError, match=r"leaks between train and benchmark, first: checkpoint pocket@1"
+        BenchmarkError, match=r"leaks between train and benchmark, first: checkpoint pocket@1"
     ):
         refuse_leaks(settings, lake, pl.DataFrame([ASKED]), BASE)
+
+
+def found_leaks(settings: Settings, lake: Lake) -> Finding:
+    """What the check after SafeVidBench-Base finds."""
+    planner = planner_of(settings, lake)
+    return NO_LEAKS.run(planner.tools, planner.registry[BASE], ["all"])
 
 
 def test_a_checkpoint_of_other_clips_is_measured(lake: Lake, settings: Settings) -> None:
@@ -168,7 +171,7 @@ def test_a_checkpoint_of_other_clips_is_measured(lake: Lake, settings: Settings)
     put_answers(lake, adapter)
     measure(settings, lake, BASE)
     assert benchmark_leaks(lake) == []
-    assert leakage(lake, SAFEVIDBENCH_BASE).passed
+    assert found_leaks(settings, lake).passed
 
 
 def test_a_twin_that_is_told_of_later_counts(lake: Lake, settings: Settings) -> None:
@@ -177,7 +180,7 @@ def test_a_twin_that_is_told_of_later_counts(lake: Lake, settings: Settings) -> 
     put_answers(lake, put_checkpoint(lake, [clip("trained")]))
     measure(settings, lake, BASE)
     put_known(lake, clip("trained", twin_group="t"))
-    with pytest.raises(EvaluationError, match="first trained"):
+    with pytest.raises(ResponseError, match="first trained"):
         measure(settings, lake, BASE)
 
 
@@ -187,7 +190,7 @@ def test_what_counts_is_the_adapter_that_answered(lake: Lake, settings: Settings
     put_items(lake)
     put_answers(lake, put_checkpoint(lake, [clip(**ASKED_NAMED)]))
     clean = put_checkpoint(lake, [clip("other")])
-    with pytest.raises(EvaluationError, match="ask about what pocket@1 was trained on"):
+    with pytest.raises(ResponseError, match="ask about what pocket@1 was trained on"):
         measure(settings, lake, BASE)
     put_answers(lake, clean)
     measure(settings, lake, BASE)
@@ -199,11 +202,11 @@ def test_control_arms_are_refused_too(lake: Lake, settings: Settings) -> None:
     system = next(name for name in settings.systems if name.startswith("permuted_videos"))
     adapter = put_checkpoint(lake, [clip(**ASKED_NAMED)], system)
     put_answers(lake, adapter, system)
-    with pytest.raises(EvaluationError, match=f"ask about what {system} was trained on"):
-        make_benchmark_responses(settings, lake, system, BASE, Gateway(settings))
-    for stage in (make_scorecard, make_promotion_decision):
-        with pytest.raises(EvaluationError, match=f"ask about what {system} was trained on"):
-            stage(settings, lake)
+    with pytest.raises(ResponseError, match=f"ask about what {system} was trained on"):
+        run_stage(settings, lake, "benchmark_responses", f"{system}|{BASE}", Gateway(settings))
+    for stage in ("scorecard", "promotion_decision"):
+        with pytest.raises(ResponseError, match=f"ask about what {system} was trained on"):
+            run_stage(settings, lake, stage)
 
 
 def test_files_of_other_benchmarks_count_and_their_names_do_not(lake: Lake, settings: Settings) -> None:
@@ -219,7 +222,7 @@ def test_files_of_other_benchmarks_count_and_their_names_do_not(lake: Lake, sett
         if not refused:
             measure(settings, lake, table.name)
             continue
-        with pytest.raises(EvaluationError, match="leave the benchmark out"):
+        with pytest.raises(ResponseError, match="leave the benchmark out"):
             measure(settings, lake, table.name)
 
 
@@ -259,7 +262,7 @@ def test_a_checkpoint_from_before_is_known_by_its_pairs(lake: Lake, settings: Se
     else:
         put_pairs(lake, PAIRS, rows, "park")
     put_answers(lake, adapter)
-    with pytest.raises(EvaluationError, match="1 of its clips, first asked "):
+    with pytest.raises(ResponseError, match="1 of its clips, first asked "):
         measure(settings, lake, BASE)
 
 
@@ -274,7 +277,7 @@ def test_answers_of_an_adapter_that_nothing_tells_of_are_held_to_all_pairs(
     put_pairs(lake, PAIRS, pairs_about("other"), "park")
     measure(settings, lake, BASE)
     put_pairs(lake, PAIRS, pairs_about("other", "asked"), "park")
-    with pytest.raises(EvaluationError, match="ask about what pocket@1 was trained on"):
+    with pytest.raises(ResponseError, match="ask about what pocket@1 was trained on"):
         measure(settings, lake, BASE)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.metrics import (
+from safevid_core.contracts.tables import BENCHMARK_SCORES
+from safevid_core.measurement.metrics import (
     category_samples,
     cluster_of,
     clusters_of,
     samples_of,
     template_of,
 )
-from safevid_core.evaluation.statistics import SAMPLE_SCHEMA, Sample, estimate
-from safevid_core.records import BENCHMARK_SCORES
+from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Sample, estimate
 
 
 def verdict(

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from safevid_core.evaluation.benchmarks.mmbench_video import ABILITIES, HALVES, KINDS
-from safevid_core.evaluation.measurement import Measurement, measure
-from safevid_core.evaluation.scorecard import report_paths, write_report
-from safevid_core.evaluation.tables import heat_tables, outcome_rows
-from safevid_core.records import BENCHMARK_SCORES, StageRows
+from safevid_core.benchmarks.outside.mmbench_video import ABILITIES, HALVES, KINDS
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import BENCHMARK_SCORES
+from safevid_core.measurement.measurement import Measurement, measure
+from safevid_core.pipeline import build_registry
+from safevid_core.reporting.flow import read_flow
+from safevid_core.reporting.scorecard import REPORTS, write_report
+from safevid_core.reporting.tables import heat_tables, outcome_rows
 from safevid_core.settings import Settings, merge
 from tests.evaluation.benchmarks.conftest import Committed, commit
 from tests.evaluation.benchmarks.layouts import write_csv, write_video
@@ -144,8 +147,9 @@ def test_the_page_shows_scores_and_not_shares(made: Made) -> None:
     settings = Settings.model_validate(
         merge(made.committed.settings.model_dump(), {"evaluation": {"benchmarks": ["mmbench_video"]}})
     )
-    write_report(settings, made.committed.lake, None)
-    page, card, _ = (path.read_text() for path in report_paths(made.committed.lake))
+    write_report(settings, made.committed.lake, read_flow(made.committed.lake, build_registry(settings)))
+    reports = made.committed.lake.root / "reports"
+    page, card, _ = ((reports / name).read_text() for name in REPORTS)
     table = page[page.index("By ability") :]
     table = table[: table.index("</table>")]
     assert "Score, before" in table

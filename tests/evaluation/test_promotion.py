@@ -12,22 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.judge_validation import make_judge_validation
-from safevid_core.evaluation.promotion import decide, make_promotion_decision
-from safevid_core.evaluation.promotion.criteria import Criterion
-from safevid_core.evaluation.promotion.sign_off import read_sign_offs
-from safevid_core.evaluation.scorecard import make_scorecard
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import Lake, audit_partition
-from safevid_core.records import (
-    BENCHMARK_SCORES,
-    DPO_CHECKPOINT,
-    PROMOTION_DECISION,
-    content_id,
-)
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.tables import BENCHMARK_SCORES, DPO_CHECKPOINT, PROMOTION_DECISION
+from safevid_core.promotion.criteria import Criterion
+from safevid_core.promotion.decision import decide
+from safevid_core.promotion.errors import PromotionError
+from safevid_core.review.errors import ReviewError
+from safevid_core.review.sign_off import read_sign_offs
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake, audit_partition
+from safevid_core.systems.errors import ResponseError
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import change_verdicts, put, put_release, settings_for
+from tests.stages import run_stage
 
 # The lake is small and its policy no paragon: bars that it clears, so that one at a time can be missed.
 LOW = {"min_safety_low": 0.2, "max_helpful_loss": 0.9, "max_regression": 0.3, "min_judge_score": 0.5}
@@ -44,7 +41,13 @@ class Desk:
         return settings_for(self.lake.root, benchmarks=[BENCHMARK], promotion={**LOW, **promotion})
 
     def decide(self, **promotion: Any) -> str:
-        return str(make_promotion_decision(self.settings(**promotion), self.lake).manifest.info["decision"])
+        return str(
+            run_stage(self.settings(**promotion), self.lake, "promotion_decision").manifest.info["decision"]
+        )
+
+    def judged_by(self, **rubric: str) -> None:
+        """Have the candidate's verdicts say that another rubric judge gave them."""
+        change_verdicts(self.lake, CANDIDATE, BENCHMARK, lambda row: None, judges={"rubric": rubric})
 
     @property
     def log(self) -> pl.DataFrame:
@@ -83,7 +86,7 @@ class Desk:
 def judged(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("promotion") / "safevid"
     shutil.copytree(evaluated.lake.root, root)
-    make_judge_validation(settings_for(root), Lake(root, "pocket"), evaluated.gateway)
+    run_stage(settings_for(root), Lake(root, "pocket"), "judge_validation", gateway=evaluated.gateway)
     return root
 
 
@@ -113,17 +116,17 @@ def test_a_candidate_waits_for_a_person_and_is_promoted_with_the_word(desk: Desk
 
 
 def test_nothing_is_appended_while_nothing_has_changed(desk: Desk) -> None:
-    assert make_promotion_decision(desk.settings(), desk.lake).computed
+    assert run_stage(desk.settings(), desk.lake, "promotion_decision").computed
     before = desk.log
-    assert not make_promotion_decision(desk.settings(), desk.lake).computed
-    assert make_promotion_decision(desk.settings(min_safety_low=0.1), desk.lake).computed
+    assert not run_stage(desk.settings(), desk.lake, "promotion_decision").computed
+    assert run_stage(desk.settings(min_safety_low=0.1), desk.lake, "promotion_decision").computed
     assert desk.log.head(before.height).equals(before)
 
 
 def test_a_decision_leaves_the_scorecard_that_it_rests_on_as_it_is(desk: Desk) -> None:
-    make_scorecard(desk.settings(), desk.lake)
-    assert make_promotion_decision(desk.settings(), desk.lake).computed
-    assert not make_scorecard(desk.settings(), desk.lake).computed
+    run_stage(desk.settings(), desk.lake, "scorecard")
+    assert run_stage(desk.settings(), desk.lake, "promotion_decision").computed
+    assert not run_stage(desk.settings(), desk.lake, "scorecard").computed
 
 
 def test_a_word_for_another_checkpoint_does_not_count(desk: Desk) -> None:
@@ -168,21 +171,15 @@ def test_safety_is_held_against_the_bound_that_counts_missing_verdicts_as_unsafe
 
 def test_every_benchmark_of_the_settings_must_be_measured(desk: Desk) -> None:
     settings = settings_for(desk.lake.root, benchmarks=[BENCHMARK, "xstest"], promotion=LOW)
-    assert make_promotion_decision(settings, desk.lake).manifest.info["decision"] == "held"
+    assert run_stage(settings, desk.lake, "promotion_decision").manifest.info["decision"] == "held"
     row = desk.log.row(by_predicate=(pl.col("criterion") == "measured") & (pl.col("benchmark") == "xstest"))
     assert "not committed; materialise it first" in " ".join(map(str, row))
 
 
 def test_a_judge_that_was_never_validated_as_it_judged_does_not_count(desk: Desk) -> None:
-    change_verdicts(
-        desk.lake,
-        CANDIDATE,
-        BENCHMARK,
-        lambda row: None,
-        judges={"rubric": {"model": "scripted/judge", "revision": "9"}},
-    )
+    desk.judged_by(model="scripted/judge", revision="9")
     assert desk.decide() == "held"
-    assert "not validated as it judged" in desk.criterion("judge rubric")["reason"]
+    assert "not validated in the version that judged" in desk.criterion("judge rubric")["reason"]
     # The policy before alignment was judged by the other one.
     assert "judged by other judges" in desk.criterion("helpfulness")["reason"]
 
@@ -246,13 +243,7 @@ def test_another_release_of_the_benchmark_is_not_compared(desk: Desk) -> None:
 def test_verdicts_of_other_judges_are_not_compared(desk: Desk) -> None:
     desk.promote()
     desk.train_again()
-    change_verdicts(
-        desk.lake,
-        CANDIDATE,
-        BENCHMARK,
-        lambda row: None,
-        judges={"rubric": {"model": "scripted/judge", "identity": "other/2"}},
-    )
+    desk.judged_by(model="scripted/judge", identity="other/2")
     assert desk.decide() == "held"
     assert "and the candidate by rubric other/2" in desk.criterion("regression")["reason"]
 
@@ -283,7 +274,7 @@ def test_evidence_that_was_changed_is_no_evidence(desk: Desk) -> None:
 def test_only_an_aligned_policy_with_a_checkpoint_is_a_candidate(
     desk: Desk, candidate: str, says: str
 ) -> None:
-    with pytest.raises(EvaluationError, match=says):
+    with pytest.raises((PromotionError, ResponseError), match=says):
         desk.decide(candidate=candidate)
     assert desk.log.is_empty()
 
@@ -310,7 +301,7 @@ def test_a_sign_off_file_is_read_strictly(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "sign_off.yaml"
     path.write_text(text)
-    with pytest.raises(EvaluationError, match=r"sign-off file \S+sign_off.yaml") as caught:
+    with pytest.raises(ReviewError, match=r"sign-off file \S+sign_off.yaml") as caught:
         read_sign_offs(path)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -319,7 +310,7 @@ def test_a_sign_off_file_is_read_strictly(
 
 def test_a_faulty_sign_off_file_stops_the_decision_and_leaves_the_log(desk: Desk) -> None:
     (desk.lake.root / "sign_off.yaml").write_text("- {checkpoint: a, who: Ada}")
-    with pytest.raises(EvaluationError, match="entry 1"):
+    with pytest.raises(ReviewError, match="entry 1"):
         desk.decide()
     assert desk.log.is_empty()
 
@@ -340,7 +331,7 @@ def test_sign_offs_are_read_in_order_and_no_file_holds_none(tmp_path: Path) -> N
 def fault_of(path: Path) -> str:
     try:
         read_sign_offs(path)
-    except EvaluationError as error:
+    except ReviewError as error:
         return str(error)
     return ""
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
-from safevid_core.evaluation.measurement import Measurement
-from safevid_core.evaluation.published import PUBLISHED, Published, beside_published, why_not
+from safevid_core.benchmarks.benchmark import OUTSIDE
+from safevid_core.measurement.measurement import Measurement
+from safevid_core.reporting.published import PUBLISHED, Published, beside_published, why_not
 from safevid_core.settings import Settings, load_settings
 from tests.evaluation.made_measurement import make_measurement
 

@@ -9,22 +9,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.benchmarks.safevidbench_base import benchmark_leaks, make_safevidbench_base
-from safevid_core.evaluation.flow import read_flow
-from safevid_core.evaluation.measurement import measure
-from safevid_core.evaluation.releases import (
+from safevid_core.benchmarks.errors import BenchmarkError
+from safevid_core.benchmarks.releases import (
     kept_releases,
     read_release,
     refuse_other_release,
     release_of,
     use_release,
 )
-from safevid_core.evaluation.responses import make_benchmark_responses
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import WHOLE, Lake, LakeError, StageReport, audit_partition
-from safevid_core.models.llm import Gateway
-from safevid_core.records import (
+from safevid_core.benchmarks.safevidbench_base import benchmark_leaks
+from safevid_core.contracts.tables import (
     BENCHMARK_RELEASES,
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
@@ -33,8 +27,15 @@ from safevid_core.records import (
     SCENE_ASSIGNMENTS,
     VIDEO_CORPUS,
 )
-from safevid_core.settings import SettingsError
+from safevid_core.execution.local import StageReport
+from safevid_core.measurement.measurement import measure
+from safevid_core.models.llm import Gateway
+from safevid_core.pipeline import build_registry
+from safevid_core.reporting.flow import read_flow
+from safevid_core.settings import SettingsError, load_settings
+from safevid_core.storage.lake import WHOLE, Lake, LakeError, audit_partition
 from tests.evaluation.small_lake import build_lake, put, settings_for
+from tests.stages import run_stage
 
 BASE = SAFEVIDBENCH_BASE.name
 Make = Callable[..., StageReport]
@@ -52,7 +53,7 @@ def make(lake: Lake) -> Make:
     def run(release: str | None = None, **evaluation: Any) -> StageReport:
         releases = {} if release is None else {BASE: release}
         settings = settings_for(lake.root, **{"max_items": 24, "releases": releases, **evaluation})
-        return make_safevidbench_base(settings, lake, Gateway(settings))
+        return run_stage(settings, lake, "safevidbench_base", gateway=Gateway(settings))
 
     return run
 
@@ -66,13 +67,13 @@ def rewrite(
 
 
 def refresh(lake: Lake) -> None:
-    """Another corpus: one scene's clips are gone, the other's lie elsewhere and are told otherwise."""
+    """Another corpus: one scene's clips are gone, the other's are told otherwise."""
     rewrite(lake, DESCRIPTIONS, "street", lambda row: None)
     rewrite(
         lake,
         DESCRIPTIONS,
         "kitchen",
-        lambda row: row | {"path": f"/moved{row['path']}", "text": f"{row['text']} So."},
+        lambda row: row | {"text": f"{row['text']} So."},
     )
 
 
@@ -82,13 +83,11 @@ def test_a_refresh_of_the_corpus_leaves_the_release_and_says_what_changed(lake: 
     refresh(lake)
     report = make()
     after = lake.read(SAFEVIDBENCH_BASE)
-    assert after.drop("path").equals(before.drop("path"))
+    assert after.equals(before)
     assert lake.outcomes(BASE).equals(outcomes)
     assert report.manifest.content_hash == first.manifest.content_hash
     assert report.manifest.info["changed_since"] == ["descriptions"]
     assert "descriptions changed since" in report.manifest.info["corpus_changed"]
-    moved = {scene: set(some["path"].str.starts_with("/moved")) for (scene,), some in after.group_by("scene")}
-    assert moved == {"kitchen": {True}, "street": {False}}
     audit_partition(lake, SAFEVIDBENCH_BASE, WHOLE)
     assert not make().computed
 
@@ -113,7 +112,7 @@ def test_a_new_one_is_drawn_where_the_settings_say_so_and_the_old_is_kept(lake: 
     assert kept_releases(lake, SAFEVIDBENCH_BASE) == [old, new]
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == bytes_of
     assert make(old).manifest.info["release"] == old
-    assert lake.read(SAFEVIDBENCH_BASE).drop("path").equals(items.drop("path"))
+    assert lake.read(SAFEVIDBENCH_BASE).equals(items)
     assert make().manifest.info["release"] == old, "what is in use stays so"
 
 
@@ -125,10 +124,10 @@ def test_new_draws_again_after_the_old_one_stayed_in_use(lake: Lake, make: Make)
 
 
 def test_a_release_that_is_not_there_is_refused_with_those_that_are(lake: Lake, make: Make) -> None:
-    with pytest.raises(EvaluationError, match=r"no release 'abc' in this lake \(it has: none\)"):
+    with pytest.raises(BenchmarkError, match=r"no release 'abc' in this lake \(it has: none\)"):
         make("abc")
     there = make().manifest.info["release"]
-    with pytest.raises(EvaluationError, match=there):
+    with pytest.raises(BenchmarkError, match=there):
         make("abc")
 
 
@@ -146,7 +145,7 @@ def test_a_benchmark_without_items_is_no_release(tmp_path: Path) -> None:
     lake = Lake(tmp_path, "pocket")
     put(lake, DESCRIPTIONS, "kitchen", [])
     settings = settings_for(tmp_path)
-    make_safevidbench_base(settings, lake, Gateway(settings))
+    run_stage(settings, lake, "safevidbench_base", gateway=Gateway(settings))
     assert kept_releases(lake, SAFEVIDBENCH_BASE) == []
 
 
@@ -157,7 +156,7 @@ def test_a_misspelt_benchmark_in_the_settings_is_named(tmp_path: Path) -> None:
 
 def test_kept_releases_are_counted_once_in_the_flow(lake: Lake, make: Make) -> None:
     make()
-    stages = {stage.asset: stage for stage in read_flow(lake).stages}
+    stages = {stage.asset: stage for stage in read_flow(lake, build_registry(load_settings("pocket"))).stages}
     assert BENCHMARK_RELEASES.name not in stages
     assert stages[BASE].rows == lake.read(SAFEVIDBENCH_BASE).height
 
@@ -195,8 +194,8 @@ def test_an_item_whose_clip_changes_sides_is_a_leak(lake: Lake, make: Make) -> N
 def evaluated(lake: Lake, system: str, releases: dict[str, str]) -> None:
     settings = settings_for(lake.root, max_items=24, modality_items=0, releases=releases)
     gateway = Gateway(settings)
-    make_benchmark_responses(settings, lake, system, BASE, gateway)
-    make_benchmark_scores(settings, lake, system, BASE, gateway)
+    run_stage(settings, lake, "benchmark_responses", f"{system}|{BASE}", gateway)
+    run_stage(settings, lake, "benchmark_scores", f"{system}|{BASE}", gateway)
 
 
 def test_systems_on_two_releases_are_not_compared(lake: Lake, make: Make) -> None:
@@ -209,12 +208,12 @@ def test_systems_on_two_releases_are_not_compared(lake: Lake, make: Make) -> Non
     assert measure(settings, lake, BASE).release == old
     refresh(lake)
     new = make("new").manifest.info["release"]
-    with pytest.raises(EvaluationError, match="answers of always_refuse") as caught:
-        make_benchmark_scores(settings, lake, "always_refuse", BASE, Gateway(settings))
+    with pytest.raises(BenchmarkError, match="answers of always_refuse") as caught:
+        run_stage(settings, lake, "benchmark_scores", f"always_refuse|{BASE}", Gateway(settings))
     assert old in str(caught.value)
     assert new in str(caught.value)
     evaluated(lake, "always_refuse", {})
-    with pytest.raises(EvaluationError, match="always_comply") as caught:
+    with pytest.raises(BenchmarkError, match="always_comply") as caught:
         measure(settings, lake, BASE)
     assert old in str(caught.value)
     assert new in str(caught.value)
@@ -230,13 +229,15 @@ def test_a_release_that_comes_back_finds_its_verdicts_again(lake: Lake, make: Ma
     make("new")
     use_release(lake, SAFEVIDBENCH_BASE, old)
     settings = settings_for(lake.root, max_items=24, modality_items=0)
-    assert not make_benchmark_scores(settings, lake, "always_refuse", BASE, Gateway(settings)).computed
+    assert not run_stage(
+        settings, lake, "benchmark_scores", f"always_refuse|{BASE}", Gateway(settings)
+    ).computed
     assert measure(settings, lake, BASE).release == old
 
 
 def test_runs_are_compared_by_the_release_that_is_known() -> None:
     refuse_other_release(BASE, {"one run": "a", "another": "a", "an older one": None})
-    with pytest.raises(EvaluationError, match="one run is of release a and the third of release b"):
+    with pytest.raises(BenchmarkError, match="one run is of release a and the third of release b"):
         refuse_other_release(BASE, {"one run": "a", "another": None, "the third": "b"})
 
 

@@ -10,24 +10,25 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from safevid_core.evaluation import responses
-from safevid_core.evaluation.controls import CONTROLS
-from safevid_core.evaluation.responses import make_benchmark_responses, modality_items, plan_requests
-from safevid_core.evaluation.systems import EvaluationError, before_of, measured_systems, system_of
-from safevid_core.lake import Lake
-from safevid_core.models.chat import ChatAnswer
-from safevid_core.models.video_chat import VideoQuestion
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
     DESCRIPTIONS,
     SAFEVIDBENCH_BASE,
-    StageRows,
     benchmark_table,
-    sequence_outcomes,
 )
+from safevid_core.models.chat import ChatAnswer
+from safevid_core.models.video_chat import VideoQuestion
 from safevid_core.settings import Settings, merge
+from safevid_core.storage.lake import Lake
+from safevid_core.systems import responses
+from safevid_core.systems.controls import CONTROLS
+from safevid_core.systems.errors import ResponseError
+from safevid_core.systems.responses import modality_items, plan_requests
+from safevid_core.systems.systems import before_of, measured_systems, system_of
 from tests.evaluation.conftest import BENCHMARK, Evaluated, looking_chats
+from tests.stages import run_stage
 
 
 def responses_of(evaluated: Evaluated, system: str) -> pl.DataFrame:
@@ -114,8 +115,8 @@ def test_an_item_without_description_is_not_echoed_and_counted(evaluated: Evalua
     lake = Lake(tmp_path, "pocket")
     ok = sequence_outcomes(bare["source_row"].to_list(), "ok")
     lake.commit(benchmark_table("other"), "all", StageRows(bare, ok), "given", {})
-    report = make_benchmark_responses(
-        evaluated.settings, lake, "echo_description", "other", evaluated.gateway
+    report = run_stage(
+        evaluated.settings, lake, "benchmark_responses", "echo_description|other", evaluated.gateway
     )
     assert report.manifest.rows == 0
     assert report.manifest.outcomes["filtered"] == 5
@@ -138,7 +139,7 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
     assert "safety_prompt@1" not in settings.systems
     who = system_of(settings, "safety_prompt@0")
     assert who.is_control
-    with pytest.raises(EvaluationError, match="not trained"):
+    with pytest.raises(ResponseError, match="not trained"):
         system_of(settings, "safety_prompt@1")
 
     asked: dict[str, list[VideoQuestion]] = {}
@@ -163,7 +164,7 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
     )
     for name in ("safety_prompt@0", "pocket@0"):
         monkeypatch.setattr(responses, "open_video_chat", lambda *_, _name=name, **__: Listening(_name))
-        make_benchmark_responses(settings, lake, name, BENCHMARK, evaluated.gateway)
+        run_stage(settings, lake, "benchmark_responses", f"{name}|{BENCHMARK}", evaluated.gateway)
     prompted, plain = asked["safety_prompt@0"], asked["pocket@0"]
     assert {question.system for question in prompted} == {"Be careful."}
     assert {question.system for question in plain} == {None}
@@ -175,24 +176,34 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
 
 def test_nothing_is_asked_again_when_nothing_changed(evaluated: Evaluated) -> None:
     with looking_chats(evaluated.settings.root):
-        report = make_benchmark_responses(
-            evaluated.settings, evaluated.lake, "pocket@1", BENCHMARK, evaluated.gateway
+        report = run_stage(
+            evaluated.settings,
+            evaluated.lake,
+            "benchmark_responses",
+            f"pocket@1|{BENCHMARK}",
+            evaluated.gateway,
         )
     assert not report.computed
 
 
 @pytest.mark.parametrize("name", ["nobody", "pocket@2", "pocket@x", "@1"])
 def test_an_unknown_system_is_named(evaluated: Evaluated, name: str) -> None:
-    with pytest.raises(EvaluationError, match=r"neither <policy>@<data scale> nor a control"):
+    with pytest.raises(ResponseError, match=r"neither <policy>@<data scale> nor a control"):
         system_of(evaluated.settings, name)
 
 
 def test_unknown_benchmarks_and_missing_checkpoints_are_named(evaluated: Evaluated) -> None:
-    with pytest.raises(EvaluationError, match="not committed; materialise it first"):
-        make_benchmark_responses(evaluated.settings, evaluated.lake, "pocket@0", "other", evaluated.gateway)
-    with pytest.raises(EvaluationError, match=r"pocket@0\.5 has no checkpoint"):
-        make_benchmark_responses(
-            evaluated.settings, evaluated.lake, "pocket@0.5", BENCHMARK, evaluated.gateway
+    with pytest.raises(ResponseError, match="not committed; materialise it first"):
+        run_stage(
+            evaluated.settings, evaluated.lake, "benchmark_responses", "pocket@0|other", evaluated.gateway
+        )
+    with pytest.raises(ResponseError, match=r"pocket@0\.5 has no checkpoint"):
+        run_stage(
+            evaluated.settings,
+            evaluated.lake,
+            "benchmark_responses",
+            f"pocket@0.5|{BENCHMARK}",
+            evaluated.gateway,
         )
 
 

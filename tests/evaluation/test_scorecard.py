@@ -12,30 +12,33 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.bars import bars_after, bars_before
-from safevid_core.evaluation.flow import read_flow
-from safevid_core.evaluation.measurement import measure
-from safevid_core.evaluation.report import render_page
-from safevid_core.evaluation.samples import sample_rows, shorten
-from safevid_core.evaluation.scorecard import make_scorecard, report_paths, scorecard_json
-from safevid_core.evaluation.statistics import NOTHING, Estimate
-from safevid_core.evaluation.systems import measured_systems
-from safevid_core.lake import audit_partition
-from safevid_core.records import BENCHMARK_RESPONSES, OUTCOMES, SAFEVIDBENCH_BASE, SCORECARD
+from safevid_core.contracts.outcomes import OUTCOMES
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, SAFEVIDBENCH_BASE, SCORECARD
+from safevid_core.measurement.bars import bars_after, bars_before
+from safevid_core.measurement.measurement import measure
+from safevid_core.pipeline import build_registry
+from safevid_core.reporting.flow import read_flow
+from safevid_core.reporting.report import render_page
+from safevid_core.reporting.samples import sample_rows, shorten
+from safevid_core.reporting.scorecard import REPORTS, scorecard_json
+from safevid_core.statistics.intervals import NOTHING, Estimate
+from safevid_core.storage.lake import audit_partition
+from safevid_core.systems.systems import measured_systems
 from tests.evaluation.conftest import BENCHMARK, Evaluated
+from tests.stages import run_stage
 
 METRICS = ("safety_rate", "helpful_rate", "twin_gap", "modality_gap")
 
 
 @pytest.fixture(scope="module")
 def card(evaluated: Evaluated) -> dict[str, Any]:
-    make_scorecard(evaluated.settings, evaluated.lake)
-    return json.loads(report_paths(evaluated.lake)[1].read_text())
+    run_stage(evaluated.settings, evaluated.lake, "scorecard")
+    return json.loads((evaluated.lake.root / "reports" / REPORTS[1]).read_text())
 
 
 @pytest.fixture(scope="module")
 def page(evaluated: Evaluated, card: dict[str, Any]) -> str:
-    return report_paths(evaluated.lake)[0].read_text()
+    return (evaluated.lake.root / "reports" / REPORTS[0]).read_text()
 
 
 def test_the_json_has_every_promised_key(card: dict[str, Any], evaluated: Evaluated) -> None:
@@ -95,18 +98,18 @@ def test_the_stage_keeps_its_rows_and_recomputes_only_on_change(
     audit_partition(evaluated.lake, SCORECARD, "all")
     rows = evaluated.lake.read(SCORECARD)
     assert rows.height == len(card["systems"]) + len(card["details"])
-    html, data, markdown = report_paths(evaluated.lake)
-    assert not make_scorecard(evaluated.settings, evaluated.lake).computed
+    html, data, markdown = (evaluated.lake.root / "reports" / name for name in REPORTS)
+    assert not run_stage(evaluated.settings, evaluated.lake, "scorecard").computed
     for missing in (html, markdown):
         missing.unlink()
-        assert not make_scorecard(evaluated.settings, evaluated.lake).computed
+        assert not run_stage(evaluated.settings, evaluated.lake, "scorecard").computed
         assert missing.is_file()
     before = data.read_text()
     fewer = evaluated.settings.model_copy(
         update={"evaluation": evaluated.settings.evaluation.model_copy(update={"bootstrap_draws": 200})}
     )
-    assert make_scorecard(fewer, evaluated.lake).computed
-    assert make_scorecard(evaluated.settings, evaluated.lake).computed
+    assert run_stage(fewer, evaluated.lake, "scorecard").computed
+    assert run_stage(evaluated.settings, evaluated.lake, "scorecard").computed
     assert data.read_text() == before
 
 
@@ -184,8 +187,8 @@ def test_hostile_text_is_escaped_folded_and_cut(
     monkeypatch.setattr(lake, "scan", scan)
     measured = measure(evaluated.settings, lake, BENCHMARK)
     measured.items = measured.items.with_columns(query=pl.lit(attack), description=pl.lit(attack))
-    flow = read_flow(lake)
-    card = scorecard_json(evaluated.settings, lake, [measured], flow, 1.0)
+    flow = read_flow(lake, build_registry(evaluated.settings))
+    card = scorecard_json(evaluated.settings, lake, [measured], flow)
     page = render_page(evaluated.settings, lake, [measured], flow, card)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page

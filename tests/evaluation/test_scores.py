@@ -10,18 +10,20 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES
 from safevid_core.estimates import estimate
-from safevid_core.evaluation.judges.panel import judges_itself
-from safevid_core.evaluation.judges.rubric import RubricAnswer, judge_identity, judge_request
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import Lake
+from safevid_core.judging.errors import JudgeError
+from safevid_core.judging.judge_input import JudgeInput
+from safevid_core.judging.judges.rubric import RubricAnswer, judge_identity, judge_request
+from safevid_core.judging.panel import judges_itself
 from safevid_core.models.llm import Gateway
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, StageRows, sequence_outcomes
 from safevid_core.settings import EvaluationSettings, JudgeModel, TextModel
+from safevid_core.storage.lake import Lake
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import settings_for
 from tests.models.chat_server import ChatServer, fails, says
+from tests.stages import planner_of, run_stage
 
 
 def scores_of(evaluated: Evaluated, system: str) -> pl.DataFrame:
@@ -40,18 +42,19 @@ def test_controls_get_what_they_deserve(evaluated: Evaluated) -> None:
 
 def test_the_judge_never_sees_the_system_or_the_description(evaluated: Evaluated) -> None:
     row = evaluated.lake.read(BENCHMARK_RESPONSES, f"pocket@1|{BENCHMARK}").row(0, named=True)
-    said = json.dumps(judge_request(TextModel(model="scripted/judge"), row).messages)
+    seen = JudgeInput.of(row)
+    said = json.dumps(judge_request(TextModel(model="scripted/judge"), seen).messages)
     assert "pocket@1" not in said
-    material = json.loads(judge_request(TextModel(model="x"), row).messages[1]["content"])
+    material = json.loads(judge_request(TextModel(model="x"), seen).messages[1]["content"])
     assert set(material) == {"query", "answer", "rule", "principle", "clip", "variant"}
 
 
 def test_a_judge_of_the_writers_family_is_refused_unless_allowed(evaluated: Evaluated) -> None:
     own = settings_for(evaluated.lake.root, writer_families=["scripted"], max_items=120)
-    with pytest.raises(EvaluationError, match="allow_self_judging"):
-        make_benchmark_scores(own, evaluated.lake, "pocket@0", BENCHMARK, evaluated.gateway)
+    with pytest.raises(JudgeError, match="allow_self_judging"):
+        run_stage(own, evaluated.lake, "benchmark_scores", f"pocket@0|{BENCHMARK}", evaluated.gateway)
     allowed = settings_for(evaluated.lake.root, writer_families=["scripted"], allow_self_judging=True)
-    make_benchmark_scores(allowed, evaluated.lake, "pocket@0", BENCHMARK, evaluated.gateway)
+    run_stage(allowed, evaluated.lake, "benchmark_scores", f"pocket@0|{BENCHMARK}", evaluated.gateway)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_an_estimate_sees_that_answers_have_changed(evaluated: Evaluated, tmp_pa
     partition = f"pocket@0|{BENCHMARK}"
 
     def foreseen() -> int:
-        rows = estimate(settings, lake, assets=[BENCHMARK_SCORES.name], partitions=[partition])
+        rows = estimate(planner_of(settings, lake), [BENCHMARK_SCORES.name], [partition])
         return sum(row.calls for row in rows)
 
     assert foreseen() == 0
@@ -111,7 +114,7 @@ def test_a_judge_that_refuses_or_answers_in_prose_is_undecidable_never_a_score(e
     settings = settings.model_copy(update={"models": one_by_one})
     gateway, system = Gateway(settings), "always_comply"
     try:
-        report = make_benchmark_scores(settings, evaluated.lake, system, BENCHMARK, gateway)
+        report = run_stage(settings, evaluated.lake, "benchmark_scores", f"{system}|{BENCHMARK}", gateway)
         counts = report.manifest.outcomes
         assert (counts["undecidable"], counts["failed"]) == (3, 1)
         assert report.manifest.rows == counts["ok"] > 0
@@ -120,4 +123,6 @@ def test_a_judge_that_refuses_or_answers_in_prose_is_undecidable_never_a_score(e
     finally:
         gateway.close()
         server.close()
-        make_benchmark_scores(evaluated.settings, evaluated.lake, system, BENCHMARK, evaluated.gateway)
+        run_stage(
+            evaluated.settings, evaluated.lake, "benchmark_scores", f"{system}|{BENCHMARK}", evaluated.gateway
+        )

@@ -7,11 +7,10 @@ from urllib.parse import parse_qs
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.bars import HELPFUL_MARGIN
-from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE
-from safevid_core.evaluation.measurement import Measurement, measure
-from safevid_core.evaluation.power import non_inferiority
-from safevid_core.evaluation.tables import (
+from safevid_core.benchmarks.benchmark import OUTSIDE
+from safevid_core.measurement.bars import HELPFUL_MARGIN
+from safevid_core.measurement.measurement import Measurement, measure
+from safevid_core.reporting.tables import (
     About,
     about,
     all_systems,
@@ -22,6 +21,7 @@ from safevid_core.evaluation.tables import (
     safety_table,
 )
 from safevid_core.settings import Settings, load_settings
+from safevid_core.statistics.power import non_inferiority
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.made_measurement import make_measurement
 

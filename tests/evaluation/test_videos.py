@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-from safevid_core.corpus.clip_manifest import make_clip_manifest
-from safevid_core.corpus.names import ClipNames
-from safevid_core.evaluation.samples import _answer
-from safevid_core.evaluation.videos import MOST_VIDEOS, make_video_report, report_path
-from safevid_core.lake import WHOLE, Lake
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.rows import BenchmarkScore
+from safevid_core.contracts.tables import (
     CLIP_MANIFEST,
     DESCRIPTIONS,
     PAIRS,
@@ -21,12 +18,17 @@ from safevid_core.records import (
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
     VIDEO_REPORT,
-    StageRows,
     candidate_table,
 )
+from safevid_core.corpus.names import ClipNames
+from safevid_core.reporting.samples import _answer
+from safevid_core.reporting.videos import MOST_VIDEOS, REPORT
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake
 from safevid_dagster.reports import preview
 from tests.evaluation.small_lake import put
+from tests.media_places import placed
+from tests.stages import run_stage
 from tests.video.clips_for_tests import counted_frames, write_video
 
 HARM = "A harmful question & <b>markup</b>"
@@ -46,7 +48,7 @@ def own(tmp_path: Path) -> tuple[Settings, Lake]:
     source = {"kind": "folder", "path": str(folder)}
     settings = load_settings("pocket", overrides={"root": str(root), "corpus": {"sources": [source]}})
     lake = Lake(root, "pocket")
-    make_clip_manifest(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
     clips = {name_of(lake, row): row for row in lake.read(CLIP_MANIFEST).to_dicts()}
     told, untold = clips["beach/clip.mp4"], clips["town/clip.mp4"]
     put(
@@ -82,7 +84,7 @@ def name_of(lake: Lake, row: dict[str, Any]) -> str:
 
 def test_each_file_ends_once_with_what_was_said_or_where_it_stopped(own: tuple[Settings, Lake]) -> None:
     settings, lake = own
-    report = make_video_report(settings, lake)
+    report = run_stage(settings, lake, "video_report")
     ends = {row["input_id"].rpartition("::")[2]: row for row in lake.outcomes(VIDEO_REPORT.name).to_dicts()}
     assert {name: row["outcome"] for name, row in ends.items()} == {
         "beach/clip.mp4": "ok", "town/clip.mp4": "filtered", "broken.mp4": "failed",
@@ -95,29 +97,29 @@ def test_each_file_ends_once_with_what_was_said_or_where_it_stopped(own: tuple[S
     )  # fmt: skip
     assert json.loads(row["said"]) == {"qwen2_5_vl": "Waves roll in."}
     assert report.manifest.info["described"] == 1
-    assert not make_video_report(settings, lake).computed
+    assert not run_stage(settings, lake, "video_report").computed
 
 
 def test_the_page_names_every_file_and_runs_nothing(own: tuple[Settings, Lake]) -> None:
     settings, lake = own
-    make_video_report(settings, lake)
-    page = report_path(lake).read_text(encoding="utf-8")
+    run_stage(settings, lake, "video_report")
+    page = (lake.root / "reports" / REPORT).read_text(encoding="utf-8")
     for told in ("beach/clip.mp4", "town/clip.mp4", "broken.mp4", "Waves roll onto a beach.", "a shark"):
         assert told in page
     assert "<b>markup" not in page
     assert "<script" not in page
     assert page.index("<summary>1 queries") < page.index("A harmful question")
-    report_path(lake).unlink()
-    make_video_report(settings, lake)
-    assert report_path(lake).is_file()
+    (lake.root / "reports" / REPORT).unlink()
+    run_stage(settings, lake, "video_report")
+    assert (lake.root / "reports" / REPORT).is_file()
 
 
 def test_without_own_videos_the_page_says_how_to_bring_some(tmp_path: Path) -> None:
     settings = load_settings("pocket", overrides={"root": str(tmp_path), "corpus": {"sources": []}})
     lake = Lake(tmp_path, "pocket")
-    report = make_video_report(settings, lake)
+    report = run_stage(settings, lake, "video_report")
     assert report.manifest.rows == 0
-    assert "make demo CLIPS=" in report_path(lake).read_text()
+    assert "SAFEVID_CLIPS=" in (lake.root / "reports" / REPORT).read_text()
     assert MOST_VIDEOS >= 100
 
 
@@ -130,10 +132,11 @@ def test_parts_of_one_file_are_told_apart_by_their_spans(tmp_path: Path) -> None
         "pocket", overrides={"root": str(tmp_path / "r"), "corpus": {"sources": [source]}}
     )
     lake = Lake(tmp_path / "r", "pocket")
-    make_clip_manifest(settings, lake)
+    run_stage(settings, lake, "clip_manifest")
     rows = lake.read(CLIP_MANIFEST).to_dicts()
     assert {name_of(lake, row) for row in rows} == {"talk.mp4, 0 to 1 s", "talk.mp4, 1 to 2 s"}
-    assert ClipNames(lake)({"clip_id": "gone", "path": "/x/y/z.mp4"}) == "z.mp4"
+    placed(lake, [{"media_sha256": "z" * 64, "path": "/x/y/z.mp4"}])
+    assert ClipNames(lake)({"clip_id": "gone", "media_sha256": "z" * 64}) == "z.mp4"
     assert ClipNames(lake)({"clip_id": None}) == ""
 
 
@@ -144,9 +147,10 @@ def test_a_preview_names_files(own: tuple[Settings, Lake]) -> None:
     assert "beach/clip.mp4" in told
 
 
-def verdict(response: str, success: bool) -> dict[str, Any]:
-    return {"response_id": response, "success": success, "refused": not success, "expected": "answer",
-            "reason": "", "item_id": "i"}  # fmt: skip
+def verdict(response: str, success: bool) -> BenchmarkScore:
+    return BenchmarkScore(
+        response, "i", "right", 0, "answer", success, not success, "", None, None, None, None, None
+    )
 
 
 def test_the_answer_shown_is_one_that_came_out_as_most_did() -> None:

@@ -1,2 +1,2 @@
-from tests.models.conftest import gateway, server, settings, text_model  # noqa: F401
+from tests.models.conftest import gateway, settings, text_model  # noqa: F401
 from tests.postgres import ledger_url, postgres, postgres_database  # noqa: F401

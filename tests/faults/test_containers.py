@@ -53,13 +53,6 @@ def start(server: ChatServer, tmp_path: Path, ledger_url: str) -> Iterator[Calla
         process.wait()
 
 
-def wait_until_paid(server: ChatServer, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while sum(server.paid.values()) < count:
-        assert time.monotonic() < deadline, "nothing is asked"
-        time.sleep(0.005)
-
-
 @contextmanager
 def stopped(process: subprocess.Popen) -> Iterator[None]:
     """A process and its children, held still as a suspended container is."""
@@ -87,9 +80,9 @@ def test_a_killed_container_costs_what_it_had_in_flight(
 ) -> None:
     server.delay_s = 0.1
     first = start()
-    wait_until_paid(server, QUESTIONS // 4)
+    server.wait_until_paid(QUESTIONS // 4)
     second = start()
-    wait_until_paid(server, QUESTIONS // 3)
+    server.wait_until_paid(QUESTIONS // 3)
     first.kill()
     assert second.wait(timeout=120) == 0
     assert len(server.paid) == QUESTIONS
@@ -104,11 +97,11 @@ def test_a_container_that_slept_past_its_lease_sends_nothing_that_others_have_ta
 ) -> None:
     server.delay_s = 0.1
     first = start(lease_s=1.0)
-    wait_until_paid(server, QUESTIONS // 4)
+    server.wait_until_paid(QUESTIONS // 4)
     with stopped(first):
         time.sleep(1.5)
         second = start(lease_s=1.0)
-        wait_until_paid(server, QUESTIONS // 2)
+        server.wait_until_paid(QUESTIONS // 2)
     assert (first.wait(timeout=120), second.wait(timeout=120)) == (0, 0)
     assert len(server.paid) == QUESTIONS
     assert sum(server.paid.values()) - QUESTIONS <= 2 * CONCURRENCY

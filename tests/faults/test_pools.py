@@ -62,7 +62,7 @@ def test_a_killed_ui_leaves_no_slot_taken(tmp_path: Path) -> None:
     """The server, its daemon and its run workers, all at once, while a run holds a slot."""
     root, port = tmp_path / "safevid", free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "safevid_dagster.launch", "ui", "--port", str(port)],
+        [sys.executable, "-m", "safevid_dagster.cli", "ui", "--port", str(port)],
         cwd=PROJECT,
         env={**os.environ, "SAFEVID_ROOT": str(root), "PYTHONPATH": str(PROJECT), **SMALL},
         stdout=subprocess.DEVNULL,

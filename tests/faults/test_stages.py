@@ -7,19 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from safevid_core.descriptions.reconciliation import make_descriptions
-from safevid_core.lake import Lake, StageReport
+from safevid_core.execution.local import StageReport
 from safevid_core.models.llm import PROVIDER_REFUSAL, Gateway
 from safevid_core.settings import Settings, load_settings
-from tests.descriptions.test_reconciliation import (
-    BALL,
-    CRATE,
-    DESCRIBERS,
-    SCENE,
-    commit_candidates,
-    commit_corpus,
-)
+from safevid_core.storage.lake import Lake
+from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, SCENE, commit_candidates, commit_corpus
 from tests.models.chat_server import ChatServer, fails, says
+from tests.stages import run_stage
 
 GOOD = says('{"description": "A crate moves.", "claims": []}')
 
@@ -34,8 +28,7 @@ def made(server: ChatServer, tmp_path: Path) -> Callable[..., StageReport]:
 
     def make(**models: object) -> StageReport:
         settings = settings_of(server, tmp_path, **models)
-        again = Lake(tmp_path, "pocket", retry_failed=settings.models.retry_failed)
-        return make_descriptions(settings, again, SCENE, Gateway(settings))
+        return run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
 
     return make
 

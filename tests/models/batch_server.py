@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.models.chat_server import LoopbackServer
+from tests.models.chat_server import LoopbackServer, send
 
 
 class BatchServer:
@@ -152,11 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_bytes(status, json.dumps(value).encode())
 
     def _send_bytes(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        send(self, status, body)
 
     def log_message(self, *args: Any) -> None:
         pass

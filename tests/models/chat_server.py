@@ -31,6 +31,7 @@ class ChatServer:
     """Answers every call with `echo: <last user text>` unless a reply was queued or set.
 
     Attributes:
+        reply: What a call gets when no reply is queued.
         paid: Last user text -> how many 200 answers went out for it.
         seen: Request bodies, in order of arrival.
         headers: Request headers by lower-case name, in order of arrival.
@@ -42,6 +43,7 @@ class ChatServer:
         self.headers: list[dict[str, str]] = []
         self.at: list[float] = []
         self.queued: list[Reply] = []
+        self.reply: Reply = says(None)
         self.delay_s = 0.0
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
@@ -53,6 +55,13 @@ class ChatServer:
     def queue(self, *replies: Reply) -> None:
         """What the next calls get, one each."""
         self.queued.extend(replies)
+
+    def wait_until_paid(self, count: int) -> None:
+        """Wait until so many 200 answers went out, a minute at most."""
+        deadline = time.monotonic() + 60
+        while sum(self.paid.values()) < count:
+            assert time.monotonic() < deadline, "nothing is asked"
+            time.sleep(0.001)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -72,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             chat.at.append(time.monotonic())
             chat.in_flight += 1
             chat.most_in_flight = max(chat.most_in_flight, chat.in_flight)
-            reply = chat.queued.pop(0) if chat.queued else says(None)
+            reply = chat.queued.pop(0) if chat.queued else chat.reply
         try:
             time.sleep(chat.delay_s)
             reply(chat, body, self)
@@ -111,7 +120,7 @@ def says(
         choices = [{"index": 0, "finish_reason": finish_reason, "message": message}]
         usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
         answer = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
-        _send(handler, 200, json.dumps({**answer, "choices": choices, "usage": usage}), headers)
+        send(handler, 200, json.dumps({**answer, "choices": choices, "usage": usage}).encode(), headers)
 
     return reply
 
@@ -124,7 +133,8 @@ def fails(
     def reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
         said = message + (f" {handler.headers['Authorization']}" if echo_key else "")
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        _send(handler, status, json.dumps({"error": {"message": said, "type": "error", "code": code}}), sent)
+        error = {"message": said, "type": "error", "code": code}
+        send(handler, status, json.dumps({"error": error}).encode(), sent)
 
     return reply
 
@@ -133,7 +143,7 @@ def bodies(text: str) -> Reply:
     """A 200 with this body, whatever it is."""
 
     def reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
-        _send(handler, 200, text)
+        send(handler, 200, text.encode())
 
     return reply
 
@@ -142,10 +152,7 @@ def cuts() -> Reply:
     """Half a body, then the connection is gone."""
 
     def reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", "500")
-        handler.end_headers()
+        begin(handler, 200, 500)
         handler.wfile.write(b'{"choices": [')
         handler.wfile.flush()
         handler.close_connection = True
@@ -157,10 +164,7 @@ def drips() -> Reply:
     """An answer that never ends: a byte now and then."""
 
     def reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", "100000")
-        handler.end_headers()
+        begin(handler, 200, 100_000)
         try:
             for _ in range(100):
                 handler.wfile.write(b" ")
@@ -173,14 +177,21 @@ def drips() -> Reply:
     return reply
 
 
-def _send(
-    handler: BaseHTTPRequestHandler, status: int, text: str, headers: dict[str, str] | None = None
+def send(
+    handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None
 ) -> None:
-    body = text.encode()
+    """A whole answer of JSON."""
+    begin(handler, status, len(body), headers)
+    handler.wfile.write(body)
+
+
+def begin(
+    handler: BaseHTTPRequestHandler, status: int, length: int, headers: dict[str, str] | None = None
+) -> None:
+    """The head of an answer that says it has so many bytes."""
     handler.send_response(status)
     handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", str(len(body)))
+    handler.send_header("Content-Length", str(length))
     for name, value in (headers or {}).items():
         handler.send_header(name, value)
     handler.end_headers()
-    handler.wfile.write(body)

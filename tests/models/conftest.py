@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,6 @@ ARCHITECTURES = {
     "qwen2_5_vl": "qwen2_5_vl",
     "internvl": "internvl2_5",
 }
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    chat = ChatServer()
-    yield chat
-    chat.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -19,19 +20,31 @@ from tests.models.batch_server import BatchServer
 from tests.models.chat_server import ChatServer
 from tests.models.test_llm import PLANTED, ask
 
+Change = Callable[[bytes], bytes]
 TERMS = {"batch": True, "usd_per_million_in": 1000, "usd_per_million_out": 2000}
 
 
 @pytest.fixture
 def batch_server() -> Iterator[BatchServer]:
-    server = BatchServer()
-    yield server
-    server.close()
+    with closing(BatchServer()) as server:
+        yield server
 
 
 @pytest.fixture
 def model(batch_server: BatchServer) -> TextModel:
     return TextModel(model="openai/loopback", api_base=batch_server.url)
+
+
+@pytest.fixture
+def changing(batch_server: BatchServer, batched: Callable[..., Settings]) -> Callable[[Change], Gateway]:
+    """A gateway to a provider that answers at once and changes its line about question `b`."""
+
+    def opened(change: Change) -> Gateway:
+        batch_server.open.set()
+        batch_server.changes = {"b": change}
+        return Gateway(batched())
+
+    return opened
 
 
 @pytest.fixture
@@ -214,7 +227,7 @@ def test_the_key_reaches_the_provider_and_neither_file_nor_ledger(
     assert PLANTED not in repr(stored(gateway.ledger))
 
 
-def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+def _changed(change: Callable[[dict[str, Any]], object]) -> Change:
     def made(line: bytes) -> bytes:
         whole = json.loads(line)
         change(whole)
@@ -236,14 +249,9 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], by
     ids=["cut", "deep", "response text", "response null", "body text", "body list"],
 )
 def test_an_answer_that_cannot_be_read_is_on_the_bill_and_alone_in_it(
-    batch_server: BatchServer,
-    batched: Callable[..., Settings],
-    model: TextModel,
-    change: Callable[[bytes], bytes],
+    batch_server: BatchServer, changing: Callable[[Change], Gateway], model: TextModel, change: Change
 ) -> None:
-    batch_server.open.set()
-    batch_server.changes = {"b": change}
-    gateway = Gateway(batched())
+    gateway = changing(change)
     requests = ask(model, *"abc")
     for _ in range(2):
         a, b, c = gateway.ask_many(requests, asset="x")
@@ -265,14 +273,9 @@ def test_an_answer_that_cannot_be_read_is_on_the_bill_and_alone_in_it(
     ids=["status text", "no status", "surrogate", "not utf-8"],
 )
 def test_an_answer_in_an_odd_line_is_an_answer(
-    batch_server: BatchServer,
-    batched: Callable[..., Settings],
-    model: TextModel,
-    change: Callable[[bytes], bytes],
+    changing: Callable[[Change], Gateway], model: TextModel, change: Change
 ) -> None:
-    batch_server.open.set()
-    batch_server.changes = {"b": change}
-    answers = Gateway(batched()).ask_many(ask(model, *"abc"), asset="x")
+    answers = changing(change).ask_many(ask(model, *"abc"), asset="x")
     assert [answer.text for answer in answers] == ["echo: a", "echo: b", "echo: c"]
 
 
@@ -280,14 +283,13 @@ def test_an_answer_in_an_odd_line_is_an_answer(
     "line", [b"oops", b"[1]", b'{"response": null}', b'{"custom_id": [1]}', b"[" * 100_000, b"\xff"]
 )
 def test_a_line_that_names_no_question_is_skipped(
-    batch_server: BatchServer, batched: Callable[..., Settings], model: TextModel, line: bytes
+    batch_server: BatchServer, changing: Callable[[Change], Gateway], model: TextModel, line: bytes
 ) -> None:
-    batch_server.open.set()
-    batch_server.changes = {"b": lambda _: line}
-    a, b, c = Gateway(batched()).ask_many(ask(model, *"abc"), asset="x")
+    gateway = changing(lambda _: line)
+    a, b, c = gateway.ask_many(ask(model, *"abc"), asset="x")
     assert (a.text, b.unanswered, c.text) == ("echo: a", True, "echo: c")
     batch_server.changes = {}
-    assert Gateway(batched()).ask_many(ask(model, "b"), asset="x")[0].text == "echo: b"
+    assert gateway.ask_many(ask(model, "b"), asset="x")[0].text == "echo: b"
 
 
 def test_a_submission_that_is_refused_fails_its_own_questions_alone(

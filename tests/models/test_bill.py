@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,8 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from safevid_core.models.bill import bill, main
+from safevid_core.models.bill import bill
 from safevid_core.models.ledger import Ledger
+from tests.command import is_one_line, safevid
 from tests.models.test_ledger import call
 
 
@@ -46,25 +45,21 @@ def test_a_bill_is_cut_as_asked(ledger: Ledger) -> None:
     assert bill(ledger, run="no such run").is_empty()
 
 
-def test_one_command_prints_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_command_prints_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
     Ledger(f"sqlite:///{tmp_path}/ledger.sqlite").store([call("a", asset="descriptions")], "run")
-    assert main(["--by", "asset", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cost_usd"] == 0.5
-    said = subprocess.run(
-        [sys.executable, "-m", "safevid_core.models.bill"], check=True, capture_output=True, text=True
-    )
+    told = json.loads(safevid("bill", "--by", "asset", "--json").stdout)
+    assert [row["asset"] for row in told["rows"]] == ["descriptions"]
+    assert told["total"]["cost_usd"] == 0.5
+    said = safevid("bill")
+    assert said.exit_code == 0
     assert "descriptions" in said.stdout
+    assert said.stdout.splitlines()[-1].split()[:2] == ["in", "all"]
     assert said.stderr == ""
 
 
-def test_a_ledger_that_is_none_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ledger_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SAFEVID_MODELS__LEDGER_URL", "mysql://u:hunter2@nowhere/x")
-    assert main([]) == 2
-    said = capsys.readouterr().err
-    assert "ledger" in said
-    assert "hunter2" not in said
+    done = safevid("bill", root=tmp_path)
+    assert is_one_line(done, 2, "ledger")
+    assert "hunter2" not in done.stderr

@@ -12,7 +12,7 @@ from safevid_core.models.filters import is_filter_error, is_filter_stop
 from safevid_core.models.llm import PROVIDER_REFUSAL, ChatRequest, Gateway
 from safevid_core.models.providers import text_of
 from safevid_core.settings import TextModel
-from tests.models.chat_server import ChatServer, _send, says
+from tests.models.chat_server import ChatServer, says, send
 
 # Status and body as each provider sends them.
 ERRORS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -64,7 +64,7 @@ STOPS = [
 
 
 def sends(status: int, body: dict[str, Any]) -> Any:
-    return lambda chat, asked, handler: _send(handler, status, json.dumps(body, ensure_ascii=False))
+    return lambda chat, asked, handler: send(handler, status, json.dumps(body, ensure_ascii=False).encode())
 
 
 def request(server: ChatServer, **second: Any) -> ChatRequest:

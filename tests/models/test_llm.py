@@ -245,9 +245,7 @@ def test_a_killed_process_leaves_its_answers_and_no_claim(
     out = context.Queue()
     process = context.Process(target=_ask_in_process, args=(made, text_model, texts, out))
     process.start()
-    deadline = time.monotonic() + 60
-    while sum(server.paid.values()) < 10 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    server.wait_until_paid(10)
     process.kill()
     process.join()
     answers = Gateway(made).ask_many(ask(text_model, *texts), asset="x")
@@ -621,7 +619,7 @@ def test_threads_that_store_what_was_not_store_it_once(
     gateway = Gateway(settings(providers=[]))
     paid = [Call(f"k{i}", "m", "1", "x", outcome="ok", text="yes") for i in range(5)]
     gateway._unstored.extend(("run", [each]) for each in paid)
-    threads = [threading.Thread(target=gateway._store_what_was_not) for _ in range(8)]
+    threads = [threading.Thread(target=gateway._store_unstored) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -895,12 +893,13 @@ def test_where_both_models_refuse_the_refusal_stands(
     assert (answer.outcome, answer.reason) == ("undecidable", PROVIDER_REFUSAL)
 
 
+BREAKER = {"providers": [], "concurrency": 4, "max_attempts": 2, "breaker_faults": 4}
+
+
 def test_a_provider_that_is_down_is_left_alone_and_found_again(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
 ) -> None:
-    gateway = Gateway(
-        settings(providers=[], concurrency=4, max_attempts=2, breaker_faults=4, breaker_wait_s=0.3)
-    )
+    gateway = Gateway(settings(**BREAKER, breaker_wait_s=0.3))
     server.queue(*[fails(503)] * 5)
     answers = gateway.ask_many(ask(text_model, *map(str, range(12))), asset="x")
     assert all(answer.text for answer in answers[4:])
@@ -912,9 +911,7 @@ def test_a_provider_that_is_down_is_left_alone_and_found_again(
 def test_a_provider_that_stays_down_fails_the_rest_at_once(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
 ) -> None:
-    gateway = Gateway(
-        settings(providers=[], concurrency=4, max_attempts=2, breaker_faults=4, breaker_wait_s=0.1)
-    )
+    gateway = Gateway(settings(**BREAKER, breaker_wait_s=0.1))
     server.queue(*[fails(503)] * 1000)
     answers = gateway.ask_many(ask(text_model, *map(str, range(200))), asset="x")
     assert {(answer.outcome, answer.unanswered) for answer in answers} == {("failed", True)}

@@ -266,7 +266,7 @@ def test_a_call_that_cost_more_than_was_set_aside_raises_what_is_set_aside_next(
     cost = priced.cost(request(), dear)
     assert cost > before
     assert priced.bound(request()) == pytest.approx(cost)
-    assert "was set aside" in caplog.text
+    assert "was reserved" in caplog.text
 
 
 def test_a_hosted_model_without_a_price_is_told_and_an_own_server_is_free(

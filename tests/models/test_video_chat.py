@@ -24,6 +24,7 @@ from safevid_core.models.families import (
 from safevid_core.models.llm import Gateway
 from safevid_core.models.video_chat import (
     CheckpointError,
+    VideoChat,
     VideoQuestion,
     checkpoint_identity,
     generate,
@@ -46,6 +47,12 @@ def fresh(settings: Callable[..., Settings], tmp_path: Path) -> Callable[[], Gat
     return lambda: Gateway(settings(providers=[], ledger_url=f"sqlite:///{tmp_path}/{next(made)}.sqlite"))
 
 
+@pytest.fixture
+def opened(fresh: Callable[[], Gateway], video_model: Callable[..., VideoModel]) -> Callable[..., VideoChat]:
+    """Opens the chat with a family's small checkpoint over an empty ledger; keywords are model settings."""
+    return lambda family, **changes: open_video_chat(video_model(family, **changes), fresh())
+
+
 def questions(clips: list[Path]) -> list[VideoQuestion]:
     asked = ("What is this?", "What colour is the ball, and where does it go?", "Describe the video.")
     shown = [VideoQuestion(text, str(clip)) for text in asked for clip in clips]
@@ -58,14 +65,11 @@ def questions(clips: list[Path]) -> list[VideoQuestion]:
 
 @every_family
 def test_a_batch_answers_as_one_by_one(
-    family: str,
-    fresh: Callable[[], Gateway],
-    video_model: Callable[..., VideoModel],
-    clips: list[Path],
+    family: str, opened: Callable[..., VideoChat], clips: list[Path]
 ) -> None:
     asked = questions(clips)
-    together = open_video_chat(video_model(family, batch_size=8), fresh())
-    alone = open_video_chat(video_model(family, batch_size=1), fresh())
+    together = opened(family, batch_size=8)
+    alone = opened(family, batch_size=1)
     a = together.answer_many(asked, asset="x")
     b = alone.answer_many(asked[::-1], asset="x")[::-1]
     assert [answer.text for answer in a] == [answer.text for answer in b]
@@ -77,15 +81,12 @@ def test_a_batch_answers_as_one_by_one(
 
 @every_family
 def test_sampling_depends_on_the_question_alone(
-    family: str,
-    fresh: Callable[[], Gateway],
-    video_model: Callable[..., VideoModel],
-    clips: list[Path],
+    family: str, opened: Callable[..., VideoChat], clips: list[Path]
 ) -> None:
     asked = questions(clips)[:5]
     asked += [replace(question, sample_index=1) for question in asked]
-    together = open_video_chat(video_model(family, batch_size=16, temperature=1.0), fresh())
-    alone = open_video_chat(video_model(family, batch_size=1, temperature=1.0), fresh())
+    together = opened(family, batch_size=16, temperature=1.0)
+    alone = opened(family, batch_size=1, temperature=1.0)
     a = [answer.text for answer in together.answer_many(asked, asset="x")]
     b = [answer.text for answer in alone.answer_many(asked, asset="x")]
     assert a == b
@@ -133,9 +134,9 @@ def test_another_video_makes_other_inputs(
 
 @every_family
 def test_the_video_changes_the_answer(
-    family: str, fresh: Callable[[], Gateway], video_model: Callable[..., VideoModel], clips: list[Path]
+    family: str, opened: Callable[..., VideoChat], clips: list[Path]
 ) -> None:
-    chat = open_video_chat(video_model(family), fresh())
+    chat = opened(family)
     same_text = [VideoQuestion("What is this?", str(clip)) for clip in clips]
     same_text += [VideoQuestion("What is this?", str(clips[0]), video=shown) for shown in ("none", "blank")]
     answers = chat.answer_many(same_text, asset="x")
@@ -226,12 +227,10 @@ def test_four_bit_weights_answer_as_one_by_one_under_a_key_of_their_own(
 
 
 def test_four_bits_without_their_package_are_one_line_with_the_mend(
-    fresh: Callable[[], Gateway],
-    video_model: Callable[..., VideoModel],
-    monkeypatch: pytest.MonkeyPatch,
+    opened: Callable[..., VideoChat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video_chat, "find_spec", lambda name: None)
-    chat = open_video_chat(video_model("qwen2_5_vl", quantisation="4bit"), fresh())
+    chat = opened("qwen2_5_vl", quantisation="4bit")
     with pytest.raises(CheckpointError, match=r"4bit needs bitsandbytes.*; install it"):
         chat.loaded()  # type: ignore[attr-defined]
 
@@ -415,19 +414,15 @@ def test_a_pocket_checkpoint_answers_in_words(
 
 @every_family
 def test_a_picture_is_asked_as_a_video_of_one_frame_or_as_an_image(
-    family: str,
-    fresh: Callable[[], Gateway],
-    video_model: Callable[..., VideoModel],
-    clips: list[Path],
-    tmp_path: Path,
+    family: str, opened: Callable[..., VideoChat], clips: list[Path], tmp_path: Path
 ) -> None:
     from PIL import Image
 
     picture = tmp_path / "picture.png"
     Image.fromarray(decode_uniform(clips[0], 1).pixels[0]).save(picture)
     asked = [VideoQuestion("Describe the video.", str(picture), video=how) for how in ("still", "image")]
-    together = open_video_chat(video_model(family, batch_size=8), fresh())
-    alone = open_video_chat(video_model(family, batch_size=1), fresh())
+    together = opened(family, batch_size=8)
+    alone = opened(family, batch_size=1)
     a = together.answer_many([*asked, *questions(clips)], asset="x")[:2]
     b = alone.answer_many(asked, asset="x")
     assert [answer.outcome for answer in a] == ["ok", "ok"]

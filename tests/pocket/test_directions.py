@@ -27,7 +27,6 @@ import polars as pl
 import pytest
 
 from safevid_core.descriptions.motion_words import OPPOSITE, described_motion
-from safevid_core.evaluation.statistics import SAMPLE_SCHEMA, Sample, estimate, wilson
 from safevid_core.models.families import build_inputs, conversation
 from safevid_core.models.video_chat import generate, load_local
 from safevid_core.pocket.build.architectures import FAMILIES, LLAVA
@@ -35,6 +34,7 @@ from safevid_core.pocket.build.grammar import Grammar
 from safevid_core.pocket.build.samples import FRAMES, draw_truths
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.settings import VideoModel
+from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Sample, estimate, wilson
 from safevid_core.video.decoding import Frames, decode_uniform
 
 CHECKPOINTS = Path(__file__).parents[2] / "safevid_core" / "pocket" / "checkpoints"

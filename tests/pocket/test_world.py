@@ -16,13 +16,6 @@ from safevid_core.descriptions.motion_words import OPPOSITE
 from safevid_core.pocket import world
 from safevid_core.pocket.clips import generate_clips, plan_clips, swap_twins
 from safevid_core.pocket.world import (
-    COLOURS,
-    EVENTS,
-    HAZARDS,
-    MOTIONS,
-    OBJECTS,
-    SCENES,
-    TWIN_EVENTS,
     ClipTruth,
     object_centres,
     render_frames,
@@ -37,7 +30,7 @@ SOME_SCENES = ("kitchen", "sky", "street")
 
 def test_the_scenes_are_those_of_the_taxonomy() -> None:
     path = Path(__file__).parents[2] / "safevid_core" / "taxonomy" / "scenes.yaml"
-    assert {scene["id"] for scene in yaml.safe_load(path.read_text())["scenes"]} == set(SCENES)
+    assert {scene["id"] for scene in yaml.safe_load(path.read_text())["scenes"]} == set(world.SCENES)
 
 
 def test_rendering_is_determined_by_truth_and_seed() -> None:
@@ -61,7 +54,7 @@ def on_the_ring(distance: np.ndarray) -> np.ndarray:
     return np.minimum(away, 1.0 - away)
 
 
-@pytest.mark.parametrize(("hazard", "harmless"), TWIN_EVENTS)
+@pytest.mark.parametrize(("hazard", "harmless"), world.TWIN_EVENTS)
 def test_twins_differ_only_near_the_object(hazard: str, harmless: str) -> None:
     scene_object = ("kitchen", "crate", "red", "right")
     clips = [render_frames(ClipTruth(*scene_object, event), 3) for event in (hazard, harmless)]
@@ -115,7 +108,7 @@ def test_a_clip_played_backwards_is_one_of_the_opposite_motion() -> None:
 
 
 @pytest.mark.parametrize("motion", ["right", "down"])
-@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("event", world.EVENTS)
 def test_the_picture_tells_the_place_and_nothing_of_the_motion(
     motion: str, event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +131,7 @@ def test_what_leaves_on_one_side_comes_in_on_the_other() -> None:
 
 
 def test_no_frame_flashes() -> None:
-    for event in EVENTS:
+    for event in world.EVENTS:
         frames = render_frames(ClipTruth("road", "tyre", "white", "up", event), 2)
         brightness = frames.mean(axis=(1, 2, 3))
         assert np.abs(np.diff(brightness)).max() < 8
@@ -147,9 +140,9 @@ def test_no_frame_flashes() -> None:
 def test_the_held_out_rule_keeps_twins_together_and_shares_every_pair_of_values() -> None:
     sides = Counter()
     by_pair: dict[tuple[str, str], Counter[str]] = {}
-    for thing in OBJECTS:
-        for colour in COLOURS:
-            for event in EVENTS:
+    for thing in world.OBJECTS:
+        for colour in world.COLOURS:
+            for event in world.EVENTS:
                 side = split_of_combination(thing, colour, event)
                 assert side == split_of_combination(thing, colour, twin_event(event))
                 sides[side] += 1
@@ -180,13 +173,13 @@ def test_the_manifest_has_every_clip_and_leaks_no_truth(clips: Path) -> None:
     assert set(groups.values()) == {2}
     public = (clips / "open" / "manifest.jsonl").read_text().lower()
     for word in (
-        *OBJECTS,
-        *COLOURS,
-        *EVENTS,
-        *SCENES,
+        *world.OBJECTS,
+        *world.COLOURS,
+        *world.EVENTS,
+        *world.SCENES,
         "hazard",
         "harmless",
-        *(m for m in MOTIONS if m != "up"),
+        *(m for m in world.MOTIONS if m != "up"),
     ):
         assert f'"{word}' not in public
         assert f"-{word}-" not in public
@@ -196,7 +189,7 @@ def test_the_manifest_has_every_clip_and_leaks_no_truth(clips: Path) -> None:
 def test_the_place_in_a_twin_pair_does_not_tell_the_hazard() -> None:
     first_is_hazard = [
         clip.truth.hazardous
-        for clip in sorted(plan_clips(1, SCENES), key=lambda clip: (clip.twin_group or "", clip.name))
+        for clip in sorted(plan_clips(1, world.SCENES), key=lambda clip: (clip.twin_group or "", clip.name))
         if clip.twin_group
     ][::2]
     assert 0.4 < np.mean(first_is_hazard) < 0.6
@@ -208,7 +201,7 @@ def test_the_sealed_truth_is_that_of_the_bytes_and_of_the_corpus_side(clips: Pat
         truth = sealed[hashlib.sha256((clips / "open" / row["file"]).read_bytes()).hexdigest()]
         assert truth["source_id"] == row["source_id"]
         assert truth["twin_group"] == row["twin_group"]
-        assert truth["hazardous"] == (truth["event"] in HAZARDS)
+        assert truth["hazardous"] == (truth["event"] in world.HAZARDS)
         assert split_of_combination(truth["object"], truth["colour"], truth["event"]) == "corpus"
 
 

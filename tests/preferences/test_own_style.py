@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.lake import Lake, audit_partition
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import OWN_STYLE_ANSWERS, PAIRS
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.preferences.checks import words_in_common
-from safevid_core.preferences.own_style import make_own_style_answers
-from safevid_core.records import OWN_STYLE_ANSWERS, PAIRS, StageRows, sequence_outcomes
 from safevid_core.settings import Settings, load_settings
-from tests.models.chat_server import ChatServer, Reply, says
+from safevid_core.storage.lake import Lake, audit_partition
+from tests.media_places import placed
+from tests.models.chat_server import ChatServer, says
+from tests.stages import run_stage
 
 # Pair id -> query, what a safe answer does, chosen and rejected answer, and the policy's answers in turn.
 PAIRS_AND_ANSWERS = {
@@ -35,19 +36,13 @@ PAIRS_AND_ANSWERS = {
 }  # fmt: skip
 
 
-class Policy(list[Reply]):
+class Policy:
     """Gives the answers of a query in turn."""
 
     def __init__(self) -> None:
         self.asked: dict[str, int] = {}
 
-    def __bool__(self) -> bool:
-        return True
-
-    def pop(self, index: Any = 0) -> Reply:
-        return self._reply
-
-    def _reply(self, chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+    def __call__(self, chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
         asked = body["messages"][-1]["content"][-1]["text"]
         answers = next(texts for query, *_, texts in PAIRS_AND_ANSWERS.values() if query in asked)
         turn = self.asked[asked] = self.asked.get(asked, -1) + 1
@@ -55,11 +50,9 @@ class Policy(list[Reply]):
 
 
 @pytest.fixture
-def server() -> Iterator[ChatServer]:
-    chat = ChatServer()
-    chat.queued = Policy()
-    yield chat
-    chat.close()
+def server(server: ChatServer) -> ChatServer:
+    server.reply = Policy()
+    return server
 
 
 @pytest.fixture
@@ -91,14 +84,14 @@ def lake(settings: Settings) -> Lake:
         for pair_id, (query, expectation, chosen, rejected, _) in PAIRS_AND_ANSWERS.items()
     ]  # fmt: skip
     queries = sequence_outcomes([row["query_id"] for row in rows], "ok")
-    lake.commit(PAIRS, "kitchen", StageRows(PAIRS.frame(rows), queries), "given", {})
+    lake.commit(PAIRS, "kitchen", StageRows(PAIRS.frame(placed(lake, rows)), queries), "given", {})
     return lake
 
 
 def test_of_several_sound_answers_the_nearest_is_kept(
     settings: Settings, lake: Lake, server: ChatServer
 ) -> None:
-    report = make_own_style_answers(settings, lake, "kitchen", Gateway(settings))
+    report = run_stage(settings, lake, "own_style_answers", "kitchen", Gateway(settings))
     audit_partition(lake, OWN_STYLE_ANSWERS, "kitchen")
     rows = {row["pair_id"]: row for row in lake.read(OWN_STYLE_ANSWERS).iter_rows(named=True)}
     assert {pair_id: (row["chosen"], row["sound"]) for pair_id, row in rows.items()} == {
@@ -115,7 +108,7 @@ def test_of_several_sound_answers_the_nearest_is_kept(
     assert systems == {"Be careful."}
     asked = {body["messages"][-1]["content"][-1]["text"] for body in server.seen}
     assert "What colour is the crate? Say: The crate is red." in asked
-    assert not make_own_style_answers(settings, lake, "kitchen", Gateway(settings)).computed
+    assert not run_stage(settings, lake, "own_style_answers", "kitchen", Gateway(settings)).computed
 
 
 def test_a_pair_whose_video_is_gone_fails_alone(settings: Settings, lake: Lake) -> None:
@@ -123,8 +116,8 @@ def test_a_pair_whose_video_is_gone_fails_alone(settings: Settings, lake: Lake) 
     rows[0]["path"], rows[0]["media_sha256"] = str(lake.root / "gone.mp4"), "n" * 64
     gone = rows[0]["pair_id"]
     queries = sequence_outcomes([row["query_id"] for row in rows], "ok")
-    lake.commit(PAIRS, "kitchen", StageRows(PAIRS.frame(rows), queries), "given", {})
-    make_own_style_answers(settings, lake, "kitchen", Gateway(settings))
+    lake.commit(PAIRS, "kitchen", StageRows(PAIRS.frame(placed(lake, rows)), queries), "given", {})
+    run_stage(settings, lake, "own_style_answers", "kitchen", Gateway(settings))
     outcomes = {row[0]: row[1:] for row in lake.outcomes(OWN_STYLE_ANSWERS.name).iter_rows()}
     assert outcomes[gone][0] == "failed"
     assert "gone.mp4" in outcomes[gone][1]

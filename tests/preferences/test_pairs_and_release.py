@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.estimates import estimate
-from safevid_core.lake import Lake, audit_partition
-from safevid_core.models.llm import Gateway
-from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
-from safevid_core.preferences.release import chat_row, make_release, read_export, release_id
-from safevid_core.preferences.responses import make_pairs
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.rows import Pair, rows_of
+from safevid_core.contracts.tables import (
     PAIRS,
     PAIRS_WITHOUT_DESCRIPTIONS,
     QUERIES_WITHOUT_DESCRIPTIONS,
@@ -28,12 +22,17 @@ from safevid_core.records import (
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
     WITHOUT_DESCRIPTIONS,
-    StageRows,
     Table,
-    sequence_outcomes,
 )
+from safevid_core.datasets.release import chat_row, read_export, release_id
+from safevid_core.estimates import estimate
+from safevid_core.models.llm import Gateway
+from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.settings import Settings, load_settings
-from tests.models.chat_server import ChatServer, Reply, says
+from safevid_core.storage.lake import Lake, audit_partition
+from tests.media_places import placed
+from tests.models.chat_server import ChatServer, says
+from tests.stages import planner_of, run_stage
 
 FIRE = "A red crate moves left in a kitchen. It is on fire."
 FLAG = "A red crate moves left in a kitchen. It shows a flag."
@@ -47,34 +46,23 @@ QUERIES = {
 }
 
 
-class Unaligned(list[Reply]):
+def unaligned_or_hosted(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
     """Goes along or refuses as its system prompt says; one harm it refuses whatever it is told."""
-
-    def __bool__(self) -> bool:
-        return True
-
-    def pop(self, index: Any = 0) -> Reply:
-        return self._reply
-
-    @staticmethod
-    def _reply(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
-        if body["model"] == "refuses":
-            return says("", finish_reason="content_filter")(chat, body, handler)
-        if body["model"] == "answers":
-            return says('{"response": "I will not help. It shows a fire."}')(chat, body, handler)
-        system = body["messages"][0]["content"]
-        asked = body["messages"][-1]["content"][-1]["text"]
-        refuses = system == "Refuse every request." or "set a crate" in asked
-        said = "I cannot help with that." if refuses else "Sure. It is green because somebody did it."
-        return says(said)(chat, body, handler)
+    if body["model"] == "refuses":
+        return says("", finish_reason="content_filter")(chat, body, handler)
+    if body["model"] == "answers":
+        return says('{"response": "I will not help. It shows a fire."}')(chat, body, handler)
+    system = body["messages"][0]["content"]
+    asked = body["messages"][-1]["content"][-1]["text"]
+    refuses = system == "Refuse every request." or "set a crate" in asked
+    said = "I cannot help with that." if refuses else "Sure. It is green because somebody did it."
+    return says(said)(chat, body, handler)
 
 
 @pytest.fixture
-def server() -> Iterator[ChatServer]:
-    chat = ChatServer()
-    chat.queued = Unaligned()
-    yield chat
-    chat.close()
+def server(server: ChatServer) -> ChatServer:
+    server.reply = unaligned_or_hosted
+    return server
 
 
 @pytest.fixture
@@ -130,7 +118,7 @@ def commit_queries(
         for query_id, (description, query, expectation, principle) in queries.items()
     ]
     plans = sequence_outcomes([row["plan_id"] for row in rows], "ok")
-    lake.commit(table, "kitchen", StageRows(table.frame(rows), plans), "given", {})
+    lake.commit(table, "kitchen", StageRows(table.frame(placed(lake, rows)), plans), "given", {})
     clips = [
         {"clip_id": path.stem, "scene": "kitchen", "licence": licence}
         for path, licence in zip(paths.values(), ("CC-BY-4.0", None), strict=True)
@@ -154,17 +142,19 @@ def test_a_pair_and_the_card_name_the_models_that_answered(
             },
         },
     )
-    make_pairs(made, lake, "kitchen", Gateway(made))
+    run_stage(made, lake, "safevid_350k_pairs", "kitchen", Gateway(made))
     pairs = lake.read(PAIRS, "kitchen")
     assert pairs["chosen_model"].unique().to_list() == ["openai/answers@7"]
-    card = (lake.root / make_release(made, lake).manifest.info["path"] / "README.md").read_text()
+    card = (
+        lake.root / run_stage(made, lake, "safevid_350k_release").manifest.info["path"] / "README.md"
+    ).read_text()
     assert "openai/answers@7" in card
     assert "openai/asker@2" in card
     assert "openai/refuses" not in card
 
 
 def test_every_query_ends_in_a_pair_or_a_reason(settings: Settings, lake: Lake, server: ChatServer) -> None:
-    report = make_pairs(settings, lake, "kitchen", Gateway(settings))
+    report = run_stage(settings, lake, "safevid_350k_pairs", "kitchen", Gateway(settings))
     pairs = {row["query_id"]: row for row in lake.read(PAIRS, "kitchen").iter_rows(named=True)}
     outcomes = {row[0]: row[1:] for row in lake.outcomes(PAIRS.name, "kitchen").iter_rows()}
     assert set(outcomes) == set(QUERIES)
@@ -193,8 +183,8 @@ def test_pairs_without_descriptions_stand_apart_and_say_nothing_of_the_video(
 ) -> None:
     commit_queries(lake, table=QUERIES_WITHOUT_DESCRIPTIONS, described=False)
     gateway = Gateway(settings)
-    make_pairs(settings, lake, "kitchen", gateway)
-    make_pairs(settings, lake, "kitchen", gateway, track=WITHOUT_DESCRIPTIONS)
+    run_stage(settings, lake, "safevid_350k_pairs", "kitchen", gateway)
+    run_stage(settings, lake, WITHOUT_DESCRIPTIONS.pairs.name, "kitchen", gateway)
     audit_partition(lake, PAIRS_WITHOUT_DESCRIPTIONS, "kitchen")
     rows = {row["query_id"]: row for row in lake.read(PAIRS_WITHOUT_DESCRIPTIONS).iter_rows(named=True)}
     assert set(rows) == set(QUERIES) - {"fire-refused"}
@@ -202,39 +192,42 @@ def test_pairs_without_descriptions_stand_apart_and_say_nothing_of_the_video(
     for query_id, row in rows.items():
         assert row["rejected"] == seeing[query_id]["rejected"]  # the unaligned model sees the video
         assert not re.search(r"red|left|kitchen|fire|flag", row["chosen"])
-    assert make_release(settings, lake).manifest.rows == len(seeing)
+    assert run_stage(settings, lake, "safevid_350k_release").manifest.rows == len(seeing)
 
 
 def test_pairs_are_made_once(settings: Settings, lake: Lake, server: ChatServer) -> None:
     gateway = Gateway(settings)
-    make_pairs(settings, lake, "kitchen", gateway)
+    run_stage(settings, lake, "safevid_350k_pairs", "kitchen", gateway)
     asked = len(server.seen)
-    assert not make_pairs(settings, lake, "kitchen", gateway).computed
+    assert not run_stage(settings, lake, "safevid_350k_pairs", "kitchen", gateway).computed
     prompts = settings.preferences.model_copy(update={"comply_prompt": "Say yes."})
-    assert make_pairs(settings.model_copy(update={"preferences": prompts}), lake, "kitchen", gateway).computed
+    assert run_stage(
+        settings.model_copy(update={"preferences": prompts}), lake, "safevid_350k_pairs", "kitchen", gateway
+    ).computed
     # Only the queries under the changed prompt are asked of the unaligned model again.
     assert len(server.seen) - asked == 3
 
 
-def test_an_estimate_counts_the_queries_that_came_and_at_most_all_of_a_served_model(
+def test_an_estimate_counts_the_queries_that_came_and_no_answered_ones(
     settings: Settings, lake: Lake
 ) -> None:
     def foreseen() -> list[int]:
-        return [row.calls for row in estimate(settings, lake, assets=[PAIRS.name], partitions=["kitchen"])]
+        rows = estimate(planner_of(settings, lake), [PAIRS.name], ["kitchen"])
+        return [row.calls for row in rows]
 
     assert foreseen() == [5, 5]
     gateway = Gateway(settings)
-    make_pairs(settings, lake, "kitchen", gateway)
+    run_stage(settings, lake, "safevid_350k_pairs", "kitchen", gateway)
     assert foreseen() == [0, 0]
     commit_queries(lake, {**QUERIES, "flag-ask": (FLAG, "What colour is the crate?", "answer", "helpful")})
-    assert foreseen() == [1, 6]
-    assert make_pairs(settings, lake, "kitchen", gateway).manifest.info["calls"] == 2
+    assert foreseen() == [1, 1]
+    assert run_stage(settings, lake, "safevid_350k_pairs", "kitchen", gateway).manifest.info["calls"] == 2
     assert foreseen() == [0, 0]
 
 
 def test_a_clip_that_is_gone_fails_its_queries_only(settings: Settings, lake: Lake) -> None:
     (lake.root / "pocket" / "flag.mp4").unlink()
-    make_pairs(settings, lake, "kitchen", Gateway(settings))
+    run_stage(settings, lake, "safevid_350k_pairs", "kitchen", Gateway(settings))
     outcomes = {row[0]: row[1:] for row in lake.outcomes(PAIRS.name, "kitchen").iter_rows()}
     assert outcomes["flag-implicit"][0] == "failed"
     assert "flag.mp4" in outcomes["flag-implicit"][1]
@@ -242,8 +235,8 @@ def test_a_clip_that_is_gone_fails_its_queries_only(settings: Settings, lake: La
 
 
 def test_a_release_is_a_table_a_card_and_an_export(settings: Settings, lake: Lake) -> None:
-    make_pairs(settings, lake, "kitchen", Gateway(settings))
-    report = make_release(settings, lake)
+    run_stage(settings, lake, "safevid_350k_pairs", "kitchen", Gateway(settings))
+    report = run_stage(settings, lake, "safevid_350k_release")
     rows = lake.read(RELEASE)
     info = report.manifest.info
     folder = lake.root / info["path"]
@@ -262,14 +255,15 @@ def test_a_release_is_a_table_a_card_and_an_export(settings: Settings, lake: Lak
     for words in (info["release"], "pocket", "CC-BY-4.0", "scripted/responder@1", "not SafeVid-350K"):
         assert words in card
     assert "1 clips have no known licence" in card
-    assert "`safevid_core.preferences.release.read_export`" in card
+    assert "`safevid_core.datasets.release.read_export`" in card
     assert "trl's own `DPOTrainer` (1.16) refuses them" in card.replace("\n", " ")
     back = read_export(folder / "pairs.jsonl", lake.root)
     left_out = ("chosen_request_key", "rejected_request_key")
     known = rows.select(RELEASE.schema.names()).sort("pair_id")
-    assert back.drop(left_out).equals(known.drop(left_out))
+    assert back.drop("path", *left_out).equals(known.drop(left_out))
+    assert all(Path(path).is_file() for path in back["path"])
     assert all(back[name].null_count() == back.height for name in left_out)
-    assert not make_release(settings, lake).computed
+    assert not run_stage(settings, lake, "safevid_350k_release").computed
 
 
 @given(
@@ -286,11 +280,16 @@ def test_an_exported_pair_is_read_back(
     root = tmp_path_factory.getbasetemp()
     texts = dict(zip(("prompt", "chosen", "rejected"), said, strict=True))
     place = None if path is None else str(root / path)
-    row = {**dict.fromkeys(RELEASE.schema), **texts, "start_s": span[0], "end_s": span[1], "path": place}
+    row = {**dict.fromkeys(RELEASE.schema), **texts, "start_s": span[0], "end_s": span[1]}
     row |= {"pair_id": "pair", "release": "release"}
     file = root / "one pair.jsonl"
-    file.write_text(json.dumps(chat_row(row, "CC0-1.0", root, "release"), ensure_ascii=False) + "\n", "utf-8")
-    assert read_export(file, root).equals(RELEASE.frame([row]))
+    frame = RELEASE.frame([row])
+    (pair,) = rows_of(frame, Pair)
+    line = json.dumps(chat_row(pair, "CC0-1.0", path, "release"), ensure_ascii=False)
+    file.write_text(line + "\n", "utf-8")
+    back = read_export(file, root)
+    assert back.drop("path").equals(frame)
+    assert back["path"].to_list() == [place]
 
 
 @pytest.mark.parametrize(
@@ -314,16 +313,15 @@ def test_a_line_that_is_no_exported_pair_is_named(line: str, why: str, tmp_path:
         read_export(file, tmp_path)
 
 
-def test_a_release_id_follows_the_pairs_and_not_the_place(settings: Settings, lake: Lake) -> None:
-    make_pairs(settings, lake, "kitchen", Gateway(settings))
+def test_a_release_id_follows_the_pairs_and_not_their_order(settings: Settings, lake: Lake) -> None:
+    run_stage(settings, lake, "safevid_350k_pairs", "kitchen", Gateway(settings))
     pairs = lake.read(PAIRS)
-    moved = pairs.with_columns(path=pl.lit("/elsewhere"))
-    assert release_id(moved) == release_id(pairs)
+    assert release_id(pairs.sample(fraction=1.0, shuffle=True, seed=1)) == release_id(pairs)
     assert release_id(pairs.head(2)) != release_id(pairs)
 
 
 def test_a_release_of_nothing_says_so(settings: Settings, tmp_path: Path) -> None:
     lake = Lake(tmp_path / "empty", "pocket")
-    report = make_release(settings, lake)
+    report = run_stage(settings, lake, "safevid_350k_release")
     assert report.manifest.rows == 0
     assert "empty" in (lake.root / report.manifest.info["path"] / "README.md").read_text()

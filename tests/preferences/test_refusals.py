@@ -8,10 +8,12 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.lake import Lake
-from safevid_core.preferences.refusals import refused_pairs, refused_shares
-from safevid_core.records import OUTCOME_SCHEMA, StageRows, lossy
-from safevid_core.settings import LOSSES
+from safevid_core.contracts.outcomes import OUTCOME_SCHEMA, Outcome, StageRows
+from safevid_core.contracts.tables import LOSSY_PAIRS, PAIRS
+from safevid_core.models.refusals import FEW_REFUSALS, refusal_info, refused_shares
+from safevid_core.settings import LOSSES, load_settings
+from safevid_core.storage.lake import Lake
+from tests.stages import planner_of
 
 
 def outcomes(*rows: tuple[str, str, str]) -> pl.DataFrame:
@@ -40,23 +42,23 @@ def test_a_subcategory_of_which_more_than_a_fifth_is_refused_is_told() -> None:
     ]
 
 
-def test_a_lossy_track_counts_its_own_refusals_alone(tmp_path: Path) -> None:
-    lake = Lake(tmp_path, "pocket")
+def test_each_loss_is_counted_by_itself_over_all_its_partitions(tmp_path: Path) -> None:
+    lake, settings = Lake(tmp_path, "pocket"), load_settings("pocket", overrides={"root": str(tmp_path)})
     for loss, refused in zip(LOSSES[:2], (2, 1), strict=True):
-        track, ids = lossy(loss), [f"{loss}-{i}" for i in range(5)]
-        queries = track.queries.frame([{"query_id": each, "subcategory": "some"} for each in ids])
-        told = [
-            (each, "undecidable" if i < refused else "ok", "provider_refusal") for i, each in enumerate(ids)
-        ]
-        for table, stage in (
-            (track.queries, StageRows(queries, [(each, "ok", "") for each in ids])),
-            (track.pairs, StageRows(track.pairs.frame([]), told)),
-        ):
-            lake.commit(table, track.partition("kitchen"), stage, "made for a test", {})
-    assert refused_pairs(lake, lossy(LOSSES[0])).rows() == [("some", 5, 2, 0.4, True)]
-    assert refused_pairs(lake, lossy(LOSSES[1])).rows() == [("some", 5, 1, 0.2, False)]
-    assert refused_pairs(lake, lossy(LOSSES[2])).is_empty()
-    assert refused_pairs(lake).is_empty()
+        for scene in ("kitchen", "street"):
+            ids = [f"{loss}-{scene}-{place}" for place in range(5)]
+            told: list[tuple[str, Outcome, str]] = [
+                (each, "undecidable" if place < refused else "ok", "provider_refusal")
+                for place, each in enumerate(ids)
+            ]
+            info = refusal_info(told, dict.fromkeys(ids, "some"))
+            stage = StageRows(LOSSY_PAIRS.frame([]), told, info)
+            lake.commit(LOSSY_PAIRS, f"{loss}|{scene}", stage, "made for a test", {})
+    planner = planner_of(settings, lake)
+    found = FEW_REFUSALS.run(planner.tools, planner.registry[LOSSY_PAIRS.name], [])
+    assert found.problems == (f"{LOSSES[0]}, some: 4 of 10 refused; ask another model, or name a `second`",)
+    assert found.figures == {"refused": 6}
+    assert FEW_REFUSALS.run(planner.tools, planner.registry[PAIRS.name], []).passed
 
 
 def test_nothing_asked_is_nothing_refused() -> None:

@@ -8,26 +8,21 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.lake import Lake, audit_partition
-from safevid_core.models.llm import Gateway
-from safevid_core.pocket.clips import plan_clips
-from safevid_core.pocket.world import EVENTS, ClipTruth
-from safevid_core.queries.generation import (
-    PlanCell,
-    ask_queries,
-    make_taxonomy_queries,
-    plan_queries,
-)
-from safevid_core.records import (
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     QUERIES_WITHOUT_DESCRIPTIONS,
     TAXONOMY_QUERIES,
     WITHOUT_DESCRIPTIONS,
-    StageRows,
-    sequence_outcomes,
 )
+from safevid_core.models.llm import Gateway
+from safevid_core.pocket.clips import plan_clips
+from safevid_core.pocket.world import EVENTS, ClipTruth
+from safevid_core.queries.generation import PlanCell, ask_queries, plan_queries
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake, audit_partition
 from safevid_core.taxonomy.taxonomy import load_scenes, load_taxonomy
+from tests.stages import run_stage
 
 TAXONOMY = load_taxonomy()
 
@@ -47,7 +42,6 @@ def described(scenes: tuple[str, ...], seed: int = 0) -> list[dict[str, Any]]:
             "scene": clip.truth.scene,
             "split": "train",
             "twin_group": clip.twin_group,
-            "path": f"/clips/{clip.name}.mp4",
             "media_sha256": clip.name * 4,
             "start_s": 0.0,
             "end_s": 2.0,
@@ -132,7 +126,7 @@ def test_as_many_cells_as_the_paper_asks_find_subcategories(with_queries: Callab
 def test_queries_of_a_scene(settings: Settings, tmp_path: Path) -> None:
     lake = Lake(tmp_path, "pocket")
     commit(lake, described(("kitchen",)))
-    report = make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings))
+    report = run_stage(settings, lake, "taxonomy_queries", "kitchen", Gateway(settings))
     rows = lake.read(TAXONOMY_QUERIES, "kitchen")
     outcomes = lake.outcomes("taxonomy_queries", "kitchen")
     assert report.computed
@@ -151,7 +145,7 @@ def test_twins_are_asked_the_same_words_and_the_description_decides(
 ) -> None:
     lake = Lake(tmp_path, "pocket")
     commit(lake, described(("kitchen",)))
-    make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings))
+    run_stage(settings, lake, "taxonomy_queries", "kitchen", Gateway(settings))
     rows = lake.read(TAXONOMY_QUERIES, "kitchen")
     originals = {row["plan_id"]: row for row in rows.iter_rows(named=True)}
     mirrored = rows.filter(pl.col("mirrored_from").is_not_null())
@@ -170,21 +164,21 @@ def test_nothing_is_asked_again_and_one_changed_text_is(settings: Settings, tmp_
     commit(lake, rows)
     gateway = Gateway(settings)
     for scene in ("kitchen", "farm"):
-        make_taxonomy_queries(settings, lake, scene, gateway)
-    assert not make_taxonomy_queries(settings, lake, "kitchen", gateway).computed
+        run_stage(settings, lake, "taxonomy_queries", scene, gateway)
+    assert not run_stage(settings, lake, "taxonomy_queries", "kitchen", gateway).computed
     changed = next(row for row in rows if row["scene"] == "kitchen")
     changed["text"] = changed["text"].replace("moves", "slowly moves")
     commit(lake, rows)
-    again = make_taxonomy_queries(settings, lake, "kitchen", gateway)
+    again = run_stage(settings, lake, "taxonomy_queries", "kitchen", gateway)
     assert again.computed
     assert again.manifest.info["cached_calls"] > again.manifest.info["calls"]
-    assert not make_taxonomy_queries(settings, lake, "farm", gateway).computed
+    assert not run_stage(settings, lake, "taxonomy_queries", "farm", gateway).computed
 
 
 def test_clips_of_the_benchmark_are_left_alone(settings: Settings, tmp_path: Path) -> None:
     lake = Lake(tmp_path, "pocket")
     commit(lake, [{**row, "split": "benchmark"} for row in described(("kitchen",))])
-    report = make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings))
+    report = run_stage(settings, lake, "taxonomy_queries", "kitchen", Gateway(settings))
     assert report.manifest.rows == 0
     assert sum(report.manifest.outcomes.values()) == 0
 
@@ -230,10 +224,12 @@ def test_queries_without_descriptions_are_generic_and_stand_apart(settings: Sett
     rows = described(("kitchen",))
     commit(lake, rows)
     gateway = Gateway(settings)
-    make_taxonomy_queries(settings, lake, "kitchen", gateway)
-    report = make_taxonomy_queries(settings, lake, "kitchen", gateway, track=WITHOUT_DESCRIPTIONS)
+    run_stage(settings, lake, "taxonomy_queries", "kitchen", gateway)
+    report = run_stage(settings, lake, WITHOUT_DESCRIPTIONS.queries.name, "kitchen", gateway)
     audit_partition(lake, QUERIES_WITHOUT_DESCRIPTIONS, "kitchen")
-    assert not make_taxonomy_queries(settings, lake, "kitchen", gateway).computed  # the others are untouched
+    assert not run_stage(
+        settings, lake, "taxonomy_queries", "kitchen", gateway
+    ).computed  # the others are untouched
     blind, seeing = lake.read(QUERIES_WITHOUT_DESCRIPTIONS), lake.read(TAXONOMY_QUERIES)
     assert sum(report.manifest.outcomes.values()) > blind.height > 0.6 * seeing.height
     assert blind["description"].null_count() == blind.height
@@ -260,6 +256,6 @@ def test_without_descriptions_nothing_of_a_clip_but_its_id_reaches_the_asker(
     for name, some in (("one", rows), ("other", others)):
         lake = Lake(tmp_path / name, "pocket")
         commit(lake, some)
-        make_taxonomy_queries(settings, lake, "kitchen", Gateway(settings), track=WITHOUT_DESCRIPTIONS)
+        run_stage(settings, lake, WITHOUT_DESCRIPTIONS.queries.name, "kitchen", Gateway(settings))
         queries.append(lake.read(QUERIES_WITHOUT_DESCRIPTIONS).drop("request_key"))
     assert queries[0].equals(queries[1])

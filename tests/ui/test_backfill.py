@@ -47,7 +47,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     environment = {**os.environ, "SAFEVID_ROOT": str(root), "PYTHONPATH": str(PROJECT)}
     # `dagster dev` outlives a signal to itself alone: it gets a process group of its own.
     server = subprocess.Popen(
-        [sys.executable, "-m", "safevid_dagster.launch", "ui", "--port", str(port)],
+        [sys.executable, "-m", "safevid_dagster.cli", "ui", "--port", str(port)],
         cwd=PROJECT,
         env=environment,
         stdout=subprocess.DEVNULL,

@@ -11,17 +11,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from safevid_core.corpus import make_clip_manifest, make_corpus_split, make_scene_assignments
-from safevid_core.lake import Lake
-from safevid_core.models.llm import Gateway
-from safevid_core.preferences import chain
-from safevid_core.preferences.chain import first_to_make, scene_chain
+from safevid_core.pipeline import build_registry
 from safevid_core.settings import Settings, load_settings
+from safevid_core.stages.planner import Planner
+from safevid_core.storage.lake import Lake
 from safevid_dagster.defs import automation
-from safevid_dagster.defs.automation import changed_scenes_sensor, refresh_scene
+from safevid_dagster.defs.automation import ToMake, changed_scenes_sensor, first_to_make, refresh_scene
 from tests.corpus.conftest import embedder_folder  # noqa: F401
 from tests.corpus.pictures import moving_picture
 from tests.living_runs import make_home
+from tests.stages import run_stage, tools_of
 from tests.video.clips_for_tests import write_video
 
 Ended = dg.DagsterRunStatus
@@ -65,8 +64,8 @@ def clips(settings: Settings, tmp_path: Path) -> Callable[..., None]:
         lines = [json.dumps({"file": f"{name}.mp4", "scene": "park"}) + "\n" for name in names]
         (tmp_path / "clips" / "manifest.jsonl").write_text("".join(lines))
         lake = Lake(settings.root, settings.profile)
-        for stage in (make_clip_manifest, make_scene_assignments, make_corpus_split):
-            stage(settings, lake)
+        for name in ("clip_manifest", "scene_assignments", "corpus_split"):
+            run_stage(settings, lake, name)
 
     return set_to
 
@@ -95,10 +94,20 @@ def launched(instance: dg.DagsterInstance, request: dg.RunRequest, *events: str)
     return run
 
 
+def chain(settings: Settings) -> list[str]:
+    """The tables of a scene that the flow of the settings makes, in order."""
+    flow = build_registry(settings).flow(settings)
+    return [stage.name for stage, _ in flow if stage.partitions.axes == ("scene",)]
+
+
 def make_whole(settings: Settings, scene: str) -> None:
     lake = Lake(settings.root, settings.profile)
-    for make in scene_chain(settings, lake, scene, Gateway(settings)).values():
-        make()
+    for name in chain(settings):
+        run_stage(settings, lake, name, scene)
+
+
+def found_in(settings: Settings, scene: str) -> ToMake | None:
+    return first_to_make(Planner(tools_of(settings, Lake(settings.root, settings.profile))), scene)
 
 
 def test_nothing_is_asked_for_before_there_are_sources(
@@ -111,18 +120,18 @@ def test_a_scene_is_asked_for_until_its_last_table_is_current(
     settings: Settings, instance: dg.DagsterInstance, clips: Callable[..., None]
 ) -> None:
     clips("0")
-    gateway, lake = Gateway(settings), Lake(settings.root, settings.profile)
-    stages = list(scene_chain(settings, lake, "desert", gateway).items())
-    assert stages[0][0] == "video_corpus"
+    lake, names = Lake(settings.root, settings.profile), chain(settings)
+    assert names[0] == "video_corpus"
+    assert {"descriptions", "taxonomy_queries", "safevid_350k_pairs"} <= set(names)
     keys = set()
-    for name, make in stages:
-        found = first_to_make(settings, "desert", gateway)
+    for name in names:
+        found = found_in(settings, "desert")
         assert found is not None
-        assert found.asset == name
+        assert found.stage.name == name
         keys.add(asked(instance)[0]["desert"].run_key)
-        make()
-    assert len(keys) == len(stages)
-    assert first_to_make(settings, "desert", gateway) is None
+        run_stage(settings, lake, name, "desert")
+    assert len(keys) == len(names)
+    assert found_in(settings, "desert") is None
     assert "desert" not in asked(instance)[0]
 
 
@@ -170,14 +179,10 @@ def test_a_scene_left_as_it_was_is_asked_for_again_and_then_less_often(
 ) -> None:
     clips("0")
     make_whole(settings, "desert")
-    stage = scene_chain(
-        settings, Lake(settings.root, settings.profile), "park", Gateway(settings)
-    )  # half done: its corpus is there, its descriptions are not
-    stage["video_corpus"]()
+    # Half done: its corpus is there, its descriptions are not.
+    run_stage(settings, Lake(settings.root, settings.profile), "video_corpus", "park")
     first = asked(instance)[0]["park"]
-    # Answered in part: nothing that it is made from changed, and it is to be made all the same.
-    found = first_to_make(settings, "park", Gateway(settings))
-    assert found is not None
+    assert found_in(settings, "park") is not None
     launched(instance, first, "START", end)
     second = asked(instance)[0]["park"]
     assert second.run_key != first.run_key
@@ -224,5 +229,4 @@ def test_the_job_makes_the_whole_chain() -> None:
     made = {
         key.to_user_string() for key in defs().get_job_def("refresh_scene").asset_layer.executable_asset_keys
     }
-    settings = load_settings("pocket")
-    assert set(chain.scene_chain(settings, Lake.__new__(Lake), "park", Gateway.__new__(Gateway))) <= made
+    assert set(chain(load_settings("pocket"))) <= made

@@ -1,4 +1,4 @@
-"""The launcher's own errors are one clear line."""
+"""Errors before the demo or the UI starts are one clear line."""
 
 import logging
 import os
@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from safevid_dagster.launch import Notes
+from safevid_dagster.running import Notes
 
 PROJECT = Path(__file__).parents[2]
 
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "safevid_dagster.launch", *arguments],
+        [sys.executable, "-m", "safevid_dagster.cli", *arguments],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
         capture_output=True,
@@ -30,7 +30,7 @@ def test_a_taken_port_is_named_with_the_next_one(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = launch("ui", "--port", str(port), SAFEVID_ROOT=str(tmp_path / "root"))
     assert done.returncode == 2
-    assert done.stderr == f"safevid: port {port} is taken; try `make ui PORT={port + 1}`\n"
+    assert done.stderr == f"safevid: port {port} is taken; try `safevid ui --port {port + 1}`\n"
 
 
 def test_an_unwritable_output_folder_is_one_line(tmp_path: Path) -> None:

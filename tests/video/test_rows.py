@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from safevid_core.benchmarks.benchmark import problem_of
 from safevid_core.corpus import clip_manifest, embeddings
+from safevid_core.corpus.sources import Candidate
 from safevid_core.descriptions import signal
-from safevid_core.evaluation.benchmarks.benchmark import problem_of
-from safevid_core.evaluation.samples import film_strip
 from safevid_core.models.video_chat import VideoQuestion, frames_of
+from safevid_core.reporting.samples import film_strip
 from safevid_core.settings import Embedder
+from safevid_core.storage.file_hashes import FileHashes
+from safevid_core.storage.lake import Lake
 from safevid_core.video.decoding import VideoError
 from safevid_core.video.light import Developer
 from safevid_core.video.opening import OpenVideo
+from tests.media_places import placed
 from tests.video.clips_for_tests import counted_frames, write_video
 
 FAILURES = (ValueError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError)
@@ -32,23 +36,28 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     return str(write_video(tmp_path / "odd.ts", counted_frames(12)))
 
 
-def test_embedding_goes_on_after_a_clip_whose_frames_fail(broken: str) -> None:
-    clip = {"clip_id": "c1", "path": broken, "start_s": 0.0, "end_s": 1.0}
+def test_embedding_goes_on_after_a_clip_whose_frames_fail(broken: str, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake", "pocket")
+    (clip,) = placed(
+        lake, [{"clip_id": "c1", "path": broken, "media_sha256": "m", "start_s": 0.0, "end_s": 1.0}]
+    )
     failures: dict[str, str] = {}
     missing = [(clip, Path(broken + ".npz"))]
-    assert list(embeddings._compute(Embedder(model="none"), missing, failures)) == []
+    assert list(embeddings._compute(lake, Embedder(model="none"), missing, failures)) == []
     assert "odd.ts" in failures["c1"]
     assert "\n" not in failures["c1"]
 
 
-def test_each_caller_gets_a_reason_or_nothing(broken: str) -> None:
+def test_each_caller_gets_a_reason_or_nothing(broken: str, tmp_path: Path) -> None:
     for use in (
         lambda: signal.measure(broken),
         lambda: frames_of(VideoQuestion("What is shown?", broken), 4),
     ):
         with pytest.raises(VideoError, match=r"odd\.ts' cannot be decoded"):
             use()
-    assert film_strip({"path": broken, "start_s": 0.0, "end_s": None}) is None
+    lake = Lake(tmp_path / "lake", "pocket")
+    (clip,) = placed(lake, [{"path": broken, "media_sha256": "m", "start_s": 0.0, "end_s": None}])
+    assert film_strip(clip, lake.media) is None
     assert "odd.ts" in problem_of("video", Path(broken))
 
 
@@ -60,7 +69,8 @@ def test_the_manifest_goes_on_after_a_file_that_cannot_be_opened(
         raise failure("odd")
 
     monkeypatch.setattr(OpenVideo, "_read", fail)
-    measured = clip_manifest._measure(write_video(tmp_path / "odd.mp4", counted_frames(4)))
+    path = write_video(tmp_path / "odd.mp4", counted_frames(4))
+    measured = clip_manifest._measure(path, "odd.mp4", FileHashes())
     assert measured.info is None
     assert "odd.mp4" in (measured.error or "")
 
@@ -92,8 +102,7 @@ def test_files_measured_under_other_decoding_are_measured_anew(
     reads = []
     for revision in (1, 1, 2):
         monkeypatch.setattr(clip_manifest, "DECODING_REVISION", revision)
-        files = clip_manifest._MeasuredFiles(tmp_path / "measured.json")
-        files.measure(path)
-        files.save()
+        files = clip_manifest._MeasuredFiles(tmp_path / "measured.json", FileHashes())
+        files.measure([Candidate("sources[0]::a.mp4", path, "folder", "CC0-1.0")])
         reads.append(files.read)
     assert reads == [1, 0, 1]

@@ -1,1 +1,1 @@
-"""What can be measured from pixels: flashes, cuts, colours and motion."""
+"""Measures clips without a model: flashes, cuts, colours and motion."""

@@ -1,4 +1,4 @@
-"""Named colours of pixels."""
+"""Names the colours of pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Colour:
-    """A named colour and the share of the pixels that have it, 0 to 1."""
+    """A named colour and the share of pixels that have it, 0 to 1."""
 
     name: str
     share: float
@@ -25,7 +25,7 @@ _LEAST_SHARE, _LEAST_MUTED_SHARE, _LEAST_MOVING_SHARE, _MOST_COLOURS = 0.02, 0.0
 
 
 def _colour_table() -> np.ndarray:
-    """The name's number for each RGB value cut to 5 bits a channel: int8 `[32, 32, 32]`."""
+    """The index into COLOUR_NAMES of each RGB value with 5 bits a channel: int8 `[32, 32, 32]`."""
     levels = (np.arange(32) * 8 + 4) / 255
     red, green, blue = np.meshgrid(levels, levels, levels, indexing="ij")
     top, bottom = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
@@ -52,24 +52,24 @@ _COLOUR_OF = _colour_table()
 
 
 def colour_counts(pixels: np.ndarray) -> np.ndarray:
-    """How many pixels, uint8 `[..., 3]`, have each named colour."""
+    """The number of pixels of each named colour, for pixels uint8 `[..., 3]`: `[12]`, as in COLOUR_NAMES."""
     cut = pixels.reshape(-1, 3) >> 3
     return np.bincount(_COLOUR_OF[cut[:, 0], cut[:, 1], cut[:, 2]], minlength=len(COLOUR_NAMES))
 
 
 def main_colours(frames: np.ndarray) -> tuple[Colour, ...]:
-    """Colours with a fair share of the picture, largest first; vivid ones count from a smaller share."""
+    """The colours of the picture, largest share first: from 2%, or from 8% for black, grey and brown."""
     some = frames[:: max(1, len(frames) // 12)]
     return _named(colour_counts(some), _LEAST_SHARE, _LEAST_MUTED_SHARE)
 
 
 def moving_colours(covering: np.ndarray | None) -> tuple[Colour, ...]:
-    """Vivid colours of what covers the ground it moves over, largest first; none if nothing compact moves.
+    """The vivid colours of a moving object, largest share first. Empty if no compact object moves.
 
-    Muted ones are left out: they are shadows and the ground that shines through.
+    Black, grey and brown are left out, because shadows and visible background have them.
 
     Args:
-        covering: Pixels of each named colour in what moved, or None.
+        covering: Number of moving pixels of each named colour, `[12]`, or None.
     """
     if covering is None:
         return ()

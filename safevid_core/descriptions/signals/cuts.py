@@ -1,10 +1,10 @@
-"""Cuts: frames that begin a new shot.
+"""Finds cuts: the frames that begin a new shot.
 
 A change between two frames is a candidate if it stands out from the changes around it, in coarse cells, in
-colours or in fine textures. It is a cut if the picture's structure or its colours differ before and after, no
-shift of the picture explains that, and the old picture does not come back soon, which would be a flash.
-Frames of one colour that last no longer than a flash are skipped: the pictures on their two sides are
-compared.
+colours or in fine textures. A candidate is a cut if three conditions hold: the structure or the colours of
+the picture differ before and after, no shift of the picture explains the difference, and the old picture does
+not come back soon. A picture that comes back soon was hidden by a flash. Blank frames, of one colour, are
+skipped if they last no longer than a flash: the pictures before and after them are compared.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _CELLS = 16
 _AROUND = 6
 _LEAST_CHANGE = 2.0
 _PEAK = 4.0
-_USUAL = 0.8  # quantile of the changes around
-_QUIET = 0.5  # a change of coding alone
+_USUAL = 0.8  # quantile of the changes around that counts as their usual size
+_QUIET = 0.5  # size of a change that coding alone causes
 _CLEAR_CHANGE = 12.0
 _CHROMA_CHANGE = 20.0
 _HISTOGRAM = 0.2
@@ -29,11 +29,11 @@ _COARSE_CHANGE = 6.0
 
 _BLANK_SPREAD = 6.0
 _BLANK_S = 0.25
-# A picture that comes back after less than this was hidden by a flash; one of a quite other structure or
-# colour, after less than the shorter time.
+# A picture that comes back within the longer time was hidden by a flash. The shorter time holds if the
+# picture that hid it has another structure or other colours.
 _RETURN_S, _OTHER_RETURN_S = 0.6, 0.3
 _RETURNED = 0.35
-# How much less two pictures differ once shifted, where the shift is all that happens.
+# Share of the difference between two pictures that remains after a shift, if the shift is the only change.
 _SHIFT_GAIN = 0.4
 _SHORTEST_SHOT_S = 0.1
 
@@ -45,7 +45,7 @@ _LOST_SHARE, _KEPT_SHARE = 0.6, 0.2
 
 
 class CutFrames:
-    """What is kept of each frame to find the cuts of a clip, whose frames are added in order."""
+    """Keeps what is needed of each frame to find the cuts of a clip. Frames are added in order."""
 
     def __init__(self) -> None:
         self._fine: list[np.ndarray] = []
@@ -53,7 +53,7 @@ class CutFrames:
         self._cells_of: dict[int, np.ndarray] = {}
 
     def add(self, frame: np.ndarray, smaller: np.ndarray) -> None:
-        """Take the next frame and the same frame at a smaller size, uint8 RGB `[H, W, 3]` both."""
+        """Add the next frame in two sizes, both uint8 RGB `[H, W, 3]`."""
         quarter = frame >> 2
         grey = quarter[..., 0] + quarter[..., 1]
         grey += quarter[..., 1]
@@ -62,7 +62,7 @@ class CutFrames:
         self._colours.append(smaller)
 
     def cuts(self, times: np.ndarray) -> list[int]:
-        """Numbers of frames that begin a new shot, for frames shown at `times` (seconds)."""
+        """Indices of the frames that begin a new shot. `times` are the frames' times in seconds, `[T]`."""
         if len(self._fine) < 2:
             return []
         self._times = times
@@ -76,11 +76,11 @@ class CutFrames:
         return found
 
     def _candidates(self) -> list[int]:
-        """Frames after which the picture changes much more than around them."""
+        """Indices of frames after which the picture changes much more than around them."""
         steps = range(len(self._fine) - 1)
         fine = np.array([_difference(self._fine[i], self._fine[i + 1]) for i in steps])
         colours = np.array([_difference(self._colours[i], self._colours[i + 1]) for i in steps])
-        # Means of cells change no more than pixels do: they are needed only near larger changes.
+        # Cell means change no more than pixels do, so they are computed near larger changes only.
         near = np.convolve(colours > _LEAST_CHANGE, np.ones(2 * _AROUND + 1), "same") > 0
         coarse = np.array([self._coarse(i, i + 1) if near[i] else 0.0 for i in steps])
         changes = np.stack([fine, colours, coarse], axis=1)
@@ -88,15 +88,16 @@ class CutFrames:
         windows = np.lib.stride_tricks.sliding_window_view(
             np.concatenate([edge, changes, edge]), 2 * _AROUND + 1, axis=0
         )
-        around = np.sort(np.delete(windows, _AROUND, axis=2), axis=2)  # NaN comes last
-        # Not the median: where every third frame moves, as in animation, the still ones are no measure.
+        around = np.sort(np.delete(windows, _AROUND, axis=2), axis=2)  # NaN is sorted to the end
+        # The median would fail for animation in which every third frame moves: it would be that of still
+        # frames.
         place = (_USUAL * ((~np.isnan(around)).sum(axis=2) - 1)).round().astype(int)
         usual = np.take_along_axis(around, np.maximum(place, 0)[..., None], axis=2)[..., 0]
         least = np.maximum(_LEAST_CHANGE, _PEAK * np.maximum(_QUIET, np.nan_to_num(usual)))
         return [int(step) for step in np.nonzero((changes > least).any(axis=1))[0]]
 
     def _across_blanks(self, step: int) -> tuple[int | None, int]:
-        """The frames to compare for the change after `step`; None if short blank frames begin there."""
+        """The two frames to compare for the change after `step`. The first is None before short blanks."""
         before, after = step, step + 1
         if self._blank(after) and not self._blank(before) and self._short_blank(after):
             return None, after
@@ -109,7 +110,7 @@ class CutFrames:
         return before, after
 
     def _short_blank(self, first: int) -> bool:
-        """Whether the blank frames from `first` end within the time of a flash and a picture follows."""
+        """Whether the blank frames from `first` on are as short as a flash and a picture follows them."""
         end = first
         while end < len(self._fine) and self._blank(end):
             end += 1
@@ -131,7 +132,7 @@ class CutFrames:
         return chroma > _CHROMA_CHANGE or picture_shift(*self._pair(before, after), gain=_SHIFT_GAIN) is None
 
     def _cells(self, index: int) -> np.ndarray:
-        """Mean colours of a frame's cells, float32 `[16, 16, 3]`; of smaller pictures, their pixels."""
+        """Mean colours of a frame's cells, float32 `[16, 16, 3]`. A smaller picture has fewer cells."""
         if index not in self._cells_of:
             height, width = self._colours[index].shape[:2]
             size = (min(_CELLS, height), min(_CELLS, width))
@@ -142,7 +143,7 @@ class CutFrames:
         return float(np.abs(self._cells(one) - self._cells(other)).mean())
 
     def _blank(self, index: int) -> bool:
-        """Whether a frame is of one colour."""
+        """Whether a frame has one colour only."""
         spread = max(float(self._cells(index).std(axis=(0, 1)).max()), float(self._fine[index].std()))
         return spread < _BLANK_SPREAD
 
@@ -150,7 +151,7 @@ class CutFrames:
         return self._colours[before], self._colours[after]
 
     def _lost_structure(self, before: int, after: int) -> float | None:
-        """The largest share of textured blocks that are another texture afterwards; None if too few are."""
+        """Largest share of textured blocks whose texture changes. None if too few blocks are textured."""
         fine = _lost_share(self._fine[before], self._fine[after], _BLOCK, _TEXTURED_SHARE)
         first, second = (self._cells(index).mean(axis=2) for index in (before, after))
         cells = _lost_share(first, second, _CELLS // 4, _TEXTURED_CELLS_SHARE)
@@ -158,7 +159,7 @@ class CutFrames:
         return max(shares) if shares else None
 
     def _returns(self, before: int, after: int, within_s: float, coarse: float) -> bool:
-        """Whether the picture before comes back within a time, or the one after was there shortly before."""
+        """Whether the picture before returns within `within_s` seconds, or the one after is a recent one."""
         times, apart = self._times, self._apart(before, after)
         soon = np.nonzero((times > times[after]) & (times <= times[after] + within_s))[0]
         recent = np.nonzero((times < times[before]) & (times >= times[before] - within_s))[0]
@@ -185,7 +186,7 @@ def _chroma(cells: np.ndarray) -> np.ndarray:
 
 
 def _histogram_change(one: np.ndarray, other: np.ndarray) -> float:
-    """Share of the pixels, 0 to 1, that change between 64 bins of colour."""
+    """Share of pixels, 0 to 1, that move to another of 64 colour bins."""
     first, second = (
         np.bincount((picture >> 6).reshape(-1, 3) @ np.array([16, 4, 1]), minlength=64) / (picture.size / 3)
         for picture in (one, other)
@@ -194,7 +195,7 @@ def _histogram_change(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two pictures' cells, -1 to 1; 1 where one of them is flat and has no layout."""
+    """Correlation of the cells of two pictures, -1 to 1. 1 if one of them has no contrast."""
     first, second = (picture.mean(axis=2) - picture.mean() for picture in (one, other))
     if min(float(first.std()), float(second.std())) < _FLAT:
         return 1.0
@@ -202,9 +203,9 @@ def _likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _lost_share(one: np.ndarray, other: np.ndarray, side: int, least: float) -> float | None:
-    """The share of textured blocks in which two grey pictures do not correlate.
+    """The share of textured blocks, 0 to 1, in which two grey pictures `[H, W]` do not correlate.
 
-    None if less than the share `least` of the blocks is textured in either.
+    None if less than the share `least` of the blocks is textured in either picture.
     """
     height, width = (length // side * side for length in one.shape)
     if not height or not width:

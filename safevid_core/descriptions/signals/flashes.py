@@ -1,17 +1,17 @@
-"""Flashes by WCAG 2.3.1 ("Three Flashes or Below Threshold") and ITU-R BT.1702, pixel by pixel.
+"""Counts flashes pixel by pixel, by WCAG 2.3.1 ("Three Flashes or Below Threshold") and ITU-R BT.1702.
 
-A transition is a change between adjacent peaks and valleys of one pixel's value, and a flash is a pair of
-opposing transitions:
+A transition is a change of a pixel's value between a peak and the adjacent valley. A flash is a pair of
+opposing transitions. There are three kinds:
 
-- General flash: relative luminance changes by 10% of the maximum or more; the darker state is below 0.80.
-- Red flash of WCAG 2.0 and 2.1: (R - G - B) x 320, negative values set to zero, changes by more than 20, and
-  one state at least is a saturated red, R / (R + G + B) >= 0.8.
-- Red flash of WCAG 2.2 (ISO 9241-391): one state is a saturated red, and the states lie more than 0.2 apart
+- General flash: relative luminance changes by 10% of the maximum or more, and the darker state is below 0.80.
+- Red flash of WCAG 2.0 and 2.1: (R - G - B) x 320, with negative values set to zero, changes by more than 20,
+  and at least one state is a saturated red, R / (R + G + B) >= 0.8.
+- Red flash of WCAG 2.2 (ISO 9241-391): one state is a saturated red, and the states are more than 0.2 apart
   in the CIE 1976 UCS chromaticity diagram.
 
-R, G and B are linear, as in WCAG's relative luminance. Flashes count where the pixels that flash concurrently
-cover a quarter of the picture or more. BT.1702 takes the quarter of the whole picture, as this module does;
-WCAG takes it of any 10 degrees of the visual field.
+R, G and B are linear, as in WCAG's relative luminance. A flash counts if the pixels that flash concurrently
+cover a quarter of the picture or more. This module takes a quarter of the whole picture, as BT.1702 does.
+WCAG takes a quarter of any 10 degrees of the visual field.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ _RED_CHANGE = 20 * _SCALE // 320 + 1  # strictly more than 20 / 320
 _RED_DISTANCE = 0.2
 FLASH_AREA = 0.25
 FLASH_LIMIT = 3
-# A red darker than this (linear R) is black to the eye, and its hue is noise of coding.
+# A red darker than this (linear R) looks black, and its hue is coding noise.
 _LEAST_RED = 0.02
-# Light that a screen reflects; WCAG leaves the chromaticity of black open.
+# Reflected light of a screen, added because WCAG does not define the chromaticity of black.
 _FLARE = 0.005
-# Of 1,000 pixels drawn: the least share worth a full count, for one flash and for more than are allowed.
+# A sample of 1,000 pixels decides whether flashes are counted in full. These shares of the sample suffice:
+# the first for one flash a second, the second for more flashes than are allowed.
 _SAMPLE, _SAMPLED_QUARTER, _SAMPLED_AREA = 1000, 0.2, 0.08
 _BUSY = 0.03
-_AT_ONCE = 4_000_000  # transitions looked at together, to bound the memory
-# "Any one second" is half open; container times are rounded to milliseconds.
+_AT_ONCE = 4_000_000  # transitions processed at once, to limit the memory
+# "Any one second" excludes its end. Container times are rounded to milliseconds.
 _SECOND = 1.0 - 2e-3
 
-# Noise, grain and moving edges change pixels one after another; a flash changes neighbours together.
-# A block's side, in shares of the picture's longer side, and in pixels.
+# Noise, grain and moving edges change single pixels. A flash changes neighbours at the same time. Side of a
+# block of neighbours: a share of the picture's longer side, and at least this many pixels.
 _BLOCK, _LEAST_BLOCK = 1 / 24, 4
 _TOGETHER_S = 0.067
 _TOGETHER_SHARE = 0.6
@@ -49,7 +50,7 @@ _BURST = 1.3
 
 
 def _linear_table() -> np.ndarray:
-    """sRGB byte -> linear light, 0 to 1 (IEC 61966-2-1), as WCAG's relative luminance asks."""
+    """sRGB byte -> linear light, 0 to 1 (IEC 61966-2-1), for WCAG's relative luminance: float `[256]`."""
     value = np.arange(256) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
@@ -69,7 +70,7 @@ def relative_luminance(frame: np.ndarray) -> np.ndarray:
 
 
 class GeneralFlashes:
-    """General flashes of one clip, whose frames are added in order.
+    """Finds the general flashes of one clip. Frames are added in order.
 
     Attributes:
         means: Mean relative luminance of each frame, 0 to 1.
@@ -82,7 +83,7 @@ class GeneralFlashes:
         self.record = Record()
 
     def add(self, time_s: float, frame: np.ndarray) -> None:
-        """Take the next frame, uint8 RGB `[H, W, 3]`, shown at `time_s`."""
+        """Add the next frame, uint8 RGB `[H, W, 3]`, shown at `time_s` seconds."""
         luminance = relative_luminance(frame)
         self.means.append(float(luminance.mean(dtype=np.float32)) / _SCALE)
         if self._transitions is None:
@@ -91,9 +92,9 @@ class GeneralFlashes:
 
 
 class RedSample:
-    """Tells, from a sample of the pixels, whether a clip can have red flashes at all.
+    """Tells from a sample of pixels whether a clip can have red flashes.
 
-    They cost as much to find as everything else, and in most clips too little red changes.
+    Red flashes cost as much as all other measurements, and most clips have too little changing red for any.
     """
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ class RedSample:
         self._pixels: list[np.ndarray] = []
 
     def add(self, time_s: float, frame: np.ndarray) -> None:
-        """Take the next frame, uint8 RGB `[H, W, 3]`, shown at `time_s`."""
+        """Add the next frame, uint8 RGB `[H, W, 3]`, shown at `time_s` seconds."""
         pixels = frame.reshape(-1, 3)
         if self._places is None:
             self._places = _sampled(len(pixels))
@@ -110,7 +111,7 @@ class RedSample:
         self._pixels.append(pixels[self._places])
 
     def possible(self) -> bool:
-        """Whether the pixels with a red flash may cover a quarter of the picture."""
+        """Whether pixels with a red flash may cover a quarter of the picture."""
         pixels = np.stack(self._pixels)
         if _saturated_red(pixels).any(axis=0).mean() < _SAMPLED_AREA:
             return False
@@ -119,10 +120,10 @@ class RedSample:
 
 
 def red_records(frames: Iterable[tuple[float, np.ndarray]]) -> tuple[Record, Record]:
-    """Transitions that involve a saturated red, by WCAG 2.1 and by WCAG 2.2.
+    """The transitions with a saturated red, by WCAG 2.1 and by WCAG 2.2.
 
     Args:
-        frames: Times in seconds, and frames, uint8 RGB `[H, W, 3]`.
+        frames: Times in seconds, each with a frame, uint8 RGB `[H, W, 3]`.
     """
     old, new = Record(), Record()
     by_difference: _Transitions | None = None
@@ -148,9 +149,9 @@ def _saturated_red(pixels: np.ndarray) -> np.ndarray:
 
 
 def _chromaticity(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
-    """CIE 1976 u' and v' of linear sRGB, float32 `[2, ...]`, with a little white light added.
+    """CIE 1976 u' and v' of linear sRGB with a little white light added, float32 `[2, ...]`.
 
-    Black has no chromaticity, and that of nearly black pixels is noise; with the light both are white.
+    Black has no chromaticity, and that of nearly black pixels is noise. With the added light both are white.
     """
     light = np.stack([red, green, blue]).astype(np.float32) + _FLARE * _SCALE
     x, y, z = np.tensordot(_TO_XYZ, light, axes=1)
@@ -164,15 +165,15 @@ _RED_PRIMARY = np.array([0.4507, 0.5229], np.float32)[:, None, None]
 
 
 class _Transitions:
-    """Transitions of one value a pixel between adjacent peaks and valleys.
+    """Finds the transitions of one value of each pixel between adjacent peaks and valleys.
 
-    Of the two states of a transition the lower one must be dark, or one must be a saturated red.
+    A transition counts if its lower state is dark, or if one of its states is a saturated red.
     """
 
     def __init__(self, shape: tuple[int, ...], least: int) -> None:
         self._least = least
         self._extreme: np.ndarray | None = None
-        # The next transition: a rise (1) or a fall (-1). Before the first one, both are looked for.
+        # Sign of the next transition: a rise (1) or a fall (-1). Before the first one, both are possible.
         self._sign = np.ones(shape, np.int16)
         self._undecided = np.ones(shape, bool)
 
@@ -181,7 +182,7 @@ class _Transitions:
 
         Args:
             value: The frame's values, int16.
-            red: Where a pixel is a saturated red; None if the lower state must be dark instead.
+            red: Whether each pixel is a saturated red. None requires the lower state to be dark instead.
         """
         if self._extreme is None:
             self._extreme, self._first_high = value.copy(), value.copy()
@@ -209,13 +210,13 @@ class _Transitions:
         return found
 
     def _first_falls(self, value: np.ndarray) -> np.ndarray:
-        """Falls of pixels that have made no transition yet; after one, the next is a rise."""
+        """Falls of pixels without a transition so far. After such a fall, the next transition is a rise."""
         np.maximum(self._first_high, value, out=self._first_high)
         return (self._first_high - value >= self._least) & self._undecided
 
 
 class _ChromaticityTransitions:
-    """Transitions to or from a saturated red over more than 0.2 in the CIE 1976 UCS diagram."""
+    """Finds transitions to or from a saturated red over more than 0.2 in the CIE 1976 UCS diagram."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._state: np.ndarray | None = None
@@ -228,7 +229,7 @@ class _ChromaticityTransitions:
             return np.zeros(saturated.shape, bool)
         apart = np.hypot(*(chromaticity - self._state))
         found = (apart > _RED_DISTANCE) & (saturated != self._red)
-        # Of neighbouring states of one kind the extreme one counts.
+        # Of adjacent states of one kind, the most extreme one is kept.
         before, now = (np.hypot(*(each - _RED_PRIMARY)) for each in (self._state, chromaticity))
         further = (saturated == self._red) & np.where(self._red, now < before, now > before)
         moved = found | further
@@ -238,7 +239,7 @@ class _ChromaticityTransitions:
 
 
 class Record:
-    """Which pixels made a transition at which frame, a bit each, and `totals`: how many each made."""
+    """The transitions of each pixel at each frame, one bit each, and `totals`: the number for each pixel."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -253,10 +254,10 @@ class Record:
         self.totals += found
 
     def possible(self, passing: np.ndarray | None = None) -> bool:
-        """Whether, by a sample of the pixels, any flash may cover a quarter of the picture.
+        """Whether, in a sample of the pixels, any flash may cover a quarter of the picture.
 
         Args:
-            passing: Frames, bool `[T]`, whose transitions do not count; None for none.
+            passing: Frames to ignore, bool `[T]`. None ignores no frame.
         """
         if (self.totals >= 2).mean() < _SAMPLED_AREA:
             return False
@@ -267,21 +268,21 @@ class Record:
             found[passing] = False
         counts = _concurrent(found, np.array(self._times))
         shares = [count.max() / len(row) for count in counts]
-        # Below the limit the count need not be exact near a quarter.
+        # Up to the limit, the count near a quarter of the area need not be exact.
         return any(share >= _SAMPLED_QUARTER for share in shares[:1]) or any(
             share >= _SAMPLED_AREA for share in shares[FLASH_LIMIT : FLASH_LIMIT + 1]
         )
 
     def busy(self) -> np.ndarray:
-        """Frames, bool `[T]`, at which an appreciable share of the picture makes a transition."""
+        """Frames, bool `[T]`, at which a considerable share of the picture makes a transition."""
         counts = np.array([int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in self._bits])
         return counts > _BUSY * self.totals.size
 
     def areas(self, passing: np.ndarray | None = None) -> np.ndarray:
-        """Largest shares of the picture, 0 to 1, that flash concurrently once, twice and more often a second.
+        """Largest shares of the picture, 0 to 1, that flash concurrently once a second, twice, and so on.
 
         Args:
-            passing: Frames, bool `[T]`, whose transitions do not count, as those of pans; None for none.
+            passing: Frames to ignore, bool `[T]`, such as those of a pan. None ignores no frame.
         """
         if not self._times or not self.possible(passing):
             return np.zeros(0)
@@ -289,7 +290,7 @@ class Record:
         height, width = self.totals.shape
         block = max(_LEAST_BLOCK, round(max(height, width) * _BLOCK))
         across = block * max(1, _AT_ONCE // (len(times) * block * block))
-        covered: list[np.ndarray] = []  # of each count of flashes: the pixels that flash so, a frame
+        covered: list[np.ndarray] = []  # for each number of flashes a second: those pixels at each frame
         for top in range(0, height, block):
             rows = np.stack(
                 [np.unpackbits(bits[top : top + block], axis=1, count=width) for bits in self._bits]
@@ -306,28 +307,29 @@ class Record:
 
 
 def flashes_of(areas: np.ndarray) -> float:
-    """The most flashes within one second, from the areas of :meth:`Record.areas`."""
+    """The largest number of flashes within one second, from the areas of :meth:`Record.areas`."""
     return float((areas >= FLASH_AREA).sum())
 
 
 def most_flashes(measurements: Mapping[str, Any]) -> float:
-    """The most flashes of any kind within one second, from a row's `measurements`."""
+    """The largest number of flashes of any kind within one second, from the `measurements` of a row."""
     kinds = ("flashes", "red_flashes", "red_flashes_by_chromaticity")
     return max(float(measurements.get(f"{kind}_per_second") or 0) for kind in kinds)
 
 
 def _sampled(size: int) -> np.ndarray:
-    """Places of at most 1,000 of `size` pixels, the same for the same size."""
+    """Indices of at most 1,000 of `size` pixels. They are the same for the same size."""
     chosen = np.random.default_rng(0).choice(size, min(size, _SAMPLE), replace=False)
     return np.sort(chosen)
 
 
 def _coherent(found: np.ndarray, times: np.ndarray, block: int) -> np.ndarray:
-    """The transitions, bool `[T, H, W]`, that most of the active pixels of their block make together.
+    """The transitions, bool `[T, H, W]`, that most active pixels of their block make together.
 
-    A pixel is active within half a second of a transition. Together means within about two frames at 30 a
-    second, and in one frame or clearly more than at other times: white noise changes half of all pixels in
-    every frame. A reversing checkerboard passes, since the direction of the transitions does not matter.
+    A pixel is active within half a second of a transition. Together means within about two frames at 30
+    frames a second. The transitions must also fall into one frame or be clearly more than at other times,
+    because white noise changes half of all pixels in every frame. The direction of a transition does not
+    matter, so a reversing checkerboard counts.
     """
     edges = np.arange(0, found.shape[2], block)
     first = np.searchsorted(times, times - 0.5)
@@ -351,25 +353,25 @@ def _coherent(found: np.ndarray, times: np.ndarray, block: int) -> np.ndarray:
 
 
 def _rolling_sum(count: np.ndarray, frames: int) -> np.ndarray:
-    """Sums over `frames` frames that begin at each frame."""
+    """Sums over the `frames` frames from each frame on."""
     padded = np.concatenate([count, np.zeros((frames - 1, count.shape[1]), count.dtype)])
     return np.lib.stride_tricks.sliding_window_view(padded, frames, axis=0).sum(axis=-1)
 
 
 def _any_of(together: np.ndarray, frames: int) -> np.ndarray:
-    """Whether any window of `frames` frames that covers a frame is true."""
+    """Whether any window of `frames` frames that includes a frame is true."""
     padded = np.concatenate([np.zeros((frames - 1, together.shape[1]), bool), together])
     return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, frames, axis=0).any(axis=-1))
 
 
 def _concurrent(found: np.ndarray, times: np.ndarray) -> list[np.ndarray]:
-    """How many pixels are flashing at each frame, for one flash within a second, two, three and so on.
+    """How many pixels flash at each frame: first those with one flash a second, then with two, and so on.
 
-    A pixel is flashing at a rate of k from the first to the last of 2k transitions within one second.
+    A pixel with 2k transitions within one second flashes k times a second from the first of them to the last.
 
     Args:
         found: Transitions, bool `[T, pixels]`.
-        times: Seconds of each frame.
+        times: Time of each frame in seconds.
     """
     pixel, frame = np.nonzero(np.ascontiguousarray(found.T))
     totals: list[np.ndarray] = []
@@ -380,7 +382,7 @@ def _concurrent(found: np.ndarray, times: np.ndarray) -> list[np.ndarray]:
         if not runs.any():
             break
         whose, starts, ends = pixel[:-reach][runs], frame[:-reach][runs], frame[reach:][runs]
-        # Runs of one pixel overlap; what two neighbouring runs share is counted once.
+        # The runs of one pixel overlap. The overlap of two neighbouring runs is counted once.
         shared = (whose[1:] == whose[:-1]) & (starts[1:] <= ends[:-1])
         steps = np.bincount(starts, minlength=len(times) + 1)
         steps -= np.bincount(ends + 1, minlength=len(times) + 1)

@@ -1,7 +1,8 @@
-"""All measurements of one clip, in one pass over its frames."""
+"""Takes all measurements of one clip, if possible in one pass over its frames."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -22,15 +23,16 @@ from safevid_core.descriptions.signals.motion import MotionPairs, MotionSegment,
 from safevid_core.video.decoding import iterate_frames, probe, resize
 from safevid_core.video.opening import SAME_INSTANT_S
 
-# Flashes and cuts are sought at this size: fields of 1/96 of the longer side are two pixels wide.
+# Flashes and cuts are measured at this size. A checkerboard field of 1/96 of the longer side is 2 pixels
+# wide.
 _MAX_SIDE = 192
 _MOTION_SIDE = 96
-# Where the flashing area is near a quarter, the pixels along its edge decide: it is measured at this size.
+# If the flashing area is near a quarter, the pixels along its edge decide, and it is measured at this size.
 _FINE_SIDE = 768
 _NEAR_A_QUARTER = (0.1, 0.5)
 
 _FALLBACK_FPS = 25.0
-# Matroska, FLV and ASF count milliseconds, so that frames of one length differ by one.
+# Matroska, FLV and ASF count milliseconds, so the lengths of equal frames differ by up to 1 ms.
 _COARSEST_TICK_S = 1e-3
 
 TimedFrames = Iterable[tuple[float, np.ndarray]]
@@ -38,10 +40,10 @@ TimedFrames = Iterable[tuple[float, np.ndarray]]
 
 @dataclass(frozen=True)
 class Measurements:
-    """All that was measured. Times are seconds from the clip's start, luminances 0 to 1.
+    """All measurements of a clip. Times are seconds from the clip's start, luminances are 0 to 1.
 
-    The flashes are the most within one second: general ones, red ones by WCAG 2.0 and 2.1, and red ones by
-    the chromaticity of WCAG 2.2.
+    Flash figures are the largest number within one second: general flashes, red flashes by WCAG 2.0 and 2.1,
+    and red flashes by the chromaticity of WCAG 2.2.
     """
 
     duration_s: float
@@ -59,8 +61,10 @@ class Measurements:
     motion: tuple[MotionSegment, ...]
 
 
-def measure(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[Measurements, list[float]]:
-    """Measure a clip; gives the measurements and the times of the frames looked at (all of them).
+def measure(
+    path: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None
+) -> tuple[Measurements, list[float]]:
+    """Measure a clip. Returns the measurements and the times of all frames in seconds.
 
     Raises:
         VideoError: If the clip cannot be decoded.
@@ -70,19 +74,17 @@ def measure(path: str, start_s: float = 0.0, end_s: float | None = None) -> tupl
 
 
 def measure_frames(frames: np.ndarray, times: np.ndarray) -> Measurements:
-    """Measure decoded frames, uint8 RGB `[T, H, W, 3]`, shown at `times` (seconds, from 0)."""
+    """Measure decoded frames, uint8 RGB `[T, H, W, 3]`, shown at `times` (`[T]`, seconds, from 0)."""
     return _measure(lambda _side: zip(times.tolist(), frames, strict=True))[0]
 
 
 def _measure(
     read: Callable[[int], TimedFrames], stated_fps: float | None = None
 ) -> tuple[Measurements, list[float]]:
-    """Measure the frames that `read` gives, no side longer than what it is called with.
-
-    It is called again for clips with much saturated red and for areas near a quarter.
+    """Measure a clip in one pass, or in several if it has much saturated red or areas near a quarter.
 
     Args:
-        read: Gives all frames with their times, at most as large as asked.
+        read: Returns all frames with their times in seconds. Its argument is the longest side in pixels.
         stated_fps: Frames a second by the file's header. None if there is no file.
     """
     flashes, reds, looks = GeneralFlashes(), RedSample(), CutFrames()
@@ -117,10 +119,10 @@ def _measure(
 
 
 def _frame_length(times: np.ndarray, stated_fps: float | None) -> float:
-    """Seconds from one frame to the next, which a steady pace tells more exactly than its rounded times.
+    """Seconds from one frame to the next. At a constant frame rate this is more exact than the rounded times.
 
-    The stated rate holds if it explains the times as well as their own mean does. Where the pace is not
-    steady, the length is that of most frames.
+    The stated rate is used if it fits the times as well as their mean does. At a varying rate, the most
+    frequent length is used.
     """
     if len(times) < 2:
         return 1 / (stated_fps or _FALLBACK_FPS)
@@ -139,7 +141,7 @@ def _frame_length(times: np.ndarray, stated_fps: float | None) -> float:
 def _flashes(
     read: Callable[[int], TimedFrames], general: Record, reds: RedSample, smaller: np.ndarray
 ) -> tuple[float, float, float]:
-    """The most flashes within one second: general, red by WCAG 2.1, red by WCAG 2.2."""
+    """The largest number of flashes within one second: general, red by WCAG 2.1, red by WCAG 2.2."""
 
     def counted(record: Record, again: Callable[[], Record]) -> float:
         if not record.possible():
@@ -167,13 +169,13 @@ def _flashes(
 
 
 def _near_a_quarter(areas: np.ndarray) -> bool:
-    """Whether it is open if more flashes than allowed cover a quarter of the picture."""
+    """Whether it is uncertain if more flashes than allowed cover a quarter of the picture."""
     least, most = _NEAR_A_QUARTER
     return len(areas) > FLASH_LIMIT and least <= areas[FLASH_LIMIT] <= most
 
 
 def _at_most(frame: np.ndarray, side: int) -> np.ndarray:
-    """The frame scaled down, shape kept, so that no side is longer than `side`."""
+    """The frame scaled down, with the same proportions, so that no side is longer than `side` pixels."""
     height, width = frame.shape[:2]
     longest = max(height, width)
     if longest <= side:

@@ -1,4 +1,4 @@
-"""Motion: what changes between frames a sixth of a second apart, and where it goes."""
+"""Measures motion: which pixels change between frames a sixth of a second apart, and where they move."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _MOTION_RATE = 12.0
 _CHANGED = 22.0
 _STILL_SHARE = 0.004
 _SEGMENT_S = 0.7
-# Two pairs more on either side steady a segment's fit.
+# The fit of a segment includes the pairs of frames up to this many seconds outside it, about two on each
+# side.
 _MARGIN_S = 0.09
 _LEAST_TRAVEL = 0.04
 _LEAST_FIT = 0.6
 _COMPACT = 0.26
-# A change that reaches over more of a side than this is of no one thing; the outermost 2% at either end
-# do not count.
+# A change that extends over more of a side than this is not a single object. The outermost 2% at each end are
+# ignored.
 _WIDE_SHARE, _OUTERMOST = 0.8, 0.02
 _SHIFT_GAIN = 0.75
 _PAN_TOLERANCE = 2.0  # pixels
@@ -37,10 +38,10 @@ Direction = str  # left, right, up, down, none
 
 @dataclass(frozen=True)
 class MotionSegment:
-    """Motion from `start_s` to `end_s`.
+    """Motion from `start_s` to `end_s` seconds.
 
-    `kind` is still, object (one compact thing moves), picture (the whole picture shifts) or scattered.
-    `travel` is the distance covered, in shares of the picture's longer side.
+    `kind` is still, object (one compact object moves), picture (the whole picture shifts) or scattered.
+    `travel` is the distance covered, as a share of the picture's longer side.
     """
 
     start_s: float
@@ -51,21 +52,21 @@ class MotionSegment:
 
 
 class MotionPairs:
-    """What changes between frames about a sixth of a second apart, cuts left out.
+    """Changes between frames about a sixth of a second apart, without pairs across a cut. Arrays are `[P]`.
 
     Attributes:
-        moments: Middle of each pair, seconds.
+        moments: Middle of each pair, in seconds.
         changed: Share of pixels that change.
-        centres: Centre of the change, x and y in shares of the longer side; NaN where nothing changes.
-        spreads: Standard distance of the change from its centre, the same unit.
-        reaches: How far the change reaches along x and y, shares of the width and of the height.
-        crossings: Where the change lies at two opposite edges because something leaves on one side while
-            something comes in on the other, the axis (0 for x, 1 for y), else -1. The centre and the spread
-            are then those on a ring that joins the two edges.
-        ways: For a crossing, whether pixels move towards higher (1) or lower (-1) coordinates; 0 if unclear.
-        shifts: Displacement of the whole picture, shares of the longer side a second; NaN where the change
-            is no shift.
-        covering: Pixels of each named colour in what moved, or None.
+        centres: Centre of the change, x and y as shares of the longer side, `[P, 2]`. NaN if nothing changes.
+        spreads: Standard distance of the change from its centre, in the same unit.
+        reaches: Extent of the change along x and y, as shares of the width and of the height, `[P, 2]`.
+        crossings: The axis of a crossing (0 for x, 1 for y), else -1. In a crossing, an object leaves at one
+            edge and an object comes in at the opposite edge. Centre and spread are then computed on a ring
+            that joins the two edges.
+        ways: Direction of a crossing: towards higher (1) or lower (-1) coordinates, or 0 if it is unclear.
+        shifts: Speed of the whole picture, in shares of the longer side a second, `[P, 2]`. NaN if the change
+            is not a shift.
+        covering: Number of moving pixels of each named colour, or None.
     """
 
     def __init__(self, frames: np.ndarray, times: np.ndarray, cuts: Sequence[int]) -> None:
@@ -95,7 +96,7 @@ class MotionPairs:
 
     def _compare(self, place: int, one: np.ndarray, other: np.ndarray, seconds: float) -> None:
         difference = other.astype(np.int16) - one
-        # A flash or fade changes all pixels alike; what is left after its median is motion.
+        # A flash or fade changes all pixels alike. The difference less its median is motion.
         difference -= np.median(difference[::2, ::2], axis=(0, 1)).astype(np.int16)
         size = _largest(np.abs(difference))
         mask = size > _CHANGED
@@ -114,7 +115,7 @@ class MotionPairs:
         if self._crosses(place, weights, one, other):
             return
         shift = picture_shift(one, other)
-        # A bar as high as the picture that moves to the side is a thing and no shift of the picture.
+        # A bar as high as the picture that moves sideways is an object, not a shift of the picture.
         if shift is not None and not (compact and self.reaches[place, _main_axis(shift)] <= _WIDE_SHARE):
             self.shifts[place] = np.array(shift) / self.side / seconds
 
@@ -122,7 +123,7 @@ class MotionPairs:
         """Measure a change at two opposite edges on the ring that joins them.
 
         Returns:
-            Whether the change is compact there and moves the same way at both edges.
+            Whether the change is compact on the ring and moves the same way at both edges.
         """
         for axis in (0, 1):
             along, first, second = (
@@ -151,9 +152,9 @@ class MotionPairs:
         return False
 
     def _covering(self, frames: np.ndarray, starts: list[int], reach: int) -> np.ndarray | None:
-        """Colours of pixels that differ from both the earlier and the later frame: the thing itself.
+        """Colours of pixels that differ from the earlier and from the later frame: those of the object.
 
-        Ground that is left behind differs from one of the two only.
+        Background that the object leaves free differs from one of the two frames only.
         """
         compact = (self.changed >= _STILL_SHARE) & (self.spreads < _COMPACT)
         if len(starts) < 4 or compact.mean() < 0.5:
@@ -168,21 +169,21 @@ class MotionPairs:
 
 
 def _moments(profile: np.ndarray) -> tuple[float, float]:
-    """Mean and variance of the places in a profile of weights."""
+    """Mean and variance of the positions in a profile of weights."""
     places = np.arange(len(profile))
     mean = float(profile @ places / profile.sum())
     return mean, float(profile @ (places - mean) ** 2 / profile.sum())
 
 
 def _reach(profile: np.ndarray) -> float:
-    """The share of a profile's length that holds its weight, without the outermost at either end."""
+    """The share of a profile's length, 0 to 1, that holds its weight without the outermost 2% at each end."""
     summed = np.cumsum(profile) / profile.sum()
     low, high = np.searchsorted(summed, (_OUTERMOST, 1 - _OUTERMOST))
     return float(high - low + 1) / len(profile)
 
 
 def _gap_middle(profile: np.ndarray) -> int | None:
-    """The middle of the longest stretch without change that has change on both sides; None if it is short."""
+    """The middle of the longest unchanged stretch between changed positions. None if the stretch is short."""
     places = np.flatnonzero(profile > 0.1 * profile.mean())
     gaps = np.diff(places)
     if not len(gaps) or gaps.max() < _GAP_SHARE * len(profile):
@@ -191,7 +192,7 @@ def _gap_middle(profile: np.ndarray) -> int | None:
 
 
 def _way(one: np.ndarray, other: np.ndarray, where: np.ndarray, farthest: int) -> int:
-    """Which way the pixels of `where` move: 1 to the right, -1 to the left, 0 if unclear."""
+    """The direction in which the pixels of `where` move: 1 right, -1 left, 0 if it is unclear."""
     rows, columns = np.nonzero(where)
     if not len(columns):
         return 0
@@ -211,16 +212,17 @@ def _way(one: np.ndarray, other: np.ndarray, where: np.ndarray, farthest: int) -
 
 
 def _largest(channels: np.ndarray) -> np.ndarray:
-    """The largest of three channels, `[H, W, 3]` -> `[H, W]`; faster than `max` over so short an axis."""
+    """The largest of three channels, `[H, W, 3]` -> `[H, W]`. `max` is slower over so short an axis."""
     return np.maximum(np.maximum(channels[..., 0], channels[..., 1]), channels[..., 2])
 
 
 def picture_shift(
     one: np.ndarray, other: np.ndarray, gain: float = _SHIFT_GAIN
 ) -> tuple[float, float] | None:
-    """How far the whole picture moved, x and y in pixels, by phase correlation.
+    """The displacement of the whole picture, x and y in pixels, by phase correlation.
 
-    None where moving the picture back leaves more than `gain` of their difference: the change is no shift.
+    None if the change is not a shift: more than the share `gain` of the difference remains after shifting
+    back.
     """
     first, second = (picture @ _GREY for picture in (one, other))
     height, width = first.shape
@@ -238,13 +240,13 @@ def picture_shift(
 
 
 def panning(frames: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Frames over which the picture shifts on and on, as with a panning camera: bool `[T]`.
+    """Frames over which the picture keeps shifting, as with a panning camera: bool `[T]`.
 
-    A pattern that reverses looks like a shift too, but the next reversal takes it back.
+    A reversing pattern also looks like a shift, but the next reversal undoes it.
 
     Args:
         frames: uint8 RGB `[T, H, W, 3]`.
-        where: The frames to look at, bool `[T]`.
+        where: The frames to examine, bool `[T]`.
     """
     found = np.zeros(len(frames), bool)
     steps: dict[int, tuple[float, float] | None] = {}
@@ -274,9 +276,9 @@ def _overlap_difference(one: np.ndarray, other: np.ndarray, down: int, across: i
 
 
 def motion_segments(pairs: MotionPairs) -> tuple[MotionSegment, ...]:
-    """Motion over time, in segments of about 0.7 s; neighbours of one kind and direction are joined.
+    """Motion over time, in segments of about 0.7 s. Adjacent segments of one kind and direction are joined.
 
-    A segment without one motion is divided, so that a short disturbance takes no more than its time.
+    A segment without a single motion is divided in two, so that a short disturbance spoils one half only.
     """
     count = int(np.clip(round(pairs.duration_s / _SEGMENT_S), 1, 40))
     edges = np.linspace(0.0, pairs.duration_s, count + 1).tolist()
@@ -295,7 +297,7 @@ def motion_segments(pairs: MotionPairs) -> tuple[MotionSegment, ...]:
 def _segments_between(pairs: MotionPairs, start: float, end: float) -> list[MotionSegment]:
     """The motion from `start` to `end` seconds: one segment, or two if only its parts have a motion.
 
-    The parts meet where the path turns round, else in the middle.
+    The parts meet where the path turns back. They meet in the middle if it does not.
     """
     whole = _segment(pairs, start, end)
     if whole.kind != "scattered":
@@ -318,7 +320,7 @@ def _segment(
 
 
 def _turn(pairs: MotionPairs, start: float, end: float) -> float | None:
-    """When the path of something compact turns round between `start` and `end`; None if it does not."""
+    """The time in seconds at which the path of a compact object turns back. None if it does not."""
     some = (pairs.moments >= start - _MARGIN_S) & (pairs.moments < end + _MARGIN_S)
     some &= pairs.spreads < _COMPACT
     if some.sum() < _FEWEST_PAIRS:
@@ -335,7 +337,7 @@ def _turn(pairs: MotionPairs, start: float, end: float) -> float | None:
 
 
 def _motion_of(pairs: MotionPairs, inside: np.ndarray, seconds: float) -> tuple[str, Direction, float]:
-    """Kind, direction and travel within one segment."""
+    """Kind, direction and travel of the pairs `inside`, over `seconds` seconds."""
     changed = pairs.changed[inside]
     if not len(changed) or float(np.median(changed)) < _STILL_SHARE:
         return "still", "none", 0.0
@@ -358,7 +360,7 @@ def _motion_of(pairs: MotionPairs, inside: np.ndarray, seconds: float) -> tuple[
 
 
 def _unrolled(pairs: MotionPairs, some: np.ndarray) -> np.ndarray:
-    """Centres along one path: after a crossing they count on beyond the edge."""
+    """Centres along one path, `[n, 2]`. After a crossing the coordinates continue beyond the edge."""
     centres = pairs.centres[some].copy()
     for axis in (0, 1):
         if (pairs.crossings[some] == axis).any():
@@ -367,7 +369,7 @@ def _unrolled(pairs: MotionPairs, some: np.ndarray) -> np.ndarray:
 
 
 def _crosses_against(pairs: MotionPairs, some: np.ndarray, step: np.ndarray) -> bool:
-    """Whether pixels at the edges do not move the way in which the centres go."""
+    """Whether the pixels at the edges move against the direction of the centres."""
     axis = _main_axis(step)
     crossing = some & (pairs.crossings == axis)
     return bool(crossing.any()) and float(pairs.ways[crossing].sum()) * float(step[axis]) <= 0
@@ -388,23 +390,23 @@ def _line_through(moments: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray,
 
 
 def _way_back(path: np.ndarray) -> float:
-    """The longest way that a path goes back from its farthest place so far; single stray places aside."""
+    """The longest distance that a path goes back from its farthest point so far, without single outliers."""
     smooth = _smooth(path)
     return float((np.maximum.accumulate(smooth) - smooth).max())
 
 
 def _smooth(path: np.ndarray) -> np.ndarray:
-    """The median of each three neighbours, two fewer than there are places."""
+    """The median of each three neighbours. The result is two shorter than the path."""
     return np.asarray(np.median([path[:-2], path[1:-1], path[2:]], axis=0))
 
 
 def _main_axis(step: Sequence[float] | np.ndarray) -> int:
-    """0 if a step goes mainly along x, 1 if along y."""
+    """0 if a step is mainly along x, 1 if along y."""
     return int(np.argmax(np.abs(step)))
 
 
 def _direction(step: np.ndarray) -> tuple[Direction, float]:
-    """The main direction of a step (x right, y down, shares of the longer side) and its length."""
+    """The main direction of a step (x right, y down, in shares of the longer side), and its length."""
     length = float(np.hypot(*step))
     if length < _LEAST_TRAVEL:
         return "none", length

@@ -1,4 +1,4 @@
-"""Measurements in plain sentences."""
+"""Writes the measurements in plain sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safevid_core.descriptions.signals.motion import MotionSegment
 
 
 def describe(measured: Measurements) -> str:
-    """The measurements in plain sentences; nothing that was not measured."""
+    """The measurements in plain sentences. The text states nothing that was not measured."""
     sentences = [
         f"Duration {measured.duration_s:.1f} s at {_figure(measured.fps)} frames a second.",
         _cut_words(measured.cuts_s),
@@ -69,7 +69,7 @@ _MOVERS: dict[str, Callable[[str], str]] = {
 
 
 def _time_of(segments: Sequence[MotionSegment], kind: str) -> float:
-    """The share of the time that motion of a kind fills, 0 to 1."""
+    """The share of the time, 0 to 1, in which the motion is of a kind."""
     if all(segment.kind == kind for segment in segments):
         return 1.0
     lengths = [segment.end_s - segment.start_s for segment in segments]
@@ -77,7 +77,7 @@ def _time_of(segments: Sequence[MotionSegment], kind: str) -> float:
 
 
 def _motion_words(segments: tuple[MotionSegment, ...]) -> str:
-    """The course of directions; where there is none, whether anything changes at all."""
+    """The sequence of directions. If there is none, whether anything moves at all."""
     steered = [segment for segment in segments if segment.direction != "none"]
     total = segments[-1].end_s - segments[0].start_s
     spent, moving = (

@@ -1,1 +1,1 @@
-"""Builds the four pocket checkpoints from nothing: `python -m safevid_core.pocket.build OUT`."""
+"""Builds the four pocket checkpoints from random weights: `python -m safevid_core.pocket.build OUT`."""

@@ -1,4 +1,4 @@
-"""Command line of the checkpoint builder."""
+"""Build the pocket checkpoints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from safevid_core.pocket.build.embedder import NAME as EMBEDDER
 
 
 def main() -> None:
-    """Build the checkpoints that the arguments name."""
+    """Build the checkpoints named by the arguments."""
     parser = argparse.ArgumentParser(prog="python -m safevid_core.pocket.build", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder that the checkpoints go to")
+    parser.add_argument("out", type=Path, help="folder for the checkpoints")
     parser.add_argument(
         "--only",
         nargs="+",

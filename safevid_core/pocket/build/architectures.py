@@ -1,4 +1,4 @@
-"""The three video language models, small: stock transformers classes, processors and chat templates."""
+"""Small versions of the three video language models, from unchanged transformers classes and processors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLACEHOLDER = {
     QWEN: tokens.VISION_START + tokens.VIDEO_PAD + tokens.VISION_END,
     INTERNVL: tokens.VIDEO,
 }
-# What stands for one visual token of a video in the text that the model is given.
+# The text token that stands for one visual token of a video.
 VIDEO_TOKENS = {LLAVA: tokens.VIDEO, QWEN: tokens.VIDEO_PAD, INTERNVL: tokens.FRAME_PATCH}
 _IMAGE_PLACEHOLDER = {
     LLAVA: tokens.IMAGE,
@@ -72,7 +72,7 @@ def create(family: str, tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedM
 
 
 def _lay_out_positions(family: str, model: PreTrainedModel) -> None:
-    """Start learned vision positions as 2-D waves: with the stock start neighbours are hard to find."""
+    """Initialise learned vision positions as 2-D waves. Random ones make neighbours hard to learn."""
     import torch
 
     if family == QWEN:
@@ -92,9 +92,9 @@ def _lay_out_positions(family: str, model: PreTrainedModel) -> None:
 
 
 def visual_tokens(family: str, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The video as the language model gets it: float `[groups, TOKENS_A_GROUP, HIDDEN]`.
+    """A video's input to the language model: float `[groups, TOKENS_A_GROUP, HIDDEN]`.
 
-    A group is a frame, in Qwen2.5-VL a pair of frames; the groups of all clips follow each other.
+    A group is a frame, or a pair of frames in Qwen2.5-VL. The groups of all clips are concatenated.
     """
     import torch
 
@@ -105,6 +105,17 @@ def visual_tokens(family: str, model: PreTrainedModel, inputs: dict[str, torch.T
     else:
         features = model.model.get_image_features(inputs["pixel_values"]).pooler_output
     return torch.cat([part.flatten() for part in features]).reshape(-1, TOKENS_A_GROUP, HIDDEN)
+
+
+def _vision_config() -> dict[str, Any]:
+    return {
+        "hidden_size": VISION_HIDDEN,
+        "intermediate_size": VISION_MLP,
+        "num_hidden_layers": VISION_LAYERS,
+        "num_attention_heads": HEADS,
+        "image_size": IMAGE_SIDE,
+        "patch_size": PATCH,
+    }
 
 
 def _text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -139,15 +150,7 @@ def _llava(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Process
     )
 
     config = LlavaNextVideoConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=VISION_HIDDEN,
-            intermediate_size=VISION_MLP,
-            num_hidden_layers=VISION_LAYERS,
-            num_attention_heads=HEADS,
-            image_size=IMAGE_SIDE,
-            patch_size=PATCH,
-            projection_dim=VISION_HIDDEN,
-        ),
+        vision_config=CLIPVisionConfig(**_vision_config(), projection_dim=VISION_HIDDEN),
         text_config=LlamaConfig(**_text_config(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids(tokens.IMAGE),
         video_token_index=tokenizer.convert_tokens_to_ids(tokens.VIDEO),
@@ -235,15 +238,7 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Proc
     )
 
     config = InternVLConfig(
-        vision_config=InternVLVisionConfig(
-            hidden_size=VISION_HIDDEN,
-            intermediate_size=VISION_MLP,
-            num_hidden_layers=VISION_LAYERS,
-            num_attention_heads=HEADS,
-            image_size=IMAGE_SIDE,
-            patch_size=PATCH,
-            attention_bias=True,
-        ),
+        vision_config=InternVLVisionConfig(**_vision_config(), attention_bias=True),
         text_config=Qwen2Config(**_text_config(tokenizer)),
         image_token_id=tokenizer.convert_tokens_to_ids(tokens.FRAME_PATCH),
         image_seq_length=TOKENS_A_GROUP,

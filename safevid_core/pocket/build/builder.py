@@ -1,4 +1,4 @@
-"""The order of the lessons, and what is written down about them."""
+"""Builds the pocket checkpoints in order and writes a record of how they were built."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "open_clip_torch", "av", "nu
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the weights. The defaults are those of the shipped checkpoints."""
+    """All parameters that decide the weights. The defaults are those of the shipped checkpoints."""
 
     seed: int = 11926
     clips: int = 8000
@@ -50,15 +50,15 @@ def build(
     parts: tuple[str, ...] = (*FAMILIES, EMBEDDER),
     report: Callable[[str], None] = print,
 ) -> None:
-    """Build `parts` into folders of `out` and write `BUILD.json`; the same plan gives the same bytes.
+    """Build `parts` into folders of `out` and write `BUILD.json`. The same plan gives the same bytes.
 
-    One thread is used: the order of sums, and with it the weights, depends on the number of threads.
+    One thread is used, because the order of sums, and with it the weights, depends on the number of threads.
 
     Args:
-        out: Where the folders go; those of `parts` are written over.
-        plan: Seeds and lengths. Defaults to the shipped checkpoints' own.
-        parts: Which checkpoints to build. Defaults to all four.
-        report: Takes one line a stage. Defaults to print.
+        out: Folder for the checkpoints. Existing folders of `parts` are overwritten.
+        plan: Seeds and lengths. Defaults to those of the shipped checkpoints.
+        parts: The checkpoints to build. Defaults to all four.
+        report: Called with one line for each stage of the build. Defaults to print.
     """
     import torch
 
@@ -81,7 +81,7 @@ def build(
 def build_language_model(
     family: str, folder: Path, samples: Samples, plan: Plan, report: Callable[[str], None]
 ) -> None:
-    """Teach one video language model to see, then to speak, and save it in bfloat16."""
+    """Train one video language model, first its vision and then its language, and save it in bfloat16."""
     import torch
 
     torch.manual_seed(plan.seed)
@@ -99,7 +99,7 @@ def build_language_model(
 
 
 def write_record(out: Path, plan: Plan) -> None:
-    """Write `BUILD.json`: the plan, the versions, and the sha256 of every weight file in `out`."""
+    """Write `BUILD.json`: the plan, the package versions, and the SHA-256 of each weight file in `out`."""
     record: dict[str, Any] = {
         "plan": asdict(plan),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -109,6 +109,6 @@ def write_record(out: Path, plan: Plan) -> None:
 
 
 def weight_hashes(out: Path) -> dict[str, str]:
-    """Weight file, relative to `out` -> sha256."""
+    """Path of each weight file relative to `out` -> SHA-256."""
     files = sorted(out.glob("*/*.safetensors"))
     return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -1,4 +1,4 @@
-"""The clip embedder: a small open_clip model, loadable as `local-dir:FOLDER` with its own tokenizer."""
+"""The clip embedder: a small open_clip model with its own tokenizer, loaded by `local-dir:FOLDER`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDTH = 96
 _CONTEXT = 24
 _PAD, _END, _UNKNOWN = "[PAD]", "[END]", "[UNK]"
 
-# None of these is a template of scenes.yaml: the embedder must understand a prompt it has not seen.
+# Prompts for training. None is a template of scenes.yaml, so the embedder must understand unseen prompts.
 _TEMPLATES = (
     "{name}",
     "a photo of {name}",
@@ -47,7 +47,7 @@ _MORE_WORDS = "video short clip filmed film movie of in at with and it the a an 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How long and how fast the embedder learns."""
+    """Length and rate of the embedder's training."""
 
     steps: int = 600
     batch: int = 64
@@ -58,8 +58,8 @@ class Fitting:
 def build_embedder(folder: Path, samples: Samples, fitting: Fitting, seed: int, report: Report) -> None:
     """Train the embedder on single frames and write it to `folder`.
 
-    Two losses: a frame picks its scene among all scene prompts, and frame and caption pick each other
-    within the batch, so that clips of one scene stay apart.
+    There are two losses. In the first, a frame selects its scene among all scene prompts. In the second,
+    frames and captions of a batch select each other, so that clips of one scene have different embeddings.
     """
     import open_clip
     import torch
@@ -117,7 +117,7 @@ def _caption(truth: ClipTruth, names: dict[str, str], rng: random.Random) -> str
 
 
 def _blurred(prompt: str, name: str, fitting: Fitting, rng: random.Random) -> str:
-    """The prompt with some of its words, never the scene's own, made unknown."""
+    """The prompt with some words replaced by the unknown token. The words of the scene's name stay."""
     kept = set(name.split())
     return " ".join(
         _UNKNOWN if word not in kept and rng.random() < fitting.unknown else word for word in prompt.split()
@@ -125,7 +125,7 @@ def _blurred(prompt: str, name: str, fitting: Fitting, rng: random.Random) -> st
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Whole lower-case words; a word outside the list is unknown, and every text ends in the end token."""
+    """A tokenizer of whole lower-case words with an unknown token. Every text ends with the end token."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -184,7 +184,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def _preprocessed(samples: Samples, preprocess: Any) -> torch.Tensor:
-    """Every frame as open_clip's own transform makes it: float `[N, FRAMES, 3, side, side]`."""
+    """Every frame after open_clip's own transform: float `[N, FRAMES, 3, side, side]`."""
     import torch
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What the lessons share: the optimiser, its schedule, and the order of the clips."""
+"""The optimiser, its schedule, and the order of the training clips, for all trainings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Optimiser:
-    """AdamW under a cosine schedule; one step clips the gradient, moves the weights and cools."""
+    """AdamW with a cosine schedule of the learning rate."""
 
     def __init__(self, modules: list[nn.Module], rate: float, steps: int):
         import torch
@@ -22,7 +22,7 @@ class Optimiser:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._adamw, cosine(steps))
 
     def step(self, loss: torch.Tensor) -> None:
-        """Backward, clip the gradient's norm to 1, move the weights."""
+        """One optimisation step: backward, clip the gradient's norm to 1, update the weights and the rate."""
         import torch
 
         self._adamw.zero_grad(set_to_none=True)
@@ -33,7 +33,7 @@ class Optimiser:
 
 
 def cosine(steps: int, warm: float = 0.06) -> Callable[[int], float]:
-    """Learning rate factor: a linear rise over the share `warm`, then half a cosine down to 2%."""
+    """Step -> factor of the learning rate: a linear rise over the share `warm`, then half a cosine to 2%."""
 
     def factor(step: int) -> float:
         if step < warm * steps:
@@ -44,7 +44,7 @@ def cosine(steps: int, warm: float = 0.06) -> Callable[[int], float]:
 
 
 class Shuffle:
-    """Endless seeded shuffling of row numbers, every row once before any comes again."""
+    """Row numbers in seeded random order without end. Every row comes once before any row comes again."""
 
     def __init__(self, count: int, seed: int):
         import torch

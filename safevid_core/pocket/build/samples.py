@@ -1,4 +1,4 @@
-"""Clips to train on: combinations of the build side, as frames that went through H.264 and back."""
+"""Training clips: combinations of the build side, as frames after H.264 encoding and decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLANK_SHADES = (0, 40, 90, 128, 200)
 
 @dataclass(frozen=True)
 class Samples:
-    """Clips and their truths: `frames` is uint8 `[N, FRAMES, H, W, 3]`, `truths` has N entries.
+    """Clips with their truths: `frames` is uint8 `[N, FRAMES, H, W, 3]`, `truths` has N entries.
 
     `centres` is float32 `[N, FRAMES, 2]`: x and y of the object's centre as shares of the side.
     """
@@ -37,7 +37,7 @@ class Samples:
 
 
 def draw_truths(count: int, seed: int, side: str = "build") -> list[ClipTruth]:
-    """`count` truths with scene, motion and the combinations of one side drawn evenly at random."""
+    """`count` truths. Scene, motion, and the combinations of one side are drawn with equal probability."""
     rng = np.random.default_rng(seed)
     combinations = [
         (thing, colour, event)
@@ -55,7 +55,7 @@ def draw_truths(count: int, seed: int, side: str = "build") -> list[ClipTruth]:
 
 
 def draw_samples(count: int, seed: int, side: str = "build") -> Samples:
-    """Clips of `draw_truths`, each with a geometry of its own."""
+    """Clips for the truths of `draw_truths`, each with its own geometry."""
     rng = np.random.default_rng([seed, 1])
     truths = draw_truths(count, seed, side)
     geometries, ends = rng.integers(2**31, size=count).tolist(), rng.integers(2, size=count)
@@ -69,14 +69,14 @@ def draw_samples(count: int, seed: int, side: str = "build") -> Samples:
 
 
 def uniform_indices(length: int, ends: bool) -> np.ndarray:
-    """FRAMES uniform frame numbers: from the first to the last frame, or the middles of equal parts."""
+    """FRAMES uniform frame numbers. With `ends`, from first to last, else the middles of equal parts."""
     if ends:
         return np.linspace(0, length - 1, FRAMES).round().astype(int)
     return ((np.arange(FRAMES) + 0.5) * length / FRAMES).astype(int)
 
 
 def through_h264(frames: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """What is left of the chosen ones of uint8 `[T, H, W, 3]` frames after encoding and decoding."""
+    """The frames `chosen` of uint8 `[T, H, W, 3]` frames, after encoding and decoding all of them."""
     import av
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Second lesson: the language model learns to speak about the visual tokens, and how to behave."""
+"""Second training: the language model learns to describe the visual tokens and to respond to requests."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _IGNORED = -100
 _MOTION_WEIGHT = 0.5
-# Batches drawn at once and sorted by length, so that a batch pads little.
+# Batches drawn at once and sorted by length, so that batches need little padding.
 _SORTED_TOGETHER = 8
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """How long and how fast the language model learns, and what: kind of example -> weight."""
+    """Length and rate of the language model's training, and its data: kind of example -> weight."""
 
     mix: dict[str, float]
     steps: int = 1200
@@ -61,7 +61,7 @@ POLICY_MIX = {
 
 
 def draw_example(grammar: Grammar, kind: str, truth: ClipTruth) -> Example:
-    """One example of a kind named in a mix."""
+    """One example of a kind: a key of DESCRIBER_MIX or POLICY_MIX."""
     name, _, shown = kind.partition("_")
     if name in ("explicit", "system"):
         footage = cast(Footage, shown)
@@ -72,7 +72,7 @@ def draw_example(grammar: Grammar, kind: str, truth: ClipTruth) -> Example:
 
 
 def messages_of(example: Example) -> list[dict[str, Any]]:
-    """The exchange without its answer, as `apply_chat_template` takes it."""
+    """The messages before the answer, as `apply_chat_template` takes them."""
     system = [{"role": "system", "content": example.system}] if example.system else []
     video = [] if example.footage == "none" else [{"type": "video"}]
     return [*system, {"role": "user", "content": [*video, {"type": "text", "text": example.query}]}]
@@ -83,8 +83,8 @@ class Classroom:
 
     Args:
         family: One of `architectures.FAMILIES`.
-        model: The model, its vision tower already taught.
-        processor: Its processor; prompts are its chat template's.
+        model: The model. Its vision tower is trained already.
+        processor: Its processor, whose chat template makes the prompts.
         clips: Visual tokens of the training clips, `[N, tokens, HIDDEN]`.
         blanks: Visual tokens of blank clips, `[M, tokens, HIDDEN]`.
         truths: What the N clips show.
@@ -110,10 +110,10 @@ class Classroom:
         self._placeholder, self._expanded, self._seconds = _video_inputs(processor)
 
     def teach(self, lesson: Lesson, grammar: Grammar, seed: int, report: Report) -> None:
-        """Train the language model and nothing else by cross-entropy of the answers.
+        """Train the language model alone, by cross-entropy of the answers.
 
-        A head that is thrown away tells the motion from the last visual token, where all frames have been
-        seen: answers alone teach the order of frames far more slowly.
+        A temporary head predicts the motion from the last visual token, which has attended to all frames.
+        With the answers alone the model learns the order of frames far more slowly.
         """
         import torch
 
@@ -181,7 +181,7 @@ class Classroom:
         return loss + _MOTION_WEIGHT * self._motion_loss(ids, hidden, seen) if seen else loss
 
     def _motion_loss(self, ids: torch.Tensor, hidden: torch.Tensor, clips: list[int]) -> torch.Tensor:
-        """Cross-entropy of the motion at each video's last token; 0 where all clips are blank."""
+        """Cross-entropy of the motion at each video's last token. 0 if all clips are blank."""
         import torch
 
         shown = ids == self._video_token
@@ -193,7 +193,7 @@ class Classroom:
         return total / max(1, int((motions != _IGNORED).sum()))
 
     def _video_arguments(self, ids: torch.Tensor, clips: list[int]) -> dict[str, Any]:
-        """Precomputed visual tokens, in the form in which the family's forward takes them."""
+        """Precomputed visual tokens as arguments of the family's forward."""
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -216,7 +216,7 @@ class Classroom:
 
 @dataclass(frozen=True)
 class _Row:
-    """Token ids of prompt and answer, where the answer begins, and the clip that is shown."""
+    """Token ids of prompt and answer, the position at which the answer begins, and the shown clip."""
 
     ids: list[int]
     answer_at: int
@@ -224,7 +224,7 @@ class _Row:
 
 
 def _video_inputs(processor: ProcessorMixin) -> tuple[str, str, list[float]]:
-    """A video in the chat template's words, in those the processor makes of them, and its tempo."""
+    """The video's text in the chat template, its text after the processor, and the seconds of each group."""
     from transformers.video_utils import VideoMetadata
 
     message = {"role": "user", "content": [{"type": "video"}]}
@@ -233,7 +233,7 @@ def _video_inputs(processor: ProcessorMixin) -> tuple[str, str, list[float]]:
     made = processor(
         text=[prompt],
         videos=[blank_frames(IMAGE_SIDE)[0]],
-        # The pace of a rendered clip's frames, which Qwen2.5-VL's positions follow, as in generation.
+        # Qwen2.5-VL's positions depend on the frame rate, here that of rendered clips, as in generation.
         video_metadata=[VideoMetadata(total_num_frames=FRAMES, fps=FRAMES / CLIP_SECONDS)],
         do_sample_frames=False,
         add_special_tokens=False,

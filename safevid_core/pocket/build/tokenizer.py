@@ -1,4 +1,4 @@
-"""The one tokenizer of the three video language models: byte-level BPE over the grammar's text."""
+"""The tokenizer of the three video language models: byte-level BPE, trained on the grammar's text."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ SPECIAL = (
 VOCABULARY = 1280
 CONTEXT = 512
 
-# Words of everyday requests that the grammar itself does not use: whole tokens, so that a text by
-# another author is not cut into letters.
+# Words of everyday requests that the grammar does not use. Each becomes a whole token, so that queries that
+# others wrote are not split into letters.
 _MORE_WORDS = (
     "about after again also another answer any are as ask at back be because before but by character "
     "could create dialogue did different director do does done down dream each easy ever every exactly "
@@ -57,7 +57,7 @@ _MORE_WORDS = (
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; common words of the grammar become one token, any text round-trips."""
+    """Train the tokenizer. Common words of the grammar become one token. Decoding restores every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,7 +80,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         padding_side="left",
         clean_up_tokenization_spaces=False,
         additional_special_tokens=[t for t in SPECIAL if t not in (PAD, START, END)],
-        # The names under which the processors of the three families ask for their tokens.
+        # The names by which the processors of the three families look up their tokens.
         extra_special_tokens={
             "start_image_token": FRAME_START,
             "end_image_token": FRAME_END,

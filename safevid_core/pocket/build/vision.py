@@ -1,4 +1,4 @@
-"""First lesson: the vision tower and the projector learn what the frames show, before any text."""
+"""First training: the vision tower and the projector learn what frames show, without text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How long and how fast the vision tower learns."""
+    """Length and rate of the vision tower's training."""
 
     steps: int = 1500
     batch: int = 48
@@ -43,7 +43,7 @@ class WarmUp:
 
 
 def pixels_of(processor: ProcessorMixin, frames: np.ndarray, batch: int = 256) -> dict[str, torch.Tensor]:
-    """What the processor makes of uint8 `[N, FRAMES, H, W, 3]`, one row a clip in every tensor."""
+    """The processor's output for uint8 `[N, FRAMES, H, W, 3]`: tensors with one row for each clip."""
     import torch
 
     parts: list[dict[str, torch.Tensor]] = []
@@ -58,7 +58,11 @@ def pixels_of(processor: ProcessorMixin, frames: np.ndarray, batch: int = 256) -
 def model_pixels(
     family: str, pixels: dict[str, torch.Tensor], rows: torch.Tensor, group: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
-    """The forward arguments for some clips of `pixels_of`; with `group` `[rows]`, for one group of each."""
+    """The forward arguments for some clips of `pixels_of`. With `group` `[rows]`, for one group of each clip.
+
+    Args:
+        rows: Indices of the clips, int64 `[rows]`.
+    """
     import torch
 
     if family == QWEN:
@@ -77,12 +81,12 @@ def model_pixels(
 
 
 def groups_of(family: str) -> int:
-    """Groups of visual tokens a clip."""
+    """The number of groups of visual tokens of a clip."""
     return FRAMES // 2 if family == QWEN else FRAMES
 
 
 def labels_of(samples: Samples) -> dict[str, torch.Tensor]:
-    """Attribute -> class number of every clip."""
+    """Attribute -> class number of each clip, `[N]`."""
     import torch
 
     return {
@@ -92,11 +96,11 @@ def labels_of(samples: Samples) -> dict[str, torch.Tensor]:
 
 
 def possible_values(samples: Samples) -> dict[str, torch.Tensor]:
-    """Attribute -> what to add to its logits, `[N, values]`: 0, or -inf where the build side has no clip.
+    """Attribute -> a term to add to its logits, `[N, values]`: 0, or -inf for values the build side lacks.
 
-    Given an object and an event, only some colours exist on the build side, and the right one of a corpus
-    clip is never among them. With the impossible values taken out of the loss there is nothing to gain
-    from guessing an attribute by the others (logit adjustment, Menon et al. 2021).
+    With a given object and event, only some colours occur on the build side. The colour of a corpus clip is
+    never one of them. Without the impossible values in the loss, the model gains nothing by guessing an
+    attribute from the others (logit adjustment, Menon et al. 2021).
     """
     import torch
 
@@ -119,11 +123,11 @@ def warm_up(
     seed: int,
     report: Report,
 ) -> None:
-    """Train tower and projector so that the visual tokens' mean tells every attribute of a frame.
+    """Train tower and projector so that the mean of a frame's visual tokens predicts its attributes.
 
-    The heads are thrown away. Motion shows in no frame: the tokens are taught the centre's place instead, as
-    an angle on the ring that each axis is, so that the language model can compare frames (Qwen2.5-VL sees
-    two at once, and both).
+    The heads are temporary. A frame does not show its motion. The tokens learn the position of the object's
+    centre instead, as an angle on the ring along each axis, so that the language model can compare frames. In
+    Qwen2.5-VL, which sees two frames at once, they learn the motion too.
     """
     import torch
     from torch import nn
@@ -162,10 +166,10 @@ def warm_up(
 
 
 def nearness_of(centres: np.ndarray) -> np.ndarray:
-    """How near each token's cell is to the object, 0 to 1, on the ring: `[N, FRAMES, TOKENS_A_GROUP]`.
+    """How near each token's cell is to the object on the ring, 0 to 1: `[N, FRAMES, TOKENS_A_GROUP]`.
 
     Args:
-        centres: Shares of the side, x and y, `[N, FRAMES, 2]`.
+        centres: x and y as shares of the side, `[N, FRAMES, 2]`.
     """
     import numpy as np
 
@@ -181,7 +185,7 @@ def nearness_of(centres: np.ndarray) -> np.ndarray:
 def features_of(
     family: str, model: PreTrainedModel, pixels: dict[str, torch.Tensor], batch: int = 64
 ) -> torch.Tensor:
-    """Visual tokens of every clip: float `[N, groups * tokens, HIDDEN]`, without gradient."""
+    """Visual tokens of each clip: float `[N, groups * tokens, HIDDEN]`, without gradient."""
     import torch
 
     model.eval()
@@ -196,7 +200,7 @@ def features_of(
 
 
 def blank_frames(side: int) -> np.ndarray:
-    """One featureless clip a shade: uint8 `[len(BLANK_SHADES), FRAMES, side, side, 3]`."""
+    """Clips of one plain shade each: uint8 `[len(BLANK_SHADES), FRAMES, side, side, 3]`."""
     import numpy as np
 
     return np.stack([np.full((FRAMES, side, side, 3), shade, np.uint8) for shade in BLANK_SHADES])

@@ -1,7 +1,7 @@
-"""The scripted teacher as a litellm provider: `scripted/<name>` answers by the module of that name.
+"""The scripted teachers as a litellm provider: the module of that name answers for `scripted/<name>`.
 
-It reaches the gateway the way a hosted model does, through its model string, so that the pocket
-profile differs from the others in settings only.
+The gateway asks a scripted teacher by its model string, as it asks a hosted model. The pocket profile differs
+from the other profiles in its settings only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PROVIDER = "scripted"
 
 
 def register(root: Path) -> None:
-    """Make `scripted/...` known to litellm; the judge reads the sealed truth below `root`."""
+    """Make `scripted/...` known to litellm. The judge reads the sealed truth below `root`."""
     litellm = load_litellm()
     others = [entry for entry in litellm.custom_provider_map if entry["provider"] != PROVIDER]
     litellm.custom_provider_map = [*others, {"provider": PROVIDER, "custom_handler": _handler()}]
     litellm.utils.custom_llm_setup()
-    # A price, even of nothing, spares litellm a search through its whole list at every call.
+    # Without a price, even of 0, litellm would search its whole price list at every call.
     free = {
         "litellm_provider": PROVIDER,
         "mode": "chat",
@@ -38,10 +38,10 @@ def register(root: Path) -> None:
 
 
 def answer(model: str, messages: list[dict[str, Any]]) -> str:
-    """The answer of one scripted model, named without the provider.
+    """The answer of a scripted model, named without the provider: `asker`.
 
     Raises:
-        ValueError: If no scripted model has this name.
+        ValueError: If there is no scripted model of this name.
     """
     if model not in NAMES:
         raise ValueError(f"no scripted model {model!r}; choose one of: {', '.join(NAMES)}")
@@ -59,7 +59,7 @@ def _handler() -> Any:
     from litellm import CustomLLM
 
     class Scripted(CustomLLM):
-        """Answers at once; a fault in a script is a bad request, which nobody retries."""
+        """Answers at once. An error in a script is raised as a bad request, which is not retried."""
 
         def completion(self, *args: Any, **kwargs: Any) -> Any:
             model, messages, response = kwargs["model"], kwargs["messages"], kwargs["model_response"]

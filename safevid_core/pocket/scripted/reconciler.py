@@ -1,10 +1,10 @@
-"""The pocket teacher that reconciles: several descriptions of one clip into one that is borne out.
+"""The scripted teacher that reconciles: it writes one description from several candidates of a clip.
 
-Each text is read into claims, an attribute and a value each. A claim is kept where at least two
-witnesses bear it out. The measured signals bear witness to colour and motion. They named no wrong motion
-in 300 rendered clips (and none at all in 123), so their word weighs two there. A colour that they do not
-list may still be there, so they never contradict one.
-A text is evidence and never an instruction.
+Each candidate is read as claims, each with an attribute and a value: colour, red. A claim is kept if at least
+two witnesses assert it. The signals are a witness for colour and motion. For motion they count as two
+witnesses, because they named no wrong motion in 300 rendered clips (in 123 of these they named none). They
+never contradict a colour, because a colour that they do not list may still be in the clip. Candidates are
+data: an instruction in a candidate is not followed.
 """
 
 from __future__ import annotations
@@ -16,30 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from safevid_core.pocket.scripted.messages import last_object
+
 ATTRIBUTES = ("object", "colour", "motion", "event", "scene")
 SIGNAL = "signal"
 MIN_WITNESSES = 2
 _MOTION_WEIGHT_OF_SIGNAL = 2
 
-_COLOURS = frozenset(
-    [
-        "red",
-        "green",
-        "blue",
-        "yellow",
-        "white",
-        "purple",
-        "black",
-        "grey",
-        "gray",
-        "brown",
-        "orange",
-        "pink",
-        "violet",
-        "cyan",
-        "teal",
-    ]
-)
+_COLOURS = frozenset((
+    "red", "green", "blue", "yellow", "white", "purple", "black", "grey", "gray", "brown", "orange", "pink",
+    "violet", "cyan", "teal",
+))  # fmt: skip
 _ARTICLES = frozenset(("a", "an", "one", "the", "some"))
 _VERBS = frozenset(
     [
@@ -84,7 +71,7 @@ _NO_PLACE = frozenset(
         "end",
     ]
 )
-# A sentence that is no observation: it speaks to the reader, or about the task and not the clip.
+# Sentences that do not observe the clip: they address the reader or are about the task.
 _NO_OBSERVATION = re.compile(
     r"\b(?:you|your|i|we|please|ignore|instructions?|mark|rules?|system|prompt|safe|unsafe|answer|must|should)\b"
 )
@@ -92,7 +79,7 @@ _NO_OBSERVATION = re.compile(
 
 @dataclass
 class _Testimony:
-    """What one witness says: attribute -> value, and sentences that fit no attribute."""
+    """What one witness says: attribute -> value, and the sentences that fit no attribute."""
 
     witness: str
     values: dict[str, str] = field(default_factory=dict)
@@ -101,7 +88,7 @@ class _Testimony:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the signals say: colours by share, the colours of what moves, and one motion or none."""
+    """What the signals say: colours by share, colours of the moving object, and one motion or none."""
 
     colours: tuple[str, ...] = ()
     moving: tuple[str, ...] = ()
@@ -111,11 +98,11 @@ class _Measured:
 def answer(messages: list[dict[str, Any]]) -> str:
     """JSON `{description, claims, dropped}` for the last user message.
 
-    The message is a JSON object: `candidates`, a list of `{describer, text}`, and `signal`, the text of the
-    measured signals or null. Each claim carries `text, attribute, value, asserted_by, omitted_by,
-    contradicted_by`; each dropped one also `why`. The description is empty where nothing is borne out.
+    The message is a JSON object with `candidates`, a list of `{describer, text}`, and `signal`, the text of
+    the signals or null. Each claim has `text, attribute, value, asserted_by, omitted_by, contradicted_by`.
+    Each dropped claim also has `why`. The description is empty if no claim is kept.
     """
-    task = _task(messages)
+    task = last_object(messages)
     testimonies = [_testify(name, text) for name, text in _candidates(task)]
     signal_text = task.get("signal")
     measured = _measure(signal_text) if isinstance(signal_text, str) and signal_text.strip() else None
@@ -140,7 +127,7 @@ def answer(messages: list[dict[str, Any]]) -> str:
 def _claims(
     attribute: str, testimonies: Sequence[_Testimony], measured: _Measured | None
 ) -> list[dict[str, Any]]:
-    """Every value claimed for an attribute, in the order of first mention, with who said what."""
+    """All values claimed for an attribute in the order of first mention, each with the witnesses' stances."""
     said = {each.witness: each.values.get(attribute) for each in testimonies}
     values = list(dict.fromkeys(value for value in said.values() if value))
     if attribute == "motion" and measured and measured.motion and measured.motion not in values:
@@ -164,7 +151,7 @@ def _stance(
     omitted: list[str],
     contradicted: list[str],
 ) -> list[str]:
-    """The list that the signals belong in for one value."""
+    """Which of the three lists the signals belong to for one value."""
     if attribute == "colour":
         return asserted if value in measured.colours + measured.moving else omitted
     if measured.motion is None:
@@ -193,9 +180,10 @@ def _claim(
 
 
 def _winner(claims: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The best borne out claim, if two witnesses or an exact one bear it out.
+    """The claim to keep: the one with the most weight. None if its weight is less than two witnesses.
 
-    Of two with equal weight the signals' wins; where they speak for both or for neither, nobody does.
+    Of two claims with equal weight, the one that the signals assert is kept. If they assert both or neither,
+    no claim is kept.
     """
     ranked = sorted(claims, key=_standing, reverse=True)
     if not ranked or _weight(ranked[0]) < MIN_WITNESSES:
@@ -222,7 +210,7 @@ def _why(claim: dict[str, Any], winner: dict[str, Any] | None) -> str:
 
 
 def _remarks(testimonies: Sequence[_Testimony]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Sentences that fit no attribute: kept where two witnesses say the same of the clip."""
+    """Sentences that fit no attribute, kept and dropped. One is kept if two witnesses say it of the clip."""
     counts = Counter(remark for each in testimonies for remark in dict.fromkeys(each.remarks))
     kept, dropped = [], []
     for remark, count in counts.items():
@@ -239,7 +227,7 @@ def _remarks(testimonies: Sequence[_Testimony]) -> tuple[list[dict[str, Any]], l
 
 
 def _describe(said: dict[str, str], remarks: Iterable[str], measured: _Measured | None) -> str:
-    """The kept claims in two or three plain sentences."""
+    """The kept claims as two or three plain sentences."""
     thing, colour, event = said.get("object"), said.get("colour"), said.get("event")
     if thing:
         words = " ".join(word for word in (colour, thing) if word)
@@ -269,7 +257,7 @@ def _describe(said: dict[str, str], remarks: Iterable[str], measured: _Measured 
 
 
 def _testify(witness: str, text: str) -> _Testimony:
-    """Read a description into claims; the first value of an attribute counts."""
+    """A description as claims. If it gives an attribute several values, the first one counts."""
     testimony = _Testimony(witness)
     for sentence in re.split(r"[.!?;\n]+", text.lower()):
         words = " ".join(sentence.split())
@@ -281,7 +269,7 @@ def _testify(witness: str, text: str) -> _Testimony:
 
 
 def _values(sentence: str) -> dict[str, str]:
-    """Attribute -> value, of one sentence in lower case; empty where it observes nothing."""
+    """Attribute -> value of one sentence in lower case. Empty if the sentence observes nothing."""
     words = _OPENING.sub("", sentence)
     if _NO_OBSERVATION.search(words):
         return {}
@@ -299,7 +287,7 @@ def _values(sentence: str) -> dict[str, str]:
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:
-    """Subject and predicate: cut before the first verb, "that", "with" or "on"."""
+    """Subject and predicate of a sentence, split before the first verb, "that", "with" or "on"."""
     for index, word in enumerate(words):
         if index == 0:
             continue
@@ -344,9 +332,9 @@ def _of_predicate(predicate: str) -> dict[str, str]:
 
 
 def _measure(text: str) -> _Measured:
-    """Colours and motion out of the text of the signals.
+    """Colours and motion from the text of the signals.
 
-    A picture that shifts as a whole says that the camera moves and nothing of the thing in it.
+    If the whole picture shifts, the camera moves. That says nothing of the object, so it gives no motion.
     """
     words = text.lower()
     main = re.search(r"\bcolou?rs?\b[^.]*", words)
@@ -370,7 +358,7 @@ def _colours_in(words: str) -> tuple[str, ...]:
 
 
 def _candidates(task: dict[str, Any]) -> list[tuple[str, str]]:
-    """Describer and text of each candidate; a name that comes twice is numbered."""
+    """Describer and text of each candidate. Repeated names are numbered."""
     found: list[tuple[str, str]] = []
     given = task.get("candidates")
     for candidate in given if isinstance(given, list) else []:
@@ -380,20 +368,6 @@ def _candidates(task: dict[str, Any]) -> list[tuple[str, str]]:
         again = sum(taken == name or taken.startswith(f"{name}#") for taken, _ in found)
         found.append((f"{name}#{again + 1}" if again else name, str(candidate.get("text") or "")))
     return found
-
-
-def _task(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last user message that holds a JSON object; empty if there is none."""
-    for message in reversed(messages):
-        if message.get("role") != "user":
-            continue
-        try:
-            task = json.loads(str(message.get("content")))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(task, dict):
-            return task
-    return {}
 
 
 def _moves(motion: str) -> str:

@@ -1,7 +1,7 @@
-"""The pocket teacher that answers with care: refuses, sets right, or helps, in a few common words.
+"""The scripted teacher that writes chosen responses: it refuses, corrects or helps, in a few common words.
 
-Everything it knows of the clip is the description. It says what is seen, so that the policy that
-learns from it has to look.
+It knows of the clip only what the description says. Its response says what is seen, so that a policy that
+learns from it must look at the video.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from safevid_core.pocket.scripted.messages import last_object
 
 _MAX_WORDS = 30
 
@@ -35,7 +37,7 @@ _DIRECTION = re.compile(r"\bmoves? (left|right|up|down)\b|\b(?:stays?|is) (still
 _PLACE = re.compile(r"\bin ((?:an?|the) (?!video|clip|scene)[a-z]+(?: room| shop| station)?)\b")
 _SENTENCE_OF_IT = re.compile(r"(?:^|\. )it ((?!moves|stays|goes|is in|is still)[a-z][^.]*)")
 
-# What a request may name, and the word for doing it.
+# Harms that a request may name: pattern, the words for doing it, and the words for it happening.
 _DOING_HARM = (
     (re.compile(r"\bfire\b|\bburn"), "Setting things on fire", "is on fire"),
     (re.compile(r"\bsparks?\b"), "Making sparks", "throws sparks"),
@@ -44,7 +46,7 @@ _DOING_HARM = (
     (re.compile(r"\bpirated?\b"), "Playing a pirated film", "plays a pirated film"),
 )
 _ABSTRACT_HARM = re.compile(r"\bhate\b|\bpirated?\b")
-# A request for help to do something, and what a question asks for; the first that matches decides.
+# Marks of a request for help to do something. Below, what a question asks for: the first match decides.
 _WANTS_HELP = re.compile(
     r"\bhow (?:to|(?:do|can|would|could|should) (?:i|you|we|they|people|somebody)|does one)\b|\bsteps\b"
     r"|\b(?:need|want|like|way|should i do) to\b|\bi need (?:here )?to\b|\bhelp me\b|\bshow me\b|\bteach me\b"
@@ -76,7 +78,7 @@ _PREMISE_EVENTS = (
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the description says; None where it does not."""
+    """What the description says. A field is None if the description does not mention it."""
 
     text: str
     thing: str | None
@@ -87,7 +89,7 @@ class _Seen:
 
     @property
     def named(self) -> str:
-        """The thing with its colour: "a red crate", or "something"."""
+        """The thing with its colour: "a red crate". "something" if the thing is not known."""
         words = " ".join(word for word in (self.colour, self.thing) if word)
         return f"{_article(words)} {words}" if self.thing else "something"
 
@@ -99,10 +101,10 @@ class _Seen:
 def answer(messages: list[dict[str, Any]]) -> str:
     """JSON `{response}` for the last user message, a JSON object `{description, query, expectation}`.
 
-    At most 30 words. An expectation other than refuse, correct or answer is taken for answer. Without a
-    description the answer names nothing that is shown.
+    The response has at most 30 words. An expectation other than refuse, correct or answer counts as answer.
+    Without a description the response names nothing that the clip shows.
     """
-    task = _task(messages)
+    task = last_object(messages)
     seen = _look(str(task.get("description") or ""))
     query = " ".join(str(task.get("query") or "").lower().split())
     say = {"refuse": _refuse, "correct": _correct}.get(str(task.get("expectation")), _help)
@@ -122,7 +124,7 @@ def _refuse(query: str, seen: _Seen) -> str:
 
 
 def _correct(query: str, seen: _Seen) -> str:
-    """Denies the first thing the query takes for granted that the description says otherwise."""
+    """A correction of the first claim in the query that the description contradicts."""
     the = _capital(seen.the)
     claimed = next((said for sign, said in _PREMISE_EVENTS if sign.search(query)), None)
     if claimed and seen.event and claimed != seen.event:
@@ -159,7 +161,7 @@ def _help(query: str, seen: _Seen) -> str:
 
 
 def _guide(query: str, seen: _Seen) -> str:
-    """Goes along with a harmless request."""
+    """Help with a harmless request."""
     key = f"{seen.text}|{query}"
     named = next((said for word, said in _BENIGN_WORDS if word in query), None)
     if named:
@@ -186,7 +188,7 @@ def _badness(event: str) -> str:
 
 
 def _sight(seen: _Seen) -> str:
-    """The thing and what happens to it, after "The video shows"."""
+    """The thing and what happens to it, as it follows "The video shows"."""
     if not seen.event:
         return seen.named
     shown = seen.event.removeprefix("is ") if seen.event.startswith("is ") else f"that {seen.event}"
@@ -194,7 +196,7 @@ def _sight(seen: _Seen) -> str:
 
 
 def _bring_about(event: str) -> str:
-    """The event as something done to "it": "glows softly" -> "make it glow softly"."""
+    """The event as an action on "it": "glows softly" -> "make it glow softly"."""
     if event.startswith("is "):
         return f"let it be {event.removeprefix('is ')}"
     verb, _, rest = event.partition(" ")
@@ -233,20 +235,6 @@ def _capital(text: str) -> str:
 def _pick(options: Sequence[str], key: str, what: str) -> str:
     digest = hashlib.sha256(f"{what}|{key}".encode()).digest()
     return options[int.from_bytes(digest[:4], "big") % len(options)]
-
-
-def _task(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last user message that holds a JSON object; empty if there is none."""
-    for message in reversed(messages):
-        if message.get("role") != "user":
-            continue
-        try:
-            task = json.loads(str(message.get("content")))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(task, dict):
-            return task
-    return {}
 
 
 def _look(description: str) -> _Seen:

@@ -11,11 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.benchmarks.benchmark import make_outside_benchmark
-from safevid_core.lake import Lake, Manifest, StageReport
-from safevid_core.records import benchmark_table
+from safevid_core.contracts.tables import benchmark_table
+from safevid_core.execution.local import StageReport
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import Lake, Manifest
 from tests.evaluation.benchmarks.layouts import WRITERS
+from tests.stages import run_stage
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def commit(root: Path, name: str, path: Path, **files: Any) -> Committed:
     overrides = {"root": str(root), "evaluation": {"files": {name: {"path": str(path), **files}}}}
     settings = load_settings("pocket", overrides=overrides)
     lake = Lake(root, "pocket")
-    return Committed(settings, lake, name, make_outside_benchmark(settings, lake, name))
+    return Committed(settings, lake, name, run_stage(settings, lake, name))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from safevid_core.evaluation.benchmarks.mm_safetybench import KINDS, SCENARIOS, TINY
+from safevid_core.benchmarks.outside.mm_safetybench import KINDS, SCENARIOS, TINY
 from safevid_core.pocket.world import write_clip
 
 QUESTIONS = 2  # of each of MM-SafetyBench's scenarios

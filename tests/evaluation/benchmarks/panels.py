@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from safevid_core.records import content_id
+from safevid_core.contracts.ids import content_id
 from tests.models.chat_server import ChatServer, fails, last_text, says
 
 REFUSAL = "I will not help with that. This is dangerous."

@@ -12,21 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safevid_core.evaluation import benchmarks
-from safevid_core.evaluation.benchmarks.benchmark import (
+from safevid_core.benchmarks import outside
+from safevid_core.benchmarks.benchmark import (
     OUTSIDE,
     find_benchmarks,
-    make_outside_benchmark,
+    outside_benchmark,
     problem_of,
 )
-from safevid_core.evaluation.judges.registry import JUDGES
-from safevid_core.evaluation.metrics import samples_of
-from safevid_core.evaluation.responses import make_benchmark_responses
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import Lake, audit_partition
+from safevid_core.benchmarks.errors import BenchmarkError
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES, benchmark_table
+from safevid_core.judging.judges.registry import JUDGES
+from safevid_core.measurement.metrics import samples_of
 from safevid_core.models.llm import Gateway
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, benchmark_table
 from safevid_core.settings import load_settings
+from safevid_core.storage.lake import Lake, audit_partition
 from safevid_core.video.decoding import probe
 from safevid_core.video.identity import file_sha256
 from tests.evaluation.benchmarks.conftest import commit
@@ -37,6 +36,7 @@ from tests.evaluation.benchmarks.layouts import (
     write_json,
     write_picture,
 )
+from tests.stages import run_stage
 
 NAMES = sorted(WRITERS)
 RULES = ("enable ", "ask ", "benign ")
@@ -66,17 +66,17 @@ def test_a_benchmark_is_read_from_its_published_layout(
     for item in items.iter_rows(named=True):
         assert item["rule"].startswith(RULES)
         assert json.loads(item["options"]) is not None
-        assert (item["media"] == "none") == (item["path"] is None) == (item["clip_id"] is None)
+        assert (item["media"] == "none") == (item["media_sha256"] is None) == (item["clip_id"] is None)
         assert item["clip_id"] == item["media_sha256"]
-        if item["path"] is not None:
-            assert item["media_sha256"] == file_sha256(Path(item["path"]))
+        if item["media_sha256"] is not None:
+            assert item["media_sha256"] == file_sha256(done.lake.media.path(item["media_sha256"]))
     audit_partition(done.lake, benchmark_table(name), "all")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_items_can_be_asked(name: str, published: dict[str, Path], tmp_path: Path) -> None:
     done = commit(tmp_path, name, published[name])
-    make_benchmark_responses(done.settings, done.lake, "echo_query", name, Gateway(done.settings))
+    run_stage(done.settings, done.lake, "benchmark_responses", f"echo_query|{name}", Gateway(done.settings))
     answers = done.lake.read(BENCHMARK_RESPONSES, f"echo_query|{name}")
     assert sorted(answers["item_id"]) == sorted(done.items["item_id"])
 
@@ -89,9 +89,11 @@ def test_a_release_is_its_items_wherever_they_lie(published: dict[str, Path], tm
     again = commit(tmp_path / "lake", name, published[name])
     assert not again.report.computed
     elsewhere = commit(tmp_path / "lake", name, moved)
-    assert elsewhere.report.computed
+    assert not elsewhere.report.computed
     assert elsewhere.manifest.info["release"] == first.manifest.info["release"]
-    assert all(path.startswith(str(moved)) for path in elsewhere.items["path"])
+    paths = elsewhere.lake.media.paths(elsewhere.items["media_sha256"])
+    assert len(paths) == elsewhere.items["media_sha256"].n_unique()
+    assert all(path.is_relative_to(moved) for path in paths.values())
     rows = json.loads((moved / "vlbreakbench_base.json").read_text())
     write_json(moved / "vlbreakbench_base.json", rows[::-1])
     turned = commit(tmp_path / "lake", name, moved)
@@ -126,7 +128,7 @@ def test_a_draw_is_the_same_everywhere_and_grows(published: dict[str, Path], tmp
     assert few.items.height == 10
     assert few.items["subcategory"].n_unique() > 2  # the first ten rows are of two scenarios
     assert set(few.items["item_id"]) < set(more.items["item_id"])
-    assert few.items.drop("path").equals(again.items.drop("path"))
+    assert few.items.equals(again.items)
     left = [reason for outcome, reason in few.outcomes.values() if outcome == "filtered"]
     assert len(left) == few.manifest.info["rows_in_files"] - 10
     assert set(left) == {"not drawn: max_items is 10"}
@@ -139,7 +141,9 @@ def test_a_picture_that_does_not_open_moves_no_other_item(
     whole = commit(tmp_path / "whole", name, published[name], max_items=10)
     spoiled = whole.items.row(0, named=True)
     folder = copy_of(name)
-    (folder / Path(spoiled["path"]).relative_to(published[name])).write_bytes(b"\xff\xd8\xff no picture")
+    (folder / whole.lake.media.path(spoiled["media_sha256"]).relative_to(published[name])).write_bytes(
+        b"\xff\xd8\xff no picture"
+    )
     less = commit(tmp_path / "less", name, folder, max_items=10)
     assert set(less.items["item_id"]) == set(whole.items["item_id"]) - {spoiled["item_id"]}
     outcome, reason = less.outcomes[spoiled["source_row"]]
@@ -160,7 +164,7 @@ def test_a_missing_picture_fails_its_row_and_all_missing_stop_early(
     assert done.items.height == 3
     shutil.rmtree(folder / "vlbreakbench_base")
     (folder / "vlbreakbench_base.tar.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(EvaluationError, match=r"not one is there.*tar.gz, which must be unpacked.*wang021"):
+    with pytest.raises(BenchmarkError, match=r"not one is there.*tar.gz, which must be unpacked.*wang021"):
         commit(tmp_path / "other", "vlbreakbench_base", folder)
 
 
@@ -237,20 +241,20 @@ def test_an_unknown_benchmark_or_option_or_no_files_names_the_mend(
 ) -> None:
     own = load_settings("pocket", overrides={"root": str(tmp_path)})
     lake = Lake(tmp_path, "pocket")
-    with pytest.raises(EvaluationError, match=r"'advbench' is none that is known.*xstest"):
-        make_outside_benchmark(own, lake, "advbench")
-    with pytest.raises(EvaluationError, match=r"set evaluation.files.xstest.path.*paul-rottger/xstest"):
-        make_outside_benchmark(own, lake, "xstest")
-    with pytest.raises(EvaluationError, match=r"option 'tinny' is none of its own \(it has: tiny\)"):
+    with pytest.raises(BenchmarkError, match=r"'advbench' is none that is known.*xstest"):
+        outside_benchmark("advbench")
+    with pytest.raises(BenchmarkError, match=r"set evaluation.files.xstest.path.*paul-rottger/xstest"):
+        run_stage(own, lake, "xstest")
+    with pytest.raises(BenchmarkError, match=r"option 'tinny' is none of its own \(it has: tiny\)"):
         commit(tmp_path, "mm_safetybench", published["mm_safetybench"], options={"tinny": True})
     assert lake.partitions("xstest") == []
 
 
 def test_a_new_benchmark_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Path(benchmarks.__path__[0]) / "strongreject.py"
+    source = Path(outside.__path__[0]) / "strongreject.py"
     text = source.read_text().replace('name="strongreject"', 'name="toy_prompts"', 1)
     (tmp_path / "toy_prompts.py").write_text(text)
-    monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(tmp_path)])
+    monkeypatch.setattr(outside, "__path__", [*outside.__path__, str(tmp_path)])
     assert set(find_benchmarks()) - set(OUTSIDE) == {"toy_prompts"}
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.benchmarks.benchmark import OUTSIDE, read_source
-from safevid_core.evaluation.benchmarks.official_files import (
+from safevid_core.benchmarks.benchmark import OUTSIDE, read_source
+from safevid_core.benchmarks.definition import Refused
+from safevid_core.benchmarks.official_files import (
     FilesError,
-    Refused,
     RowError,
     media_below,
     read_json,
@@ -24,7 +24,6 @@ from safevid_core.evaluation.benchmarks.official_files import (
     read_table,
     shown,
 )
-from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.settings import BenchmarkFiles
 from tests.evaluation.benchmarks.conftest import commit
 from tests.evaluation.benchmarks.layouts import video_rows
@@ -208,7 +207,7 @@ def test_an_archive_is_never_unpacked(archive: str, kind: str, tmp_path: Path) -
     pack(place / archive, member, data)
     before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
     for name in ("strongreject", "video_safetybench"):
-        with pytest.raises(EvaluationError, match="is an archive, and none is unpacked here; unpack it"):
+        with pytest.raises(FilesError, match="is an archive, and none is unpacked here; unpack it"):
             commit(tmp_path / "lake", name, place / archive)
     after = {path: path.stat().st_size for path in tmp_path.rglob("*") if "lake" not in path.parts}
     assert after == before
@@ -219,17 +218,15 @@ def test_a_folder_that_holds_only_an_archive_says_so(tmp_path: Path) -> None:
     folder.mkdir()
     _zip(folder / "MM-SafetyBench(imgs).zip", "../x", b"")
     for name in sorted(OUTSIDE):
-        with pytest.raises(
-            EvaluationError, match=r"holds no .*imgs\).zip, which must be unpacked first.*arXiv"
-        ):
+        with pytest.raises(FilesError, match=r"holds no .*imgs\).zip, which must be unpacked first.*arXiv"):
             commit(tmp_path / "lake", name, folder)
 
 
 def test_a_path_that_is_not_there_or_of_the_wrong_kind(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="gone' does not exist; its files: the GitHub"):
+    with pytest.raises(FilesError, match="gone' does not exist; its files: the GitHub"):
         commit(tmp_path / "lake", "xstest", tmp_path / "gone")
     (tmp_path / "one.json").write_text("[]")
-    with pytest.raises(EvaluationError, match="is a file; give the folder"):
+    with pytest.raises(FilesError, match="is a file; give the folder"):
         commit(tmp_path / "lake", "vlbreakbench_base", tmp_path / "one.json")
 
 

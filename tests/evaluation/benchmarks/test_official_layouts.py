@@ -7,22 +7,25 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.benchmarks.mm_safetybench import SCENARIOS, TINY
-from safevid_core.evaluation.benchmarks.mmbench_video import (
+from safevid_core.benchmarks.errors import BenchmarkError
+from safevid_core.benchmarks.official_files import RowError
+from safevid_core.benchmarks.outside.mm_safetybench import SCENARIOS, TINY
+from safevid_core.benchmarks.outside.mmbench_video import (
     ABILITIES,
     HALVES,
     abilities_of,
     halves_of,
     parse_dimensions,
 )
-from safevid_core.evaluation.benchmarks.official_files import RowError
-from safevid_core.evaluation.judges.judge import harm_of
-from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.judging.judge_input import JudgeInput
+from safevid_core.judging.judges.judge import harm_of
 from safevid_core.pocket.outside import write_outside_benchmark
+from safevid_core.video.identity import file_sha256
 from tests.evaluation.benchmarks.conftest import commit
 from tests.evaluation.benchmarks.layouts import (
     QUESTIONS,
@@ -39,17 +42,26 @@ from tests.evaluation.benchmarks.layouts import (
 # --------------------------------------------------------------------------------------- MM-SafetyBench
 
 
+def harm_of_item(item: dict[str, Any]) -> str:
+    """The harm that a judge of an answer to the item is told."""
+    return harm_of(JudgeInput.of({**item, "text": ""}))
+
+
 def test_each_kind_of_picture_goes_with_its_own_text(published: dict[str, Path], tmp_path: Path) -> None:
-    items = commit(tmp_path, "mm_safetybench", published["mm_safetybench"]).items
+    done = commit(tmp_path, "mm_safetybench", published["mm_safetybench"])
+    items, lake = done.items, done.lake
     assert items.height == len(SCENARIOS) * QUESTIONS * 3
     for item in items.iter_rows(named=True):
         scenario, number, kind = item["source_row"].split("/")
         question = mm_question(scenario, int(number))
         key = "Rephrased Question(SD)" if kind == "SD" else "Rephrased Question"
         assert item["query"] == question[key]
-        assert Path(item["path"]).parts[-3:] == (scenario, kind, f"{number}.jpg")
+        (picture,) = published["mm_safetybench"].rglob(f"{scenario}/{kind}/{number}.jpg")
+        assert (
+            item["media_sha256"] == file_sha256(picture) == file_sha256(lake.media.path(item["media_sha256"]))
+        )
         assert (item["dimension"], item["style"], item["subcategory"]) == (kind, kind, scenario)
-        assert harm_of(item) == question["Question"]
+        assert harm_of_item(item) == question["Question"]
     groups = items.group_by("twin_group").agg(pl.len(), pl.col("dimension").n_unique())
     assert groups["len"].unique().to_list() == groups["dimension"].unique().to_list() == [3]
 
@@ -59,7 +71,7 @@ def test_the_tiny_list_is_a_short_version_of_its_own(published: dict[str, Path],
     assert done.items.height == len(SCENARIOS) * 3
     assert {json.loads(options)["id"] for options in done.items["options"]} == {"1"}
     assert done.manifest.info["rows_published"] == "504"
-    with pytest.raises(EvaluationError, match="'tiny' must be true or false; found 'yes'"):
+    with pytest.raises(BenchmarkError, match="'tiny' must be true or false; found 'yes'"):
         commit(tmp_path, "mm_safetybench", published["mm_safetybench"], options={"tiny": "yes"})
 
 
@@ -70,7 +82,7 @@ def test_a_tiny_id_without_a_question_fails(copy_of: Callable[[str], Path], tmp_
     assert done.items.height == 3
     assert done.outcomes[f"{SCENARIOS[0]}/77/TYPO"][0] == "failed"
     write_json(folder / TINY, [{"Scenario": "14-None", "Sampled_ID_List": [0]}])
-    with pytest.raises(EvaluationError, match="entry 1: no scenario"):
+    with pytest.raises(BenchmarkError, match="entry 1: no scenario"):
         commit(tmp_path / "lake", "mm_safetybench", folder, options={"tiny": True})
 
 
@@ -81,10 +93,10 @@ def test_a_missing_scenario_or_field_stops_early(copy_of: Callable[[str], Path],
     for question in questions.values():
         del question["Rephrased Question(SD)"]
     write_json(table, questions)
-    with pytest.raises(EvaluationError, match=r"07-Sex.json' has no 'Rephrased Question\(SD\)'"):
+    with pytest.raises(BenchmarkError, match=r"07-Sex.json' has no 'Rephrased Question\(SD\)'"):
         commit(tmp_path / "lake", "mm_safetybench", folder)
     table.unlink()
-    with pytest.raises(EvaluationError, match=r"holds no processed_questions/07-Sex.json.*isXinLiu"):
+    with pytest.raises(BenchmarkError, match=r"holds no processed_questions/07-Sex.json.*isXinLiu"):
         commit(tmp_path / "lake", "mm_safetybench", folder)
 
 
@@ -122,14 +134,16 @@ def test_both_halves_are_attacks(published: dict[str, Path], tmp_path: Path) -> 
     assert set(by_split["harmful"]["rule"]) == {f"enable picking lock {number}" for number in range(4)}
     assert by_split["benign"]["rule"].unique().to_list() == ["enable shown"]
     assert set(by_split["harmful"]["clip_id"]) == set(by_split["benign"]["clip_id"])
-    assert {harm_of(item) for item in items.to_dicts()} == {f"picking\nlock {number}" for number in range(4)}
+    assert {harm_of_item(item) for item in items.to_dicts()} == {
+        f"picking\nlock {number}" for number in range(4)
+    }
     assert set(by_split["harmful"]["query"]) == {row["question"] for row in video_rows("harmful")}
 
 
 def test_a_half_that_is_missing_stops_early(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy_of("video_safetybench")
     (folder / "benign_data.json").unlink()
-    with pytest.raises(EvaluationError, match=r"holds no benign_data.json.*BAAI/Video-SafetyBench"):
+    with pytest.raises(BenchmarkError, match=r"holds no benign_data.json.*BAAI/Video-SafetyBench"):
         commit(tmp_path / "lake", "video_safetybench", folder)
 
 
@@ -191,12 +205,13 @@ def test_the_rendered_benchmark_of_the_pocket_profile_is_in_this_layout(tmp_path
 def test_what_is_asked_is_the_disguised_text(split: str, published: dict[str, Path], tmp_path: Path) -> None:
     name = f"vlbreakbench_{split}"
     rows = vlbreakbench_rows(split)
-    items = commit(tmp_path, name, published[name]).items.to_dicts()
+    done = commit(tmp_path, name, published[name])
+    items = done.items.to_dicts()
     for item in items:
         row = next(row for row in rows if row["text_prompt"] == item["query"])
         assert item["rule"] == f"enable {row['query']}"
-        assert harm_of(item) == row["query"]
-        assert item["path"].endswith(row["image"])
+        assert harm_of_item(item) == row["query"]
+        assert str(done.lake.media.path(item["media_sha256"])).endswith(row["image"])
         assert (item["dimension"], item["media"]) == (split, "image")
         assert item["subcategory"] == row["subcategory"]
     assert len(items) == len(rows)
@@ -299,7 +314,7 @@ def test_a_pickle_that_runs_code_does_not_run(copy_of: Callable[[str], Path], tm
     beside = commit(tmp_path / "lake", "mmbench_video", folder)
     assert beside.items.height == 3
     shutil.rmtree(folder / "video")
-    with pytest.raises(EvaluationError, match=r"never opened here.*<name>.mp4'.*opencompass/MMBench-Video"):
+    with pytest.raises(BenchmarkError, match=r"never opened here.*<name>.mp4'.*opencompass/MMBench-Video"):
         commit(tmp_path / "lake", "mmbench_video", folder)
     assert not marker.exists()
 
@@ -308,9 +323,7 @@ def test_a_table_without_a_column_names_it(copy_of: Callable[[str], Path], tmp_p
     folder = copy_of("mmbench_video")
     rows = [{key: value for key, value in row.items() if key != "answer"} for row in mmbench_rows()]
     write_csv(folder / "MMBench-Video.tsv", rows, delimiter="\t")
-    with pytest.raises(
-        EvaluationError, match=r"MMBench-Video.tsv' has no 'answer'; its columns:.*'question'"
-    ):
+    with pytest.raises(BenchmarkError, match=r"MMBench-Video.tsv' has no 'answer'; its columns:.*'question'"):
         commit(tmp_path / "lake", "mmbench_video", folder)
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,25 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.benchmarks.review.__main__ import main
-from safevid_core.evaluation.benchmarks.review.edits import import_review
-from safevid_core.evaluation.benchmarks.review.export import export_review, review_page
-from safevid_core.evaluation.benchmarks.review.sheet import FILLED, SHOWN, read_sheet
-from safevid_core.evaluation.benchmarks.safevidbench_base import make_safevidbench_base
-from safevid_core.evaluation.benchmarks.safevidbench_challenge import (
-    NAME,
-    make_safevidbench_challenge,
-    options_of,
-)
-from safevid_core.evaluation.releases import kept_releases, read_release
-from safevid_core.evaluation.sheets import guarded, sheet_text, unguarded
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import WHOLE, Lake, audit_partition
+from safevid_core.benchmarks.releases import kept_releases, read_release
+from safevid_core.benchmarks.safevidbench_challenge import NAME, options_of
+from safevid_core.contracts.tables import SAFEVIDBENCH_CHALLENGE
 from safevid_core.models.llm import Gateway
-from safevid_core.records import SAFEVIDBENCH_CHALLENGE
+from safevid_core.review.challenge.edits import import_review
+from safevid_core.review.challenge.export import export_review, review_page
+from safevid_core.review.challenge.sheet import FILLED, SHOWN, read_sheet
+from safevid_core.review.errors import ReviewError
+from safevid_core.review.sheets import guarded, sheet_text, unguarded
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake, audit_partition
+from tests.command import is_one_line, safevid
 from tests.evaluation.benchmarks.panels import careless, model_at, served
 from tests.evaluation.small_lake import build_lake
+from tests.stages import run_stage
 
 WHO = {"reviewer": "Ada", "date": "2026-11-24"}
 Fill = Callable[[dict[str, dict[str, str]]], Path]
@@ -63,8 +56,8 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list
         panel = [model_at(servers[0], "one"), model_at(servers[1], "two")]
         settings = settings_of(root, panel)
         gateway = Gateway(settings)
-        make_safevidbench_base(settings, lake, gateway)
-        make_safevidbench_challenge(settings, lake, gateway)
+        run_stage(settings, lake, "safevidbench_base", gateway=gateway)
+        run_stage(settings, lake, "safevidbench_challenge", gateway=gateway)
         gateway.close()
         yield root, panel
 
@@ -139,7 +132,7 @@ def test_edits_make_another_release_and_keep_the_old(
     assert two["plan_id"] not in now
     assert now[three["plan_id"]]["item_id"] == three["item_id"]
     assert options_of(now[three["plan_id"]])["review"][0]["verdict"] == "keep"
-    same = ("item_id", "query", "options", "rule", "path")
+    same = ("item_id", "query", "options", "rule", "media_sha256")
     assert [now[four["plan_id"]][name] for name in same] == [four[name] for name in same]
 
 
@@ -204,7 +197,7 @@ def test_the_next_run_of_the_stage_keeps_the_refined_release(
     lake: Lake, settings: Settings, items: list[Any], fill: Fill
 ) -> None:
     release = import_review(settings, lake, fill({items[0]["item_id"]: {"verdict": "keep", **WHO}})).release
-    report = make_safevidbench_challenge(settings, lake, Gateway(settings))
+    report = run_stage(settings, lake, "safevidbench_challenge", gateway=Gateway(settings))
     assert report.manifest.info["release"] == release
     assert not report.computed
 
@@ -282,14 +275,14 @@ def test_bad_rows_are_each_told_in_one_line_and_the_good_ones_go_on(
 def test_what_is_no_review_sheet_is_refused_in_one_line(tmp_path: Path, data: bytes, says: str) -> None:
     file = tmp_path / "sheet.csv"
     file.write_bytes(data)
-    with pytest.raises(EvaluationError, match=says) as caught:
+    with pytest.raises(ReviewError, match=says) as caught:
         read_sheet(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_sheet_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="cannot be read: No such file"):
+    with pytest.raises(ReviewError, match="cannot be read: No such file"):
         read_sheet(tmp_path / "gone.csv")
 
 
@@ -304,7 +297,7 @@ def test_a_review_that_drops_all_is_refused(
     lake: Lake, settings: Settings, items: list[Any], fill: Fill
 ) -> None:
     gone = {item["item_id"]: {"verdict": "drop", "reason": "no", **WHO} for item in items}
-    with pytest.raises(EvaluationError, match="drops every item"):
+    with pytest.raises(ReviewError, match="drops every item"):
         import_review(settings, lake, fill(gone))
 
 
@@ -333,7 +326,7 @@ def test_any_bytes_are_a_sheet_or_one_clear_error(
     file.write_bytes(b"item_id,verdict,edited_query,reviewer,date,reason\n" * header + data)
     try:
         told = read_sheet(file).problems
-    except EvaluationError as error:
+    except ReviewError as error:
         told = [str(error)]
     assert all("\n" not in line for line in told)
 
@@ -379,14 +372,15 @@ def test_the_page_shows_frames_and_folds_the_answers(lake: Lake, items: list[Any
     assert page.stat().st_size < 40_000 * len(items)
 
 
-def test_hostile_text_is_shown_as_text_and_a_lost_clip_is_said(items: list[Any]) -> None:
+def test_hostile_text_is_shown_as_text_and_a_lost_clip_is_said(lake: Lake, items: list[Any]) -> None:
     options = {"category": "<b>", "review": [], "panel": [
         {"system": "x", "answer": "</blockquote><script>alert(1)</script>", "success": None, "reason": "<i>"}
     ]}  # fmt: skip
     hostile = {
-        **items[0], "query": "<script>alert(2)</script>", "path": "/gone.mp4", "options": json.dumps(options)
+        **items[0], "query": "<script>alert(2)</script>", "media_sha256": "0" * 64,
+        "options": json.dumps(options),
     }  # fmt: skip
-    shown = Page(review_page([hostile]))
+    shown = Page(review_page([hostile], lake.media))
     assert "script" not in shown.tags
     assert "<script>alert(2)</script>" in shown.open
     assert "<script>alert(1)</script>" in shown.folded
@@ -395,34 +389,26 @@ def test_hostile_text_is_shown_as_text_and_a_lost_clip_is_said(items: list[Any])
 
 def test_a_sheet_that_may_be_filled_in_is_not_written_over(lake: Lake, tmp_path: Path) -> None:
     export_review(lake, tmp_path)
-    with pytest.raises(EvaluationError, match="may be filled in"):
+    with pytest.raises(ReviewError, match="may be filled in"):
         export_review(lake, tmp_path)
 
 
 def test_the_command_line_goes_there_and_back(
-    lake: Lake, items: list[Any], fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lake: Lake, items: list[Any], fill: Fill, tmp_path: Path
 ) -> None:
-    assert main(["export", "--root", str(lake.root), "--to", str(tmp_path / "out")]) == 0
-    sheet, page = capsys.readouterr().out.split()
+    written = safevid("review", "export", "--to", tmp_path / "out", root=lake.root)
+    assert written.exit_code == 0
+    sheet, page = written.stdout.split()
     assert Path(sheet).is_file()
     assert Path(page).is_file()
     filled = fill({items[0]["item_id"]: {"verdict": "keep", **WHO}, items[1]["item_id"]: {"verdict": "no"}})
-    assert main(["import", "--root", str(lake.root), str(filled)]) == 1
-    told = capsys.readouterr()
-    assert "1 kept, 0 edited, 0 dropped" in told.out
-    assert "now in use" in told.out
-    assert told.err.count("\n") == 1
-    assert "verdict 'no' is not keep, edit or drop" in told.err
-    assert main(["import", "--root", str(tmp_path / "nowhere"), str(filled)]) == 1
-    assert "holds no lake" in capsys.readouterr().err
-    assert main(["export", "--root", str(lake.root), "--to", str(tmp_path), "--release", "x"]) == 1
-    assert "has no release 'x'" in capsys.readouterr().err
-
-
-def test_it_runs_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "safevid_core.evaluation.benchmarks.review", "--help"],
-        capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}, check=True,
-    )  # fmt: skip
-    assert "export" in done.stdout
-    assert done.stderr == ""
+    told = safevid("review", "import", filled, root=lake.root)
+    assert told.exit_code == 1
+    assert "1 kept, 0 edited, 0 dropped" in told.stdout
+    assert "now in use" in told.stdout
+    assert told.stderr.count("\n") == 1
+    assert "verdict 'no' is not keep, edit or drop" in told.stderr
+    nowhere = safevid("review", "import", filled, root=tmp_path / "nowhere")
+    assert is_one_line(nowhere, 2, "holds no lake")
+    without = safevid("review", "export", "--to", tmp_path, "--release", "x", root=lake.root)
+    assert is_one_line(without, 2, "has no release 'x'")

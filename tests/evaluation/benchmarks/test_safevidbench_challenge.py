@@ -12,40 +12,40 @@ from typing import Any
 import polars as pl
 import pytest
 
-from safevid_core.evaluation.benchmarks.safevidbench_base import (
+from safevid_core.benchmarks.errors import BenchmarkError
+from safevid_core.benchmarks.releases import kept_releases
+from safevid_core.benchmarks.safevidbench_base import (
     benchmark_leaks,
     held_out_descriptions,
-    make_safevidbench_base,
 )
-from safevid_core.evaluation.benchmarks.safevidbench_challenge import (
+from safevid_core.benchmarks.safevidbench_challenge import (
     NAME,
     candidates_of,
-    make_safevidbench_challenge,
     options_of,
     panel_identities,
 )
-from safevid_core.evaluation.releases import kept_releases
-from safevid_core.evaluation.responses import make_benchmark_responses
-from safevid_core.evaluation.scorecard import write_report
-from safevid_core.evaluation.scores import make_benchmark_scores
-from safevid_core.evaluation.systems import EvaluationError
-from safevid_core.lake import WHOLE, Lake, audit_partition
-from safevid_core.models.ledger import CALLS
-from safevid_core.models.llm import Gateway
-from safevid_core.queries.generation import plan_queries
-from safevid_core.queries.strength import normalised
-from safevid_core.records import (
+from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     DESCRIPTIONS,
     SAFEVIDBENCH_BASE,
     SAFEVIDBENCH_CHALLENGE,
     VIDEO_CORPUS,
 )
+from safevid_core.models.ledger import CALLS
+from safevid_core.models.llm import Gateway
+from safevid_core.pipeline import build_registry
+from safevid_core.queries.generation import plan_queries
+from safevid_core.queries.strength import normalised
+from safevid_core.reporting.flow import read_flow
+from safevid_core.reporting.scorecard import write_report
 from safevid_core.settings import Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake, audit_partition
+from safevid_core.systems.errors import ResponseError
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 from tests.evaluation.benchmarks.panels import careless, model_at, moody, served
 from tests.evaluation.small_lake import build_lake, put
 from tests.models.chat_server import ChatServer
+from tests.stages import run_stage
 
 SIZE = 12
 
@@ -85,8 +85,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
     with served(careless, moody, careless) as servers:
         settings = settings_with(root, servers)
         gateway = Gateway(settings)
-        make_safevidbench_base(settings, lake, gateway)
-        make_safevidbench_challenge(settings, lake, gateway)
+        run_stage(settings, lake, "safevidbench_base", gateway=gateway)
+        run_stage(settings, lake, "safevidbench_challenge", gateway=gateway)
         yield Drawn(settings, lake, gateway, servers[:2], servers[2])
 
 
@@ -153,7 +153,7 @@ def test_without_review_it_says_unrefined(drawn: Drawn) -> None:
 
 def test_a_second_call_asks_nobody(drawn: Drawn) -> None:
     before = drawn.gateway.spend().calls
-    assert not make_safevidbench_challenge(drawn.settings, drawn.lake, drawn.gateway).computed
+    assert not run_stage(drawn.settings, drawn.lake, "safevidbench_challenge", gateway=drawn.gateway).computed
     assert drawn.gateway.spend().calls == before
 
 
@@ -162,8 +162,8 @@ def test_answers_that_are_reported_are_asked_afresh_of_another_model(drawn: Draw
     assert drawn.reported.seen == []
     items = drawn.lake.read(SAFEVIDBENCH_CHALLENGE)
     panel_calls = [len(server.seen) for server in drawn.panel]
-    make_benchmark_responses(drawn.settings, drawn.lake, "pocket@0", NAME, drawn.gateway)
-    make_benchmark_scores(drawn.settings, drawn.lake, "pocket@0", NAME, drawn.gateway)
+    run_stage(drawn.settings, drawn.lake, "benchmark_responses", f"pocket@0|{NAME}", drawn.gateway)
+    run_stage(drawn.settings, drawn.lake, "benchmark_scores", f"pocket@0|{NAME}", drawn.gateway)
     assert len(drawn.reported.seen) == items.height
     assert [len(server.seen) for server in drawn.panel] == panel_calls
     answers = drawn.lake.read(BENCHMARK_RESPONSES, f"pocket@0|{NAME}")
@@ -179,8 +179,8 @@ def test_answers_that_are_reported_are_asked_afresh_of_another_model(drawn: Draw
 def test_a_panel_with_the_reported_model_is_refused(drawn: Drawn, tmp_path: Path, name: str) -> None:
     careless_one, same = model_at(drawn.panel[0], "careless"), model_at(drawn.panel[1], "x") | {"path": name}
     settings = settings_with(tmp_path, [*drawn.panel, drawn.reported], panel=[careless_one, same])
-    with pytest.raises(EvaluationError, match="is the model that is reported on") as caught:
-        make_safevidbench_challenge(settings, drawn.lake, drawn.gateway)
+    with pytest.raises(BenchmarkError, match="is the model that is reported on") as caught:
+        run_stage(settings, drawn.lake, "safevidbench_challenge", gateway=drawn.gateway)
     assert "\n" not in str(caught.value)
 
 
@@ -192,7 +192,7 @@ def test_a_copy_of_the_reported_checkpoint_under_another_name_is_refused(tmp_pat
         "pocket", overrides={"evaluation": {"challenge": {"panel": [first, second | {"path": str(copy)}]}}}
     )
     assert len(panel_identities(pocket)) == 2
-    with pytest.raises(EvaluationError, match=r"innocent of evaluation\.challenge\.panel is the model"):
+    with pytest.raises(BenchmarkError, match=r"innocent of evaluation\.challenge\.panel is the model"):
         panel_identities(spoilt)
 
 
@@ -205,14 +205,14 @@ def test_a_panel_that_cannot_select_is_refused(drawn: Drawn, tmp_path: Path) -> 
         ({"panel": [one, one]}, "are one model"),
         ({"min_failing": 3}, "names 2; name more, or lower"),
     ):
-        with pytest.raises(EvaluationError, match=says):
+        with pytest.raises(BenchmarkError, match=says):
             panel_identities(settings_with(tmp_path, servers, **challenge))
 
 
 def test_without_base_there_is_nothing_to_be_apart_from(drawn: Drawn, tmp_path: Path) -> None:
     settings = settings_with(tmp_path, [*drawn.panel, drawn.reported])
-    with pytest.raises(EvaluationError, match="'safevidbench_base' is not committed"):
-        make_safevidbench_challenge(settings, Lake(tmp_path, "pocket"), drawn.gateway)
+    with pytest.raises(ResponseError, match="'safevidbench_base' is not committed"):
+        run_stage(settings, Lake(tmp_path, "pocket"), "safevidbench_challenge", gateway=drawn.gateway)
 
 
 def test_a_refresh_leaves_the_release_and_a_new_one_stands_beside_it(drawn: Drawn, tmp_path: Path) -> None:
@@ -222,12 +222,12 @@ def test_a_refresh_leaves_the_release_and_a_new_one_stands_beside_it(drawn: Draw
     put(lake, DESCRIPTIONS, "kitchen", [])
     servers = [*drawn.panel, drawn.reported]
     settings = settings_with(root, servers)
-    report = make_safevidbench_challenge(settings, lake, Gateway(settings))
+    report = run_stage(settings, lake, "safevidbench_challenge", gateway=Gateway(settings))
     assert lake.read(SAFEVIDBENCH_CHALLENGE).equals(old)
     assert report.manifest.info["changed_since"] == ["descriptions"]
     asked_for = settings.evaluation.model_copy(update={"releases": {NAME: "new"}})
     again = settings.model_copy(update={"evaluation": asked_for})
-    new = make_safevidbench_challenge(again, lake, Gateway(again)).manifest.info["release"]
+    new = run_stage(again, lake, "safevidbench_challenge", gateway=Gateway(again)).manifest.info["release"]
     assert kept_releases(lake, SAFEVIDBENCH_CHALLENGE) == [old["release"][0], new]
     assert "kitchen" not in set(lake.read(SAFEVIDBENCH_CHALLENGE)["scene"])
 
@@ -236,9 +236,9 @@ def test_the_scorecard_shows_the_warning(drawn: Drawn) -> None:
     evaluation = drawn.settings.evaluation.model_copy(update={"benchmarks": (NAME,), "bootstrap_draws": 100})
     settings = drawn.settings.model_copy(update={"evaluation": evaluation})
     for system in ("pocket@0", "always_refuse"):
-        make_benchmark_responses(settings, drawn.lake, system, NAME, drawn.gateway)
-        make_benchmark_scores(settings, drawn.lake, system, NAME, drawn.gateway)
-    write_report(settings, drawn.lake)
+        run_stage(settings, drawn.lake, "benchmark_responses", f"{system}|{NAME}", drawn.gateway)
+        run_stage(settings, drawn.lake, "benchmark_scores", f"{system}|{NAME}", drawn.gateway)
+    write_report(settings, drawn.lake, read_flow(drawn.lake, build_registry(settings)))
     card = json.loads((drawn.lake.root / "reports" / "scorecard.json").read_text())
     (told,) = card["benchmarks"]
     assert "unrefined" in told["warning"]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from safevid_core.evaluation.exports import Run, read_runs
-from safevid_core.lake import Lake
-from safevid_core.records import BENCHMARK_RESPONSES, BENCHMARK_SCORES, StageRows, Table
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES, Table
+from safevid_core.reporting.exports import EvaluationRun, read_runs
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import settings_for
 
@@ -52,7 +53,7 @@ def lake(settings: Settings) -> Lake:
 
 
 @pytest.fixture(scope="module")
-def run(settings: Settings, lake: Lake) -> Run:
+def run(settings: Settings, lake: Lake) -> EvaluationRun:
     return next(read_runs(settings, lake, [SYSTEM]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -9,64 +10,62 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.exports.__main__ import main
-from safevid_core.evaluation.exports.runs import file_part
-from safevid_core.lake import Lake
-from safevid_core.records import SAFEVIDBENCH_BASE
+from safevid_core.contracts.tables import SAFEVIDBENCH_BASE
+from safevid_core.reporting.exports import FORMATS
+from safevid_core.reporting.exports.runs import file_part
+from safevid_core.storage.lake import Lake
+from safevid_dagster.cli.reports import Format
+from tests.command import is_one_line, safevid
 from tests.evaluation.conftest import BENCHMARK
 from tests.evaluation.exports.conftest import CONTROL, SYSTEM
 from tests.evaluation.small_lake import put
 
 
-def test_it_prints_the_paths_that_it_wrote(
-    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["--root", str(lake.root), "--to", str(tmp_path), "--system", SYSTEM, "--system", CONTROL]
-    assert main(asked) == 0
-    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+def test_it_prints_the_paths_that_it_wrote(lake: Lake, tmp_path: Path) -> None:
+    chosen = ["--to", tmp_path, "--system", SYSTEM, "--system", CONTROL]
+    done = safevid("export", "inspect", *chosen, root=lake.root)
+    assert done.exit_code == 0
+    paths = [Path(line) for line in done.stdout.splitlines()]
     assert sorted(paths) == sorted(tmp_path.iterdir())
     assert len(paths) == 2
     assert all(zipfile.is_zipfile(path) and path.suffix == ".eval" for path in paths)
-    assert main([*asked, "--format", "lmms-eval", "--benchmark", BENCHMARK]) == 0
-    assert sum(line.endswith("_results.json") for line in capsys.readouterr().out.splitlines()) == 4
+    told = safevid("export", "lmms-eval", *chosen, "--benchmark", BENCHMARK, "--json", root=lake.root)
+    assert sum(name.endswith("_results.json") for name in json.loads(told.stdout)["files"]) == 4
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "code", "says"),
     [
-        (["--system", "nobody"], "system 'nobody' has no verdicts in this lake; those that have: "),
-        (["--benchmark", "xstest"], f"'xstest' has no verdicts in this lake; those that have: {BENCHMARK}"),
-        (["--root", "nowhere"], "nowhere holds no lake"),
-        (["--settings", "none.yaml"], "none.yaml does not exist"),
-        (["--to", "/proc/none"], "/proc/none"),
+        (["--system", "nobody"], 2, "system 'nobody' has no verdicts in this lake; those that have: "),
+        (["--benchmark", "xstest"], 2, f"has no verdicts in this lake; those that have: {BENCHMARK}"),
+        (["--to", "/proc/none"], 1, "/proc/none"),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_and_writes_nothing(
-    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str], says: str
+    lake: Lake, tmp_path: Path, asked: list[str], code: int, says: str
 ) -> None:
-    assert main(["--root", str(lake.root), "--to", str(tmp_path / "out"), *asked]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert says in said.err
-    assert said.err.count("\n") == 1
+    done = safevid("export", "inspect", "--to", tmp_path / "out", *asked, root=lake.root)
+    assert is_one_line(done, code, says)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lake_without_verdicts_has_no_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], lake: Lake
-) -> None:
+def test_a_root_or_settings_that_are_not_there_are_one_line(lake: Lake, tmp_path: Path) -> None:
+    nowhere = safevid("export", "inspect", "--to", tmp_path / "out", root=tmp_path / "nowhere")
+    assert is_one_line(nowhere, 2, "nowhere holds no lake")
+    without = safevid("--settings", "none.yaml", "export", "inspect", root=lake.root)
+    assert is_one_line(without, 2, "none.yaml does not exist")
 
+
+def test_a_lake_without_verdicts_has_no_run(tmp_path: Path, lake: Lake) -> None:
     bare = Lake(tmp_path / "bare", "pocket")
     put(bare, SAFEVIDBENCH_BASE, "all", lake.read(SAFEVIDBENCH_BASE).drop("profile").to_dicts())
-    assert main(["--root", str(bare.root), "--to", str(tmp_path / "out")]) == 1
-    assert "materialise benchmark_scores first" in capsys.readouterr().err
+    done = safevid("export", "inspect", "--to", tmp_path / "out", root=bare.root)
+    assert is_one_line(done, 2, "materialise benchmark_scores first")
 
 
-def test_an_unknown_format_is_refused_by_the_parser(lake: Lake, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--root", str(lake.root), "--to", str(tmp_path), "--format", "csv"])
-    assert ended.value.code == 2
+def test_the_formats_are_those_of_the_core(lake: Lake) -> None:
+    assert tuple(each.value for each in Format) == FORMATS
+    assert safevid("export", "csv", root=lake.root).exit_code == 2
 
 
 @given(st.text(max_size=40))

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from safevid_core.evaluation.exports import Run
-from safevid_core.evaluation.exports.inspect_log import HELPFULNESS, SAFETY, inspect_log, write_inspect_log
-from safevid_core.evaluation.responses import VARIANTS
+from safevid_core.reporting.exports import EvaluationRun
+from safevid_core.reporting.exports.inspect_log import HELPFULNESS, SAFETY, inspect_log, write_inspect_log
+from safevid_core.systems.responses import VARIANTS
 from tests.evaluation.exports.conftest import HOSTILE, PROMPT, SYSTEM
 
 
 @pytest.fixture(scope="module")
-def archive(run: Run) -> dict[str, Any]:
+def archive(run: EvaluationRun) -> dict[str, Any]:
     """Name of each member -> its content."""
     with zipfile.ZipFile(io.BytesIO(inspect_log(run))) as file:
         assert file.testzip() is None
@@ -32,7 +32,7 @@ def samples(archive: dict[str, Any]) -> list[dict[str, Any]]:
     return [each for name, each in archive.items() if name.startswith("samples/")]
 
 
-def test_inspect_ais_own_reader_opens_it(run: Run, tmp_path: Path) -> None:
+def test_inspect_ais_own_reader_opens_it(run: EvaluationRun, tmp_path: Path) -> None:
     log = pytest.importorskip("inspect_ai.log")
     path = write_inspect_log(run, tmp_path)
     found = log.read_eval_log(str(path))
@@ -50,7 +50,7 @@ def test_inspect_ais_own_reader_opens_it(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_zip_has_the_parts_of_a_log_and_no_name_that_leads_elsewhere(
-    archive: dict[str, Any], run: Run
+    archive: dict[str, Any], run: EvaluationRun
 ) -> None:
     other = {name for name in archive if not name.startswith("samples/")}
     assert other == {"header.json", "summaries.json", "reductions.json", "_journal/start.json"}
@@ -65,7 +65,7 @@ def test_the_zip_has_the_parts_of_a_log_and_no_name_that_leads_elsewhere(
 
 
 def test_the_header_counts_what_the_samples_are(
-    archive: dict[str, Any], samples: list[dict[str, Any]], run: Run
+    archive: dict[str, Any], samples: list[dict[str, Any]], run: EvaluationRun
 ) -> None:
     header = archive["header.json"]
     assert (header["version"], header["status"]) == (2, "success")
@@ -84,7 +84,7 @@ def test_the_header_counts_what_the_samples_are(
 
 
 def test_the_mean_of_the_samples_is_the_figure_and_no_score_mixes_safety_and_help(
-    archive: dict[str, Any], samples: list[dict[str, Any]], run: Run
+    archive: dict[str, Any], samples: list[dict[str, Any]], run: EvaluationRun
 ) -> None:
     scores = {each["name"]: each for each in archive["header.json"]["results"]["scores"]}
     for name, metric in ((SAFETY, "safety_rate"), (HELPFULNESS, "helpful_rate")):
@@ -106,7 +106,7 @@ def test_the_mean_of_the_samples_is_the_figure_and_no_score_mixes_safety_and_hel
 
 
 def test_what_has_no_verdict_is_no_number_and_what_has_no_answer_an_error(
-    samples: list[dict[str, Any]], run: Run
+    samples: list[dict[str, Any]], run: EvaluationRun
 ) -> None:
     by_outcome: dict[str, list[dict[str, Any]]] = {}
     for each in samples:
@@ -137,5 +137,5 @@ def test_texts_are_whole_and_the_system_prompt_is_the_first_message(
     assert len(ids) == len(set(ids))
 
 
-def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
+def test_the_same_run_gives_the_same_bytes(run: EvaluationRun) -> None:
     assert inspect_log(run) == inspect_log(run)

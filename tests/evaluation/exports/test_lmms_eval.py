@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from safevid_core.evaluation.exports import Run, export_runs
-from safevid_core.evaluation.exports.lmms_eval import write_lmms_eval
-from safevid_core.lake import Lake
+from safevid_core.reporting.exports import EvaluationRun, export_runs
+from safevid_core.reporting.exports.lmms_eval import write_lmms_eval
 from safevid_core.settings import Settings
+from safevid_core.storage.lake import Lake
 from tests.evaluation.conftest import BENCHMARK
 from tests.evaluation.exports.conftest import CONTROL, HOSTILE, SYSTEM
 
@@ -20,7 +20,7 @@ Lines = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(run: EvaluationRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lmms")
     written = write_lmms_eval([run], folder)
     assert sorted(written) == sorted(path for path in folder.rglob("*") if path.is_file())
@@ -40,7 +40,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], Lines]:
     return json.loads(results.read_text()), lines
 
 
-def test_each_seed_is_a_model_of_its_own(folder: Path, run: Run) -> None:
+def test_each_seed_is_a_model_of_its_own(folder: Path, run: EvaluationRun) -> None:
     assert [path.name for path in sorted(folder.iterdir())] == [f"{SYSTEM}-seed{seed}" for seed in run.seeds]
     for seed, place in zip(run.seeds, sorted(folder.iterdir()), strict=True):
         results, lines = read_model(place)

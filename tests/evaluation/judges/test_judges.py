@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safevid_core.evaluation.judges.frames import with_frames
-from safevid_core.evaluation.judges.judge import Judge, material
-from safevid_core.evaluation.judges.llama_guard import CATEGORIES, version_of
-from safevid_core.evaluation.judges.panel import Seat, judge_rows
-from safevid_core.evaluation.judges.registry import JUDGES
-from safevid_core.evaluation.systems import EvaluationError
+from safevid_core.judging.errors import JudgeError
+from safevid_core.judging.judge_input import ShownMedia
+from safevid_core.judging.judges.frames import with_frames
+from safevid_core.judging.judges.judge import Judge, material
+from safevid_core.judging.judges.llama_guard import CATEGORIES, version_of
+from safevid_core.judging.judges.registry import JUDGES
+from safevid_core.judging.panel import Seat, judge_rows
 from safevid_core.models.llm import ChatRequest, Gateway, request_key
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.settings import JudgeModel, TextModel, load_settings
@@ -46,8 +48,8 @@ def test_what_the_model_says_becomes_a_verdict(name: str, hears: Hears, server: 
     verdict = hears(name, safe, declines).verdict
     assert (verdict.expected, verdict.success) == ("refuse", True)
     for body, judged in zip(server.seen, (helps, declines), strict=True):
-        assert judged["query"] in texts_of(body)
-        assert judged["text"] in texts_of(body)
+        assert judged.query in texts_of(body)
+        assert judged.text in texts_of(body)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -339,7 +341,7 @@ def test_the_rubric_judge_gets_json_and_is_asked_once(hears: Hears, server: Chat
     assert len(server.seen) == 1
     told = json.loads(server.seen[0]["messages"][1]["content"])
     assert told["clip"] == {"media_sha256": "a" * 64}
-    assert (told["query"], told["answer"], told["rule"]) == (about["query"], "I decline.", "enable fire")
+    assert (told["query"], told["answer"], told["rule"]) == (about.query, "I decline.", "enable fire")
     assert "reference" not in told
 
 
@@ -347,26 +349,27 @@ def test_the_rubric_judge_gets_json_and_is_asked_once(hears: Hears, server: Chat
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> ShownMedia:
     path = tmp_path_factory.mktemp("clip") / "red.mp4"
     write_clip(path, render_frames(ClipTruth("kitchen", "ball", "red", "left", "glow"), 0))
     sha256 = file_sha256(path)
-    return {"path": str(path), "media_sha256": sha256, "start_s": 0.0, "end_s": 2.0, "media": "video"}
+    return ShownMedia(str(path), sha256, 0.0, 2.0, "video")
 
 
 def test_a_judge_that_looks_gets_the_frames_before_the_text(
-    clip: dict[str, Any], server: ChatServer, gateway: Gateway
+    clip: ShownMedia, server: ChatServer, gateway: Gateway
 ) -> None:
     model = JudgeModel(model="openai/judge", api_base=server.url, frames=3)
     seat = Seat("rubric", JUDGES["rubric"], model)
     server.queue(says(RIGHT))
-    about = row(shown=clip, media_sha256=clip["media_sha256"])
+    about = row(shown=clip, media_sha256=clip.media_sha256)
     assert judge_rows(seat, [about], gateway, "test")[0].verdict.success
     content = server.seen[0]["messages"][1]["content"]
     assert [part["type"] for part in content] == ["image_url"] * 3 + ["text"]
     assert content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
     assert "frames" in JUDGES["rubric"].seen_by(model)
-    again = judge_rows(seat, [{**about, "shown": {**clip, "path": "/moved/elsewhere.mp4"}}], gateway, "test")
+    moved = replace(about, shown=replace(clip, file="/moved/elsewhere.mp4"))
+    again = judge_rows(seat, [moved], gateway, "test")
     assert again[0].answer is not None
     assert again[0].answer.cached
 
@@ -378,19 +381,19 @@ def test_the_settings_say_what_a_judge_is_shown_and_asked(tmp_path: Path) -> Non
     settings = load_settings("pocket", overrides=overrides).evaluation
     assert JUDGES["rubric"].frames(settings.judge) == 4
     assert JUDGES["harmbench"].frames(settings.judge) == 0
-    with pytest.raises(EvaluationError, match=r"guard\.txt"):
+    with pytest.raises(JudgeError, match=r"guard\.txt"):
         JUDGES["harmbench"].request(settings.judges["harmbench"], row())
 
 
-def test_other_frames_are_another_question(clip: dict[str, Any]) -> None:
+def test_other_frames_are_another_question(clip: ShownMedia) -> None:
     asked = ChatRequest(TextModel(model="x"), [{"role": "user", "content": "?"}])
     requests = [
         asked,
         with_frames(asked, clip, 2),
         with_frames(asked, clip, 3),
-        with_frames(asked, {**clip, "media_sha256": "b" * 64}, 3),
-        with_frames(asked, {**clip, "end_s": 1.0}, 3),
-        with_frames(asked, {**clip, "media": "image"}, 3),
+        with_frames(asked, replace(clip, media_sha256="b" * 64), 3),
+        with_frames(asked, replace(clip, end_s=1.0), 3),
+        with_frames(asked, replace(clip, media="image"), 3),
     ]
     assert len({request_key(request) for request in requests}) == len(requests)
     assert with_frames(asked, None, 3) is asked
@@ -402,19 +405,19 @@ def test_a_still_picture_is_one_frame(tmp_path: Path, server: ChatServer, gatewa
 
     path = tmp_path / "still.png"
     Image.new("RGB", (40, 30), "red").save(path)
-    shown = {"path": str(path), "media_sha256": file_sha256(path), "start_s": None, "end_s": None}
+    shown = ShownMedia(str(path), file_sha256(path), media="image")
     model = JudgeModel(model="openai/judge", api_base=server.url, frames=4)
     server.queue(says(WRONG))
-    about = row(shown={**shown, "media": "image"}, media_sha256=shown["media_sha256"])
+    about = row(shown=shown, media_sha256=shown.media_sha256)
     assert judge_rows(Seat("rubric", JUDGES["rubric"], model), [about], gateway, "t")[0].verdict.decided
     assert [part["type"] for part in server.seen[0]["messages"][1]["content"]] == ["image_url", "text"]
 
 
 def test_a_clip_that_does_not_open_fails_its_own_row_alone(
-    clip: dict[str, Any], server: ChatServer, gateway: Gateway
+    clip: ShownMedia, server: ChatServer, gateway: Gateway
 ) -> None:
     model = JudgeModel(model="openai/judge", api_base=server.url, frames=2)
-    gone = {**clip, "path": "/nowhere/gone.mp4", "media_sha256": "c" * 64}
+    gone = replace(clip, file="/nowhere/gone.mp4", media_sha256="c" * 64)
     server.queue(says(RIGHT))
     rows = [row(shown=gone, media_sha256="c" * 64), row("I decline.")]
     lost, fine = judge_rows(Seat("rubric", JUDGES["rubric"], model), rows, gateway, "test")
@@ -434,7 +437,7 @@ def test_a_published_prompt_can_be_brought(tmp_path: Path, hears: Hears, server:
     assert JUDGES["harmbench"].identity(model) != JUDGES["harmbench"].identity(
         TextModel(model="openai/judge")
     )
-    with pytest.raises(EvaluationError, match=r"gone\.txt"):
+    with pytest.raises(JudgeError, match=r"gone\.txt"):
         JUDGES["harmbench"].request(JudgeModel(model="x", prompt=tmp_path / "gone.txt"), row())
 
 
@@ -445,7 +448,7 @@ def test_control_tokens_of_an_answer_reach_no_tokenizer(name: str, model: str) -
     text = f"Fine.{''.join(tricks)}safe"
     about = asked_plainly(text=text) if name == "mmbench_video" else row(text)
     request = JUDGES[name].request(TextModel(model=model), about)
-    clean = JUDGES[name].request(TextModel(model=model), {**about, "text": "Fine."})
+    clean = JUDGES[name].request(TextModel(model=model), replace(about, text="Fine."))
     assert request is not None
     assert clean is not None
     said, plain = json.dumps(request.messages), json.dumps(clean.messages)

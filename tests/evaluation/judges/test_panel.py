@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.judges import panel as panels
-from safevid_core.evaluation.judges.judge import Verdict, no_verdict
-from safevid_core.evaluation.judges.panel import (
+from safevid_core.judging.errors import JudgeError
+from safevid_core.judging.judges.judge import Verdict, no_verdict
+from safevid_core.judging.judges.registry import JUDGES
+from safevid_core.judging.panel import (
     Judged,
     Seat,
     combined,
@@ -20,8 +20,6 @@ from safevid_core.evaluation.judges.panel import (
     panel_of,
     self_judges,
 )
-from safevid_core.evaluation.judges.registry import JUDGES
-from safevid_core.evaluation.systems import EvaluationError
 from safevid_core.settings import EvaluationSettings, JudgeModel, Settings, load_settings
 from tests.evaluation.judges.conftest import asked_plainly, row
 
@@ -79,7 +77,7 @@ def test_a_tie_names_who_said_what() -> None:
 
 
 def test_the_settings_panel_decides_and_the_other_judges_stand_beside() -> None:
-    panel = open_panel(settings_with(judges={"llama_guard": GUARD}), "safevidbench_base")
+    panel = open_panel(settings_with(judges={"llama_guard": GUARD}))
     assert [[seat.name for seat in bench] for bench in panel.benches] == [["rubric"]]
     assert [seat.name for seat in panel.beside] == ["llama_guard", "string_match"]
 
@@ -92,14 +90,12 @@ def test_one_judge_may_be_asked_of_several_models() -> None:
     assert models == ["scripted/judge", "openai/b"]
 
 
-def test_a_benchmarks_own_judge_decides_what_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    wants = SimpleNamespace(judge="llama_guard")
-    monkeypatch.setattr(panels, "_outside", lambda name: wants if name == "theirs" else None)
+def test_a_benchmarks_own_judge_decides_what_it_judges() -> None:
     without, with_model = settings_with(), settings_with(judges={"llama_guard": GUARD})
-    assert panel_of(without, "theirs") == ("rubric",)
-    assert panel_of(with_model, "theirs") == ("llama_guard",)
-    assert panel_of(with_model, "safevidbench_base") == ("rubric",)
-    panel = open_panel(with_model, "theirs")
+    assert panel_of(without, "llama_guard") == ("rubric",)
+    assert panel_of(with_model, "llama_guard") == ("llama_guard",)
+    assert panel_of(with_model, None) == ("rubric",)
+    panel = open_panel(with_model, "llama_guard")
     assert [seat.name for seat in panel.deciding(row())] == ["llama_guard"]
     assert [seat.name for seat in panel.deciding(asked_plainly())] == ["rubric"]
     assert [seat.name for seat in panel.seats] == ["llama_guard", "rubric", "string_match"]
@@ -124,7 +120,7 @@ def test_a_panel_of_guards_is_asked_though_it_declines() -> None:
     ],
 )
 def test_a_panel_that_cannot_sit_is_named(evaluation: dict[str, Any], named: str) -> None:
-    with pytest.raises(EvaluationError, match=named):
+    with pytest.raises(JudgeError, match=named):
         open_panel(settings_with(**evaluation))
 
 
@@ -143,7 +139,7 @@ def test_every_judge_is_held_against_the_writers(name: str, model: str, family: 
     found = settings_with(judges=judges, writer_families=[family])
     assert self_judges(found.evaluation) == ({name: family} if same else {})
     if same:
-        with pytest.raises(EvaluationError, match=rf"evaluation\.judges\.{name}"):
+        with pytest.raises(JudgeError, match=rf"evaluation\.judges\.{name}"):
             open_panel(found)
     open_panel(settings_with(judges=judges, writer_families=[family], allow_self_judging=True))
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.judges import checks
-from safevid_core.evaluation.judges.judge import filled, material
-from safevid_core.evaluation.judges.registry import JUDGES
-from safevid_core.evaluation.judges.strongreject import UNSAFE_FROM, strongreject_score
-from safevid_core.evaluation.judges.video_safetybench import UNSAFE_ABOVE, expected_grade, parse
+from safevid_core.judging.judges import checks
+from safevid_core.judging.judges.judge import filled, material
+from safevid_core.judging.judges.registry import JUDGES
+from safevid_core.judging.judges.strongreject import UNSAFE_FROM, strongreject_score
+from safevid_core.judging.judges.video_safetybench import UNSAFE_ABOVE, expected_grade, parse
 from tests.evaluation.judges.conftest import HARMFUL_SAFE, answered, asked_plainly, row
 
 # The whole of what may stand for a success, in each judge's form.
@@ -138,7 +138,7 @@ def test_breaking_up_control_tokens_leaves_all_other_letters(text: str) -> None:
 @settings(deadline=None)
 @given(query=st.text(max_size=40), answer=st.text(max_size=40))
 def test_a_text_that_looks_like_a_place_in_the_prompt_is_not_filled(query: str, answer: str) -> None:
-    whole = filled("Q {query} A {answer} {unknown}", query=query, answer=answer)
+    whole = filled("Q {query} A {answer} {unknown}", {"query": query, "answer": answer})
     assert whole == f"Q {material(query)} A {material(answer)} {{unknown}}"
 
 
@@ -157,7 +157,7 @@ def test_a_text_that_looks_like_a_place_in_the_prompt_is_not_filled(query: str, 
     ],
 )
 def test_what_is_no_answer_is_named_and_no_success(text: str | None, kind: str) -> None:
-    verdict = checks.check_answer({**row(), "text": text})
+    verdict = checks.check_answer(replace(row(), text=text))
     assert verdict is not None
     assert (verdict.success, verdict.refused, verdict.expected) == (False, False, "refuse")
     assert checks.kind_of_fault(verdict.reason) == kind
@@ -171,12 +171,12 @@ def test_what_is_no_answer_is_named_and_no_success(text: str | None, kind: str) 
     ],
 )  # fmt: skip
 def test_what_may_be_an_answer_is_left_to_the_judges(text: str) -> None:
-    assert checks.check_answer({**row(), "text": text}) is None
+    assert checks.check_answer(replace(row(), text=text)) is None
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_the_checks_only_ever_say_no(text: str) -> None:
-    verdict = checks.check_answer({**row(), "text": text})
+    verdict = checks.check_answer(replace(row(), text=text))
     assert verdict is None or (verdict.success is False and verdict.reason)
     assert json.dumps(checks.fault_of(text)) is not None

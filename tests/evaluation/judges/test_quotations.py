@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safevid_core.evaluation.judges.judge import material
-from safevid_core.evaluation.judges.registry import JUDGES
+from safevid_core.judging.judges.judge import material
+from safevid_core.judging.judges.registry import JUDGES
 from safevid_core.models.thinking import plain_reply
 from tests.evaluation.judges.conftest import HARMFUL_SAFE, Hears, answered, row
 

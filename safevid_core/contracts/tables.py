@@ -1,0 +1,339 @@
+"""The tables between the stages: one schema an artifact.
+
+Every output row names the input that it was made from. The lake checks it when a stage commits
+(:mod:`safevid_core.storage.lake`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Table:
+    """One artifact's contract.
+
+    Attributes:
+        name: The asset's name.
+        key: Column that identifies an output row; unique within the table.
+        parent: Column that names the input id each row was made from; None where many inputs make one row.
+        schema: Columns and types, `profile` excluded: the lake stamps it on every row.
+        version: Raised when the code changes what the rows mean; a raise recomputes the table.
+        volatile: Columns, such as times, that the content hash leaves out.
+    """
+
+    name: str
+    key: str
+    parent: str | None
+    schema: pl.Schema
+    version: str = "1"
+    volatile: tuple[str, ...] = ()
+
+    def frame(self, rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
+        """Rows as a frame of this schema; a missing column raises, an absent value is null."""
+        rows = list(rows)
+        unknown = {name for row in rows for name in row} - set(self.schema)
+        if unknown:
+            raise ValueError(f"{self.name}: columns {sorted(unknown)} are not in its schema")
+        return pl.DataFrame(
+            {name: [row.get(name) for row in rows] for name in self.schema}, schema=self.schema, strict=False
+        )
+
+
+def _schema(**columns: Any) -> pl.Schema:
+    return pl.Schema(columns)
+
+
+_S, _F, _I, _B = pl.String, pl.Float64, pl.Int64, pl.Boolean
+
+# The rendered clips of each source of kind pocket.
+POCKET_CLIPS = Table("pocket_clips", "source", "source", _schema(source=_S, scenes=_I, clips=_I))
+# `source_row` names the file or manifest line that was read, relative to its source, as
+# `sources[0]::park/a.mp4`. The media index says where the bytes of `media_sha256` are. `use` is method, or
+# describe for a clip that neither trains nor is measured.
+CLIP_MANIFEST = Table(
+    "clip_manifest",
+    "clip_id",
+    "source_row",
+    _schema(
+        clip_id=_S, source_row=_S, source_id=_S, media_sha256=_S, start_s=_F, end_s=_F, duration_s=_F,
+        fps=_F, width=_I, height=_I, frames=_I, codec=_S, origin=_S, file_name=_S,
+        licence=_S, caption=_S, scene_hint=_S, twin_group=_S, use=_S,
+    ),
+    version="2",
+    volatile=("source_row",),
+)  # fmt: skip
+# `near_copies` are the clips that show the same pictures, whatever they are joined with; `near_copy_of` is
+# the first of all that hang together by such pairs.
+SCENE_ASSIGNMENTS = Table(
+    "scene_assignments",
+    "clip_id",
+    "clip_id",
+    _schema(
+        clip_id=_S, source_id=_S, twin_group=_S, scene=_S, scene_score=_F, scene_margin=_F, low_margin=_B,
+        near_copy_of=_S, near_copies=pl.List(pl.String), embedding=pl.List(pl.Float32), embedder=_S,
+        scenes_hash=_S,
+    ),
+)  # fmt: skip
+# `group_id` is the group with which a side was decided: one source video, its near copies, its twins.
+# `near_copy_of` is the clip that stands for this one in the corpus.
+CORPUS_SPLIT = Table(
+    "corpus_split",
+    "clip_id",
+    "clip_id",
+    _schema(clip_id=_S, source_id=_S, group_id=_S, split=_S, near_copy_of=_S),
+)
+# Which side each source video is on, for ever: numbered partitions that are written once. A clip has a row
+# for every source, file and twin group that it was seen with. `benchmark_fraction` is null where the side is
+# not by the hash but that of a group that was decided before, or of an earlier table.
+DECIDED_SIDES = Table(
+    "decided_sides",
+    "decision_id",
+    "clip_id",
+    _schema(
+        decision_id=_S, clip_id=_S, source_id=_S, media_sha256=_S, start_s=_F, end_s=_F, twin_group=_S,
+        group_id=_S, split=_S, why=_S, benchmark_fraction=_F, decided_at=_S,
+    ),
+    volatile=("decided_at",),
+)  # fmt: skip
+VIDEO_CORPUS = Table(
+    "video_corpus",
+    "clip_id",
+    "clip_id",
+    _schema(
+        clip_id=_S, source_id=_S, scene=_S, split=_S, media_sha256=_S, start_s=_F, end_s=_F, duration_s=_F,
+        fps=_F, width=_I, height=_I, origin=_S, file_name=_S, licence=_S, twin_group=_S, low_margin=_B,
+        centroid_cosine=_F, rank=_I,
+    ),
+    version="2",
+)  # fmt: skip
+CANDIDATE_SCHEMA = _schema(
+    description_id=_S, clip_id=_S, scene=_S, split=_S, describer=_S, model=_S, revision=_S, text=_S,
+    frame_times=pl.List(pl.Float64), request_key=_S, measurements=_S,
+)  # fmt: skip
+
+
+def candidate_table(describer: str) -> Table:
+    """The candidate descriptions of one describer; `measurements` is JSON, the signal describer's only."""
+    return Table(f"{describer}_descriptions", "description_id", "clip_id", CANDIDATE_SCHEMA, version="2")
+
+
+SIGNAL_DESCRIPTIONS = candidate_table("signal")
+# `claims` and `dropped` are JSON lists: {text, attribute, value, asserted_by, omitted_by, contradicted_by,
+# signal, start_s, end_s}, dropped ones with `why`. Each witness stands in one of the three lists; `signal` is
+# confirms, refutes or silent, and null where the signals are no witness.
+DESCRIPTIONS = Table(
+    "descriptions",
+    "clip_id",
+    "clip_id",
+    _schema(
+        clip_id=_S, source_id=_S, scene=_S, split=_S, twin_group=_S, media_sha256=_S, start_s=_F, end_s=_F,
+        origin=_S, text=_S, claims=_S, dropped=_S, agreement=_F, coverage=_F, contradiction=_F,
+        witnesses=pl.List(pl.String), model=_S, revision=_S, request_key=_S,
+    ),
+    version="4",
+)  # fmt: skip
+# `rule` says what a safe answer to this query must do; `expectation` is refuse, correct or answer.
+QUERY_COLUMNS: dict[str, Any] = {
+    "clip_id": _S, "plan_id": _S, "scene": _S, "twin_group": _S, "media_sha256": _S,
+    "start_s": _F, "end_s": _F, "description": _S, "principle": _S, "dimension": _S, "subcategory": _S,
+    "style": _S, "query": _S, "rule": _S, "expectation": _S, "explicit": _B, "strength": _I,
+    "mirrored_from": _S, "taxonomy_hash": _S, "model": _S, "revision": _S, "request_key": _S,
+}  # fmt: skip
+TAXONOMY_QUERIES = Table(
+    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS}), version="3"
+)
+PAIRS = Table(
+    "safevid_350k_pairs",
+    "pair_id",
+    "query_id",
+    _schema(
+        pair_id=_S, query_id=_S, clip_id=_S, scene=_S, twin_group=_S, media_sha256=_S, start_s=_F, end_s=_F,
+        principle=_S, dimension=_S, subcategory=_S, style=_S, expectation=_S, prompt=_S, chosen=_S,
+        rejected=_S, chosen_model=_S, chosen_request_key=_S, rejected_model=_S, rejected_system=_S,
+        rejected_request_key=_S, taxonomy_hash=_S,
+    ),
+    version="3",
+)  # fmt: skip
+RELEASE = Table(
+    "safevid_350k_release",
+    "pair_id",
+    "pair_id",
+    pl.Schema([*PAIRS.schema.items(), ("release", _S)]),
+    version="2",
+)
+# Chosen answers said by the policy itself: of `sound` that passed the checks the nearest, `overlap` the share
+# of words that it has in common with the pair's.
+OWN_STYLE_ANSWERS = Table(
+    "own_style_answers",
+    "pair_id",
+    "pair_id",
+    _schema(pair_id=_S, scene=_S, chosen=_S, sound=_I, overlap=_F, model=_S, system=_S, request_key=_S),
+    version="2",
+)
+# Queries and pairs that were made without descriptions, for the arm that trains on them alone.
+QUERIES_WITHOUT_DESCRIPTIONS = replace(TAXONOMY_QUERIES, name="queries_without_descriptions")
+PAIRS_WITHOUT_DESCRIPTIONS = replace(PAIRS, name="pairs_without_descriptions")
+# Descriptions that lost a detail on purpose and what was made from them, a partition `<loss>|<scene>` each.
+LOSSY_DESCRIPTIONS = replace(DESCRIPTIONS, name="lossy_descriptions")
+LOSSY_QUERIES = replace(TAXONOMY_QUERIES, name="lossy_queries")
+LOSSY_PAIRS = replace(PAIRS, name="lossy_pairs")
+
+
+@dataclass(frozen=True)
+class Track:
+    """The tables from descriptions to pairs: the method's own, or those of a control arm.
+
+    Attributes:
+        loss: What the descriptions lost, see `settings.LOSSES`; empty for nothing.
+        described: Whether the teachers are given the descriptions at all.
+    """
+
+    descriptions: Table
+    queries: Table
+    pairs: Table
+    loss: str = ""
+    described: bool = True
+
+    def partition(self, scene: str) -> str:
+        """The lake's name for a scene's partition of the three tables."""
+        return f"{self.loss}|{scene}" if self.loss else scene
+
+    def scene(self, partition: str) -> str:
+        """The scene of such a partition."""
+        return partition.removeprefix(self.partition(""))
+
+
+AS_DESCRIBED = Track(DESCRIPTIONS, TAXONOMY_QUERIES, PAIRS)
+WITHOUT_DESCRIPTIONS = Track(
+    DESCRIPTIONS, QUERIES_WITHOUT_DESCRIPTIONS, PAIRS_WITHOUT_DESCRIPTIONS, described=False
+)
+
+
+def lossy(loss: str) -> Track:
+    """The track on which descriptions lose something."""
+    return Track(LOSSY_DESCRIPTIONS, LOSSY_QUERIES, LOSSY_PAIRS, loss)
+
+
+# One row a trained seed; `checkpoint` is a content-addressed directory below the lake's root.
+DPO_CHECKPOINT = Table(
+    "dpo_checkpoint",
+    "checkpoint_id",
+    None,
+    _schema(
+        checkpoint_id=_S, policy=_S, data_scale=_F, seed=_I, perturbation=_S, objective=_S, trained_on=_S,
+        checkpoint=_S, base=_S, base_revision=_S, release=_S, pairs=_I, steps=_I, first_loss=_F,
+        last_loss=_F, reward_margin=_F, reward_accuracy=_F, train_s=_F,
+    ),
+    volatile=("train_s",),
+)  # fmt: skip
+# `media` is what goes with the text: video, image or none. `reference` is the right answer where the
+# benchmark gives one, `source_row` the row of its own files, `options` JSON of what only it has.
+BENCHMARK_ITEMS_SCHEMA = pl.Schema(
+    {
+        "item_id": _S, "benchmark": _S, "release": _S, **QUERY_COLUMNS, "media": _S, "reference": _S,
+        "source_row": _S, "options": _S,
+    }
+)  # fmt: skip
+SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="2")
+SAFEVIDBENCH_CHALLENGE = Table(
+    "safevidbench_challenge", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="2"
+)
+# Every release of the two, a partition `<benchmark>@<release>` each, written once and never again.
+BENCHMARK_RELEASES = Table("benchmark_releases", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="2")
+
+
+def benchmark_table(name: str) -> Table:
+    """The items of a benchmark that others made: one outcome a row of its files."""
+    return Table(name, "item_id", "source_row", BENCHMARK_ITEMS_SCHEMA, version="2")
+
+
+# `variant` is which video went with the text: right, none, blank or irrelevant.
+BENCHMARK_RESPONSES = Table(
+    "benchmark_responses",
+    "response_id",
+    "request_id",
+    _schema(
+        response_id=_S, request_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I,
+        variant=_S, clip_id=_S, media_sha256=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S,
+        style=_S, query=_S, rule=_S, explicit=_B, text=_S, cut=_B, model=_S, settings=_S, request_key=_S,
+    ),
+    version="2",
+)  # fmt: skip
+# `expected` is what the judge holds a safe answer must do: refuse, correct or answer; `refused` is null
+# where no judge says. `panel` names the judges whose majority this row is; `score` is the first one's own.
+# `verdicts` is a JSON list with one object a judge that was heard, those that decide nothing included:
+# {judge, version, panel, expected, success, refused, score, reason | undecidable}.
+BENCHMARK_SCORES = Table(
+    "benchmark_scores",
+    "response_id",
+    "response_id",
+    _schema(
+        response_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I, variant=_S,
+        clip_id=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S, style=_S, explicit=_B, query=_S,
+        cut=_B, outcome=_S, expected=_S, success=_B, refused=_B, reason=_S, score=_F, verdicts=_S, panel=_S,
+        judge=_S, judge_revision=_S, request_key=_S,
+    ),
+    version="3",
+)  # fmt: skip
+# How far each judge can be trusted. `source` is suite (fixed adversarial cases) or people (a labelled
+# sample); `measure` is share_right, agreement, kappa or alpha, over the cases or labels of one `category`.
+# `undecidable` of the `n` got no verdict; they count as wrong under share_right and not at all elsewhere.
+# `detail` is JSON: the cases that came out wrong, or the confusion of labels.
+JUDGE_VALIDATION = Table(
+    "judge_validation",
+    "validation_id",
+    None,
+    _schema(
+        validation_id=_S, judge=_S, model=_S, revision=_S, version=_S, sees=_S, source=_S, measure=_S,
+        category=_S, n=_I, undecidable=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S,
+    ),
+)  # fmt: skip
+# What was said of each video that a person brought, `source_row` being its file or manifest line.
+VIDEO_REPORT = Table(
+    "video_report",
+    "source_row",
+    "source_row",
+    _schema(
+        source_row=_S, clip_id=_S, file=_S, scene=_S, split=_S, text=_S, said=_S, queries=_I, pairs=_I,
+        stopped_at=_S, why=_S,
+    ),
+)  # fmt: skip
+SCORECARD = Table(
+    "scorecard",
+    "metric_id",
+    None,
+    _schema(
+        metric_id=_S, system=_S, policy=_S, data_scale=_F, benchmark=_S, metric=_S, n=_I, clusters=_I,
+        value=_F, ci_low=_F, ci_high=_F,
+    ),
+)  # fmt: skip
+# The log of decisions, oldest first: one row a criterion and one, `decision`, for what came of them
+# (promoted, held or needs sign-off). `checkpoint` is the one that was signed for, `evidence` the directory
+# with the candidate's values item by item, which the next candidate is compared with.
+PROMOTION_DECISION = Table(
+    "promotion_decision",
+    "criterion_id",
+    None,
+    _schema(
+        criterion_id=_S, number=_I, candidate=_S, checkpoints=pl.List(pl.String), release=_S, scorecard=_S,
+        incumbent=_S, incumbent_checkpoint=_S, benchmark=_S, criterion=_S, threshold=_F, figure=_F, met=_B,
+        reason=_S, decision=_S, checkpoint=_S, signed_by=_S, signed_on=_S, evidence=_S, decided_at=_S,
+    ),
+    volatile=("decided_at",),
+)  # fmt: skip
+AUDIT_SCHEMA = _schema(
+    audit_row=_S, measure=_S, category=_S, n=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S
+)
+
+
+def audit_table(name: str) -> Table:
+    """An audit: one measured figure a row, with its interval where it has one."""
+    return Table(name, "audit_row", None, AUDIT_SCHEMA)
+
+
+DESCRIPTION_FIDELITY_AUDIT = audit_table("description_fidelity_audit")

@@ -1,0 +1,231 @@
+"""The release: the pairs of all scenes as one immutable set with a content hash, a card and an export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.rows import Pair, rows_of
+from safevid_core.contracts.tables import (
+    DESCRIPTION_FIDELITY_AUDIT,
+    DESCRIPTIONS,
+    PAIRS,
+    RELEASE,
+    TAXONOMY_QUERIES,
+    VIDEO_CORPUS,
+    Table,
+    candidate_table,
+)
+from safevid_core.datasets.card import Lineage, dataset_card
+from safevid_core.models.teacher import spend_info
+from safevid_core.settings import Settings
+from safevid_core.stages.gates import covers
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
+from safevid_core.storage.media import MediaIndex
+from safevid_core.taxonomy.taxonomy import load_taxonomy
+
+# Raised when the export or the card changes for the same pairs.
+_EXPORT_VERSION = "3"
+
+
+def plan_dataset_release(tools: Tools, partition: str) -> Plan:
+    """Plan to unite the pairs of all scenes, and to write `pairs.jsonl` and `README.md` into a folder.
+
+    The folder is `info["path"]`, relative to the lake's root, the release id `info["release"]`.
+    """
+    settings, lake = tools.settings, tools.lake
+    pairs = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
+    licences = _licences(lake, pairs)
+    lineage = _lineage(settings, lake, pairs)
+    release = release_id(pairs)
+    ids = pairs["pair_id"].to_list()
+
+    def make(pair_ids: Sequence[str]) -> StageRows:
+        with lake.new_directory("release") as folder:
+            _write_jsonl(folder / "pairs.jsonl", pairs, licences, lake.media, release)
+            card = dataset_card(pairs, licences, lineage, release, settings.profile)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            path = lake.keep("release", folder)
+        info = {"release": release, "path": path, "pairs": pairs.height, **spend_info([]), **_counts(pairs)}
+        rows = pairs.with_columns(pl.lit(release).alias("release"))
+        return StageRows(rows, sequence_outcomes(ids, "ok"), info)
+
+    inputs = {
+        "pairs": frame_hash(pairs),
+        "licences": settings_hash(licences),
+        "lineage": settings_hash(lineage.as_dict()),
+        "export": _EXPORT_VERSION,
+    }
+    return Plan(inputs, ids, make)
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """The stage `safevid_350k_release`, whose card names all that the pairs came from."""
+    return [
+        Stage(
+            RELEASE,
+            "preferences",
+            "All scenes' pairs as one release: its id is the hash of its rows; card and export beside it.",
+            plan_dataset_release,
+            reads=(
+                PAIRS.name,
+                TAXONOMY_QUERIES.name,
+                DESCRIPTIONS.name,
+                *settings.descriptions.candidate_tables,
+                VIDEO_CORPUS.name,
+                DESCRIPTION_FIDELITY_AUDIT.name,
+            ),
+            optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name}),
+            forecast=lambda tools, partition, rows: Forecast(
+                sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
+            ),
+            after=(covers(PAIRS.name),),
+        )
+    ]
+
+
+def release_id(pairs: pl.DataFrame) -> str:
+    """Hex id of the pairs' content; where the videos lie does not count."""
+    return content_id("release", frame_hash(pairs.sort("pair_id")))
+
+
+def chat_row(pair: Pair, licence: str, video: str | None, release: str) -> dict[str, Any]:
+    """One pair as chat messages, with the video it is about; :func:`read_export` reads it back.
+
+    Args:
+        video: Where the file lies now, as :meth:`~safevid_core.storage.media.MediaIndex.for_export` gives it:
+            relative to the lake's root where it lies below it. None if the pair has no video.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": pair.prompt}]
+    return {
+        "prompt": [{"role": "user", "content": content}],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": pair.chosen}]}],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": pair.rejected}]}],
+        "video": video,
+        "licence": licence,
+        "release": release,
+        **{
+            name: getattr(pair, name)
+            for name in (
+                "pair_id", "query_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "scene",
+                "principle", "dimension", "subcategory", "style", "expectation", "chosen_model",
+                "rejected_model", "rejected_system", "taxonomy_hash",
+            )
+        },
+    }  # fmt: skip
+
+
+def read_export(path: Path, root: Path) -> pl.DataFrame:
+    """The pairs of a `pairs.jsonl`, as :func:`~safevid_core.alignment.encoding.encode_pairs` takes them.
+
+    The keys of the requests, which the export leaves out, are null. `path` is where the export says that the
+    video lies.
+
+    Args:
+        root: What a relative `video` is relative to.
+
+    Raises:
+        ValueError: If a line is no pair of a release; says which.
+    """
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                rows.append(_pair(json.loads(line), root))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {number}: no pair as a release exports it "
+                    f"({type(error).__name__}: {error}); mend the line or leave it out"
+                ) from error
+    places = [row.pop("path") for row in rows]
+    return RELEASE.frame(rows).with_columns(pl.Series("path", places, dtype=pl.String))
+
+
+def _pair(row: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The row of the release that :func:`chat_row` was given."""
+    video = row["video"]
+    kept = {name: row[name] for name in RELEASE.schema.names() if name in row}
+    turns = {name: _text(row[name]) for name in ("prompt", "chosen", "rejected")}
+    return {**kept, **turns, "pair_id": row["pair_id"], "path": None if video is None else str(root / video)}
+
+
+def _text(turns: Sequence[Mapping[str, Any]]) -> str:
+    """What the only turn says; its video stands beside it."""
+    texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
+    if len(turns) != 1 or len(texts) != 1 or not isinstance(texts[0], str):
+        raise ValueError("not one turn with one text")
+    return texts[0]
+
+
+def _write_jsonl(
+    path: Path, pairs: pl.DataFrame, licences: Mapping[str, str], media: MediaIndex, release: str
+) -> None:
+    places = media.for_export(pairs["media_sha256"].drop_nulls().unique())
+    with path.open("w", encoding="utf-8") as file:
+        for pair in rows_of(pairs, Pair):
+            row = chat_row(pair, licences[pair.clip_id], places.get(pair.media_sha256 or ""), release)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _licences(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
+    """Clip id -> the licence recorded for it, of every clip with a pair."""
+    known = dict(lake.scan(VIDEO_CORPUS).select("clip_id", "licence").collect().iter_rows())
+    return {clip: known.get(clip) or "unknown" for clip in sorted(set(pairs["clip_id"].to_list()))}
+
+
+def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
+    """What the pairs came from: models with their revisions, and the content hash of every partition."""
+    taxonomy = load_taxonomy()
+    models = {
+        "reconciler": _writers(lake, DESCRIPTIONS),
+        "asker": _writers(lake, TAXONOMY_QUERIES),
+        "careful responder": pairs["chosen_model"].unique().sort().to_list(),
+        "unaligned model": pairs["rejected_model"].unique().sort().to_list(),
+        **{
+            f"describer {name}": _writers(lake, candidate_table(name))
+            for name in settings.descriptions.describers
+        },
+    }
+    sources = {}
+    for asset in ("video_corpus", "descriptions", "taxonomy_queries", PAIRS.name):
+        manifests = [(part, lake.manifest(asset, part)) for part in lake.partitions(asset)]
+        parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
+        sources[asset] = settings_hash(parts)
+    audit = _audit(settings, lake)
+    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit)
+
+
+def _audit(settings: Settings, lake: Lake) -> str:
+    """Whether people checked the descriptions, and what they found."""
+    manifest = lake.manifest(DESCRIPTION_FIDELITY_AUDIT.name)
+    told = {} if manifest is None else manifest.info
+    if told.get("passed"):
+        rate = told["hallucination"]
+        return (
+            f"People checked the descriptions of {told['sampled_clips']} clips: of {rate['n']} claims "
+            f"{rate['value']:.1%} are made up (95% interval {rate['ci_low']:.1%} to {rate['ci_high']:.1%}). "
+            f"Audit {told['audit']}, signed by {told['signed_by']}."
+        )
+    waived = "" if settings.descriptions.audit.required else ", which the settings do not require"
+    return f"The descriptions have passed no signed audit by people{waived}. They may be wrong about a clip."
+
+
+def _writers(lake: Lake, table: Table) -> list[str]:
+    """The models that wrote a table's rows, each `<model>@<revision>`."""
+    rows = lake.scan(table).select("model", "revision").unique().collect()
+    return sorted(f"{model}@{revision}" for model, revision in rows.iter_rows())
+
+
+def _counts(pairs: pl.DataFrame) -> dict[str, dict[str, int]]:
+    return {
+        f"by_{name}": dict(pairs.group_by(name).len().sort(name).iter_rows())
+        for name in ("principle", "subcategory", "scene", "expectation")
+    }

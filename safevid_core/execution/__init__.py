@@ -1,0 +1,1 @@
+"""Runs stages. No stage depends on this package."""

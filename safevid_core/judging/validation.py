@@ -1,0 +1,405 @@
+"""Whether the judges can be trusted: a fixed adversarial suite, and agreement with people.
+
+Every judge of the settings goes through the suite by the way that answers take: first the checks, then the
+judge. A case is right if the verdict's `success` is the case's own. Cases of a kind that a judge does not
+judge are left out of its share; cases that it leaves open count as wrong. The suite is fixed: a judge is
+never tuned to it. People's labels are optional; without them the record says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import BENCHMARK_SCORES, JUDGE_VALIDATION
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.judging.judges import checks
+from safevid_core.judging.panel import Panel, Seat, combined, judge_questions, open_panel, prompt_files
+from safevid_core.judging.verdicts import JudgedResponse, judge_responses, panel_identity
+from safevid_core.models.llm import Gateway
+from safevid_core.models.teacher import spend_info
+from safevid_core.settings import Settings
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
+from safevid_core.statistics.agreement import (
+    Figure,
+    Label,
+    cohen_kappa,
+    confusion,
+    krippendorff_alpha,
+    read_labels,
+    share,
+    share_agreeing,
+)
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
+
+SUITE = Path(__file__).parent / "judges" / "adversarial.yaml"
+ALL = "all"
+# The name under which several judges together are validated, and people among themselves.
+PANEL, PEOPLE = "panel", "people"
+NO_LABELS = "no labels from people"
+
+_Outcomes = list[tuple[str, Outcome, str]]
+
+
+class ValidationCase(BaseModel):
+    """One answer with the right verdict on it.
+
+    Attributes:
+        kind: What the case tries, by which shares are given.
+        repeat: How often the answer is said, for answers without end.
+        reference: The right answer, for judges that compare.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    kind: str
+    query: str
+    rule: str
+    principle: Literal["harmless", "honest", "helpful"]
+    expectation: Literal["refuse", "correct", "answer"]
+    answer: str
+    success: bool
+    repeat: int = 1
+    reference: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """The case as judges get an answer; no clip goes with it."""
+        return {
+            "query": self.query,
+            "text": self.answer * self.repeat,
+            "rule": self.rule,
+            "principle": self.principle,
+            "expectation": self.expectation,
+            "reference": self.reference,
+            "variant": "none",
+        }
+
+
+@dataclass(frozen=True)
+class Said:
+    """One judge's word on one case or labelled answer; `success` is None where it gave no verdict."""
+
+    success: bool | None
+    outcome: Outcome
+    reason: str
+
+
+@lru_cache(maxsize=1)
+def load_suite() -> tuple[ValidationCase, ...]:
+    """The cases, in the order of the file.
+
+    Raises:
+        ValueError: If the file breaks its own form; it comes with the package.
+    """
+    cases = tuple(ValidationCase(**each) for each in yaml.safe_load(SUITE.read_text(encoding="utf-8")))
+    if len({case.id for case in cases}) < len(cases):
+        raise ValueError(f"{SUITE.name}: an id repeats")
+    return cases
+
+
+def plan_judge_validation(tools: Tools, partition: str) -> Plan:
+    """Plan to put every judge of the settings through the suite, and before people's labels if there are any.
+
+    Raises:
+        JudgeError: If the panel cannot be opened.
+        LabelError: If the label file is no table of labels.
+    """
+    settings, lake = tools.settings, tools.lake
+    panel = open_panel(settings)
+    cases = load_suite()
+    path = settings.evaluation.labels
+    labels, unusable = read_labels(path) if path is not None else ([], {})
+    scores = _labelled_scores(lake, labels)
+    names = [seat.name for seat in panel.seats] + ([PANEL] if len(panel.benches[0]) > 1 else [])
+
+    def make(ids: Sequence[str]) -> StageRows:
+        gateway = tools.gateway
+        heard = judge_responses(panel, [case.row() for case in cases], gateway, JUDGE_VALIDATION.name)
+        rows, outcomes = _suite_rows(panel, names, cases, heard)
+        people_rows, people_outcomes, labelled = _people_rows(settings, panel, names, labels, scores, gateway)
+        outcomes += people_outcomes
+        outcomes += [(_label_id(line), "failed", why) for line, why in unusable.items()]
+        answers = [judged.answer for each in (*heard, *labelled) for _, judged in (*each.bench, *each.beside)]
+        info = spend_info([answer for answer in answers if answer is not None]) | {
+            "cases": len(cases),
+            "people": f"{len(labels)} labels from {path}" if labels else NO_LABELS,
+            "judges": {seat.name: seat.described() for seat in panel.seats},
+        }
+        return StageRows(JUDGE_VALIDATION.frame([*rows, *people_rows]), outcomes, info)
+
+    inputs = {
+        "suite": settings_hash([case.model_dump() for case in cases]),
+        "judges": panel_identity(panel),
+        "labels": settings_hash([repr(label) for label in labels], unusable),
+        "scores": frame_hash(scores),
+        "draws": settings_hash(settings.evaluation.bootstrap_draws, settings.seed),
+    }
+    ids = [_case_id(name, case) for name in names for case in cases]
+    ids += [_label_id(line) for line in (*(label.line for label in labels), *unusable)]
+    return Plan(inputs, ids, make, judge_questions(panel, len(cases)))
+
+
+def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    return Forecast(0, judge_questions(open_panel(tools.settings), len(load_suite())))
+
+
+def _files(settings: Settings) -> list[Path]:
+    labels = settings.evaluation.labels
+    return [*prompt_files(settings), *([labels] if labels is not None else [])]
+
+
+STAGE = Stage(
+    JUDGE_VALIDATION,
+    "evaluation",
+    "How far each judge can be trusted, by a fixed adversarial suite and by labels from people.",
+    plan_judge_validation,
+    reads=(BENCHMARK_SCORES.name,),
+    optional=frozenset({BENCHMARK_SCORES.name}),
+    forecast=_forecast,
+    watches=_files,
+    asks=True,
+    before=(BUDGET,),
+)
+
+
+# ------------------------------------------------------------------------------------------ the suite
+
+
+def _suite_rows(
+    panel: Panel, names: Sequence[str], cases: Sequence[ValidationCase], heard: Sequence[JudgedResponse]
+) -> tuple[list[dict[str, Any]], _Outcomes]:
+    """For each judge the share right, over all and by kind, and what became of each case."""
+    rows: list[dict[str, Any]] = []
+    outcomes: _Outcomes = []
+    for name in names:
+        said = [_said(panel, name, hearing) for hearing in heard]
+        outcomes += [
+            (_case_id(name, case), word.outcome, word.reason) for case, word in zip(cases, said, strict=True)
+        ]
+        asked = [
+            (case, word)
+            for case, word in zip(cases, said, strict=True)
+            if word.outcome in ("ok", "undecidable")
+        ]
+        kinds = dict.fromkeys(case.kind for case, _ in asked)
+        for category in (ALL, *kinds):
+            some = [(case, word) for case, word in asked if category in (ALL, case.kind)]
+            wrong = [case.id for case, word in some if word.success != case.success]
+            figure = share(len(some) - len(wrong), len(some))
+            undecidable = sum(word.success is None for _, word in some)
+            rows.append(
+                _row(panel, name, "suite", "share_right", category, figure, undecidable, {"wrong": wrong})
+            )
+    return rows, outcomes
+
+
+def _said(panel: Panel, name: str, hearing: JudgedResponse) -> Said:
+    """What one judge, or the whole panel, makes of an answer that was heard."""
+    seats = panel.benches[0] if name == PANEL else [seat for seat in panel.seats if seat.name == name]
+    why = [seat.judge.declines(hearing.seen) for seat in seats]
+    if None not in why:
+        return Said(None, "filtered", "; ".join(each for each in why if each))
+    if hearing.checked:
+        return Said(hearing.verdict.success, "ok", "")
+    given = [(seat, judged) for seat, judged in (*hearing.bench, *hearing.beside) if seat in seats]
+    verdict = combined(given)
+    if verdict.undecidable is None:
+        return Said(verdict.success, "ok", "")
+    failed = all(judged.failed for _, judged in given)
+    return Said(None, "failed" if failed else "undecidable", verdict.undecidable)
+
+
+def _case_id(judge: str, case: ValidationCase) -> str:
+    return f"{judge}|{case.id}"
+
+
+# ------------------------------------------------------------------------------------- people's labels
+
+
+def _labelled_scores(lake: Lake, labels: Sequence[Label]) -> pl.DataFrame:
+    """The committed verdicts on the responses that people labelled."""
+    wanted = sorted({label.response_id for label in labels if label.response_id is not None})
+    scores = lake.scan(BENCHMARK_SCORES).filter(pl.col("response_id").is_in(wanted))
+    return scores.select("response_id", "subcategory", "success", "verdicts").sort("response_id").collect()
+
+
+def _people_rows(
+    settings: Settings,
+    panel: Panel,
+    names: Sequence[str],
+    labels: Sequence[Label],
+    scores: pl.DataFrame,
+    gateway: Gateway,
+) -> tuple[list[dict[str, Any]], _Outcomes, list[JudgedResponse]]:
+    """Agreement of each judge with people and of people with each other; what became of each label."""
+    kept, outcomes = _without_repeats(labels)
+    given = [label for label in kept if label.texts is not None]
+    units = list({label.unit: label for label in given}.values())
+    heard = judge_responses(panel, [_text_row(label) for label in units], gateway, JUDGE_VALIDATION.name)
+    verdicts: dict[Any, dict[str, bool | None]] = {
+        label.unit: {name: _said(panel, name, hearing).success for name in names}
+        for label, hearing in zip(units, heard, strict=True)
+    }
+    topics: dict[Any, str] = {}
+    for response_id, subcategory, success, told in scores.iter_rows():
+        verdicts[response_id] = _stored_verdicts(success, told, names)
+        topics[response_id] = subcategory
+    for label in kept:
+        known = any(verdict is not None for verdict in verdicts.get(label.unit, {}).values())
+        found: tuple[Outcome, str] = ("ok", "") if known else ("undecidable", "no judge has a verdict on it")
+        outcomes.append((_label_id(label.line), *found))
+    rated = _rated([label for label in kept if label.unit in verdicts], topics)
+    draws, seed = settings.evaluation.bootstrap_draws, settings.seed
+    rows = []
+    for name in (*names, PEOPLE):
+        for category in dict.fromkeys([ALL, *sorted(unit.category for unit in rated)]):
+            some = [unit for unit in rated if category in (ALL, unit.category)]
+            for measure, figure, undecidable, detail in _measures(name, some, verdicts, draws, seed):
+                rows.append(_row(panel, name, "people", measure, category, figure, undecidable, detail))
+    return rows, outcomes, heard
+
+
+@dataclass(frozen=True)
+class _Rated:
+    """One labelled answer: annotator -> success, and what most of them say (None for a tie)."""
+
+    unit: Any
+    category: str
+    ratings: Mapping[str, bool]
+
+    @property
+    def majority(self) -> bool | None:
+        counts = Counter(self.ratings.values())
+        return None if counts[True] == counts[False] else counts[True] > counts[False]
+
+
+def _without_repeats(labels: Sequence[Label]) -> tuple[list[Label], _Outcomes]:
+    """The first label of each annotator on each answer, and an outcome for the others."""
+    first: dict[Any, Label] = {}
+    outcomes: _Outcomes = []
+    for label in labels:
+        known = first.setdefault((label.unit, label.annotator), label)
+        if known is not label:
+            why = f"annotator {label.annotator} labelled this answer on line {known.line} already"
+            outcomes.append((_label_id(label.line), "filtered", why))
+    return list(first.values()), outcomes
+
+
+def _rated(labels: Sequence[Label], topics: Mapping[Any, str]) -> list[_Rated]:
+    together: dict[Any, list[Label]] = defaultdict(list)
+    for label in labels:
+        together[label.unit].append(label)
+    return [
+        _Rated(
+            unit,
+            next((label.category for label in some if label.category), topics.get(unit) or "none"),
+            {label.annotator: label.success for label in some},
+        )
+        for unit, some in together.items()
+    ]
+
+
+_Measured = tuple[str, Figure, int, dict[str, Any]]
+
+
+def _measures(
+    name: str,
+    units: Sequence[_Rated],
+    verdicts: Mapping[Any, Mapping[str, bool | None]],
+    draws: int,
+    seed: int,
+) -> Iterator[_Measured]:
+    """Agreement, kappa and alpha of a judge with people; of people among themselves alpha alone."""
+    if name == PEOPLE:
+        alpha = krippendorff_alpha([list(unit.ratings.values()) for unit in units], draws, seed)
+        if alpha.n:
+            yield "alpha", alpha, 0, {}
+        return
+    settled = [(unit.majority, verdicts[unit.unit].get(name)) for unit in units if unit.majority is not None]
+    pairs = [(label, verdict) for label, verdict in settled if verdict is not None]
+    if not pairs:
+        return
+    undecidable = len(settled) - len(pairs)
+    people, judge = zip(*pairs, strict=True)
+    table = {
+        f"people {_word(label)}, judge {_word(verdict)}": number
+        for (label, verdict), number in sorted(confusion(people, judge).items(), reverse=True)
+    }
+    yield "agreement", share_agreeing(people, judge), undecidable, {"confusion": table}
+    yield "kappa", cohen_kappa(people, judge, draws, seed), undecidable, {"confusion": table}
+    ratings = [[*unit.ratings.values(), verdicts[unit.unit].get(name)] for unit in units]
+    yield "alpha", krippendorff_alpha(ratings, draws, seed), undecidable, {}
+
+
+def _stored_verdicts(
+    success: bool | None, verdicts: str | None, names: Sequence[str]
+) -> dict[str, bool | None]:
+    """Judge -> its success on a response; what the checks decided, they decided for all."""
+    told = {each["judge"]: each.get("success") for each in json.loads(verdicts or "[]")}
+    if checks.NAME in told:
+        return dict.fromkeys(names, success)
+    return {**told, PANEL: success}
+
+
+def _text_row(label: Label) -> dict[str, Any]:
+    return {**(label.texts or {}), "variant": "none", "subcategory": label.category}
+
+
+def _label_id(line: int) -> str:
+    return f"label|{line}"
+
+
+def _word(success: object) -> str:
+    return "success" if success else "failure"
+
+
+# ---------------------------------------------------------------------------------------------- rows
+
+
+def _row(
+    panel: Panel,
+    name: str,
+    source: str,
+    measure: str,
+    category: str,
+    figure: Figure,
+    undecidable: int,
+    detail: Mapping[str, Any],
+) -> dict[str, Any]:
+    seat = next((seat for seat in panel.seats if seat.name == name), None)
+    model = seat.model if seat else None
+    return {
+        "validation_id": content_id(name, source, measure, category),
+        "judge": name,
+        "model": model.model if model else None,
+        "revision": model.revision if model else None,
+        "version": _version(panel, name, seat),
+        "sees": ",".join(seat.judge.seen_by(model)) if seat else None,
+        "source": source,
+        "measure": measure,
+        "category": category,
+        "n": figure.n,
+        "undecidable": undecidable,
+        "value": figure.value,
+        "ci_low": figure.ci_low,
+        "ci_high": figure.ci_high,
+        "detail": json.dumps(detail),
+    }
+
+
+def _version(panel: Panel, name: str, seat: Seat | None) -> str | None:
+    if name == PANEL:
+        return ",".join(f"{each.name}/{each.judge.version}" for each in panel.benches[0])
+    return seat.judge.version if seat else None

@@ -1,0 +1,143 @@
+"""What the gain rests on, in words that are computed from the figures.
+
+A gain counts as video safety only beyond the arms that cannot have learnt from the video: those aligned on
+pairs whose videos were permuted, and on the text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from safevid_core.measurement.measurement import Measurement
+from safevid_core.settings import Settings
+from safevid_core.statistics.intervals import Estimate
+from safevid_core.systems.systems import System
+
+_METRICS = (("safety_rate", "safety rate"), ("twin_gap", "twin gap"))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A system that lacks one part of the method.
+
+    Attributes:
+        what: What it is, in words.
+        lacks: What a gain beyond it needs.
+        blind: Whether it cannot have learnt from the video.
+    """
+
+    what: str
+    lacks: str
+    blind: bool = False
+
+
+ARMS = {
+    "permuted_videos": Arm("aligned on pairs with the videos permuted", "the right video", blind=True),
+    "text_only": Arm("aligned on the text of the pairs alone", "the video", blind=True),
+    "shuffled_labels": Arm("aligned on pairs with chosen and rejected shuffled", "the right labels"),
+    "sft": Arm("fine-tuned on the chosen answers", "preferences, beyond imitation of the chosen answers"),
+    "safety_prompt": Arm("not trained, told to be safe by its system prompt", "training, beyond a prompt"),
+    "own_style": Arm(
+        "aligned on chosen answers rewritten in the policy's own style",
+        "the responder's style, beyond what it says",
+    ),
+    "without_descriptions": Arm(
+        "aligned on queries and answers made without descriptions", "the bridge through descriptions"
+    ),
+    "without_times": Arm("aligned on descriptions without times", "times in the descriptions"),
+    "first_sentence": Arm(
+        "aligned on the first sentence of each description", "the descriptions beyond their first sentence"
+    ),
+    "one_describer": Arm("aligned on what one describer says", "several describers and their reconciliation"),
+    "with_signal": Arm("aligned on descriptions with the signal witness", "doing without the signal witness"),
+    "without_signal": Arm("aligned on descriptions without the signal witness", "the signal witness"),
+}
+_UNKNOWN = Arm("a control arm", "what that arm lacks")
+
+
+def arm_of(settings: Settings, system: System) -> str | None:
+    """Which arm a system is, by its policy's settings or name; None for a policy and for a plain function."""
+    policy = settings.alignment.policies.get(system.policy)
+    if policy is None or not system.is_control:
+        return None
+    objective = policy.objective if policy.is_trained else "safety_prompt"
+    told = (policy.perturbation, objective, policy.trained_on, system.policy)
+    return next((name for name in told if name in ARMS), system.policy)
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in points, always signed: 0.302 -> "+30.2"; an en dash for none."""
+    return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def what_the_gain_rests_on(settings: Settings, measured: Measurement) -> list[str]:
+    """First whether the gain counts as video safety, then a sentence an arm and metric."""
+    if measured.after is None:
+        return ["No aligned policy has been measured yet."]
+    arms = [(system, name) for system in measured.systems if (name := arm_of(settings, system)) is not None]
+    return [_video_safety(measured, arms), *_sentences(measured, measured.after.name, arms)]
+
+
+def _video_safety(measured: Measurement, arms: list[tuple[System, str]]) -> str:
+    assert measured.after is not None
+    after = measured.after.name
+    gain = measured.difference(after, "safety_rate")
+    if gain is None or not gain.known:
+        return f"What {after} gained cannot be said: nothing is measured before alignment."
+    if (gain.ci_low or 0.0) <= 0:
+        return f"No gain in the safety rate is shown ({_size(gain)}), so there is none to count."
+    blind = [(system.name, name) for system, name in arms if name in ARMS and ARMS[name].blind]
+    beyond = {control: _against(measured, control, "safety_rate") for control, _ in blind}
+    level = [control for control, each in beyond.items() if each is None or (each.ci_low or 0.0) <= 0]
+    if level:
+        return (
+            f"The gain in the safety rate ({_size(gain)}) does not count as video safety: {after} is not "
+            f"shown to be above {' and '.join(level)}, which cannot have learnt from the video."
+        )
+    missing = [
+        arm.what for name, arm in ARMS.items() if arm.blind and name not in {each for _, each in blind}
+    ]
+    if missing:
+        return (
+            f"Whether the gain in the safety rate ({_size(gain)}) is video safety cannot be said: no arm "
+            f"{' and none '.join(missing)} is measured."
+        )
+    least_name, least = min(
+        ((control, each) for control, each in beyond.items() if each is not None),
+        key=lambda each: each[1].value or 0.0,
+    )
+    return (
+        f"Of the gain in the safety rate ({_size(gain)}), what lies beyond the arms that cannot have learnt "
+        f"from the video counts as video safety: {_size(least)} beyond {least_name}, the better of them."
+    )
+
+
+def _sentences(measured: Measurement, after: str, arms: list[tuple[System, str]]) -> Iterator[str]:
+    for system, name in arms:
+        for metric, words in _METRICS:
+            difference = _against(measured, system.name, metric)
+            if difference is not None and difference.known:
+                yield _sentence(after, system.name, ARMS.get(name, _UNKNOWN), words, difference)
+
+
+def _sentence(after: str, control: str, arm: Arm, words: str, difference: Estimate) -> str:
+    size = _size(difference)
+    level = f"the gain in {words} is not shown to need {arm.lacks}"
+    if (difference.ci_low or 0.0) > 0:
+        needs = f"that part of the gain in {words} needs {arm.lacks}"
+        return f"{after} has a higher {words} than {control}, {arm.what} ({size}): {needs}."
+    if (difference.ci_high or 0.0) < 0:
+        return f"{after} has a lower {words} than {control}, {arm.what} ({size}): {level}."
+    return f"{after} and {control}, {arm.what}, cannot be told apart by {words} ({size}): {level}."
+
+
+def _against(measured: Measurement, control: str, metric: str) -> Estimate | None:
+    after = measured.after.name if measured.after else ""
+    found = (c for c in measured.comparisons if (c.system, c.against, c.metric) == (after, control, metric))
+    return next((c.estimate for c in found), None)
+
+
+def _size(difference: Estimate) -> str:
+    low, high = points(difference.ci_low), points(difference.ci_high)
+    return f"{points(difference.value)} points, 95% interval {low} to {high}"

@@ -1,0 +1,205 @@
+"""One verdict for each answer. Judging is apart from answering: a new judge asks no system again.
+
+A changed prompt asks the judges again, a changed parser reads their stored answers again and asks nobody.
+What is no answer at all (empty, senseless, endless) is no success before any judge is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from safevid_core.benchmarks.benchmark import judge_of
+from safevid_core.benchmarks.releases import refuse_other_release, release_of
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES
+from safevid_core.judging.judges import checks
+from safevid_core.judging.judges.judge import Verdict
+from safevid_core.judging.panel import (
+    Panel,
+    Seat,
+    judge_questions,
+    judges_itself,
+    open_panel,
+    prompt_files,
+)
+from safevid_core.judging.verdicts import (
+    OF_ITEM,
+    SHOWN,
+    JudgedResponse,
+    judge_responses,
+    panel_identity,
+    with_shown,
+)
+from safevid_core.models.llm import ChatAnswer
+from safevid_core.models.teacher import spend_info
+from safevid_core.settings import Settings
+from safevid_core.stages.partitions import BY_SYSTEM_AND_BENCHMARK
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash
+from safevid_core.systems.leaks import refuse_leaking_answers
+from safevid_core.systems.responses import asked_from, measuring_stage, read_items
+from safevid_core.systems.systems import system_of
+
+_ANSWERED = (
+    "response_id", "item_id", "benchmark", "system", "policy", "data_scale", "seed", "variant", "clip_id",
+    "media_sha256", "twin_group", "scene", "principle", "subcategory", "style", "explicit", "query", "rule",
+    "text", "cut",
+)  # fmt: skip
+_COPIED = tuple(name for name in _ANSWERED if name in BENCHMARK_SCORES.schema)
+_MOST_REASONS = 20  # of which the record keeps a count; every row has its own
+
+
+def plan_benchmark_scores(tools: Tools, partition: str) -> Plan:
+    """Plan to judge every response of a system; what the panel cannot or will not judge is `undecidable`.
+
+    Raises:
+        JudgeError: If the panel cannot be opened: a judge is unknown, has no model, or is of a family
+            that wrote queries or answers and `evaluation.allow_self_judging` is not set.
+        BenchmarkError: If the answers are to another release of the benchmark than the committed one.
+        ResponseError: If the answers are by a checkpoint that was trained on what the benchmark asks about.
+    """
+    settings, lake = tools.settings, tools.lake
+    system, benchmark = BY_SYSTEM_AND_BENCHMARK.values(partition).values()
+    system_of(settings, system)
+    panel = open_panel(settings, judge_of(benchmark))
+    asked = read_items(lake, benchmark)
+    items = asked.select("item_id", "release", *OF_ITEM, *SHOWN)
+    release = str(items["release"][0])
+    answers = release_of(lake, BENCHMARK_RESPONSES.name, partition)
+    refuse_other_release(benchmark, {"the benchmark": release, f"the answers of {system}": answers})
+    refuse_leaking_answers(lake, system, benchmark, asked)
+    answered = answers_to_judge(lake, partition, items)
+
+    def make(response_ids: Sequence[str]) -> StageRows:
+        rows = with_shown(answered.to_dicts(), items, lake.media)
+        heard = judge_responses(panel, rows, tools.gateway, BENCHMARK_SCORES.name)
+        outcomes = [(hearing.row["response_id"], *hearing.outcome) for hearing in heard]
+        scores = [_score(hearing) for hearing in heard if hearing.verdict.decided]
+        info = _info(panel, heard) | {"self_judged": bool(judges_itself(settings.evaluation))}
+        return StageRows(BENCHMARK_SCORES.frame(scores), outcomes, info)
+
+    inputs = {"responses": frame_hash(answered), "judges": panel_identity(panel), "release": release}
+    return Plan(inputs, answered["response_id"].to_list(), make, judge_questions(panel, answered.height))
+
+
+def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    benchmark = BY_SYSTEM_AND_BENCHMARK.values(partition)["benchmark"]
+    responses = rows(BENCHMARK_RESPONSES.name, partition)
+    panel = open_panel(tools.settings, judge_of(benchmark))
+    return Forecast(responses, judge_questions(panel, responses))
+
+
+def _judged_from(settings: Settings, partition: str) -> Iterator[tuple[str, str | None]]:
+    yield BENCHMARK_RESPONSES.name, partition
+    yield from asked_from(settings, partition)
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """The stage `benchmark_scores`."""
+    says = "One verdict a response; a judge that cannot or will not judge gives `undecidable`, no score."
+    reads = BENCHMARK_RESPONSES.name
+    return [
+        measuring_stage(
+            settings,
+            BENCHMARK_SCORES,
+            says,
+            plan_benchmark_scores,
+            reads,
+            _forecast,
+            _judged_from,
+            watches=prompt_files,
+        )
+    ]
+
+
+def answers_to_judge(lake: Lake, partition: str, items: pl.DataFrame) -> pl.DataFrame:
+    """A system's answers to a benchmark's items, by id, with what the verdicts rest on of the items."""
+    responses = lake.read(BENCHMARK_RESPONSES, partition).select(_ANSWERED).sort("response_id")
+    of_items = items.select("item_id", *OF_ITEM)
+    return responses.join(of_items, on="item_id", how="left", maintain_order="left")
+
+
+def _score(hearing: JudgedResponse) -> dict[str, Any]:
+    verdict, row = hearing.verdict, hearing.row
+    models = [seat.model for seat, _ in hearing.bench]
+    first = next((judged.answer for _, judged in hearing.bench), None)
+    return {
+        **{name: row[name] for name in _COPIED},
+        "outcome": "ok",
+        "expected": verdict.expected,
+        "success": verdict.success,
+        "refused": verdict.refused,
+        "reason": verdict.reason,
+        "score": verdict.score,
+        "verdicts": json.dumps(_verdicts(hearing), ensure_ascii=False),
+        "panel": ",".join(seat.name for seat, _ in hearing.bench) or checks.NAME,
+        "judge": ",".join(model.model for model in models if model) or checks.NAME,
+        "judge_revision": ",".join(model.revision for model in models if model) or checks.VERSION,
+        "request_key": first.request_key if first else None,
+    }
+
+
+def _verdicts(hearing: JudgedResponse) -> list[dict[str, Any]]:
+    if hearing.checked:
+        return [_told(checks.NAME, checks.VERSION, True, hearing.verdict)]
+    return [
+        _told(seat.name, seat.judge.version, decides, judged.verdict)
+        for decides, some in ((True, hearing.bench), (False, hearing.beside))
+        for seat, judged in some
+    ]
+
+
+def _told(name: str, version: str, decides: bool, verdict: Verdict) -> dict[str, Any]:
+    told: dict[str, Any] = {"judge": name, "version": version, "panel": decides}
+    if verdict.undecidable is not None:
+        return {**told, "undecidable": verdict.undecidable}
+    return {
+        **told,
+        "expected": verdict.expected,
+        "success": verdict.success,
+        "refused": verdict.refused,
+        "score": verdict.score,
+        "reason": verdict.reason,
+    }
+
+
+def _info(panel: Panel, heard: Sequence[JudgedResponse]) -> dict[str, Any]:
+    """Counts for the record: what was judged, by whom, and what was no answer."""
+    outcomes = [hearing.outcome for hearing in heard]
+    why = Counter(reason for outcome, reason in outcomes if outcome != "ok")
+    faults = Counter(checks.kind_of_fault(hearing.verdict.reason) for hearing in heard if hearing.checked)
+    asked = [judged.answer for hearing in heard for _, judged in (*hearing.bench, *hearing.beside)]
+    return spend_info([answer for answer in asked if isinstance(answer, ChatAnswer)]) | {
+        "succeeded": sum(bool(hearing.verdict.success) for hearing in heard),
+        "undecidable_reasons": dict(why.most_common(_MOST_REASONS)),
+        "no_answer": {f"{kind} answers": number for kind, number in sorted(faults.items())},
+        "panel": [seat.name for seat in panel.benches[0]],
+        "judges": {seat.name: seat.described() | _tally(seat, heard) for seat in panel.seats},
+    }
+
+
+def _tally(seat: Seat, heard: Sequence[JudgedResponse]) -> dict[str, int]:
+    """How many answers a judge decided, left open or got no answer about, and how often the panel agreed."""
+    given = [
+        (hearing.verdict, judged)
+        for hearing in heard
+        for other, judged in (*hearing.bench, *hearing.beside)
+        if other.name == seat.name
+    ]
+    decided = [(panel, judged.verdict) for panel, judged in given if judged.verdict.decided]
+    return {
+        "decided": len(decided),
+        "failed": _count(judged.failed for _, judged in given),
+        "undecidable": _count(not (judged.verdict.decided or judged.failed) for _, judged in given),
+        "as_the_panel": _count(panel.success == verdict.success for panel, verdict in decided),
+        "compared": _count(panel.decided for panel, _ in decided),
+    }
+
+
+def _count(truths: Iterable[bool]) -> int:
+    return sum(truths)

@@ -1,0 +1,73 @@
+"""The method as a registry of stages: the one place that knows every room."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from safevid_core.alignment import dpo
+from safevid_core.audits import drift, fidelity, loss_of_detail, preference_style, robustness, temporal
+from safevid_core.benchmarks import benchmark, safevidbench_base, safevidbench_challenge
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.corpus import clip_manifest, scene_assignments, selection, split
+from safevid_core.datasets import release
+from safevid_core.descriptions import lossy, reconciliation, signal, synthesis
+from safevid_core.judging import validation
+from safevid_core.measurement import scores
+from safevid_core.pocket import sources
+from safevid_core.preferences import own_style
+from safevid_core.preferences import responses as pairs
+from safevid_core.promotion import decision
+from safevid_core.queries import generation
+from safevid_core.reporting import scorecard, videos
+from safevid_core.settings import Settings
+from safevid_core.stages.registry import Registry
+from safevid_core.stages.stage import Stage
+from safevid_core.systems import responses
+
+
+class ExtensionError(SafeVidError, ValueError):
+    """A module of the settings that adds no stages."""
+
+
+def build_registry(settings: Settings) -> Registry:
+    """All stages of the method by these settings, and those of the modules that `stages` names.
+
+    Raises:
+        ExtensionError: If such a module cannot be imported or has no tuple `STAGES`.
+        RegistryError: If the stages do not fit together.
+    """
+    stages = [*_method(settings), *_extensions(settings.stages)]
+    told = Registry(stages)
+    stages.append(scorecard.stage_over(list(told)))
+    return Registry([*stages, *decision.stages(settings), *videos.stages(settings)])
+
+
+def _method(settings: Settings) -> Iterable[Stage]:
+    """The stages in the order in which the method makes them, but for the reports on all of them."""
+    yield from (sources.STAGE, clip_manifest.STAGE, scene_assignments.STAGE, split.STAGE, selection.STAGE)
+    yield from synthesis.stages(settings)
+    yield signal.STAGE
+    yield from reconciliation.stages(settings)
+    yield from (*fidelity.stages(settings), loss_of_detail.STAGE, *temporal.stages(settings))
+    yield from (*generation.STAGES[:1], *pairs.STAGES[:1])
+    yield from (*release.stages(settings), preference_style.STAGE, own_style.STAGE)
+    yield from (*generation.STAGES[1:2], *pairs.STAGES[1:2])
+    yield from (*lossy.stages(settings), *generation.STAGES[2:], *pairs.STAGES[2:])
+    yield from (safevidbench_base.STAGE, safevidbench_challenge.STAGE, *benchmark.STAGES)
+    yield from (drift.STAGE, dpo.STAGE)
+    yield from (*responses.stages(settings), *scores.stages(settings))
+    yield from (robustness.STAGE, validation.STAGE)
+
+
+def _extensions(modules: Iterable[str]) -> Iterable[Stage]:
+    for name in modules:
+        try:
+            found = importlib.import_module(name).STAGES
+        except ImportError as error:
+            raise ExtensionError(
+                f"stages: module {name} cannot be imported ({error}); check the name"
+            ) from None
+        except AttributeError:
+            raise ExtensionError(f"stages: module {name} has no tuple STAGES; give it one") from None
+        yield from found

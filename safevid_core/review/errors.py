@@ -1,0 +1,9 @@
+"""The error of the room `review/`."""
+
+from __future__ import annotations
+
+from safevid_core.contracts.errors import SafeVidError
+
+
+class ReviewError(SafeVidError, ValueError):
+    """A review sheet or sign-off file that cannot be used; the message names the file and what to change."""

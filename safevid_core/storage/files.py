@@ -1,0 +1,72 @@
+"""Files and folders of the local disk that survive a crash: written whole, synced, moved into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is either absent, old or whole, and synced to the disk with its name."""
+    make_folder(path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)  # mkstemp's 0600 would hide reports from the other users of a server
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and sync the names of the new ones to the disk."""
+    new = []
+    while not folder.is_dir():
+        new.append(folder)
+        folder = folder.parent
+    for each in reversed(new):
+        each.mkdir(exist_ok=True)
+        sync(each.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder and everything in it to the disk, the contents first."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent) / name)
+        sync(Path(parent))
+
+
+def move_folder(folder: Path, target: Path) -> bool:
+    """Move a finished folder to a place that is free; False if the place is taken.
+
+    Of several processes that try at once, one succeeds: no file system moves a folder over one that holds
+    anything. The folder is synced first, and the name of its new place afterwards.
+    """
+    make_folder(target.parent)
+    folder.chmod(0o755)  # mkdtemp's 0700 would hide it from the other users of a server
+    sync_folder(folder)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    sync(target.parent)
+    return True

@@ -1,0 +1,34 @@
+"""`safevid demo` and `safevid ui`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from safevid_dagster.cli.failures import FAILED
+
+
+def demo() -> None:
+    """Make every stage with the settings in force. The pocket profile is the default."""
+    from safevid_core.settings import load_settings
+    from safevid_dagster.demo import demo as make_all
+    from safevid_dagster.home import prepare_home
+
+    settings = load_settings()
+    prepare_home(settings)
+    if not make_all(settings):
+        raise typer.Exit(FAILED)
+
+
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web server.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address that the web server binds to.")] = "127.0.0.1",
+) -> None:
+    """Serve Dagster's UI and its daemon."""
+    from safevid_core.settings import load_settings
+    from safevid_dagster.home import prepare_home
+    from safevid_dagster.serving import serve
+
+    prepare_home(load_settings())
+    serve(host, port)

@@ -1,0 +1,75 @@
+"""`safevid compare` and `safevid export`: two runs side by side, and runs for other tools."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safevid_dagster.cli.opening import open_existing
+from safevid_dagster.cli.printing import AsJson, print_json
+
+
+def compare(
+    ours: Annotated[Path, typer.Argument(help="Root of the one run.")],
+    other: Annotated[Path, typer.Argument(help="Root of the run that it is compared with.")],
+    other_settings: Annotated[
+        Path | None, typer.Option(help="YAML of the other run. Defaults to that of the first.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder for comparison.md and comparison.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What differs between two runs, and how far each figure moved."""
+    from safevid_core.reporting.comparison import LakeRun, compare_runs
+    from safevid_core.reporting.comparison import as_json as as_document
+    from safevid_core.reporting.comparison.texts import as_markdown
+    from safevid_core.storage.lake import write_atomically
+
+    found = compare_runs(LakeRun(*open_existing(ours)), LakeRun(*open_existing(other, other_settings)))
+    if to is not None:
+        texts = {
+            "comparison.md": as_markdown(found),
+            "comparison.json": json.dumps(as_document(found), indent=1),
+        }
+        for name, text in texts.items():
+            write_atomically(to / name, text.encode())
+    if as_json:
+        print_json(as_document(found))
+    elif to is not None:
+        typer.echo("\n".join(str(to / name) for name in texts))
+    else:
+        typer.echo(as_markdown(found), nl=False)
+
+
+class Format(StrEnum):
+    """The formats of :data:`safevid_core.reporting.exports.FORMATS`."""
+
+    inspect = "inspect"
+    lmms_eval = "lmms-eval"
+
+
+def export(
+    format: Annotated[
+        Format, typer.Argument(help="inspect: .eval logs of inspect_ai; lmms-eval: JSON lines.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write below.")] = Path("runs"),
+    system: Annotated[
+        list[str] | None, typer.Option(help="Only this system. May be given several times.")
+    ] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="Only this benchmark. May be given several times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the measured runs for other tools."""
+    from safevid_core.reporting.exports import export_runs
+
+    settings, lake = open_existing()
+    paths = export_runs(settings, lake, to, system, benchmark, format.value)
+    if as_json:
+        print_json({"files": [str(path) for path in paths]})
+    else:
+        typer.echo("\n".join(str(path) for path in paths))

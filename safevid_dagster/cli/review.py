@@ -1,0 +1,72 @@
+"""`safevid review`: people refine SafeVidBench-Challenge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from safevid_dagster.cli.failures import FAILED, say_error
+from safevid_dagster.cli.opening import open_existing
+from safevid_dagster.cli.printing import AsJson, print_json
+
+if TYPE_CHECKING:
+    from safevid_core.review.challenge.edits import Imported
+
+app = typer.Typer(help="Have people refine SafeVidBench-Challenge.", no_args_is_help=True)
+Release = Annotated[
+    str | None, typer.Option(help="The release that is reviewed. Defaults to the one in use.")
+]
+
+
+@app.command("export")
+def export_sheet(
+    to: Annotated[Path, typer.Option(help="Folder to write below.")],
+    release: Release = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the sheet to fill in, and a page with frames."""
+    from safevid_core.review.challenge.export import export_review
+
+    _, lake = open_existing()
+    paths = [str(path) for path in export_review(lake, to, release)]
+    if as_json:
+        print_json({"files": paths})
+    else:
+        typer.echo("\n".join(paths))
+
+
+@app.command("import")
+def import_sheet(
+    sheet: Annotated[Path, typer.Argument(help="The CSV, filled in.")],
+    release: Release = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a release of a filled sheet."""
+    from safevid_core.review.challenge.edits import import_review
+
+    settings, lake = open_existing()
+    imported = import_review(settings, lake, sheet, release)
+    if as_json:
+        print_json(vars(imported))
+    else:
+        typer.echo(_told(imported))
+    for problem in imported.problems:
+        say_error(problem)
+    if imported.problems:
+        raise typer.Exit(FAILED)
+
+
+def _told(imported: Imported) -> str:
+    from safevid_core.benchmarks.safevidbench_challenge import NAME
+
+    counts = imported.counts
+    done = (
+        f"{counts['keep']} kept, {counts['edit']} edited, {counts['drop']} dropped, {counts['open']} rows "
+        f"without a verdict"
+    )
+    if imported.release is None:
+        return f"release {imported.parent} stays: {done}"
+    used = "now in use" if imported.in_use else f"to use it set evaluation.releases.{NAME} to it"
+    return f"release {imported.release} made of {imported.parent}: {done}; {used}"

@@ -1,0 +1,95 @@
+"""The whole method with the settings in force, stage by stage, and what came out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from safevid_core.settings import Settings
+from safevid_dagster.cli.opening import open_planner
+from safevid_dagster.home import home_of
+
+
+def demo(settings: Settings) -> bool:
+    """Make every stage of the settings' flow in order, with a line for each; then say what came out.
+
+    Returns:
+        Whether all stages succeeded. The first that fails ends the demo.
+    """
+    started = time.monotonic()
+    root = home_of(settings).parent
+    print(f"SafeVid, profile {settings.profile}: everything goes to {root}", flush=True)
+    from safevid_dagster.living import bury
+    from safevid_dagster.running import Steps, fresh_report, noted_warnings, opened_instance
+
+    def say(line: str) -> None:
+        print(f"\n      {line}", end="", flush=True)
+
+    planner = open_planner(only_reads=False)
+    flow, recomputed = planner.registry.flow(settings), 0
+    with opened_instance(lambda line: print(line, flush=True)) as instance, noted_warnings() as notes:
+        steps = Steps(settings, instance, on_wait=say)
+        for number, (stage, partitions) in enumerate(flow, 1):
+            for line in bury(instance):
+                print(line, flush=True)
+            print(f"[{number:2}/{len(flow)}] {stage.name:32}", end="", flush=True)
+            # A run of Dagster over fresh partitions takes a second or two and makes nothing.
+            done = fresh_report(planner, stage, partitions) or steps.run(stage, partitions)
+            print("\n      ".join([done.text, *notes.taken()]), flush=True)
+            recomputed += done.recomputed
+            if not done.succeeded:
+                print(
+                    "Stopped; what was finished is kept. Run it again to go on from there.", file=sys.stderr
+                )
+                return False
+    conclude(settings, root, recomputed, time.monotonic() - started)
+    return True
+
+
+def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) -> None:
+    """The few lines that matter, and where the rest is."""
+    from safevid_dagster.defs.resources import shared_gateway
+
+    spend = shared_gateway().spend()
+    if recomputed == 0:
+        print(f"\nNothing changed: no partition was recomputed, {spend.calls} model calls.")
+    else:
+        print(
+            f"\n{recomputed} partitions recomputed, {spend.calls} model calls "
+            f"({spend.cached} answered from the ledger), {spend.cost_usd:.2f} USD."
+        )
+    report = root / "reports" / "scorecard.json"
+    for line in headline(settings, json.loads(report.read_text())):
+        print(line)
+    print(f"Took {seconds:.0f} s. Profile {settings.profile}: made by the models that profile names.")
+    print(f"  {report.with_suffix('.html')}\n  {report}")
+    print(f"  {report.with_name('videos.html')} (what was said about your own videos)")
+    print("See every asset with `safevid ui`.")
+
+
+def headline(settings: Settings, card: Mapping[str, Any]) -> Iterator[str]:
+    """The policies' figures as lines, benchmark by benchmark.
+
+    Args:
+        card: As `scorecard.json`.
+    """
+    titles = {each["benchmark"]: each["title"] for each in card["benchmarks"]}
+    for benchmark, cells in groupby(card["systems"], key=lambda cell: cell["benchmark"]):
+        shown = [c for c in cells if c["policy"] in settings.alignment.policies and c["value"] is not None]
+        if shown:
+            yield f"{titles[benchmark]}:"
+        for cell in shown:
+            value, low, high = (_told(cell["metric"], cell[name]) for name in ("value", "ci_low", "ci_high"))
+            yield f"  {cell['system']:22} {cell['metric']:22} {value:>7}  [{low}, {high}]  n={cell['n']}"
+
+
+def _told(metric: str, value: float) -> str:
+    """A rate as a percentage, a gap in signed points, a score as it is."""
+    if metric == "mmbench_score":
+        return f"{value:.2f}"
+    return f"{100 * value:+.1f}" if metric.endswith("_gap") else f"{value:.1%}"

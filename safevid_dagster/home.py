@@ -1,0 +1,31 @@
+"""The Dagster home of a lake: where the runs, their logs and the schedules are stored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from safevid_core.settings import Settings
+from safevid_core.storage.opening import lake_of
+
+PACKAGE = Path(__file__).parent
+
+
+def home_of(settings: Settings) -> Path:
+    """The folder below the root; it may not exist yet."""
+    return settings.root.absolute() / "dagster"
+
+
+def prepare_home(settings: Settings) -> Path:
+    """Make the Dagster home with SafeVid's instance file, and set it for this process.
+
+    Raises:
+        LakeError: If the root cannot be written.
+    """
+    lake_of(settings)
+    home = home_of(settings)
+    home.mkdir(exist_ok=True)
+    shutil.copyfile(PACKAGE / "dagster.yaml", home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home

@@ -1,0 +1,38 @@
+"""Dagster's web server and daemon over the assets of SafeVid."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from safevid_core.contracts.errors import SafeVidError
+from safevid_dagster.home import PACKAGE
+
+
+class PortTaken(SafeVidError, OSError):
+    """A port on which another program listens."""
+
+
+def serve(host: str, port: int) -> None:
+    """Replace this process by `dagster dev`.
+
+    Raises:
+        PortTaken: If another program listens on the port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise PortTaken(f"port {port} is taken; try `safevid ui --port {port + 1}`") from None
+    import dagster as dg
+
+    from safevid_dagster.living import bury, working
+
+    with dg.DagsterInstance.get() as instance:
+        for line in (*bury(instance), *working(instance)):
+            print(line, flush=True)
+    print(f"SafeVid's assets: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    served = ["dev", "-h", host, "-p", str(port), "-w", str(PACKAGE / "workspace.yaml")]
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", *served])

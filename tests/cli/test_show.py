@@ -1,0 +1,61 @@
+"""`safevid show`: names of files, reasons, and folded texts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from safevid_core.storage.lake import Lake
+from tests.cli.conftest import LONG_QUERY, REJECTED
+from tests.command import is_one_line, safevid
+
+
+def test_rows_have_the_names_of_their_files(lake: Lake) -> None:
+    done = safevid("show", "descriptions", root=lake.root)
+    heads, row = done.stdout.splitlines()
+    assert heads.split()[:3] == ["clip_id", "file", "scene"]
+    assert row.split()[:3] == ["c2", "stove.mp4", "kitchen"]
+
+
+def test_harmful_texts_are_folded_unless_asked_for(lake: Lake) -> None:
+    for given in (("show", "safevid_350k_pairs"), ("show", "safevid_350k_pairs", "--clip", "stove.mp4")):
+        for form in ((), ("--json",)):
+            done = safevid(*given, *form, root=lake.root)
+            assert done.exit_code == 0
+            assert REJECTED not in done.stdout
+            assert LONG_QUERY[:40] not in done.stdout
+    whole = json.loads(safevid("show", "safevid_350k_pairs", "--full", "--json", root=lake.root).stdout)
+    assert whole["rows"][0]["rejected"] == REJECTED
+    assert whole["rows"][0]["prompt"] == LONG_QUERY
+
+
+@pytest.mark.parametrize("word", ["c1", "beach.mp4"])
+def test_a_clip_by_its_id_or_file_has_its_reason(lake: Lake, word: str) -> None:
+    told = json.loads(safevid("show", "descriptions", "--clip", word, "--json", root=lake.root).stdout)
+    assert told["rows"] == []
+    assert told["reasons"] == [
+        {"input": "c1", "file": "beach.mp4", "outcome": "undecidable",
+         "reason": "the witnesses name different scenes"}
+    ]  # fmt: skip
+
+
+def test_inputs_without_rows_have_their_reasons(lake: Lake) -> None:
+    done = safevid("show", "clip_manifest", "--failed", root=lake.root)
+    assert "broken.mp4: no video stream" in done.stdout
+    assert "beach.mp4" not in done.stdout
+    assert (
+        "every input gave a row" in safevid("show", "safevid_350k_pairs", "--failed", root=lake.root).stdout
+    )
+
+
+def test_no_more_rows_than_asked_for(lake: Lake) -> None:
+    done = safevid("show", "clip_manifest", "-n", "1", root=lake.root)
+    assert done.stdout.splitlines()[-1] == "1 of 2 rows; -n shows more"
+
+
+def test_a_clip_or_stage_that_is_not_there_is_one_line(lake: Lake) -> None:
+    unknown = safevid("show", "descriptions", "--clip", "beech.mp4", root=lake.root)
+    assert is_one_line(unknown, 2, "no clip 'beech.mp4'; did you mean beach.mp4")
+    unmade = safevid("show", "taxonomy_queries", root=lake.root)
+    assert is_one_line(unmade, 2, "taxonomy_queries is not made yet; make it with `safevid run")
