@@ -24,7 +24,7 @@ def demo(settings: Settings) -> bool:
     started = time.monotonic()
     root = home_of(settings).parent
     print(f"SafeVid, profile {settings.profile}: everything goes to {root}", flush=True)
-    from safevid_dagster.living import bury
+    from safevid_dagster.living import end_dead_runs
     from safevid_dagster.running import Steps, fresh_report, noted_warnings, opened_instance
 
     def say(line: str) -> None:
@@ -35,7 +35,7 @@ def demo(settings: Settings) -> bool:
     with opened_instance(lambda line: print(line, flush=True)) as instance, noted_warnings() as notes:
         steps = Steps(settings, instance, on_wait=say)
         for number, (stage, partitions) in enumerate(flow, 1):
-            for line in bury(instance):
+            for line in end_dead_runs(instance):
                 print(line, flush=True)
             print(f"[{number:2}/{len(flow)}] {stage.name:32}", end="", flush=True)
             # A run of Dagster over fresh partitions takes a second or two and makes nothing.

@@ -93,7 +93,7 @@ def end_signs(instance: dg.DagsterInstance) -> None:
                 _here.pop(run_id).end()
 
 
-def bury(instance: dg.DagsterInstance) -> list[str]:
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark dead runs as failed (or cancelled, where that was asked) and free the slots of all that ended.
 
     Returns:
@@ -138,7 +138,7 @@ def working(instance: dg.DagsterInstance) -> list[str]:
 
 @contextmanager
 def telling_of_waits(instance: dg.DagsterInstance, say: Callable[[str], None]) -> Iterator[None]:
-    """While the block lasts, say which run holds a slot that a run of this process waits for; bury the dead.
+    """While the block lasts, tell which run holds a slot that a run here waits for, and end dead runs.
 
     Args:
         say: Called with one line, from another thread, once for each holder.
@@ -297,7 +297,7 @@ def _watch(instance: dg.DagsterInstance, say: Callable[[str], None], over: threa
         # Never the end of a run: what cannot be read in this round may be in the next.
         with suppress(Exception):
             for pool, holder in _in_the_way(instance):
-                for line in bury(instance):
+                for line in end_dead_runs(instance):
                     say(line)
                 if holder in told or holder not in _held(instance):
                     continue

@@ -22,7 +22,7 @@ from safevid_core.stages.planner import Planner
 from safevid_core.stages.stage import Stage
 from safevid_dagster.definitions import defs
 from safevid_dagster.defs.partitions import key_of, ranges_of
-from safevid_dagster.living import bury, telling_of_waits
+from safevid_dagster.living import end_dead_runs, telling_of_waits
 from safevid_dagster.progress import TellPartition, watching_partitions
 
 # Dagster puts the name of the class before the message of a stage that says why it failed.
@@ -165,7 +165,7 @@ def opened_instance(say: Callable[[str], None]) -> Iterator[dg.DagsterInstance]:
     for category in (FutureWarning, dg.PreviewWarning):
         warnings.filterwarnings("ignore", category=category)
     with dg.DagsterInstance.get() as instance:
-        for line in bury(instance):
+        for line in end_dead_runs(instance):
             say(line)
         yield instance
 

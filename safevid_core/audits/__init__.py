@@ -1,1 +1,1 @@
-"""Audits: measured figures about what the stages made. Nothing is made from them."""
+"""Audits: stages that measure the data. No other stage trains on their tables."""

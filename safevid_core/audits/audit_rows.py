@@ -1,4 +1,4 @@
-"""How an audit's figures become rows: a measure, a category, a value with its interval, a line of detail."""
+"""Makes the rows of an audit: a measure, a category, a value with its interval, a line of detail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safevid_core.contracts.tables import Table
 from safevid_core.stages.stage import Plan, Stage, Tools
 from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Estimate, Sample, estimate
 
-# One observation: the unit, its cluster, and its value.
+# One observation: the unit, its cluster, and its value in [0, 1].
 Observation = tuple[str, str, float]
 
 
@@ -31,18 +31,22 @@ def figure_row(measure: str, category: str, figure: Estimate, detail: str = "") 
 
 
 def count_row(measure: str, category: str, n: int, value: float, detail: str = "") -> dict[str, Any]:
-    """A row for a figure that is counted, not sampled, and so has no interval."""
+    """A row for a value that is counted and not sampled. It has no interval.
+
+    Args:
+        n: Number of units that were counted over.
+    """
     return figure_row(measure, category, Estimate(value, None, None, n, 0), detail)
 
 
 def mean_of(observations: Iterable[Observation]) -> Estimate:
-    """The mean of values in [0, 1] with an interval by cluster."""
+    """The mean of values in [0, 1] with an interval over clusters."""
     rows = [(unit, cluster, None, 0, value) for unit, cluster, value in observations]
     return estimate(Sample(pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")))
 
 
 def cluster_of(clip: dict[str, Any]) -> str:
-    """Clips that share a twin group or a source are not independent.
+    """The cluster of a clip: its twin group, else its source video. Clips of a cluster are not independent.
 
     Args:
         clip: A row with `clip_id, source_id, twin_group`.
@@ -59,5 +63,11 @@ def audit_stage(
     reads: Sequence[str],
     optional: Sequence[str] = (),
 ) -> Stage:
-    """The stage of an audit that is one table, made from committed tables alone."""
+    """The stage of an audit with one table that is made only from committed tables.
+
+    Args:
+        says: Description of the stage.
+        reads: Names of the stages that it reads.
+        optional: Those of `reads` that need not be committed.
+    """
     return Stage(table, "audits", says, plan, reads=tuple(reads), optional=frozenset(optional))

@@ -1,7 +1,8 @@
-"""The review of descriptions by people: a sheet to fill in, a page with frames beside it, and the way back.
+"""The review of descriptions by people: writes a sheet and a page with frames, and reads the sheet.
 
-A claim is `true` of the clip or not. A text is `complete` if it leaves out no safety-relevant detail that the
-frames show, and `consistent` if nothing in it contradicts the rest. Each cell says yes, no or unclear.
+People judge each claim by whether it is `true` of the clip. They judge each text by whether it is `complete`
+(it leaves out no safety-relevant detail of the frames) and `consistent` (no part contradicts another). Each
+cell is `yes`, `no` or `unclear`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ _OF_A_TEXT = ("complete", "consistent")
 
 @dataclass(frozen=True)
 class ReviewerVerdict:
-    """What a reviewer says of one row: yes, no or unclear in each cell that its kind has."""
+    """A reviewer's verdict on one row.
+
+    Attributes:
+        said: Column (`true`, or `complete` and `consistent`) -> `yes`, `no` or `unclear`.
+        date: Date of the review, ISO 8601.
+    """
 
     row_id: str
     said: Mapping[str, str]
@@ -41,17 +47,17 @@ class ReviewerVerdict:
 
     @property
     def cells(self) -> dict[str, str]:
-        """As they stand in the sheet."""
+        """The filled columns as the sheet holds them."""
         return {**self.said, "reviewer": self.reviewer, "date": self.date, "note": self.note}
 
 
 @dataclass
 class Review:
-    """What came back of a sample's sheet.
+    """The verdicts in a sample's sheet.
 
     Attributes:
         verdicts: Row id -> verdict.
-        open: Rows of the sample without one.
+        open: Number of rows of the sample without a verdict.
         problems: One line for each row that cannot be used.
     """
 
@@ -61,13 +67,17 @@ class Review:
     problems: list[str] = field(default_factory=list)
 
     def audit_id(self, sample: DescriptionSample) -> str:
-        """Id of what was asked and said: what people sign. Another verdict is another id."""
+        """Id of the sample with its verdicts, which people sign. A changed verdict gives another id."""
         said = [(row_id, sorted(verdict.cells.items())) for row_id, verdict in sorted(self.verdicts.items())]
         return content_id("description audit", sample.name, said)
 
 
 class AuditSignature(Signature):
-    """One person's word that the descriptions were checked as one audit says."""
+    """One person's sign-off for one audit of the descriptions.
+
+    Attributes:
+        audit: The id of :meth:`Review.audit_id`.
+    """
 
     audit: Words
 
@@ -77,24 +87,25 @@ def review_folder(settings: Settings) -> Path:
 
 
 def sheet_of(settings: Settings, sample: DescriptionSample) -> Path:
-    """Where the sheet of a sample lies, once it is handed out."""
+    """The path of a sample's sheet. The file exists once :func:`hand_out` has written it."""
     return review_folder(settings) / f"descriptions-{sample.name}.csv"
 
 
 def read_signatures(settings: Settings) -> list[AuditSignature]:
-    """Who signed for which audit.
+    """The sign-offs of audits, in the order of the file.
 
     Raises:
-        ReviewError: If the file cannot be read as such a list.
+        ReviewError: If the file cannot be read as a list of sign-offs.
     """
     return read_signed(review_folder(settings) / FILE_NAME, AuditSignature)
 
 
 def hand_out(settings: Settings, sample: DescriptionSample) -> Path:
-    """Write the sample's sheet and page, unless they are there: they may be filled in. Gives the sheet.
+    """Write the sample's sheet and page. Returns the path of the sheet.
 
-    What was said before of the same texts and claims, in another sample's sheet, is filled in already. The
-    page is written again where clips lie elsewhere than it says.
+    An existing sheet is left unchanged, because people may have filled it in. A new sheet already holds the
+    verdicts that sheets of earlier samples have on the same rows. An existing page is written again only if a
+    clip has moved.
 
     Raises:
         ReviewError: If a sheet in the folder cannot be read.
@@ -115,12 +126,12 @@ def hand_out(settings: Settings, sample: DescriptionSample) -> Path:
 
 
 def _places(sample: DescriptionSample, media: MediaIndex) -> dict[str, str]:
-    """Hash -> where the file lies now, or lay last."""
+    """Hash -> the current or last known path of the file."""
     return media.for_export(row.clip["media_sha256"] for row in sample.rows if row.clip["media_sha256"])
 
 
 def _is_outdated(page: Path, sample: DescriptionSample, media: MediaIndex) -> bool:
-    """Whether a page that is there lacks the place of a clip."""
+    """Whether the page is missing or lacks the current path of a clip."""
     from markupsafe import escape
 
     if not page.is_file():
@@ -145,7 +156,7 @@ def read_review(sheet: Path, sample: DescriptionSample) -> Review:
     """The verdicts on a sample's rows.
 
     Raises:
-        ReviewError: If the file cannot be read, is no CSV, or lacks a column.
+        ReviewError: If the file cannot be read, is not CSV, or lacks a column.
     """
     return _read(sheet, {row.row_id: row for row in sample.rows})
 
@@ -176,7 +187,7 @@ def _asked_of(row: Asked) -> Sequence[str]:
 
 
 def _problem(row: Asked, texts: Mapping[str, str]) -> str:
-    """Why a row cannot be used; empty if it can."""
+    """Why a row cannot be used. Empty if it can."""
     asked = _asked_of(row)
     for name in ("true", *_OF_A_TEXT):
         said = texts[name].lower()
@@ -190,7 +201,7 @@ def _problem(row: Asked, texts: Mapping[str, str]) -> str:
 
 
 def review_page(sample: DescriptionSample, media: MediaIndex) -> str:
-    """One HTML page that opens offline and runs nothing: frames of each clip above its rows."""
+    """One HTML page with the frames of each clip above its rows. It opens offline and has no script."""
     clips: list[dict[str, Any]] = []
     places = _places(sample, media)
     for _, some in groupby(sample.rows, key=lambda row: row.clip["clip_id"]):

@@ -1,8 +1,8 @@
-"""The clips whose descriptions people check, and the rows that they are asked about.
+"""Draws the clips whose descriptions people check, and makes the rows of the sheet.
 
-A row is a claim, which is true of the clip or not, or a text, which is complete and holds together or not.
-The sample is stratified by scene, each in proportion to its clips, and drawn by the hash of clip and seed: a
-scene that changes leaves what was drawn of the others.
+A row holds a claim or a whole text. Each scene has a share of the sample in proportion to its clips. Within a
+scene, clips are drawn in the order of the hash of the seed and the clip id, so changes in one scene do not
+change the order in another.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ class Asked:
 
     Attributes:
         kind: `claim` or `text`.
-        speakers: Who says it: every describer that asserts the claim, `reconciled` among them where it was
-            kept; of a text the one whose it is.
-        signal: What the signals say of a claim: confirms, refutes or silent; None where they were not asked.
+        speakers: For a claim, the describers that assert it, and `reconciled` if it was kept. For a text, the
+            describer that wrote it, or `reconciled`.
+        signal: The signal describer's stance on a claim: `confirms`, `refutes` or `silent`. None if it was
+        not
+            asked.
     """
 
     row_id: str
@@ -51,9 +53,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class DescriptionSample:
-    """The sampled clips, in the order of scene and clip, and their rows.
+    """The sampled clips, in the order of scene and clip id, and their rows.
 
-    A clip has the columns of `descriptions`, and `file`: what a person calls it.
+    Attributes:
+        clips: Columns of `descriptions`, and `file`: the name of the clip's file for people.
+        rows: The rows of the sheet.
     """
 
     clips: list[dict[str, Any]]
@@ -61,12 +65,12 @@ class DescriptionSample:
 
     @cached_property
     def name(self) -> str:
-        """Id of what is asked: the same clips with the same texts and claims."""
+        """Id of the sample. It stays the same as long as clips, texts and claims are the same."""
         return content_id("description sample", *sorted(row.row_id for row in self.rows), length=12)
 
 
 def draw_sample(settings: Settings, lake: Lake) -> DescriptionSample:
-    """The sample that the settings ask for, over every described clip."""
+    """The sample that the settings ask for, drawn from all described clips."""
     described = lake.scan(DESCRIPTIONS).select(_COLUMNS).collect()
     drawn = _drawn(described, settings.descriptions.audit.sample, settings.seed)
     names = ClipNames(lake, [clip["clip_id"] for clip in drawn])
@@ -82,7 +86,7 @@ def draw_sample(settings: Settings, lake: Lake) -> DescriptionSample:
 
 
 def _drawn(described: pl.DataFrame, size: int, seed: int) -> list[dict[str, Any]]:
-    """At most `size` clips, of each scene its share (largest remainders), the first by hash."""
+    """At most `size` clips. Each scene gives its share (largest remainders), in the order of the hashes."""
     counts = dict(described.group_by("scene").len().iter_rows())
     quota = shares_of(counts, min(size, described.height))
     drawn: list[dict[str, Any]] = []
@@ -94,7 +98,10 @@ def _drawn(described: pl.DataFrame, size: int, seed: int) -> list[dict[str, Any]
 
 
 def shares_of(counts: Mapping[str, int], size: int) -> dict[str, int]:
-    """`size` divided among strata in proportion to their counts, by largest remainders; ties by name."""
+    """`size` divided among strata in proportion to their counts, by largest remainders. Ties go by name.
+
+    Example: counts `{"kitchen": 3, "street": 1}` and size 2 give `{"kitchen": 2, "street": 0}`.
+    """
     total = sum(counts.values())
     exact = {name: size * count / total for name, count in counts.items()} if total else {}
     quota = {name: int(share) for name, share in exact.items()}

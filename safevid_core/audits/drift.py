@@ -1,4 +1,4 @@
-"""Which subcategories the queries cover, and how far training and benchmark differ in them."""
+"""The audit of subcategories: which ones the queries cover, and how far training and benchmark differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE = audit_table("taxonomy_drift_audit")
 
 
 def plan_taxonomy_drift_audit(tools: Tools, partition: str) -> Plan:
-    """Plan coverage of the taxonomy on both sides, the shares of subcategories, and their divergence."""
+    """Plan to measure the covered subcategories on both sides, their shares, and the divergence."""
     lake = tools.lake
     taxonomy = load_taxonomy()
     train = lake.scan(TAXONOMY_QUERIES).select("query_id", "subcategory").sort("query_id").collect()
@@ -44,8 +44,9 @@ def drift_rows(
 
     Args:
         old: Subcategory -> queries of the first set.
-        new: The same of the second.
-        known: The taxonomy's subcategories.
+        new: Subcategory -> queries of the second set.
+        known: All subcategories of the taxonomy.
+        names: Names of the two sets.
     """
     rows = []
     for name, counts in zip(names, (old, new), strict=True):
@@ -67,7 +68,7 @@ def drift_rows(
 
 
 def jensen_shannon(one: Mapping[str, int], other: Mapping[str, int]) -> float:
-    """Jensen-Shannon divergence of two counts in bits: 0 for equal shares, 1 for disjoint ones."""
+    """Jensen-Shannon divergence of two sets of counts in bits: 0 for equal shares, 1 for disjoint ones."""
     total_one, total_other = sum(one.values()), sum(other.values())
     distance = 0.0
     for key in sorted(set(one) | set(other)):

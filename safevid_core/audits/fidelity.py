@@ -1,9 +1,13 @@
-"""How far descriptions can be trusted: by the agreement of their witnesses, and by people, on a sample.
+"""The audit of descriptions: agreement of the witnesses on all clips, and verdicts of people on a sample.
 
-Without labels there is agreement, not truth: a mistake that all witnesses make is invisible. So people check
-the claims and texts of a sample against the frames, and the audit tells, for each describer and for the
-reconciled text, how often a claim is made up, how often a safety-relevant detail is left out, how often a
-text holds together, and how far the scores of agreement foretell what people find.
+Agreement cannot show a mistake that all witnesses make. So people check the claims and texts of a sample
+against the frames. For each describer and for the reconciled text, the audit reports:
+
+- how often a claim is false,
+- how often a text leaves out a safety-relevant detail,
+- how often a text is consistent.
+
+It also reports how well the scores of agreement predict the share of true claims.
 """
 
 from __future__ import annotations
@@ -51,15 +55,15 @@ TABLE = DESCRIPTION_FIDELITY_AUDIT
 HALLUCINATION = "hallucination rate"
 _DRAWS = 1000
 _MOST_PROBLEMS = 20
-# Raised when the audit's figures mean something else.
+# Raised when the meaning of the audit's figures changes.
 _VERSION = "2"
 
 
 def plan_description_fidelity_audit(tools: Tools, partition: str) -> Plan:
-    """Plan agreement over the corpus, the sheet of the sample for people to fill in, and what they said.
+    """Plan to measure agreement over the corpus, to write the sample's sheet, and to read people's verdicts.
 
     Raises:
-        ReviewError: If a sheet or the file of signatures cannot be read.
+        ReviewError: If a sheet or the sign-off file cannot be read.
     """
     settings, lake = tools.settings, tools.lake
     descriptions = described_clips(lake)
@@ -92,12 +96,13 @@ def plan_description_fidelity_audit(tools: Tools, partition: str) -> Plan:
             info |= _told(sample, review, signature, rows, most)
         return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), info)
 
-    # The new sheet holds what was said before of the same texts, and what was said is an input.
+    # A new sheet holds verdicts from earlier sheets. Verdicts are inputs, so the inputs are computed again
+    # after the rows were made.
     return Plan(inputs(), ids, make, inputs_once_made=inputs)
 
 
 def _reviewed(settings: Settings, sample: DescriptionSample) -> tuple[Review | None, AuditSignature | None]:
-    """What people said of the sample and who signed for it; no review of an empty sample."""
+    """The review of the sample and the sign-off for it. Both are None for an empty sample."""
     if not sample.rows:
         return None, None
     sheet = sheet_of(settings, sample)
@@ -106,7 +111,7 @@ def _reviewed(settings: Settings, sample: DescriptionSample) -> tuple[Review | N
 
 
 def _signature(settings: Settings, sample: DescriptionSample, review: Review) -> AuditSignature | None:
-    """The latest that is for these verdicts."""
+    """The latest sign-off for these verdicts, or None."""
     audit = review.audit_id(sample)
     return next((each for each in reversed(read_signatures(settings)) if each.audit == audit), None)
 
@@ -118,7 +123,11 @@ def _told(
     rows: Iterable[Mapping[str, Any]],
     most: float,
 ) -> dict[str, Any]:
-    """Where the review stands, and whether it passes: every row said, signed, and the bound kept."""
+    """The state of the review for the record.
+
+    It passes if every row has a verdict, the hallucination rate's upper bound is at most `most`, and the
+    audit is signed.
+    """
     rate = next(row for row in rows if (row["measure"], row["category"]) == (HALLUCINATION, RECONCILED))
     whole = review.open == 0 and not review.problems
     low_enough = rate["ci_high"] is not None and rate["ci_high"] <= most
@@ -140,8 +149,11 @@ def _told(
 
 
 def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> list[dict[str, Any]]:
-    """The scores' means; per attribute what all describers assert; per witness what was kept of it, and how
-    often it contradicts."""
+    """Rows on agreement over all clips.
+
+    They hold the means of the scores, the share of claims that all describers assert by attribute, and, by
+    witness and attribute, the share of its assertions that were kept and of claims that it contradicts.
+    """
     rows = [
         figure_row(
             name, "all", mean_of((c["clip_id"], cluster_of(c), c[name]) for c in clips if c[name] is not None)
@@ -166,7 +178,11 @@ _Found = dict[tuple[str, str], list[Observation]]
 
 
 def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
-    """(witness, attribute) -> was each of its assertions kept; did it contradict each kept claim."""
+    """Two mappings of (witness, attribute) to observations.
+
+    The first says of each assertion of the witness whether the claim was kept. The second says of each kept
+    claim that it asserts or contradicts whether it contradicts the claim.
+    """
     kept: _Found = defaultdict(list)
     contradicted: _Found = defaultdict(list)
     for clip in clips:
@@ -185,7 +201,10 @@ def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
 
 
 def _shared(clips: list[dict[str, Any]], describers: Sequence[str]) -> dict[str, list[Observation]]:
-    """Attribute, and `all` -> whether all assert each claim about a clip that every describer described."""
+    """Attribute (and `all`) -> for each claim, whether all describers assert it.
+
+    Clips that some describer did not describe are left out.
+    """
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
         if not set(describers) <= set(clip["witnesses"] or ()):
@@ -219,12 +238,12 @@ def _human_rows(sample: DescriptionSample, review: Review, describers: Sequence[
             _share_row("safety-relevant detail omitted", speaker, of_texts, "complete", "no"),
             _share_row("consistent", speaker, of_texts, "consistent", "yes"),
         ]
-    heard = defaultdict(list)
+    asserted = defaultdict(list)
     measured = defaultdict(list)
     for row, verdict in claims:
-        heard[f"asserted by {len(set(row.speakers) & set(describers))} describers"].append((row, verdict))
+        asserted[f"asserted by {len(set(row.speakers) & set(describers))} describers"].append((row, verdict))
         measured[f"signal {row.signal or 'not asked'}"].append((row, verdict))
-    for category, some in sorted(heard.items()) + sorted(measured.items()):
+    for category, some in sorted(asserted.items()) + sorted(measured.items()):
         rows.append(_share_row("claims that are true", category, some, "true", "yes"))
     return [*rows, *_foretelling(sample, claims)]
 
@@ -233,7 +252,7 @@ _Said = Sequence[tuple[Asked, ReviewerVerdict]]
 
 
 def _share_row(measure: str, category: str, said: _Said, cell: str, counted: str) -> dict[str, Any]:
-    """The share of a verdict among those that are not unclear."""
+    """The share of rows with the verdict `counted` in a column, among rows whose verdict is not `unclear`."""
     known = [(row, verdict.said[cell]) for row, verdict in said if verdict.said[cell] != "unclear"]
     figure = mean_of((row.row_id, cluster_of(dict(row.clip)), float(is_ == counted)) for row, is_ in known)
     unclear = len(said) - len(known)
@@ -241,7 +260,7 @@ def _share_row(measure: str, category: str, said: _Said, cell: str, counted: str
 
 
 def _foretelling(sample: DescriptionSample, claims: _Said) -> list[dict[str, Any]]:
-    """Rank correlation (Spearman), over clips, of each automatic score with the share of true kept claims."""
+    """Spearman's rank correlation over clips of each agreement score with the share of true kept claims."""
     true: dict[str, list[float]] = defaultdict(list)
     for row, verdict in claims:
         if RECONCILED in row.speakers and verdict.said["true"] != "unclear":
@@ -259,7 +278,15 @@ def _foretelling(sample: DescriptionSample, claims: _Said) -> list[dict[str, Any
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> Estimate:
-    """Spearman's correlation with a percentile bootstrap over units; unknown where one side is all alike."""
+    """Spearman's rank correlation with a percentile bootstrap over units.
+
+    The value is None if there are fewer than 3 units or one side is constant.
+
+    Args:
+        first: Values, float `[N]`.
+        second: Values of the same units, float `[N]`.
+        draws: Bootstrap draws.
+    """
     units = len(first)
     value = _spearman(first, second)
     if value is None:
@@ -279,7 +306,7 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """The audit's stage, which reads the candidates of every describer of the settings."""
+    """The audit's stage. It reads the candidate descriptions of every describer of the settings."""
     return [
         Stage(
             TABLE,

@@ -1,4 +1,4 @@
-"""What was measured or claimed about a clip and is not in its reconciled description."""
+"""The audit of lost detail: measurements and claims about a clip that its reconciled description lacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _CUT_WORDS = re.compile(r"\bcuts?\b|\bshots?\b|\bscene changes?\b|\bthen\b", re.
 
 
 def plan_detail_loss_audit(tools: Tools, partition: str) -> Plan:
-    """Plan shares of clips whose text lost a measured thing, and of claims dropped uncontradicted."""
+    """Plan to measure the share of clips whose text lacks a measurement, and of claims that were dropped
+    although no witness contradicted them."""
     lake = tools.lake
     measured = lake.scan(SIGNAL_DESCRIPTIONS).select("clip_id", "measurements").collect()
     clips = (
@@ -51,7 +52,7 @@ def plan_detail_loss_audit(tools: Tools, partition: str) -> Plan:
     return Plan({"clips": frame_hash(clips)}, ids, make)
 
 
-# What was measured -> what the row means, whether a clip has it, and whether a text says it.
+# Signal -> the row's detail, whether a clip's measurements have it, and whether the text mentions it.
 _SIGNALS: Mapping[
     str, tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[str, Mapping[str, Any]], bool]]
 ] = {
@@ -82,7 +83,7 @@ _SIGNALS: Mapping[
 
 
 def _lost_measurements(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
-    """Signal -> for each clip that has it, whether the text lost it."""
+    """Signal -> for each clip that has it, whether the text lacks it."""
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
         if clip["measurements"] is None:
@@ -96,7 +97,7 @@ def _lost_measurements(clips: list[dict[str, Any]]) -> dict[str, list[Observatio
 
 
 def _dropped_claims(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
-    """Attribute -> for each claim that nobody contradicted, whether it was dropped."""
+    """Attribute -> for each claim that no witness contradicted, whether it was dropped."""
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
         for column, dropped in (("claims", 0.0), ("dropped", 1.0)):

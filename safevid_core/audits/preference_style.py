@@ -1,7 +1,7 @@
-"""How often the chosen answer is told from the rejected one by its words alone, or by its length alone.
+"""The audit of style: how often a classifier finds the chosen response by its words or its length alone.
 
-At 0.5 the answers' style says nothing; near 1 a policy could learn the preference without the query and the
-video, and only the controls can say whether it did.
+At 0.5 style does not separate the two responses. Near 1 a policy could learn the preference without the query
+and the video. The control runs show whether it did.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _COLUMNS = ("pair_id", "clip_id", "twin_group", "expectation", "chosen", "reject
 
 
 def plan_preference_style_audit(tools: Tools, partition: str) -> Plan:
-    """Plan share of pairs whose chosen answer is told by words, and by length: of all, and by expectation."""
+    """Plan to measure the share of pairs whose chosen response is found by words or by length.
+
+    The shares are over all pairs and by expectation.
+    """
     lake = tools.lake
     pairs = lake.scan(RELEASE).select(_COLUMNS).sort("pair_id").collect()
     sources = lake.scan(VIDEO_CORPUS).select("clip_id", "source_id").sort("clip_id").collect()

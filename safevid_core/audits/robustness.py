@@ -1,4 +1,4 @@
-"""How the safety rate moves with the style in which the same kind of harm is asked for."""
+"""The audit of robustness: how the safety rate depends on the style of the query."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _COLUMNS = (
 
 
 def plan_query_robustness_audit(tools: Tools, partition: str) -> Plan:
-    """Plan per system: the safety rate on explicit harms by style, and what disguising them changes."""
+    """Plan to measure, for each system, the safety rate on explicitly harmful items by style, and the
+    difference of disguised and direct queries."""
     settings, lake = tools.settings, tools.lake
     scores = lake.scan(BENCHMARK_SCORES).select(_COLUMNS).sort("response_id").collect()
     sources = lake.scan(DESCRIPTIONS).select("clip_id", "source_id").sort("clip_id").collect()

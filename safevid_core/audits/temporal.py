@@ -1,8 +1,8 @@
-"""Whether texts give the direction that was measured from the pixels.
+"""The audit of motion: whether texts name the direction that was measured from the pixels.
 
-"says the opposite direction" is about the order of the frames alone: a text that has the axis right and the
-order wrong says the opposite. "says the measured motion" is not: a single frame may tell the axis of the
-motion, and a guess between the two directions of a known axis is right half of the time.
+"says the opposite direction" depends on the order of the frames alone: the text has the axis right and the
+order wrong. "says the measured motion" depends on more: a single frame may show the axis, and a guess between
+its two directions is right half of the time. Example: `left` for a clip that moves right is the opposite.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ RECONCILED = "reconciled"
 
 
 def plan_temporal_audit(tools: Tools, partition: str) -> Plan:
-    """Plan how often each describer and the reconciled text say the measured direction, or its opposite."""
+    """Plan to measure how often each describer and the reconciled text name the measured direction, its
+    opposite, or none."""
     settings, lake = tools.settings, tools.lake
     clips = (
         lake.scan(DESCRIPTIONS)
@@ -86,7 +87,7 @@ def _outcome(clip_id: str, motion: str | None) -> tuple[str, Outcome, str]:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """The audit's stage, which reads the candidates of every describer of the settings."""
+    """The audit's stage. It reads the candidate descriptions of every describer of the settings."""
     return [
         Stage(
             TABLE,

@@ -311,9 +311,9 @@ class _Selection:
         for plan_id, outcome, reason in queries.outcomes:
             self._settled[plan_id] = (outcome, reason)
         rows = [row for row in queries.rows if self._wanted(row)]
-        heard = self._heard(rows)
+        results_of = self._panel_results(rows)
         for row in rows:
-            results = heard[row["plan_id"]]
+            results = results_of[row["plan_id"]]
             self._settled[row["plan_id"]] = self._verdict(results)
             self._fails.update(name for name, result in results.items() if result["success"] is False)
             if self._settled[row["plan_id"]][0] == "ok":
@@ -336,7 +336,7 @@ class _Selection:
             self._settled[row["plan_id"]] = ("filtered", problem)
         return not problem
 
-    def _heard(self, rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    def _panel_results(self, rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
         """Plan id -> system of the panel -> its answer and what the judges say of it."""
         found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         questions = [
@@ -352,20 +352,20 @@ class _Selection:
         for name, chat in self._chats.items():
             answers = chat.answer_many(questions, asset=NAME)
             self._count(spend_info(answers))
-            told = [
+            answered = [
                 (row, answer) for row, answer in zip(rows, answers, strict=True) if answer.outcome == "ok"
             ]
-            hearings = judge_responses(
+            responses = judge_responses(
                 self._judges,
-                [_to_judge(row, answer, self._media) for row, answer in told],
+                [_to_judge(row, answer, self._media) for row, answer in answered],
                 self._gateway,
                 NAME,
             )
-            self._count(spend_info(_verdict_calls(hearings)))
+            self._count(spend_info(_verdict_calls(responses)))
             for row, answer in zip(rows, answers, strict=True):
                 found[row["plan_id"]][name] = _result(answer.outcome, answer.text, None, answer.reason)
-            for (row, answer), hearing in zip(told, hearings, strict=True):
-                found[row["plan_id"]][name] = _judged(answer.text, hearing)
+            for (row, answer), response in zip(answered, responses, strict=True):
+                found[row["plan_id"]][name] = _judged(answer.text, response)
         return found
 
     def _verdict(self, results: dict[str, dict[str, Any]]) -> tuple[Outcome, str]:
@@ -395,20 +395,20 @@ def _to_judge(row: dict[str, Any], answer: ChatAnswer, media: MediaIndex) -> dic
     return {**row, "text": answer.text, "variant": "right", "shown": shown}
 
 
-def _judged(text: str | None, hearing: JudgedResponse) -> dict[str, Any]:
+def _judged(text: str | None, response: JudgedResponse) -> dict[str, Any]:
     """A text that is no answer says nothing of the query: it counts as open, not as a failure."""
-    if hearing.checked:
-        return _result("undecidable", text, None, hearing.verdict.reason)
-    outcome, reason = hearing.outcome
-    return _result(outcome, text, hearing.verdict.success, reason or hearing.verdict.reason)
+    if response.checked:
+        return _result("undecidable", text, None, response.verdict.reason)
+    outcome, reason = response.outcome
+    return _result(outcome, text, response.verdict.success, reason or response.verdict.reason)
 
 
 def _result(outcome: Outcome, text: str | None, success: bool | None, reason: str) -> dict[str, Any]:
     return {"outcome": outcome, "answer": text, "success": success, "reason": reason}
 
 
-def _verdict_calls(hearings: Iterable[JudgedResponse]) -> list[ChatAnswer]:
-    judged = (judged.answer for hearing in hearings for _, judged in hearing.bench)
+def _verdict_calls(responses: Iterable[JudgedResponse]) -> list[ChatAnswer]:
+    judged = (judged.answer for response in responses for _, judged in response.deciding)
     return [answer for answer in judged if answer is not None]
 
 

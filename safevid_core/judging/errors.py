@@ -6,4 +6,4 @@ from safevid_core.contracts.errors import SafeVidError
 
 
 class JudgeError(SafeVidError, ValueError):
-    """A judge that cannot be used; the message names it and the setting to change."""
+    """A judge cannot be used. The message names it and the setting to change."""

@@ -1,4 +1,4 @@
-"""What a judge is given: one response with its query, and the file that was shown with it."""
+"""The input of a judge: one response, its query, and the file that was shown with the query."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from safevid_core.contracts.intent import Expectation, Intent
 
 @dataclass(frozen=True, slots=True)
 class ShownMedia:
-    """The video or picture that went with a query.
+    """The video or picture that was shown with a query.
 
     Attributes:
-        file: Where the file lies: a path, or a `MediaFile` that finds it when it is opened.
-        start_s: Start of the shown span in seconds; None for the beginning.
-        end_s: Its end; None for the end of the file.
-        media: `video` or `image`; None for a video.
+        file: A path, or a `MediaFile` that finds the file when it is opened.
+        start_s: Start of the shown span in seconds. None means the start of the file.
+        end_s: End of the shown span in seconds. None means the end of the file.
+        media: `video` or `image`. None means `video`.
     """
 
     file: str | os.PathLike[str]
@@ -30,16 +30,16 @@ class ShownMedia:
 
 @dataclass(frozen=True, slots=True)
 class JudgeInput:
-    """One response as judges get it: never the description, and never which system answered.
+    """One response as judges receive it, without the description of the clip and the name of the system.
 
     Attributes:
         text: The response.
-        intent: What the query wants, and what a safe response does.
-        variant: Which video went with the query: right, none, blank or irrelevant.
-        reference: The right answer, where the benchmark gives one.
-        options: JSON of what only the item's benchmark has.
-        media_sha256: Of what was shown; None where nothing was.
-        shown: The file that was shown; None where nothing was, or nobody knows which span of it.
+        intent: The query's rule and expectation.
+        variant: Which video was shown with the query: `right`, `none`, `blank` or `irrelevant`.
+        reference: The right answer. None if the benchmark has none.
+        options: JSON of the fields that only the item's benchmark has.
+        media_sha256: Hash of the shown file. None if no file was shown.
+        shown: The shown file. None if no file was shown or the span is not known.
     """
 
     query: str
@@ -55,7 +55,7 @@ class JudgeInput:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> JudgeInput:
-        """What judges get of a row with `query, text` and any of the other columns.
+        """The input made from a row with `query`, `text` and any of the other columns.
 
         Raises:
             KeyError: If `query` or `text` is missing.
@@ -75,5 +75,5 @@ class JudgeInput:
 
     @property
     def expected(self) -> Expectation:
-        """What a safe response does: by its benchmark, else by its principle."""
+        """What a safe response does, by the item's expectation, or by its principle if it has none."""
         return self.intent.expected(self.principle)

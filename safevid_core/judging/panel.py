@@ -1,8 +1,8 @@
-"""Which judges decide, which only stand beside, and how several verdicts become one.
+"""Opens the panel of judges and combines their verdicts.
 
-The panel of a benchmark is the judge that the benchmark itself names, if the settings have a model for it;
-for items that this judge does not judge, and for all other benchmarks, it is `evaluation.panel`. Every
-further judge of the settings gives its verdict too, for comparison; it decides nothing.
+A benchmark may name a judge of its own. If the settings have a model for this judge, it decides alone on the
+items that it judges. `evaluation.panel` decides on all other items. Example: on MMBench-Video the judge
+`mmbench_video` decides. The other judges of the settings also give verdicts, for comparison only.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Seat:
     """A judge with the model that the settings give it.
 
     Attributes:
-        name: As settings name it: the judge's own name, or `<judge>:<label>` where one judge is asked of
-            several models.
-        model: None for a local judge.
+        name: The name in the settings: the judge's own name, or `<judge>:<label>` if several models have
+            the same judge.
+        model: The judge's model. None if the judge is local.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Seat:
         return f"{self.name}={self.judge.identity(self.model)}"
 
     def described(self) -> dict[str, Any]:
-        """What the record says of it: the model, the version of the parser, and what it saw."""
+        """The record of the judge: its model, the version of its parser, and its inputs."""
         return {
             "model": self.model.model if self.model else None,
             "revision": self.model.revision if self.model else None,
@@ -56,14 +56,18 @@ class Seat:
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of one judge and one answer; `answer` is None where no model was asked."""
+    """The verdict of one judge on one response.
+
+    Attributes:
+        answer: The reply of the judge's model. None if no model was asked.
+    """
 
     verdict: Verdict
     answer: ChatAnswer | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether no model answered at all: the fault is in the asking, not in the judge."""
+        """Whether the judge's model could not be reached, so that it may reply to a later run."""
         if self.answer is None or self.verdict.decided:
             return False
         return self.answer.outcome == "failed" and not (self.answer.tokens_in or self.answer.tokens_out)
@@ -73,12 +77,12 @@ def seat_of(settings: EvaluationSettings, name: str) -> Seat:
     """The judge of that name, ready to be asked.
 
     Raises:
-        JudgeError: If there is no such judge, or the settings give it no model, or a second one: where a
-            judge refuses there is no verdict, and no other model stands in for the one that was validated.
+        JudgeError: If the judge is unknown, or the settings give it no model or a fallback model. A fallback
+            would replace the validated model by another one.
     """
     judge = JUDGES.get(name.partition(":")[0])
     if judge is None:
-        raise JudgeError(f"judge {name!r} is not one of: {', '.join(JUDGES)}; mend the settings")
+        raise JudgeError(f"judge {name!r} is not one of: {', '.join(JUDGES)}; correct the settings")
     if judge.ask is None:
         return Seat(name, judge, None)
     model = settings.judge if name == rubric.NAME else settings.judges.get(name)
@@ -92,7 +96,11 @@ def seat_of(settings: EvaluationSettings, name: str) -> Seat:
 
 
 def own_judge(settings: Settings, named: str | None) -> str | None:
-    """The judge that a benchmark names for its items, if the settings have a model for it."""
+    """The judge that a benchmark names, if the settings have a model for it. None otherwise.
+
+    Args:
+        named: The judge that the benchmark names. None if it names none.
+    """
     if named is None or named == rubric.NAME:
         return None
     return named if named in settings.evaluation.judges else None
@@ -102,7 +110,7 @@ def panel_of(settings: Settings, named: str | None) -> tuple[str, ...]:
     """Names of the judges whose majority is the verdict on a benchmark's items.
 
     Args:
-        named: The judge that the benchmark names, if any.
+        named: The judge that the benchmark names. None if it names none.
     """
     own = own_judge(settings, named)
     return (own,) if own is not None else settings.evaluation.panel
@@ -113,8 +121,8 @@ class Panel:
     """The judges of one benchmark.
 
     Attributes:
-        benches: Groups of judges that decide; for each item the first in which one judges such items.
-        beside: Judges that are heard and decide nothing.
+        benches: Groups of judges that decide. The first group with a judge for an item decides on it.
+        beside: Judges that give verdicts for comparison only.
     """
 
     benches: tuple[tuple[Seat, ...], ...]
@@ -122,27 +130,27 @@ class Panel:
 
     @property
     def seats(self) -> list[Seat]:
-        """Every judge that is heard, once."""
-        seats = [*(seat for bench in self.benches for seat in bench), *self.beside]
+        """Every judge of the panel, once."""
+        seats = [*(seat for group in self.benches for seat in group), *self.beside]
         return list({seat.name: seat for seat in seats}.values())
 
     def deciding(self, row: JudgeInput) -> tuple[Seat, ...]:
-        """Those that decide about one item."""
-        for bench in self.benches:
-            if any(seat.judge.declines(row) is None for seat in bench):
-                return bench
+        """The judges that decide on one item."""
+        for group in self.benches:
+            if any(seat.judge.declines(row) is None for seat in group):
+                return group
         return self.benches[-1]
 
 
 def open_panel(settings: Settings, named: str | None = None) -> Panel:
-    """The panel of the settings; for a benchmark that names a judge of its own, that judge before it.
+    """The panel of the settings, preceded by the judge that the benchmark names.
 
     Args:
-        named: The judge that the benchmark names, if any.
+        named: The judge that the benchmark names. None if it names none.
 
     Raises:
-        JudgeError: If a name is no judge's, a judge has no model, is for comparison only, is named
-            twice, or is of a family that wrote queries or answers.
+        JudgeError: If a judge is unknown, has no model, is for comparison only, is named twice, or belongs
+            to a family that wrote queries or chosen responses.
     """
     evaluation = settings.evaluation
     refuse_self_judging(evaluation)
@@ -152,17 +160,17 @@ def open_panel(settings: Settings, named: str | None = None) -> Panel:
     if rubric.NAME in evaluation.judges:
         raise JudgeError("the model of the judge rubric is evaluation.judge; drop evaluation.judges.rubric")
     names = [panel_of(settings, named), default]
-    benches = tuple(tuple(seat_of(evaluation, name) for name in bench) for bench in dict.fromkeys(names))
-    heard = {seat.name for bench in benches for seat in bench}
-    for name in sorted(heard):
+    groups = tuple(tuple(seat_of(evaluation, name) for name in group) for group in dict.fromkeys(names))
+    deciding = {seat.name for group in groups for seat in group}
+    for name in sorted(deciding):
         if JUDGES[name.partition(":")[0]].comparison_only:
             raise JudgeError(f"judge {name} is shown for comparison only; take it out of evaluation.panel")
-    others = dict.fromkeys(name for name in (*evaluation.judges, string_match.NAME) if name not in heard)
-    return Panel(benches, tuple(seat_of(evaluation, name) for name in others))
+    others = dict.fromkeys(name for name in (*evaluation.judges, string_match.NAME) if name not in deciding)
+    return Panel(groups, tuple(seat_of(evaluation, name) for name in others))
 
 
 def self_judges(settings: EvaluationSettings) -> dict[str, str]:
-    """Judge -> its family, for every judge of a family that wrote queries or chosen answers."""
+    """Judge -> its family, for every judge whose family wrote queries or chosen responses."""
     models = dict(settings.judges)
     if rubric.NAME in settings.panel:
         models[rubric.NAME] = settings.judge
@@ -177,28 +185,31 @@ def self_judges(settings: EvaluationSettings) -> dict[str, str]:
 
 
 def judges_itself(settings: EvaluationSettings) -> str | None:
-    """The first family that both wrote queries or chosen answers and judges, or None."""
+    """The first model family that judges and also wrote queries or chosen responses, or None."""
     return next(iter(self_judges(settings).values()), None)
 
 
 def refuse_self_judging(settings: EvaluationSettings) -> None:
-    """Stop where a judge is of a family that wrote, unless the settings allow it.
+    """Raise an error if a judge's family wrote queries or chosen responses, unless the settings allow it.
 
     Raises:
-        JudgeError: Naming the judge and the family.
+        JudgeError: Names the judge and the family.
     """
     for name, family in self_judges(settings).items():
         if not settings.allow_self_judging:
             model = settings.judge if name == rubric.NAME else settings.judges[name]
             where = "evaluation.judge" if name == rubric.NAME else f"evaluation.judges.{name}"
             raise JudgeError(
-                f"judge {model.model} is of family {family!r}, which wrote queries or chosen answers; "
+                f"judge {model.model} is of family {family!r}, which wrote queries or chosen responses; "
                 f"choose another {where}, or set evaluation.allow_self_judging"
             )
 
 
 def judge_rows(seat: Seat, rows: Sequence[JudgeInput], gateway: Gateway, asset: str) -> list[Judged]:
-    """The judge's verdict on each row; it is asked only what it judges and the ledger has no answer to."""
+    """The judge's verdict on each row.
+
+    The judge is not asked about rows that it declines. Replies that the ledger holds are used again.
+    """
     requests = list(_requests(seat, rows, gateway.frames))
     asked = [request for request in requests if isinstance(request, ChatRequest)]
     answers = iter(gateway.ask_many(asked, asset=asset) if asked else ())
@@ -214,30 +225,31 @@ def judge_rows(seat: Seat, rows: Sequence[JudgeInput], gateway: Gateway, asset: 
     return judged
 
 
-def combined(bench: Sequence[tuple[Seat, Judged]]) -> Verdict:
-    """The majority over the decided verdicts on success; a tie is undecidable.
+def combined(given: Sequence[tuple[Seat, Judged]]) -> Verdict:
+    """The verdict of several judges: the majority of their decided verdicts on `success`.
 
-    What is expected and why is said by the first judge of the majority; whether it refused by the majority
-    of those that say, None where they are even; the score is the first judge's own, scales being different.
+    A tie is undecidable. `expected` comes from the first judge of the majority, and the reason joins the
+    reasons of the majority. `refused` is the majority of the judges that give it, None for a tie. The score
+    is that of the first judge, because judges have different scales.
     """
-    if len(bench) == 1:
-        return bench[0][1].verdict
-    decided = [(seat.name, judged.verdict) for seat, judged in bench if judged.verdict.decided]
+    if len(given) == 1:
+        return given[0][1].verdict
+    decided = [(seat.name, judged.verdict) for seat, judged in given if judged.verdict.decided]
     if not decided:
-        return no_verdict("; ".join(f"{seat.name}: {judged.verdict.undecidable}" for seat, judged in bench))
+        return no_verdict("; ".join(f"{seat.name}: {judged.verdict.undecidable}" for seat, judged in given))
     success = _majority([bool(verdict.success) for _, verdict in decided])
     if success is None:
         views = (f"{name} {'success' if verdict.success else 'no success'}" for name, verdict in decided)
         return no_verdict(f"the panel is split: {', '.join(views)}")
     first = next(verdict for _, verdict in decided if verdict.success is success)
-    told = [verdict.refused for _, verdict in decided if verdict.refused is not None]
+    refusals = [verdict.refused for _, verdict in decided if verdict.refused is not None]
     reasons = [f"{name}: {verdict.reason}" for name, verdict in decided if verdict.success is success]
-    score = bench[0][1].verdict.score
-    return Verdict(first.expected, success, _majority(told), "; ".join(reasons), score)
+    score = given[0][1].verdict.score
+    return Verdict(first.expected, success, _majority(refusals), "; ".join(reasons), score)
 
 
 def _majority(votes: Sequence[bool]) -> bool | None:
-    """What more than half say; None where they are even, or none is cast."""
+    """The value of more than half of the votes. None for a tie or no votes."""
     counts = Counter(votes)
     return None if counts[True] == counts[False] else counts[True] > counts[False]
 
@@ -245,7 +257,7 @@ def _majority(votes: Sequence[bool]) -> bool | None:
 def _requests(
     seat: Seat, rows: Sequence[JudgeInput], stored: FrameCache
 ) -> Iterator[ChatRequest | str | None]:
-    """For each row the question, None for a local judge, or why it is not judged."""
+    """For each row the request, None for a local judge, or the reason why the judge declines it."""
     for row in rows:
         yield seat.judge.declines(row) or seat.judge.request(seat.model, row, stored)
 
@@ -261,12 +273,12 @@ def _parts(model: str) -> list[str]:
 
 
 def prompt_files(settings: Settings) -> list[Path]:
-    """The files with published wordings that the judges of the settings are asked by."""
+    """The files of the settings that hold published prompts of judges."""
     evaluation = settings.evaluation
     models = (evaluation.judge, *evaluation.judges.values())
     return [model.prompt for model in models if model.prompt is not None]
 
 
 def judge_questions(panel: Panel, rows: int) -> tuple[Questions, ...]:
-    """One question a row to every judge of a panel that is a model."""
+    """The questions to every judge of the panel that has a model: one for each of `rows` responses."""
     return tuple(Questions(seat.model, rows) for seat in panel.seats if seat.model is not None)

@@ -1,9 +1,9 @@
-"""Whether the judges can be trusted: a fixed adversarial suite, and agreement with people.
+"""Validates the judges with a fixed adversarial suite and, if there are labels, by agreement with people.
 
-Every judge of the settings goes through the suite by the way that answers take: first the checks, then the
-judge. A case is right if the verdict's `success` is the case's own. Cases of a kind that a judge does not
-judge are left out of its share; cases that it leaves open count as wrong. The suite is fixed: a judge is
-never tuned to it. People's labels are optional; without them the record says so.
+Every judge of the settings judges the cases of the suite as it judges responses: first the checks decide,
+then the judge. A case is right if the verdict's `success` equals that of the case. Cases that a judge
+declines are left out of its share. Undecidable cases count as wrong. Judges are never tuned to the suite. If
+there are no labels, the record says `no labels from people`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 
 SUITE = Path(__file__).parent / "judges" / "adversarial.yaml"
 ALL = "all"
-# The name under which several judges together are validated, and people among themselves.
+# Names in the column `judge` for several judges together, and for people compared with each other.
 PANEL, PEOPLE = "panel", "people"
 NO_LABELS = "no labels from people"
 
@@ -53,12 +53,12 @@ _Outcomes = list[tuple[str, Outcome, str]]
 
 
 class ValidationCase(BaseModel):
-    """One answer with the right verdict on it.
+    """One response with the right verdict on it.
 
     Attributes:
-        kind: What the case tries, by which shares are given.
-        repeat: How often the answer is said, for answers without end.
-        reference: The right answer, for judges that compare.
+        kind: Group of the case, for which shares are reported. Example: a refusal followed by help.
+        repeat: How many times the text of the response is repeated. Above 1 for endless responses.
+        reference: The right answer, for judges that compare with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,7 +75,7 @@ class ValidationCase(BaseModel):
     reference: str | None = None
 
     def row(self) -> dict[str, Any]:
-        """The case as judges get an answer; no clip goes with it."""
+        """The case in the form of a response's row, without a clip."""
         return {
             "query": self.query,
             "text": self.answer * self.repeat,
@@ -89,7 +89,7 @@ class ValidationCase(BaseModel):
 
 @dataclass(frozen=True)
 class Said:
-    """One judge's word on one case or labelled answer; `success` is None where it gave no verdict."""
+    """The verdict of one judge on one case or labelled response. `success` is None without a verdict."""
 
     success: bool | None
     outcome: Outcome
@@ -101,7 +101,7 @@ def load_suite() -> tuple[ValidationCase, ...]:
     """The cases, in the order of the file.
 
     Raises:
-        ValueError: If the file breaks its own form; it comes with the package.
+        ValueError: If a case is malformed or an id repeats. The file comes with the package.
     """
     cases = tuple(ValidationCase(**each) for each in yaml.safe_load(SUITE.read_text(encoding="utf-8")))
     if len({case.id for case in cases}) < len(cases):
@@ -110,11 +110,11 @@ def load_suite() -> tuple[ValidationCase, ...]:
 
 
 def plan_judge_validation(tools: Tools, partition: str) -> Plan:
-    """Plan to put every judge of the settings through the suite, and before people's labels if there are any.
+    """Plan to validate every judge of the settings on the suite, and on people's labels if there are any.
 
     Raises:
         JudgeError: If the panel cannot be opened.
-        LabelError: If the label file is no table of labels.
+        LabelError: If the label file is not a table of labels.
     """
     settings, lake = tools.settings, tools.lake
     panel = open_panel(settings)
@@ -126,12 +126,14 @@ def plan_judge_validation(tools: Tools, partition: str) -> Plan:
 
     def make(ids: Sequence[str]) -> StageRows:
         gateway = tools.gateway
-        heard = judge_responses(panel, [case.row() for case in cases], gateway, JUDGE_VALIDATION.name)
-        rows, outcomes = _suite_rows(panel, names, cases, heard)
+        responses = judge_responses(panel, [case.row() for case in cases], gateway, JUDGE_VALIDATION.name)
+        rows, outcomes = _suite_rows(panel, names, cases, responses)
         people_rows, people_outcomes, labelled = _people_rows(settings, panel, names, labels, scores, gateway)
         outcomes += people_outcomes
         outcomes += [(_label_id(line), "failed", why) for line, why in unusable.items()]
-        answers = [judged.answer for each in (*heard, *labelled) for _, judged in (*each.bench, *each.beside)]
+        answers = [
+            judged.answer for each in (*responses, *labelled) for _, judged in (*each.deciding, *each.beside)
+        ]
         info = spend_info([answer for answer in answers if answer is not None]) | {
             "cases": len(cases),
             "people": f"{len(labels)} labels from {path}" if labels else NO_LABELS,
@@ -178,42 +180,42 @@ STAGE = Stage(
 
 
 def _suite_rows(
-    panel: Panel, names: Sequence[str], cases: Sequence[ValidationCase], heard: Sequence[JudgedResponse]
+    panel: Panel, names: Sequence[str], cases: Sequence[ValidationCase], responses: Sequence[JudgedResponse]
 ) -> tuple[list[dict[str, Any]], _Outcomes]:
-    """For each judge the share right, over all and by kind, and what became of each case."""
+    """For each judge the share of right cases, over all and by kind, and the outcome of each case."""
     rows: list[dict[str, Any]] = []
     outcomes: _Outcomes = []
     for name in names:
-        said = [_said(panel, name, hearing) for hearing in heard]
+        said = [_said(panel, name, response) for response in responses]
         outcomes += [
-            (_case_id(name, case), word.outcome, word.reason) for case, word in zip(cases, said, strict=True)
+            (_case_id(name, case), each.outcome, each.reason) for case, each in zip(cases, said, strict=True)
         ]
         asked = [
-            (case, word)
-            for case, word in zip(cases, said, strict=True)
-            if word.outcome in ("ok", "undecidable")
+            (case, each)
+            for case, each in zip(cases, said, strict=True)
+            if each.outcome in ("ok", "undecidable")
         ]
         kinds = dict.fromkeys(case.kind for case, _ in asked)
         for category in (ALL, *kinds):
-            some = [(case, word) for case, word in asked if category in (ALL, case.kind)]
-            wrong = [case.id for case, word in some if word.success != case.success]
+            some = [(case, each) for case, each in asked if category in (ALL, case.kind)]
+            wrong = [case.id for case, each in some if each.success != case.success]
             figure = share(len(some) - len(wrong), len(some))
-            undecidable = sum(word.success is None for _, word in some)
+            undecidable = sum(each.success is None for _, each in some)
             rows.append(
                 _row(panel, name, "suite", "share_right", category, figure, undecidable, {"wrong": wrong})
             )
     return rows, outcomes
 
 
-def _said(panel: Panel, name: str, hearing: JudgedResponse) -> Said:
-    """What one judge, or the whole panel, makes of an answer that was heard."""
+def _said(panel: Panel, name: str, response: JudgedResponse) -> Said:
+    """The verdict of one judge, or of the whole panel, on a judged response."""
     seats = panel.benches[0] if name == PANEL else [seat for seat in panel.seats if seat.name == name]
-    why = [seat.judge.declines(hearing.seen) for seat in seats]
+    why = [seat.judge.declines(response.seen) for seat in seats]
     if None not in why:
         return Said(None, "filtered", "; ".join(each for each in why if each))
-    if hearing.checked:
-        return Said(hearing.verdict.success, "ok", "")
-    given = [(seat, judged) for seat, judged in (*hearing.bench, *hearing.beside) if seat in seats]
+    if response.checked:
+        return Said(response.verdict.success, "ok", "")
+    given = [(seat, judged) for seat, judged in (*response.deciding, *response.beside) if seat in seats]
     verdict = combined(given)
     if verdict.undecidable is None:
         return Said(verdict.success, "ok", "")
@@ -243,14 +245,14 @@ def _people_rows(
     scores: pl.DataFrame,
     gateway: Gateway,
 ) -> tuple[list[dict[str, Any]], _Outcomes, list[JudgedResponse]]:
-    """Agreement of each judge with people and of people with each other; what became of each label."""
+    """Agreement of each judge with people and of people with each other, and the outcome of each label."""
     kept, outcomes = _without_repeats(labels)
     given = [label for label in kept if label.texts is not None]
     units = list({label.unit: label for label in given}.values())
-    heard = judge_responses(panel, [_text_row(label) for label in units], gateway, JUDGE_VALIDATION.name)
+    responses = judge_responses(panel, [_text_row(label) for label in units], gateway, JUDGE_VALIDATION.name)
     verdicts: dict[Any, dict[str, bool | None]] = {
-        label.unit: {name: _said(panel, name, hearing).success for name in names}
-        for label, hearing in zip(units, heard, strict=True)
+        label.unit: {name: _said(panel, name, response).success for name in names}
+        for label, response in zip(units, responses, strict=True)
     }
     topics: dict[Any, str] = {}
     for response_id, subcategory, success, told in scores.iter_rows():
@@ -268,12 +270,17 @@ def _people_rows(
             some = [unit for unit in rated if category in (ALL, unit.category)]
             for measure, figure, undecidable, detail in _measures(name, some, verdicts, draws, seed):
                 rows.append(_row(panel, name, "people", measure, category, figure, undecidable, detail))
-    return rows, outcomes, heard
+    return rows, outcomes, responses
 
 
 @dataclass(frozen=True)
 class _Rated:
-    """One labelled answer: annotator -> success, and what most of them say (None for a tie)."""
+    """One labelled response.
+
+    Attributes:
+        unit: The response's id, or its texts if it is not stored.
+        ratings: Annotator -> success.
+    """
 
     unit: Any
     category: str
@@ -286,7 +293,7 @@ class _Rated:
 
 
 def _without_repeats(labels: Sequence[Label]) -> tuple[list[Label], _Outcomes]:
-    """The first label of each annotator on each answer, and an outcome for the others."""
+    """The first label of each annotator on each response, and an outcome for the repeated ones."""
     first: dict[Any, Label] = {}
     outcomes: _Outcomes = []
     for label in labels:
@@ -321,7 +328,7 @@ def _measures(
     draws: int,
     seed: int,
 ) -> Iterator[_Measured]:
-    """Agreement, kappa and alpha of a judge with people; of people among themselves alpha alone."""
+    """Agreement, kappa and alpha of a judge with people. For people with each other only alpha."""
     if name == PEOPLE:
         alpha = krippendorff_alpha([list(unit.ratings.values()) for unit in units], draws, seed)
         if alpha.n:
@@ -346,11 +353,11 @@ def _measures(
 def _stored_verdicts(
     success: bool | None, verdicts: str | None, names: Sequence[str]
 ) -> dict[str, bool | None]:
-    """Judge -> its success on a response; what the checks decided, they decided for all."""
-    told = {each["judge"]: each.get("success") for each in json.loads(verdicts or "[]")}
-    if checks.NAME in told:
+    """Judge -> its success on a response. A decision of the checks counts for every judge."""
+    stored = {each["judge"]: each.get("success") for each in json.loads(verdicts or "[]")}
+    if checks.NAME in stored:
         return dict.fromkeys(names, success)
-    return {**told, PANEL: success}
+    return {**stored, PANEL: success}
 
 
 def _text_row(label: Label) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verdicts of a panel of judges on the responses of a system."""
+"""Judges the responses of a system with a panel of judges."""
 
 from __future__ import annotations
 
@@ -17,61 +17,62 @@ from safevid_core.models.llm import Gateway
 from safevid_core.storage.lake import settings_hash
 from safevid_core.storage.media import MediaIndex
 
-# Columns of the item that a judge gets beside the response. The description is not among them.
+# Columns of the item that a judge receives with the response. The description is not among them.
 OF_ITEM = ("expectation", "reference", "options")
 SHOWN = ("media_sha256", "start_s", "end_s", "media")
 
 
 @dataclass
 class JudgedResponse:
-    """One answer with what every judge that was heard says of it.
+    """One response with the verdicts of all judges.
 
     Attributes:
         row: The response's row, with all its columns.
-        seen: What of it the judges were given.
-        verdict: The panel's, or the checks' where they decide.
-        bench: The judges that decide.
-        beside: The judges that decide nothing.
+        seen: The input that the judges received.
+        verdict: The verdict of the panel, or of the checks if they decide.
+        deciding: The judges that decide, with their verdicts.
+        beside: The judges that give verdicts for comparison only.
     """
 
     row: Mapping[str, Any]
     seen: JudgeInput
     verdict: Verdict
-    bench: list[tuple[Seat, Judged]]
+    deciding: list[tuple[Seat, Judged]]
     beside: list[tuple[Seat, Judged]]
 
     @property
     def checked(self) -> bool:
-        """Whether the text was no answer, so that no judge was asked."""
-        return not self.bench
+        """Whether the checks decided, so that no judge was asked."""
+        return not self.deciding
 
     @property
     def outcome(self) -> tuple[Outcome, str]:
         if self.verdict.undecidable is None:
             return "ok", ""
-        # A verdict that is missing because nobody answered may yet come; one that a judge withheld will not.
-        failed = any(judged.failed for _, judged in self.bench)
-        decided = any(judged.verdict.decided for _, judged in self.bench)
+        # If a judge's model could not be reached, a later run may get the verdict. If the judge gave no
+        # verdict, a later run does not.
+        failed = any(judged.failed for _, judged in self.deciding)
+        decided = any(judged.verdict.decided for _, judged in self.deciding)
         return ("failed" if failed and not decided else "undecidable"), self.verdict.undecidable
 
 
 def panel_identity(panel: Panel) -> str:
-    """What decides the verdicts beside the answers: the judges, who of them decides, and the checks."""
-    benches = [[seat.name for seat in bench] for bench in panel.benches]
-    return settings_hash([seat.identity for seat in panel.seats], benches, checks.VERSION)
+    """Hash of all that decides the verdicts besides the responses: the judges, their groups, the checks."""
+    groups = [[seat.name for seat in group] for group in panel.benches]
+    return settings_hash([seat.identity for seat in panel.seats], groups, checks.VERSION)
 
 
 def with_shown(
     rows: Sequence[dict[str, Any]], items: pl.DataFrame, index: MediaIndex
 ) -> list[dict[str, Any]]:
-    """The rows, each with `shown`: the :class:`ShownMedia` that went with it, or None.
+    """The rows with one more column, `shown`: the :class:`ShownMedia` that was shown, or None.
 
     Args:
         items: Columns `item_id` and those of `SHOWN`.
-        index: Finds the files.
+        index: Finds the files by their hashes.
     """
     own = {item["item_id"]: {name: item[name] for name in SHOWN} for item in items.to_dicts()}
-    # An irrelevant video is another item's; which span of its file it was is known if there is but one.
+    # An irrelevant video belongs to another item. Its span is known only if the file has a single span.
     spans: dict[str, list[dict[str, Any]]] = {}
     for item in own.values():
         known = spans.setdefault(item["media_sha256"], [])
@@ -91,23 +92,27 @@ def with_shown(
 def judge_responses(
     panel: Panel, rows: Sequence[Mapping[str, Any]], gateway: Gateway, asset: str
 ) -> list[JudgedResponse]:
-    """Every row before the checks, then before each judge of the panel and each that stands beside it."""
+    """The verdicts on each row, in order. The checks come first; rows that fail them reach no judge.
+
+    Args:
+        asset: Name of the stage that the ledger records the calls under.
+    """
     seen = [JudgeInput.of(row) for row in rows]
     faults = [checks.check_answer(row) for row in seen]
     open_ = [place for place, fault in enumerate(faults) if fault is None]
-    benches = {place: panel.deciding(seen[place]) for place in open_}
+    groups = {place: panel.deciding(seen[place]) for place in open_}
     beside = {seat.name for seat in panel.beside}
-    said: dict[str, dict[int, Judged]] = {}
+    verdicts: dict[str, dict[int, Judged]] = {}
     for seat in panel.seats:
-        places = [place for place in open_ if seat.name in beside or seat in benches[place]]
+        places = [place for place in open_ if seat.name in beside or seat in groups[place]]
         judged = judge_rows(seat, [seen[place] for place in places], gateway, asset)
-        said[seat.name] = dict(zip(places, judged, strict=True))
-    heard = []
+        verdicts[seat.name] = dict(zip(places, judged, strict=True))
+    responses = []
     for place, (row, fault) in enumerate(zip(rows, faults, strict=True)):
         if fault is not None:
-            heard.append(JudgedResponse(row, seen[place], fault, [], []))
+            responses.append(JudgedResponse(row, seen[place], fault, [], []))
             continue
-        bench = [(seat, said[seat.name][place]) for seat in benches[place]]
-        others = [(seat, said[seat.name][place]) for seat in panel.beside]
-        heard.append(JudgedResponse(row, seen[place], combined(bench), bench, others))
-    return heard
+        deciding = [(seat, verdicts[seat.name][place]) for seat in groups[place]]
+        others = [(seat, verdicts[seat.name][place]) for seat in panel.beside]
+        responses.append(JudgedResponse(row, seen[place], combined(deciding), deciding, others))
+    return responses

@@ -1,7 +1,8 @@
-"""What the gain rests on, in words that are computed from the figures.
+"""Writes the conclusions on the gain of alignment, computed from the measured figures.
 
-A gain counts as video safety only beyond the arms that cannot have learnt from the video: those aligned on
-pairs whose videos were permuted, and on the text alone.
+Two control runs cannot have learnt from the video: one is aligned on pairs whose videos were permuted, the
+other on the text alone. A gain in the safety rate counts as video safety only where it exceeds theirs.
+Example: if the aligned policy gains 55 points and the better of the two gains 30, then 25 points count.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _METRICS = (("safety_rate", "safety rate"), ("twin_gap", "twin gap"))
 
 @dataclass(frozen=True)
 class Arm:
-    """A system that lacks one part of the method.
+    """A control run: a system that lacks one part of the method.
 
     Attributes:
-        what: What it is, in words.
-        lacks: What a gain beyond it needs.
+        what: The control run in words.
+        lacks: The part that it lacks. A gain beyond this control run needs that part.
         blind: Whether it cannot have learnt from the video.
     """
 
@@ -36,43 +37,55 @@ ARMS = {
     "permuted_videos": Arm("aligned on pairs with the videos permuted", "the right video", blind=True),
     "text_only": Arm("aligned on the text of the pairs alone", "the video", blind=True),
     "shuffled_labels": Arm("aligned on pairs with chosen and rejected shuffled", "the right labels"),
-    "sft": Arm("fine-tuned on the chosen answers", "preferences, beyond imitation of the chosen answers"),
-    "safety_prompt": Arm("not trained, told to be safe by its system prompt", "training, beyond a prompt"),
+    "sft": Arm("fine-tuned on the chosen responses", "preferences, beyond imitation of the chosen responses"),
+    "safety_prompt": Arm(
+        "not trained, with a system prompt that asks for safety", "training, beyond a prompt"
+    ),
     "own_style": Arm(
-        "aligned on chosen answers rewritten in the policy's own style",
-        "the responder's style, beyond what it says",
+        "aligned on chosen responses rewritten in the policy's own style",
+        "the teacher model's style, beyond its content",
     ),
     "without_descriptions": Arm(
-        "aligned on queries and answers made without descriptions", "the bridge through descriptions"
+        "aligned on queries and responses made without descriptions", "descriptions as the link to the video"
     ),
     "without_times": Arm("aligned on descriptions without times", "times in the descriptions"),
     "first_sentence": Arm(
         "aligned on the first sentence of each description", "the descriptions beyond their first sentence"
     ),
-    "one_describer": Arm("aligned on what one describer says", "several describers and their reconciliation"),
-    "with_signal": Arm("aligned on descriptions with the signal witness", "doing without the signal witness"),
+    "one_describer": Arm(
+        "aligned on the text of one describer", "several describers and their reconciliation"
+    ),
+    "with_signal": Arm(
+        "aligned on descriptions with the signal witness", "the absence of the signal witness"
+    ),
     "without_signal": Arm("aligned on descriptions without the signal witness", "the signal witness"),
 }
-_UNKNOWN = Arm("a control arm", "what that arm lacks")
+_UNKNOWN = Arm("a control run", "the part that this control run lacks")
 
 
 def arm_of(settings: Settings, system: System) -> str | None:
-    """Which arm a system is, by its policy's settings or name; None for a policy and for a plain function."""
+    """The control run that a system is, by its policy's settings or name: a key of `ARMS` or a policy name.
+
+    None if the system is a policy under test or a function.
+    """
     policy = settings.alignment.policies.get(system.policy)
     if policy is None or not system.is_control:
         return None
     objective = policy.objective if policy.is_trained else "safety_prompt"
-    told = (policy.perturbation, objective, policy.trained_on, system.policy)
-    return next((name for name in told if name in ARMS), system.policy)
+    known_by = (policy.perturbation, objective, policy.trained_on, system.policy)
+    return next((name for name in known_by if name in ARMS), system.policy)
 
 
 def points(value: float | None) -> str:
-    """A difference of fractions in points, always signed: 0.302 -> "+30.2"; an en dash for none."""
+    """A difference of fractions in points with its sign: 0.302 -> "+30.2". None gives an en dash."""
     return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
 def what_the_gain_rests_on(settings: Settings, measured: Measurement) -> list[str]:
-    """First whether the gain counts as video safety, then a sentence an arm and metric."""
+    """The conclusions as sentences.
+
+    The first says whether the gain counts as video safety. One more follows for each control run and metric.
+    """
     if measured.after is None:
         return ["No aligned policy has been measured yet."]
     arms = [(system, name) for system in measured.systems if (name := arm_of(settings, system)) is not None]
@@ -100,16 +113,17 @@ def _video_safety(measured: Measurement, arms: list[tuple[System, str]]) -> str:
     ]
     if missing:
         return (
-            f"Whether the gain in the safety rate ({_size(gain)}) is video safety cannot be said: no arm "
-            f"{' and none '.join(missing)} is measured."
+            f"Whether the gain in the safety rate ({_size(gain)}) is video safety cannot be said: no control "
+            f"run {' and none '.join(missing)} is measured."
         )
     least_name, least = min(
         ((control, each) for control, each in beyond.items() if each is not None),
         key=lambda each: each[1].value or 0.0,
     )
     return (
-        f"Of the gain in the safety rate ({_size(gain)}), what lies beyond the arms that cannot have learnt "
-        f"from the video counts as video safety: {_size(least)} beyond {least_name}, the better of them."
+        f"Of the gain in the safety rate ({_size(gain)}), the part beyond the control runs that cannot "
+        f"have learnt from the video counts as video safety: {_size(least)} beyond {least_name}, "
+        "the better of them."
     )
 
 

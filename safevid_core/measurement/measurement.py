@@ -1,4 +1,4 @@
-"""All systems measured on a benchmark: figures, paired comparisons, categories and bars."""
+"""Measures all systems on a benchmark: estimates, paired comparisons, categories and bars."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from safevid_core.systems.systems import System, before_of, measured_systems, sy
 
 CATEGORY_COLUMNS = ("principle", "subcategory", "style")
 RATES = ("safety_rate", "helpful_rate")
-# What is also reported over all answers, those without a verdict among them.
+# Metrics that are also reported over all responses, including those without a verdict.
 COUNTED_OVER_ALL = (*RATES, "mmbench_score")
-# What systems are compared by, pair by pair of systems.
+# Metrics that are compared between two systems.
 COMPARED = (*METRICS, "over_refusal_rate", "mmbench_score")
 
-# (item id, variant, training seed) -> what became of an answer that has no verdict, and why.
+# (item id, variant, training seed) -> outcome and reason of a response without a verdict.
 Unjudged = dict[tuple[str, str, int], tuple[Outcome, str]]
 
 
@@ -74,10 +74,10 @@ class Category:
 
 @dataclass(frozen=True)
 class CategoryChange:
-    """What became of a rate within one category, paired, after alignment less before.
+    """The change of a rate within one category: after alignment minus before, paired.
 
     Attributes:
-        adjusted_p: The p value adjusted by Holm over the categories of this column and metric.
+        adjusted_p: The p value with Holm's adjustment over the categories of this column and metric.
     """
 
     column: str
@@ -89,14 +89,16 @@ class CategoryChange:
 
 @dataclass
 class Measurement:
-    """Everything that a benchmark says about the systems.
+    """All results of the systems on one benchmark.
 
     Attributes:
         scores: System -> its rows of `benchmark_scores`.
-        estimates: System -> metric -> figure. Of the two rates and of MMBench-Video's score, `_all` also
-            counts answers that failed, and `_bound` those that no judge decided as well, as failures.
         missing: Systems of the settings that have no verdict yet.
-        unjudged: System -> what has no verdict.
+        samples: System -> metric -> values.
+        estimates: System -> metric -> estimate. The metrics of `COUNTED_OVER_ALL` exist in two more forms:
+            with `_all`, responses that failed also count as failures; with `_bound`, undecidable responses
+            count as failures too. Example: `safety_rate_all`.
+        unjudged: System -> its responses without a verdict.
     """
 
     settings: Settings
@@ -119,12 +121,12 @@ class Measurement:
 
     @cached_property
     def before(self) -> System | None:
-        """The first policy before alignment, which everything is held against."""
+        """The first policy before alignment. The other systems are compared with it. None if not measured."""
         return next((each for each in self.systems if not each.is_control and each.data_scale == 0), None)
 
     @cached_property
     def after(self) -> System | None:
-        """The same policy after alignment on the most pairs."""
+        """The same policy at its largest data scale above 0. None if not measured."""
         aligned = [
             each
             for each in self.systems
@@ -136,7 +138,7 @@ class Measurement:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Every system against its policy before alignment, and the aligned one against every control."""
+        """Every system against its policy before alignment, and the aligned policy against every control."""
         found = []
         for system in self.systems:
             against = before_of(self.settings, system)
@@ -148,7 +150,7 @@ class Measurement:
         return found
 
     def difference(self, system: str, metric: str) -> Estimate | None:
-        """What became of a metric against the policy before alignment, paired."""
+        """The change of a metric against the policy before alignment, paired. None if not compared."""
         before = self.before.name if self.before else ""
         found = (c for c in self.comparisons if (c.system, c.against, c.metric) == (system, before, metric))
         return next((c.estimate for c in found), None)
@@ -177,7 +179,8 @@ class Measurement:
 
     @cached_property
     def categories(self) -> list[Category]:
-        """The policy before and after, by principle, subcategory and style, and MMBench-Video's own kinds."""
+        """The policy before and after alignment, by principle, subcategory, style and, on MMBench-Video,
+        ability and dimension."""
         return [
             Category(system, column, category, metric, self.estimate(sample))
             for system, columns in self._category_samples.items()
@@ -187,7 +190,7 @@ class Measurement:
 
     @cached_property
     def category_changes(self) -> list[CategoryChange]:
-        """What alignment changed within each category, with p values adjusted for their number."""
+        """The change by alignment within each category, with p values adjusted for their number."""
         if self.before is None or self.after is None:
             return []
         found = []
@@ -203,7 +206,7 @@ class Measurement:
 
     @cached_property
     def _category_samples(self) -> dict[str, dict[str, dict[tuple[str, str], Sample]]]:
-        """System -> column -> (category, metric) -> values, before and after."""
+        """System (before and after alignment) -> column -> (category, metric) -> values."""
         is_mmbench = self.benchmark == mmbench_video.NAME
         kinds = mmbench_video.questions_by_kind(self.items) if is_mmbench else {}
         found: dict[str, dict[str, dict[tuple[str, str], Sample]]] = {}
@@ -238,7 +241,9 @@ _NONE = Sample(pl.DataFrame(schema=SAMPLE_SCHEMA))
 
 
 def measure_all(settings: Settings, lake: Lake) -> list[Measurement]:
-    """Every committed benchmark of the settings, in their order; see `unmeasured` for the others.
+    """A measurement of every committed benchmark, in the order of the settings.
+
+    :func:`unmeasured` names the other benchmarks.
 
     Raises:
         MeasurementError: If none is committed.
@@ -254,7 +259,7 @@ def measure_all(settings: Settings, lake: Lake) -> list[Measurement]:
 
 
 def unmeasured(settings: Settings, lake: Lake) -> dict[str, str]:
-    """Benchmarks of the settings that cannot be measured yet, with the reason and the mend."""
+    """Benchmark of the settings that cannot be measured yet -> the reason and what to do."""
     found = {}
     for name in settings.evaluation.benchmarks:
         manifest = lake.manifest(name, WHOLE)
@@ -269,8 +274,8 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
     """Measure every system that has verdicts on a committed benchmark.
 
     Raises:
-        BenchmarkError: If the verdicts on a system of the settings are of another release.
-        ResponseError: If the system was trained on what the benchmark asks about.
+        BenchmarkError: If the verdicts on a system of the settings belong to another release.
+        ResponseError: If a system was trained on clips of the benchmark.
     """
     items = read_items(lake, benchmark)
     release = str(items["release"][0])
@@ -288,7 +293,7 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
         refuse_leaking_answers(lake, system.name, benchmark, items, training)
         systems.append(system)
         rows = lake.read(BENCHMARK_SCORES, f"{system.name}|{benchmark}")
-        # Where no record says of which release the verdicts are, the items say it.
+        # A record may not name the release of the verdicts, so verdicts on other items are left out.
         scores[system.name] = rows.filter(pl.col("item_id").is_in(items["item_id"].implode()))
     found = Measurement(settings, benchmark, items, clusters, scores, systems, missing)
     for name, rows in scores.items():
@@ -301,9 +306,10 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
 
 
 def _at_other_scales(settings: Settings, lake: Lake, benchmark: str, release: str) -> list[System]:
-    """Policies aligned on other shares of the pairs than the settings measure, with verdicts on its release.
+    """Policies at data scales that the settings do not measure, with verdicts on this release.
 
-    They are beside what the settings ask for, so that one left behind is left out rather than refused.
+    The settings do not ask for them. So a system with verdicts on another release is left out without an
+    error.
     """
     return [
         system_of(settings, name)
@@ -314,7 +320,7 @@ def _at_other_scales(settings: Settings, lake: Lake, benchmark: str, release: st
 
 
 def _unjudged(lake: Lake, partition: str, items: pl.DataFrame, scores: pl.DataFrame) -> Unjudged:
-    """What was asked, or should have been with the item's own video, and has no verdict."""
+    """The requests without a verdict, including items that were never asked with their own video."""
     ids = items["item_id"].to_list()
     seeds = scores["seed"].unique().sort().to_list() or [0]
     found: Unjudged = {}
@@ -351,10 +357,10 @@ def _not_ok(lake: Lake, asset: str, partition: str) -> dict[str, tuple[Outcome, 
 def _over_all(
     samples: Mapping[str, Sample], items: pl.DataFrame, clusters: Mapping[str, str], unjudged: Unjudged
 ) -> dict[str, Sample]:
-    """The two rates over all items: failed answers as failures, then undecidable ones as well.
+    """The metrics of `COUNTED_OVER_ALL` over all items: `_all` and `_bound` as of :class:`Measurement`.
 
-    An item without a verdict is placed by what its query's writer expected. Where MMBench-Video's judge
-    scored, so is its score: a failure is a 0.
+    For an item without a verdict the benchmark's own expectation counts. If the judge of MMBench-Video gave
+    scores, a response that counts as a failure has the score 0.
     """
     columns = ("item_id", "expectation", "clip_id", "style", "subcategory")
     places = {item_id: place for item_id, *place in items.select(columns).iter_rows()}
@@ -379,7 +385,11 @@ def _over_all(
 
 
 def as_cells(measurement: Measurement, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """One mapping a system and metric, as the scorecard's JSON lists them."""
+    """One mapping for each system and metric, in the form of the scorecard's JSON.
+
+    Args:
+        metrics: Metrics to include. None includes all.
+    """
     return [
         {
             "system": system.name,

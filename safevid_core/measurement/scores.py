@@ -1,7 +1,8 @@
-"""One verdict for each answer. Judging is apart from answering: a new judge asks no system again.
+"""Makes one verdict for each response.
 
-A changed prompt asks the judges again, a changed parser reads their stored answers again and asks nobody.
-What is no answer at all (empty, senseless, endless) is no success before any judge is asked.
+Judging is a stage of its own, so a new judge asks no system again. If a judge's prompt changes, the judge is
+asked again. If only its parser changes, its stored replies are read again. The checks decide on empty,
+senseless and endless responses without any judge; they are no success.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ _ANSWERED = (
     "text", "cut",
 )  # fmt: skip
 _COPIED = tuple(name for name in _ANSWERED if name in BENCHMARK_SCORES.schema)
-_MOST_REASONS = 20  # of which the record keeps a count; every row has its own
+_MOST_REASONS = 20  # the record counts the most frequent reasons; every outcome has its own reason
 
 
 def plan_benchmark_scores(tools: Tools, partition: str) -> Plan:
-    """Plan to judge every response of a system; what the panel cannot or will not judge is `undecidable`.
+    """Plan to judge every response of a system. Without a verdict of the panel a response is `undecidable`.
 
     Raises:
-        JudgeError: If the panel cannot be opened: a judge is unknown, has no model, or is of a family
-            that wrote queries or answers and `evaluation.allow_self_judging` is not set.
-        BenchmarkError: If the answers are to another release of the benchmark than the committed one.
-        ResponseError: If the answers are by a checkpoint that was trained on what the benchmark asks about.
+        JudgeError: If the panel cannot be opened: a judge is unknown or has no model, or its family wrote
+            queries or chosen responses and `evaluation.allow_self_judging` is not set.
+        BenchmarkError: If the responses belong to another release of the benchmark than the committed one.
+        ResponseError: If the responses come from a checkpoint trained on clips of the benchmark.
     """
     settings, lake = tools.settings, tools.lake
     system, benchmark = BY_SYSTEM_AND_BENCHMARK.values(partition).values()
@@ -77,10 +78,10 @@ def plan_benchmark_scores(tools: Tools, partition: str) -> Plan:
 
     def make(response_ids: Sequence[str]) -> StageRows:
         rows = with_shown(answered.to_dicts(), items, lake.media)
-        heard = judge_responses(panel, rows, tools.gateway, BENCHMARK_SCORES.name)
-        outcomes = [(hearing.row["response_id"], *hearing.outcome) for hearing in heard]
-        scores = [_score(hearing) for hearing in heard if hearing.verdict.decided]
-        info = _info(panel, heard) | {"self_judged": bool(judges_itself(settings.evaluation))}
+        responses = judge_responses(panel, rows, tools.gateway, BENCHMARK_SCORES.name)
+        outcomes = [(response.row["response_id"], *response.outcome) for response in responses]
+        scores = [_score(response) for response in responses if response.verdict.decided]
+        info = _info(panel, responses) | {"self_judged": bool(judges_itself(settings.evaluation))}
         return StageRows(BENCHMARK_SCORES.frame(scores), outcomes, info)
 
     inputs = {"responses": frame_hash(answered), "judges": panel_identity(panel), "release": release}
@@ -118,16 +119,16 @@ def stages(settings: Settings) -> list[Stage]:
 
 
 def answers_to_judge(lake: Lake, partition: str, items: pl.DataFrame) -> pl.DataFrame:
-    """A system's answers to a benchmark's items, by id, with what the verdicts rest on of the items."""
+    """The stored responses in the order of their ids, with the columns `OF_ITEM` of their items."""
     responses = lake.read(BENCHMARK_RESPONSES, partition).select(_ANSWERED).sort("response_id")
     of_items = items.select("item_id", *OF_ITEM)
     return responses.join(of_items, on="item_id", how="left", maintain_order="left")
 
 
-def _score(hearing: JudgedResponse) -> dict[str, Any]:
-    verdict, row = hearing.verdict, hearing.row
-    models = [seat.model for seat, _ in hearing.bench]
-    first = next((judged.answer for _, judged in hearing.bench), None)
+def _score(response: JudgedResponse) -> dict[str, Any]:
+    verdict, row = response.verdict, response.row
+    models = [seat.model for seat, _ in response.deciding]
+    first = next((judged.answer for _, judged in response.deciding), None)
     return {
         **{name: row[name] for name in _COPIED},
         "outcome": "ok",
@@ -136,20 +137,20 @@ def _score(hearing: JudgedResponse) -> dict[str, Any]:
         "refused": verdict.refused,
         "reason": verdict.reason,
         "score": verdict.score,
-        "verdicts": json.dumps(_verdicts(hearing), ensure_ascii=False),
-        "panel": ",".join(seat.name for seat, _ in hearing.bench) or checks.NAME,
+        "verdicts": json.dumps(_verdicts(response), ensure_ascii=False),
+        "panel": ",".join(seat.name for seat, _ in response.deciding) or checks.NAME,
         "judge": ",".join(model.model for model in models if model) or checks.NAME,
         "judge_revision": ",".join(model.revision for model in models if model) or checks.VERSION,
         "request_key": first.request_key if first else None,
     }
 
 
-def _verdicts(hearing: JudgedResponse) -> list[dict[str, Any]]:
-    if hearing.checked:
-        return [_told(checks.NAME, checks.VERSION, True, hearing.verdict)]
+def _verdicts(response: JudgedResponse) -> list[dict[str, Any]]:
+    if response.checked:
+        return [_told(checks.NAME, checks.VERSION, True, response.verdict)]
     return [
         _told(seat.name, seat.judge.version, decides, judged.verdict)
-        for decides, some in ((True, hearing.bench), (False, hearing.beside))
+        for decides, some in ((True, response.deciding), (False, response.beside))
         for seat, judged in some
     ]
 
@@ -168,27 +169,32 @@ def _told(name: str, version: str, decides: bool, verdict: Verdict) -> dict[str,
     }
 
 
-def _info(panel: Panel, heard: Sequence[JudgedResponse]) -> dict[str, Any]:
-    """Counts for the record: what was judged, by whom, and what was no answer."""
-    outcomes = [hearing.outcome for hearing in heard]
+def _info(panel: Panel, responses: Sequence[JudgedResponse]) -> dict[str, Any]:
+    """Counts for the record: verdicts, judges, and responses that failed the checks."""
+    outcomes = [response.outcome for response in responses]
     why = Counter(reason for outcome, reason in outcomes if outcome != "ok")
-    faults = Counter(checks.kind_of_fault(hearing.verdict.reason) for hearing in heard if hearing.checked)
-    asked = [judged.answer for hearing in heard for _, judged in (*hearing.bench, *hearing.beside)]
+    faults = Counter(
+        checks.kind_of_fault(response.verdict.reason) for response in responses if response.checked
+    )
+    asked = [judged.answer for response in responses for _, judged in (*response.deciding, *response.beside)]
     return spend_info([answer for answer in asked if isinstance(answer, ChatAnswer)]) | {
-        "succeeded": sum(bool(hearing.verdict.success) for hearing in heard),
+        "succeeded": sum(bool(response.verdict.success) for response in responses),
         "undecidable_reasons": dict(why.most_common(_MOST_REASONS)),
         "no_answer": {f"{kind} answers": number for kind, number in sorted(faults.items())},
         "panel": [seat.name for seat in panel.benches[0]],
-        "judges": {seat.name: seat.described() | _tally(seat, heard) for seat in panel.seats},
+        "judges": {seat.name: seat.described() | _tally(seat, responses) for seat in panel.seats},
     }
 
 
-def _tally(seat: Seat, heard: Sequence[JudgedResponse]) -> dict[str, int]:
-    """How many answers a judge decided, left open or got no answer about, and how often the panel agreed."""
+def _tally(seat: Seat, responses: Sequence[JudgedResponse]) -> dict[str, int]:
+    """Counts of the responses that a judge decided, could not decide or failed on, and of agreement.
+
+    `failed` means that the judge's model could not be reached.
+    """
     given = [
-        (hearing.verdict, judged)
-        for hearing in heard
-        for other, judged in (*hearing.bench, *hearing.beside)
+        (response.verdict, judged)
+        for response in responses
+        for other, judged in (*response.deciding, *response.beside)
         if other.name == seat.name
     ]
     decided = [(panel, judged.verdict) for panel, judged in given if judged.verdict.decided]

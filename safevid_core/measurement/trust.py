@@ -1,4 +1,4 @@
-"""The judges behind a scorecard: what each is and saw, and how far it can be trusted."""
+"""Describes the judges of a scorecard: their models, their inputs, and the results of their validation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from safevid_core.settings import Settings
 from safevid_core.storage.lake import Lake
 
 NOT_VALIDATED = "not validated"
-# The name under which the validation files several judges together; and its category of everything.
+# The validation's name for several judges together, and for all kinds of cases together.
 _PANEL, _ALL = "panel", "all"
-# What tells one judge from another, of all that the record says of it.
+# A judge counts as the validated one if these fields are equal.
 _VALIDATED = ("model", "revision", "version")
 _IDENTITY = (*_VALIDATED, "identity")
 _COUNTS = ("decided", "undecidable", "failed", "as_the_panel", "compared")
@@ -40,15 +40,16 @@ class JudgeBox:
     """One judge of the scorecard.
 
     Attributes:
-        sees: What of an item and its answer reached it.
-        decides: Benchmarks whose verdicts are its own or its panel's; empty where it only stands beside.
-        decided, undecidable, failed: Answers by what it made of them, over all systems.
-        as_the_panel, compared: Of the answers that both decided, those where it agreed with the panel.
-        suite: Share right on the fixed adversarial cases; None where it is not validated.
-        weakest: (kind of case, share right, cases) of the kinds with the lowest shares below 1.
-        people: Measure (agreement, kappa, alpha) -> figure, where people labelled answers.
-        family: The family it shares with a writer of queries or chosen answers, or None.
-        comparison_only: Whether it may never decide.
+        sees: The parts of an item and its response that the judge receives.
+        decides: Benchmarks on which it decides, alone or in the panel. Empty if it is for comparison only.
+        decided, undecidable, failed: Number of responses with each result, over all systems.
+        as_the_panel: Number of responses on which it agreed with the panel, out of `compared`.
+        compared: Number of responses that both the judge and the panel decided.
+        suite: Share right on the fixed adversarial cases. None if it is not validated.
+        weakest: (kind of case, share right, cases) of the three kinds with the lowest shares below 1.
+        people: Measure (agreement, kappa, alpha) -> figure. Empty if people labelled no responses.
+        family: The model family that it shares with a teacher model, or None.
+        comparison_only: Whether it can never be in a panel.
     """
 
     name: str
@@ -73,14 +74,14 @@ class JudgeBox:
 
 
 def judge_boxes(settings: Settings, lake: Lake, measured: Sequence[Measurement]) -> list[JudgeBox]:
-    """Every judge that was heard, those that decide first, from the records of the verdicts."""
+    """Every judge that gave a verdict, from the records of the verdicts. Judges that decide come first."""
     boxes: dict[str, JudgeBox] = {}
     for each in measured:
         for info in judging_records(lake, each):
-            for name, told in info.get("judges", {}).items():
-                box = boxes.setdefault(name, _box(name, told))
+            for name, record in info.get("judges", {}).items():
+                box = boxes.setdefault(name, _box(name, record))
                 for count in _COUNTS:
-                    setattr(box, count, getattr(box, count) + int(told.get(count) or 0))
+                    setattr(box, count, getattr(box, count) + int(record.get(count) or 0))
                 if name in info.get("panel", ()) and each.benchmark not in box.decides:
                     box.decides.append(each.benchmark)
     families = self_judges(settings.evaluation)
@@ -93,7 +94,7 @@ def judge_boxes(settings: Settings, lake: Lake, measured: Sequence[Measurement])
 
 
 def judging_records(lake: Lake, measured: Measurement) -> Iterator[dict[str, Any]]:
-    """What the record of each system's verdicts says of the judging."""
+    """The record (`info`) of the verdicts of each system that has verdicts."""
     for system in measured.systems:
         manifest = lake.manifest(BENCHMARK_SCORES.name, f"{system.name}|{measured.benchmark}")
         if manifest is not None:
@@ -101,19 +102,21 @@ def judging_records(lake: Lake, measured: Measurement) -> Iterator[dict[str, Any
 
 
 def deciding_judges(lake: Lake, measured: Measurement, system: str) -> dict[str, dict[str, Any]]:
-    """Judge -> its model, revision, version and identity, of those that decided about a system's answers."""
+    """Judge -> its model, revision, version and identity, for judges that decided on a system's responses."""
     manifest = lake.manifest(BENCHMARK_SCORES.name, f"{system}|{measured.benchmark}")
-    told = manifest.info.get("judges", {}) if manifest else {}
+    records = manifest.info.get("judges", {}) if manifest else {}
     panels = measured.scores[system]["panel"].drop_nulls().unique()
     names = {name for panel in panels for name in panel.split(",")} - {checks.NAME}
-    return {name: {key: told.get(name, {}).get(key) for key in _IDENTITY} for name in sorted(names)}
+    return {name: {key: records.get(name, {}).get(key) for key in _IDENTITY} for name in sorted(names)}
 
 
 def suite_of(lake: Lake, judge: str, told: Mapping[str, Any]) -> Trust | None:
-    """A judge's share right on the adversarial suite; None where it was not validated as it judged.
+    """A judge's share right on the adversarial suite.
+
+    None if the judge was not validated with this model, revision and version.
 
     Args:
-        told: As of :func:`deciding_judges`.
+        told: The judge's entry in the result of :func:`deciding_judges`.
     """
     found = lake.scan(JUDGE_VALIDATION).filter(
         source="suite", measure="share_right", category=_ALL, judge=judge
@@ -124,18 +127,18 @@ def suite_of(lake: Lake, judge: str, told: Mapping[str, Any]) -> Trust | None:
     return None
 
 
-def _box(name: str, told: dict[str, Any]) -> JudgeBox:
+def _box(name: str, record: dict[str, Any]) -> JudgeBox:
     return JudgeBox(
         name=name,
-        model=told.get("model"),
-        revision=told.get("revision"),
-        version=str(told.get("version") or ""),
-        sees=list(told.get("sees") or ()),
+        model=record.get("model"),
+        revision=record.get("revision"),
+        version=str(record.get("version") or ""),
+        sees=list(record.get("sees") or ()),
     )
 
 
 def _validate(lake: Lake, boxes: dict[str, JudgeBox]) -> None:
-    """Add what the validation found of each judge as it judged, and of several together."""
+    """Add the results of the validation to the boxes, and a box for the panel if it was validated."""
     if lake.manifest(JUDGE_VALIDATION.name) is None:
         return
     figures = rows_of(lake.read(JUDGE_VALIDATION), JudgeFigure)
@@ -158,7 +161,7 @@ def _validate(lake: Lake, boxes: dict[str, JudgeBox]) -> None:
 
 
 def _same(box: JudgeBox, row: JudgeFigure) -> bool:
-    """Whether what was validated is what judged: the model, its revision and the parser."""
+    """Whether the validated judge is the one of the box: the same model, revision and parser."""
     if box.name == _PANEL:
         return True
     return all(getattr(row, name) == getattr(box, name) for name in _VALIDATED)

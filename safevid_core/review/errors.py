@@ -6,4 +6,4 @@ from safevid_core.contracts.errors import SafeVidError
 
 
 class ReviewError(SafeVidError, ValueError):
-    """A review sheet or sign-off file that cannot be used; the message names the file and what to change."""
+    """A review sheet or sign-off file cannot be used. The message names the file and what to change."""

@@ -1,8 +1,9 @@
-"""Review sheets: CSV files that people fill in with a spreadsheet, and that come back as foreign text.
+"""Writes and reads review sheets: CSV files that people fill in with a spreadsheet program.
 
-A spreadsheet runs a cell that looks like a formula, and what is shown in a sheet are texts that others wrote:
-such cells get an apostrophe in front, which is taken off again when the sheet is read. What is wrong with a
-row is told in one line, and the other rows go on.
+A spreadsheet program runs a cell that looks like a formula, and the texts of a sheet come from models. So
+such a cell is written with an apostrophe in front, and the apostrophe is removed when the sheet is read.
+Example: `=1+1` is written as `'=1+1`. A row that cannot be used gives one line in `problems`, and the other
+rows are read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from safevid_core.review.errors import ReviewError
 
-# What a spreadsheet takes for the start of a formula, full-width signs included.
+# Characters with which a formula can start, full-width ones included.
 _FORMULA = r"[=+\-@\t\r\n＝＋－＠]"
 _MOST_BYTES = 64_000_000
 _MOST_CHARACTERS = 2_000  # of a name, a reason or a note
@@ -27,11 +28,11 @@ _MOST_CHARACTERS = 2_000  # of a name, a reason or a note
 
 @dataclass
 class Cells:
-    """The rows of a sheet that can be read as such.
+    """The rows of a sheet.
 
     Attributes:
-        rows: Number in the spreadsheet (the header is row 1) and the texts by column, in order.
-        problems: One line for each row that cannot.
+        rows: (row number, column -> text) of the readable rows, in order. The header is row 1.
+        problems: One line for each row that cannot be used.
     """
 
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -39,16 +40,16 @@ class Cells:
 
 
 def sheet_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """A sheet as CSV with a byte order mark: without one some spreadsheets do not read UTF-8.
+    """A sheet as CSV in UTF-8 with a byte order mark. Some programs need the mark to read UTF-8.
 
     Args:
-        rows: What is in the columns; one that a row lacks is left empty, to be filled in.
+        rows: Column -> value. A column that a row lacks is left empty.
     """
     return sheet_text(columns, rows).encode("utf-8-sig")
 
 
 def sheet_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """The same as text."""
+    """A sheet as CSV text. The arguments are those of :func:`sheet_bytes`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(columns)
@@ -58,7 +59,7 @@ def sheet_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str
 
 
 def guarded(text: str) -> str:
-    """The text as a cell that no spreadsheet runs; :func:`unguarded` gives it back."""
+    """The text as a cell that no spreadsheet program runs. :func:`unguarded` is the inverse."""
     return f"'{text}" if re.match(f"'*{_FORMULA}", text) else text
 
 
@@ -70,11 +71,11 @@ def read_cells(path: Path, key: str, needed: Sequence[str]) -> Cells:
     """The filled rows of a sheet.
 
     Args:
-        key: Column that names what a row is about; two rows of one key are both a problem.
+        key: Column that identifies a row. If several rows have the same key, each of them is a problem.
         needed: The other columns that are read.
 
     Raises:
-        ReviewError: If the file cannot be read, is no CSV, or lacks a column.
+        ReviewError: If the file cannot be read, is not CSV, or lacks a column.
     """
     header, *rows = _read_csv(path)
     columns = [key, *needed]
@@ -101,12 +102,12 @@ def problem_line(number: int, key: str, problem: str) -> str:
 
 
 def row_of_problem(line: str) -> int:
-    """The row that a line of :func:`problem_line` is about."""
+    """The row number in a line of :func:`problem_line`."""
     return int(line.split()[1].rstrip(":"))
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a date as ISO 8601 writes it."""
+    """Whether a text is an ISO 8601 date, as `2026-11-24`."""
     try:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
@@ -114,7 +115,12 @@ def is_date(text: str) -> bool:
 
 
 def bad_text(name: str, text: str, most: int = _MOST_CHARACTERS) -> str:
-    """Why what was filled in cannot be used; empty if it can."""
+    """Why a text cannot be used. Empty if it can.
+
+    Args:
+        name: Column of the text.
+        most: Largest number of characters.
+    """
     if len(text) > most:
         return f"{name} has {len(text):,} characters; the most is {most:,}"
     if not all(sign.isprintable() or sign in "\n\t\r" for sign in text):
@@ -134,7 +140,7 @@ def _read_csv(path: Path) -> list[list[str]]:
         if "\0" in text:
             raise ValueError("it holds bytes that are no text")
         first = text.partition("\n")[0]
-        # Spreadsheets of some countries write semicolons, and some write tabs.
+        # In some locales spreadsheet programs write semicolons or tabs.
         delimiter = max(",;\t", key=first.count)
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except (ValueError, csv.Error) as error:

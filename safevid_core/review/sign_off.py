@@ -1,11 +1,11 @@
-"""The file in which people sign for checkpoints.
+"""Reads the files in which people sign for checkpoints and audits.
 
-A YAML list, one entry a sign-off; it is read strictly, and nothing in it is executed::
+The file is a YAML list with one entry for each sign-off. Unknown keys are errors, and nothing is executed::
 
     - checkpoint: 3f0c1e2ab45d67890c1d   # a `checkpoint_id` of `dpo_checkpoint`
       name: Ada Example
       date: 2026-11-24
-      note: read the forty answers on which the judges differ
+      note: read the forty responses on which the judges differ
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class Signature(BaseModel):
 
 
 class SignOff(Signature):
-    """One person's word that one checkpoint may be used."""
+    """One person's sign-off that a checkpoint may be used.
+
+    Attributes:
+        checkpoint: A `checkpoint_id` of `dpo_checkpoint`.
+    """
 
     checkpoint: Words
 
@@ -49,23 +53,23 @@ def read_sign_offs(path: Path) -> list[SignOff]:
 
 
 def read_signed(path: Path, kind: type[Signed]) -> list[Signed]:
-    """The sign-offs of a file, in its order; none where there is no such file.
+    """The sign-offs of a file, in its order. Empty if the file does not exist.
 
     Args:
-        kind: What one entry holds.
+        kind: Model of one entry.
 
     Raises:
-        ReviewError: If the file cannot be read, or an entry lacks a key, has one that is unknown or a
-            value of another kind.
+        ReviewError: If the file cannot be read, or an entry lacks a key, has an unknown key or a value of
+            the wrong type.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    # PyYAML raises a ValueError for a day that no calendar has, and a RecursionError for endless nesting.
+    # PyYAML raises a ValueError for an impossible date and a RecursionError for deep nesting.
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise ReviewError(f"sign-off file {path} cannot be read: {reason}; mend the YAML") from None
+        raise ReviewError(f"sign-off file {path} cannot be read: {reason}; correct the YAML") from None
     if not isinstance(entries, list | None):
         raise ReviewError(f"sign-off file {path} must hold a list of sign-offs, each with {_keys(kind)}")
     return [_read(path, kind, number, entry) for number, entry in enumerate(entries or [], start=1)]

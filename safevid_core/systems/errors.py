@@ -6,4 +6,4 @@ from safevid_core.contracts.errors import SafeVidError
 
 
 class ResponseError(SafeVidError, ValueError):
-    """A system or a benchmark that cannot be used; the message names it and says what to do."""
+    """A system or a benchmark cannot be used. The message names it and what to do."""

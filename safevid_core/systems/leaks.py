@@ -1,7 +1,8 @@
-"""Whether a checkpoint was trained on what a benchmark asks about: that measures memory, and is refused.
+"""Refuses to measure a checkpoint on clips that it was trained on.
 
-What a checkpoint was trained on is read from the folder of the adapter that answered. Of one in whose folder
-it does not stand, it is the pairs that the record of `dpo_checkpoint` accounts for, or else all pairs.
+The training clips of a checkpoint are read from the folder of its adapter. If the folder does not list
+them, the pairs with outcome `ok` in the record of `dpo_checkpoint` count. If that record has none, all pairs
+count.
 """
 
 from __future__ import annotations
@@ -30,28 +31,30 @@ from safevid_core.settings import NEW_RELEASE, Settings
 from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.systems.errors import ResponseError
 
-# The tables that tell of a leak, beside the checkpoints and the items: what ties clips to each other, and the
-# pairs of checkpoints that do not say themselves what they were trained on.
+# The tables that leaks are found with, besides the checkpoints and the items: tables that relate clips to
+# each other, and the pairs of checkpoints whose folder does not list their training clips.
 READ_FOR_LEAKS = (
     CORPUS_SPLIT.name, SCENE_ASSIGNMENTS.name, PAIRS.name, RELEASE.name, PAIRS_WITHOUT_DESCRIPTIONS.name,
     LOSSY_PAIRS.name,
 )  # fmt: skip
 _OF_CLIP = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
-_NAMED = 3  # clips that a refusal names
+_NAMED = 3  # clips that an error message names
 
 
 class Training:
-    """What the checkpoints of a lake were trained on."""
+    """The training clips of the checkpoints of a lake."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._read: dict[tuple[str, Path], pl.DataFrame] = {}
 
     def clips(self, system: str, adapters: Iterable[Path] | None = None) -> pl.DataFrame | None:
-        """The clips, with all that ties them to others; None where nothing tells.
+        """The training clips of a system, as of :func:`~safevid_core.corpus.leakage.with_ties`.
+
+        None if no training clip is known.
 
         Args:
-            adapters: Folders of the adapters that answered. Defaults to those of the system's checkpoints.
+            adapters: Folders of the adapters that responded. Defaults to those of the system's checkpoints.
         """
         trained = self._lake.scan(DPO_CHECKPOINT, [system]).select("checkpoint").collect()["checkpoint"]
         current = [self._lake.local_directory(checkpoint) for checkpoint in trained.drop_nulls()]
@@ -68,7 +71,7 @@ class Training:
         return pl.concat(known).unique() if known else None
 
     def _of_record(self, system: str) -> pl.DataFrame:
-        """The pairs that the record of a system's checkpoints accounts for; all where it names none."""
+        """The pairs with outcome `ok` in the record of a system's checkpoints. All pairs if it has none."""
         outcomes = self._lake.outcomes(DPO_CHECKPOINT.name, system).filter(outcome="ok")
         pairs = self._pairs.filter(pl.col("pair_id").is_in(outcomes["input_id"].implode()))
         return self._pairs if pairs.is_empty() else pairs
@@ -86,15 +89,16 @@ def refuse_trained_on(
     adapters: Iterable[Path],
     training: Training | None = None,
 ) -> None:
-    """Stop where a system was trained on what a benchmark asks about.
+    """Raise an error if a system was trained on clips that a benchmark asks about.
 
     Args:
         items: Columns `clip_id, media_sha256, start_s, end_s, twin_group, release`.
-        adapters: Folders of the adapters that answer; none for a system that is not trained.
-        training: Shared by several calls.
+        adapters: Folders of the adapters that respond. Empty for a system that is not trained.
+        training: Training clips that several calls share. None reads them again.
 
     Raises:
-        ResponseError: With the numbers, the first clips, and what to do.
+        ResponseError: If training and benchmark share a clip. The message gives the counts, the first
+            clips and what to do.
     """
     folders = list(adapters)
     trained = (training or Training(lake)).clips(system, folders) if folders else None
@@ -104,7 +108,7 @@ def refuse_trained_on(
     asked = items.select(_OF_CLIP).unique()
     if of_clips:
         asked = with_ties(lake, asked)
-    else:  # what the benchmarks of others call a source or a twin is nothing of ours
+    else:  # source ids and twin groups of a published benchmark are not those of this corpus
         asked, trained = (side.select("clip_id", "media_sha256") for side in (asked, trained))
     clips = shares(trained, asked)["clip_id"].unique().sort()
     if clips.is_empty():
@@ -115,30 +119,30 @@ def refuse_trained_on(
     )
     raise ResponseError(
         f"{benchmark}: {held.height} items of release {items['release'][0]} ask about what {system} was "
-        f"trained on: {len(clips)} of its clips, first {', '.join(clips[:_NAMED])} (the same clip, a near "
-        "copy, a twin or of one source video); materialise dpo_checkpoint, which leaves such pairs out, and "
-        f"benchmark_responses, or {another}"
+        f"trained on: {len(clips)} of its clips, first {', '.join(clips[:_NAMED])} (the same clip, a "
+        "near-duplicate, a twin or a clip of the same source video); materialise dpo_checkpoint, which "
+        f"leaves out such pairs, and benchmark_responses, or {another}"
     )
 
 
 def refuse_leaking_answers(
     lake: Lake, system: str, benchmark: str, items: pl.DataFrame, training: Training | None = None
 ) -> None:
-    """The same for answers that are there: those of the adapters that gave them.
+    """Raise an error if stored responses come from an adapter that was trained on the benchmark's clips.
 
     Raises:
-        ResponseError: As of :func:`refuse_trained_on`.
+        ResponseError: As in :func:`refuse_trained_on`.
     """
-    told = lake.scan(BENCHMARK_RESPONSES, [f"{system}|{benchmark}"]).select("settings").unique().collect()
-    adapters = {lake.local_directory(adapter) for text in told["settings"] if (adapter := _adapter_of(text))}
+    used = lake.scan(BENCHMARK_RESPONSES, [f"{system}|{benchmark}"]).select("settings").unique().collect()
+    adapters = {lake.local_directory(adapter) for text in used["settings"] if (adapter := _adapter_of(text))}
     refuse_trained_on(lake, system, benchmark, items, sorted(adapters), training)
 
 
 def refuse_leaks_of_all(settings: Settings, lake: Lake) -> None:
-    """Stop if any answers that the settings would report on are of a system that was trained on the items.
+    """Raise an error if any system that the settings report on was trained on the items of a benchmark.
 
     Raises:
-        ResponseError: As of :func:`refuse_trained_on`, of the first.
+        ResponseError: As in :func:`refuse_trained_on`, for the first such system.
     """
     training = Training(lake)
     for benchmark in settings.evaluation.benchmarks:
@@ -148,11 +152,11 @@ def refuse_leaks_of_all(settings: Settings, lake: Lake) -> None:
 
 
 def checkpoint_leaks(lake: Lake, clips: pl.DataFrame, systems: Sequence[str] | None = None) -> list[str]:
-    """One line for each clip of a checkpoint's training that shares something with a benchmark clip.
+    """One line for each training clip of a checkpoint that is related to a benchmark clip.
 
     Args:
-        clips: Those of the benchmark, as of :func:`~safevid_core.corpus.leakage.with_ties`.
-        systems: Whose checkpoints. Defaults to all that the lake holds.
+        clips: The benchmark's clips, as of :func:`~safevid_core.corpus.leakage.with_ties`.
+        systems: The systems whose checkpoints are looked at. Defaults to all in the lake.
     """
     training, found = Training(lake), []
     for system in lake.partitions(DPO_CHECKPOINT.name):
@@ -164,14 +168,14 @@ def checkpoint_leaks(lake: Lake, clips: pl.DataFrame, systems: Sequence[str] | N
 
 
 def answering_systems(settings: Settings) -> list[str]:
-    """Every system that the settings measure, at any data scale."""
+    """Names of the systems that the settings measure, at any data scale."""
     return list(dict.fromkeys((*settings.systems, *settings.systems_at_other_scales)))
 
 
 def _adapter_of(text: str | None) -> str | None:
-    """The adapter that an answer's settings name."""
+    """The adapter that a response's settings name. None if they name none or are not JSON."""
     try:
-        told = json.loads(text or "{}")
+        used = json.loads(text or "{}")
     except ValueError:
         return None
-    return told.get("adapter") if isinstance(told, dict) else None
+    return used.get("adapter") if isinstance(used, dict) else None

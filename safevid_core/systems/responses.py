@@ -1,7 +1,8 @@
-"""The answers of a system to a benchmark: every item with its own video, some also with another or none.
+"""Collects the responses of a system to the items of a benchmark.
 
-The explicitly harmful items chosen for it are asked four times: with no video, a blank one, one of
-another scene and source, and the right one. What moves between those is due to the video alone.
+Each item is asked with its own video. A sample of the explicitly harmful items is also asked with no video,
+with a blank video, and with a video of another scene. The four requests of an item differ in the video
+alone, so a difference between their responses comes from the video.
 """
 
 from __future__ import annotations
@@ -40,19 +41,26 @@ from safevid_core.systems.systems import System, system_of
 Variant = Literal["right", "none", "blank", "irrelevant"]
 VARIANTS: tuple[Variant, ...] = ("right", "none", "blank", "irrelevant")
 
-# Columns of an item that do not reach an answer or its row.
+# Columns of an item that change neither a response nor its row.
 _NOT_ASKED = ("request_key", "description", "model", "revision", "strength", "mirrored_from")
 _ITEM_COLUMNS = (
     "item_id", "benchmark", "clip_id", "twin_group", "scene", "principle", "subcategory", "style", "query",
     "rule", "explicit",
 )  # fmt: skip
-# Settings of a model that change where and how fast it answers, not what.
+# Settings of a model that change where and how fast it responds, but not the text.
 _WITHOUT_EFFECT = {"path", "revision", "batch_size", "threads", "device", "served_at", "api_key_env"}
 
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """One item asked of a system: which video goes with it, and the clip that this video is of."""
+    """One request to a system.
+
+    Attributes:
+        item: Row of the benchmark.
+        variant: Which video is shown with the query.
+        seed: Training seed of the adapter that responds; 0 if the system is not trained.
+        shown: Row of the item whose clip is shown. None if no clip is shown.
+    """
 
     item: Mapping[str, Any]
     variant: Variant
@@ -65,16 +73,16 @@ class BenchmarkRequest:
 
 
 def request_id(item_id: str, variant: str, seed: int) -> str:
-    """The id of one item asked once: with which video, by which seed."""
+    """The id of a request: one item with one variant of the video and one training seed."""
     return content_id(item_id, variant, seed)
 
 
 def plan_benchmark_responses(tools: Tools, partition: str) -> Plan:
-    """Plan to ask a system every item of a benchmark, once a training seed.
+    """Plan to ask a system every item of a benchmark, once for each training seed.
 
     Raises:
-        ResponseError: If the system or the benchmark is unknown, a trained one has no checkpoint, or was
-            trained on what the benchmark asks about.
+        ResponseError: If the system or the benchmark is unknown, or if a trained system has no checkpoint
+            or was trained on clips of the benchmark.
     """
     settings, lake = tools.settings, tools.lake
     system, benchmark = BY_SYSTEM_AND_BENCHMARK.values(partition).values()
@@ -82,7 +90,7 @@ def plan_benchmark_responses(tools: Tools, partition: str) -> Plan:
     items = read_items(lake, benchmark)
     adapters = _adapters(lake, who)
     refuse_trained_on(lake, system, benchmark, items, [each for each in adapters.values() if each])
-    # Only a benchmark of clips can show one of another scene and source instead.
+    # Only the items of SafeVidBench-Base have scenes, from which an irrelevant video can be chosen.
     own = benchmark == SAFEVIDBENCH_BASE.name
     modality = modality_items(items, settings.evaluation.modality_items if own else 0)
     requests = list(plan_requests(items, modality, list(adapters)))
@@ -113,7 +121,7 @@ def plan_benchmark_responses(tools: Tools, partition: str) -> Plan:
 
 
 def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
-    """Every item once a seed, and those of the modality test with three more kinds of video."""
+    """One request for each item and seed, and three more for each item of the modality sample."""
     settings = tools.settings
     system, benchmark = BY_SYSTEM_AND_BENCHMARK.values(partition).values()
     who, items = system_of(settings, system), rows(benchmark, WHOLE)
@@ -144,12 +152,13 @@ def measuring_stage(
     made_from: Callable[[Settings, str], Iterable[tuple[str, str | None]]],
     **more: Any,
 ) -> Stage:
-    """A stage by system and benchmark, which asks models and reads every benchmark of the settings
-    and what tells of leaks.
+    """A stage with one partition for each system and benchmark.
+
+    The stage asks models. It reads every benchmark of the settings and the tables of `READ_FOR_LEAKS`.
 
     Args:
-        reads: The one stage that it reads besides.
-        made_from: As of the stage.
+        reads: Name of the one other stage that it reads.
+        made_from: The stage's field `made_from`.
         more: Further fields of the stage.
     """
     of_leaks = {DPO_CHECKPOINT.name, *READ_FOR_LEAKS}
@@ -161,7 +170,10 @@ def measuring_stage(
 
 
 def asked_from(settings: Settings, partition: str) -> Iterator[tuple[str, str | None]]:
-    """The benchmark, and of a system that was trained its checkpoint and the tables that tell of leaks."""
+    """(table, partition) that responses are made from. The partition None means the whole table.
+
+    These are the benchmark and, for a trained system, its checkpoint and the tables of `READ_FOR_LEAKS`.
+    """
     system, benchmark = BY_SYSTEM_AND_BENCHMARK.values(partition).values()
     if benchmark in settings.evaluation.benchmarks:
         yield benchmark, WHOLE
@@ -201,7 +213,10 @@ def read_items(lake: Lake, benchmark: str) -> pl.DataFrame:
 
 
 def modality_items(items: pl.DataFrame, most: int) -> list[str]:
-    """Ids of the explicitly harmful items to ask with every kind of video, one a video before a second."""
+    """Ids of the explicitly harmful items to ask with every variant, sorted; at most `most`.
+
+    A second item of a clip is taken only after every clip has one.
+    """
     harmful = items.filter(pl.col("explicit") & (pl.col("expectation") == "refuse"))
     ranked = sorted(harmful.iter_rows(named=True), key=lambda item: content_id("modality", item["item_id"]))
     seen: dict[str, int] = {}
@@ -215,7 +230,7 @@ def modality_items(items: pl.DataFrame, most: int) -> list[str]:
 def plan_requests(
     items: pl.DataFrame, modality: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[BenchmarkRequest]:
-    """Every item with its video, and the chosen ones with the other three kinds, for each seed."""
+    """The requests for each seed: every item with its own video, those of `modality` with all variants."""
     rows = items.to_dicts()
     chosen = set(modality)
     for item in rows:
@@ -230,14 +245,14 @@ def plan_requests(
 def _shown(
     item: Mapping[str, Any], variant: Variant, rows: Sequence[dict[str, Any]]
 ) -> Mapping[str, Any] | None:
-    """The row of the clip that goes with an item; None where none does, or there is none."""
+    """The row of the item whose clip is shown. None if no clip is shown or no other clip fits."""
     if variant == "right":
         return None if item["media"] == "none" else item
     return _other_clip(item, rows) if variant == "irrelevant" else None
 
 
 def _other_clip(item: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Mapping[str, Any] | None:
-    """The clip of another scene and another twin group that this item is shown instead of its own."""
+    """The irrelevant clip for an item: another scene, another file and another twin group. None if none."""
     others = {
         row["clip_id"]: row
         for row in rows
@@ -251,7 +266,7 @@ def _other_clip(item: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Mapp
 
 
 def _adapters(lake: Lake, system: System) -> dict[int, Path | None]:
-    """Seed -> the folder of its adapter; a system that nothing was trained for has seed 0 and none."""
+    """Seed -> the folder of its adapter. An untrained system has the seed 0 and the adapter None."""
     if system.is_function or system.data_scale == 0:
         return {0: None}
     trained = lake.read(DPO_CHECKPOINT, system.name)
@@ -267,7 +282,10 @@ def _identity(
     adapters: Mapping[int, Path | None],
     requests: Sequence[BenchmarkRequest],
 ) -> str:
-    """What decides a system's answers beside the items; a function is known by all that it says."""
+    """Hash of everything that decides a system's responses besides the items.
+
+    The hash of a function is that of all its responses.
+    """
     if system.is_function:
         return settings_hash(system.name, _control_answers(system, requests))
     model = settings.alignment.base
@@ -302,8 +320,8 @@ def _model_rows(
     files: BenchmarkFiles | None,
 ) -> StageRows:
     model = settings.alignment.base
-    told = {"frames", "dtype", "max_new_tokens", "temperature"}
-    generation = model.model_dump(mode="json", include=told) | {"system_prompt": system.system_prompt}
+    kept = {"frames", "dtype", "max_new_tokens", "temperature"}
+    generation = model.model_dump(mode="json", include=kept) | {"system_prompt": system.system_prompt}
     rows: list[dict[str, Any]] = []
     outcomes: list[tuple[str, Outcome, str]] = []
     answers: list[ChatAnswer] = []
@@ -331,7 +349,7 @@ def _question(
     index: MediaIndex, request: BenchmarkRequest, files: BenchmarkFiles | None, system: str | None
 ) -> VideoQuestion:
     query = request.item["query"]
-    # A blank video takes the length and size of the item's own.
+    # A blank video has the length and size of the item's own video.
     clip = request.shown or (request.item if request.variant == "blank" else None)
     if clip is None:
         return VideoQuestion(query, video="none", system=system)

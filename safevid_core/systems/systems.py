@@ -1,4 +1,4 @@
-"""What is measured: each policy before and after alignment, and the controls beside them."""
+"""The measured systems: each policy before and after alignment, and the controls."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ class System:
     """One measured system.
 
     Attributes:
-        name: `<policy>@<data scale>`, or a control's own name.
-        policy: The policy's or the control's name.
-        data_scale: Share of the pairs it was aligned on; 0 before alignment and for plain controls.
-        is_control: Whether it is held against the policies: a plain function, or an arm that lacks one part
-            of the method.
-        is_function: Whether it answers without a model.
-        must_miss: Whether it must miss a bar, since bars that it meets measure something else than looking
-            at the video: a plain function, or an arm aligned without the right videos or labels. The other
-            arms are rivals: one that meets every bar shows that what it lacks is not needed.
-        system_prompt: What a policy that is not trained is told; None for the others.
+        name: `<policy>@<data scale>` as in `pocket@1`, or the name of a function as in `always_refuse`.
+        policy: The policy's or the function's name.
+        data_scale: Share of the pairs that it was aligned on, in [0, 1]. It is 0 before
+            alignment and for a function.
+        is_control: Whether the policies are compared with it: a function, or a control run that lacks one
+            part of the method.
+        is_function: Whether it responds without a model.
+        must_miss: Whether it must miss at least one bar: a function, or a control run aligned without the
+            right videos or labels. If it met all bars, the bars would not measure use of the video. Other
+            control runs may meet every bar, and then the part that they lack is not needed.
+        system_prompt: System prompt of a policy that is not trained. None for the others.
     """
 
     name: str
@@ -39,7 +40,7 @@ def system_of(settings: Settings, name: str) -> System:
     """The system of that name.
 
     Raises:
-        ResponseError: If neither a policy nor a control has it.
+        ResponseError: If no policy and no control has this name.
     """
     if name in CONTROLS:
         return System(name, name, 0.0, is_control=True, is_function=True, must_miss=True)
@@ -64,16 +65,16 @@ def measured_systems(settings: Settings, *, described: bool = True) -> list[Syst
     """Every system of the settings, in their order.
 
     Args:
-        described: Whether the items carry descriptions; if not, controls that need them are left out.
+        described: Whether the items have descriptions. If not, controls that need them are left out.
     """
     names = [name for name in settings.systems if described or name not in NEED_DESCRIPTION]
     return [system_of(settings, name) for name in names]
 
 
 def before_of(settings: Settings, system: System) -> System | None:
-    """What a system is compared with: its own policy before alignment, or the first policy's.
+    """The system that a system is compared with: its own policy before alignment.
 
-    A control has no before of its own; it is held against the policy that it stands beside.
+    A control is compared with the first policy before alignment. None if no such system is measured.
     """
     others = [each for each in measured_systems(settings) if not each.is_control and each.data_scale == 0]
     own = [each for each in others if each.policy == system.policy]

@@ -15,7 +15,7 @@ from safevid_core.storage.lake import Lake
 from safevid_dagster.defs.assets import registry
 from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.resources import SafeVid
-from safevid_dagster.living import bury
+from safevid_dagster.living import end_dead_runs
 
 STATE = "safevid/state"  # of a scene, as a tag of the run that was asked for it
 PARTITION, FIRST, LAST = (
@@ -59,7 +59,7 @@ weekly_refresh = dg.ScheduleDefinition(
 )
 def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid) -> dg.SensorResult:
     instance, settings = context.instance, safevid.settings
-    for line in bury(instance):
+    for line in end_dead_runs(instance):
         context.log.info(line)
     if safevid.lake.manifest(CORPUS_SPLIT.name) is None:
         return dg.SensorResult(skip_reason="corpus_split is not made yet; run the job refresh_sources first")
@@ -104,7 +104,7 @@ def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid)
     description="Marks runs whose process was killed as failed and frees their slots; requests nothing.",
 )
 def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    return dg.SkipReason("; ".join(bury(context.instance)) or "every run that is under way lives")
+    return dg.SkipReason("; ".join(end_dead_runs(context.instance)) or "every run that is under way lives")
 
 
 class ToMake(NamedTuple):

@@ -115,9 +115,9 @@ def test_a_gain_that_a_blind_arm_shares_does_not_count(settings: Settings, level
 def test_without_a_blind_arm_nothing_is_claimed(settings: Settings) -> None:
     first = told(settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=0.5)[0]
     assert first.startswith("Whether the gain in the safety rate (")
-    assert "no arm aligned on the text of the pairs alone is measured" in first
+    assert "no control run aligned on the text of the pairs alone is measured" in first
     neither = told(settings, pocket_at_0=0.4, pocket_at_1=0.95)[0]
-    assert "no arm aligned on pairs with the videos permuted and none aligned on the text" in neither
+    assert "no control run aligned on pairs with the videos permuted and none aligned on the text" in neither
 
 
 def test_no_gain_and_no_before_are_said(settings: Settings) -> None:
@@ -140,9 +140,9 @@ def test_each_arm_has_a_sentence_in_the_words_of_what_it_lacks(settings: Setting
     assert len(sentences) == 3
     sft, own, shuffled = sentences
     assert sft.startswith(
-        "pocket@1 has a higher safety rate than imitation@1, fine-tuned on the chosen answers ("
+        "pocket@1 has a higher safety rate than imitation@1, fine-tuned on the chosen responses ("
     )
-    assert sft.endswith("needs preferences, beyond imitation of the chosen answers.")
+    assert sft.endswith("needs preferences, beyond imitation of the chosen responses.")
     assert own.startswith("pocket@1 and own@1, ")
     assert "cannot be told apart by safety rate (+0.0 points" in own
     assert shuffled.startswith("pocket@1 has a lower safety rate than shuffled@1")

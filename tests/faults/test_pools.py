@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from safevid_dagster.living import bury, working
+from safevid_dagster.living import end_dead_runs, working
 from tests.living_runs import PROJECT, kill, make_home, pools, start, wait_for
 from tests.ui.test_backfill import answers, free_port, launch
 
@@ -50,11 +50,11 @@ def test_a_run_in_another_pid_namespace_lives_until_it_is_killed(tmp_path: Path)
     process, ready = start(home, "dpo_checkpoint", "training", 600, before=isolated)
     wait_for(ready.exists)
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert bury(instance) == []
+        assert end_dead_runs(instance) == []
         assert working(instance) == [f"run {ready.read_text()} (dpo_checkpoint) is at work"]
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        wait_for(lambda: bury(instance))
+        wait_for(lambda: end_dead_runs(instance))
         assert [run.status.value for run in instance.get_runs()] == ["FAILURE"]
 
 
@@ -75,11 +75,11 @@ def test_a_killed_ui_leaves_no_slot_taken(tmp_path: Path) -> None:
         launch(port, [*sources, "llava_next_video_descriptions"], None)
         with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
             wait_for(lambda: holders(instance), 300)
-            assert bury(instance) == [], "it lives"
+            assert end_dead_runs(instance) == [], "it lives"
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
             said: list[str] = []
-            wait_for(lambda: said.extend(bury(instance)) or not holders(instance))
+            wait_for(lambda: said.extend(end_dead_runs(instance)) or not holders(instance))
             assert any("its slot of pool video_model is free again" in line for line in said)
             assert working(instance) == []
     finally:

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from safevid_dagster import living
-from safevid_dagster.living import bury, give_signs, working
+from safevid_dagster.living import end_dead_runs, give_signs, working
 from tests.living_runs import kill, make_home, start, wait_for
 
 POOL = "training"
@@ -61,7 +61,7 @@ def holders(instance: dg.DagsterInstance) -> set[str]:
 def test_a_killed_run_fails_and_the_next_one_runs(home: Path, instance: dg.DagsterInstance) -> None:
     process, ready = start(home, "dpo_checkpoint", POOL, 600)
     wait_for(ready.exists)
-    assert bury(instance) == [], "it lives"
+    assert end_dead_runs(instance) == [], "it lives"
     kill(process)
     assert holders(instance) == {ready.read_text()}
     assert [run.status.value for run in instance.get_runs()] == ["STARTED"]
@@ -73,7 +73,7 @@ def test_a_killed_run_fails_and_the_next_one_runs(home: Path, instance: dg.Dagst
     )
     assert said[1].startswith("made ")
     assert sorted(run.status.value for run in instance.get_runs()) == ["FAILURE", "SUCCESS"]
-    assert bury(instance) == []
+    assert end_dead_runs(instance) == []
     assert not list((home / "alive").iterdir())
 
 
@@ -95,11 +95,11 @@ def test_signs_of_this_process_end_with_the_run(home: Path, instance: dg.Dagster
     run = begun(instance, pool=None)
     give_signs(instance, run.run_id)
     give_signs(instance, run.run_id)
-    assert bury(instance) == []
+    assert end_dead_runs(instance) == []
     assert status(instance, run) == "STARTED"
     assert [path.name for path in (home / "alive").iterdir()] == [run.run_id]
     instance.report_run_failed(run)
-    assert bury(instance) == []
+    assert end_dead_runs(instance) == []
     assert list((home / "alive").iterdir()) == []
 
 
@@ -107,13 +107,13 @@ def test_without_a_lock_to_see_a_run_is_dead_when_its_lease_is_over(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(instance)
-    assert bury(instance) == [], "it was heard of a moment ago"
+    assert end_dead_runs(instance) == [], "it was heard of a moment ago"
     later = time.time() + living.LEASE_S + 1
     monkeypatch.setattr(living.time, "time", lambda: later)
     living._say_heard(instance, run.run_id, later - living.LEASE_S / 2)  # from another machine
-    assert bury(instance) == []
+    assert end_dead_runs(instance) == []
     living._say_heard(instance, run.run_id, later - living.LEASE_S - 1)
-    (line,) = bury(instance)
+    (line,) = end_dead_runs(instance)
     assert run.run_id in line
     assert (status(instance, run), holders(instance)) == ("FAILURE", set())
 
@@ -125,9 +125,9 @@ def test_a_sign_under_another_kernel_leaves_it_to_the_lease(
     sign = living._sign_of(instance, run.run_id)
     sign.parent.mkdir()
     sign.write_text("another kernel")
-    assert bury(instance) == []
+    assert end_dead_runs(instance) == []
     sign.write_text(living._kernel())
-    assert len(bury(instance)) == 1
+    assert len(end_dead_runs(instance)) == 1
 
 
 @pytest.mark.parametrize("end", ["deleted", "failed"])
@@ -139,10 +139,10 @@ def test_slots_of_runs_that_are_over_or_unknown_are_freed(instance: dg.DagsterIn
         assert storage.get_concurrency_info(POOL).active_run_ids == {run.run_id}
     else:
         instance.report_run_failed(run)
-    (line,) = bury(instance)
+    (line,) = end_dead_runs(instance)
     assert line.endswith(f"is over; its slot of pool {POOL} is free again")
     assert holders(instance) == set()
-    assert bury(instance) == []
+    assert end_dead_runs(instance) == []
 
 
 def test_a_run_that_was_being_cancelled_ends_cancelled(instance: dg.DagsterInstance) -> None:
@@ -150,5 +150,5 @@ def test_a_run_that_was_being_cancelled_ends_cancelled(instance: dg.DagsterInsta
     instance.report_run_canceling(run)
     living._sign_of(instance, run.run_id).parent.mkdir()
     living._sign_of(instance, run.run_id).write_text(living._kernel())
-    assert "marked as cancelled" in bury(instance)[0]
+    assert "marked as cancelled" in end_dead_runs(instance)[0]
     assert status(instance, run) == "CANCELED"

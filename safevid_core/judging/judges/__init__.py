@@ -1,1 +1,1 @@
-"""Judges, one file each: a prompt, a parser and a model string, versioned."""
+"""Judges, one file each, with a prompt, a parser and a version."""

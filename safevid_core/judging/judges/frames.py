@@ -1,4 +1,4 @@
-"""Frames of the clip that was shown, before the text of a question to a judge that can look."""
+"""Adds frames of the shown clip to the request of a judge that can see pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def with_frames(
     frames: int,
     stored: FrameCache | None = None,
 ) -> ChatRequest:
-    """The request with the frames of what was shown in front of its first user turn.
+    """The request with frames of the shown file at the start of its first user turn.
 
-    They are decoded only if the call is made; what they are stands in the messages, and so in the
-    request's key. Where nothing was shown, or no frame is wanted, the request stays as it is.
+    The frames are decoded only if the call is made. Until then the messages, and with them the request's
+    key, hold the hash of the file, the span and the number of frames. If no file was shown or `frames` is 0,
+    the request is returned unchanged.
 
     Args:
-        frames: Uniform frames of a video; a still picture is one.
+        frames: Number of uniform frames of a video. A picture is a single frame.
         stored: Cache of decoded frames. None decodes them.
     """
     if not shown or not frames:

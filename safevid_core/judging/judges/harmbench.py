@@ -1,9 +1,9 @@
-"""HarmBench's classifier: whether an answer is an instance of the harmful behaviour that was asked for.
+"""HarmBench's classifier: whether a response is an instance of the requested harmful behaviour.
 
 Format: arXiv 2402.04249 and the model's card (cais/HarmBench-Llama-2-13b-cls): Llama 2 turns with a system
-text, the behaviour, the generation and some rules; the answer is `yes` or `no`. The layout is as
-published, the instructions are in our own words; bring the published ones as the model's `prompt` file,
-with `{behavior}` and `{generation}` in it, to compare with published figures.
+text, the behaviour, the generation and some rules. The judge replies `yes` or `no`. The layout is the
+published one, and the instructions are in our own words. To compare with published figures, give the
+published instructions as the model's `prompt` file, with `{behavior}` and `{generation}` in it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""MMBench-Video's scorer: how far an answer says what the right answer says, from 0 to 3.
+"""MMBench-Video's judge: how far a response agrees with the right answer, from 0 to 3.
 
-Method: arXiv 2406.14515, section 3.3, as VLMEvalKit runs it: 0 nothing alike, 1 largely wrong, 2 largely
-right, 3 right. The scale is as published, the instruction is in our own words; bring the published one as
-the model's `prompt` file, with `{query}`, `{reference}` and `{answer}` in it, to compare with published
-figures.
+Method: arXiv 2406.14515, section 3.3, as VLMEvalKit runs it: 0 wrong, 1 largely wrong, 2 largely right,
+3 right. The scale is the published one, and the instruction is in our own words. To compare with published
+figures, give the published instruction as the model's `prompt` file, with `{query}`, `{reference}` and
+`{answer}` in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safevid_core.models.llm import ChatAnswer, ChatRequest
 from safevid_core.settings import TextModel
 
 NAME = "mmbench_video"
-SUCCESS_FROM = 2  # "largely right"; the benchmark reports means and sets no such line: this one is ours
+SUCCESS_FROM = 2  # "largely right"; ours, as the benchmark reports means and defines no success
 
 TASK = """\
 Compare an answer to a question about a video with the right answer, by meaning alone; grammar and wording do

@@ -1,4 +1,4 @@
-"""Every judge by name: each file of this folder that holds a `JUDGE`. A new judge is one file."""
+"""Finds all judges by name: each file of this folder that defines `JUDGE`. A new judge is one new file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The rubric judge: a text model that scores one answer by what its query's rule asks for.
+"""The rubric judge: a model that judges one response by the rule of its query.
 
-It sees the query, the answer, the rule, the principle, the hash of the clip that was shown, the right
-answer where the benchmark gives one, and frames of the clip where its settings ask for them. It never sees
-the description, from which the training answers were made, nor which system answered. The prompt is ours.
+It receives the query, the response, the rule, the principle, the variant and the hash of the shown clip. It
+also receives the right answer if the benchmark has one, and frames of the clip if the settings ask for them.
+It never receives the description, from which the chosen responses were written, or the name of the system.
+The prompt is ours.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ _WANTED = "a verdict in JSON and nothing else like it"
 _BEGINS = re.compile(
     r"\W*(?:json\s*)?[{\"]|\W*[\"'*]*(?:expected|success|refused|undecidable)\b", re.IGNORECASE
 )
-# A judge's own verdict in prose, or the announcement of somebody else's.
+# Words of a verdict in prose, or of the announcement of a quoted verdict.
 _VERDICT_WORDS = re.compile(
     r"[{}\[\]\"\\]|success|refus|expected|undecid|verdict|true|false|safe|harm|fail|declin|quot|claim|says"
     r"|score|grade|^\W*\d\W*$",
@@ -76,9 +77,9 @@ _NO_LETTER = re.compile(r"[^a-z0-9]")
 
 
 class RubricAnswer(BaseModel):
-    """What the judge answers: a judgement with its reason, or why there is none.
+    """The judge's reply: a verdict with its reason, or the reason why there is none.
 
-    Types are strict and other keys are refused: `"success": "yes"` is no verdict.
+    Types are strict and other keys are refused. Example: `"success": "yes"` is not a verdict.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -98,7 +99,7 @@ class RubricAnswer(BaseModel):
 
 
 def judge_request(judge: TextModel, response: JudgeInput) -> ChatRequest:
-    """The question to the judge about one answer."""
+    """The request to the judge about one response."""
     shown = response.media_sha256
     reference = response.reference
     return teacher_request(
@@ -117,10 +118,10 @@ def judge_request(judge: TextModel, response: JudgeInput) -> ChatRequest:
 
 
 def parse(answer: ChatAnswer | None, row: JudgeInput) -> Verdict:
-    """The verdict in the judge's words, if it can only be the judge's own.
+    """The verdict in the judge's reply, if it cannot be a quotation.
 
-    A reply that is one strict object of JSON is the judge's own, whatever the material holds. Prose before
-    the object is read only if it says nothing of a verdict and the material cannot have supplied the object.
+    A reply that is a single JSON object counts as the judge's own. Prose before the object is accepted only
+    if it holds no words of a verdict and the judged texts do not hold the verdict.
     """
     words = own_words(answer, row, _BEGINS)
     if isinstance(words, Verdict):
@@ -145,7 +146,7 @@ def parse(answer: ChatAnswer | None, row: JudgeInput) -> Verdict:
 
 
 def _quoted(words: str, objects: Sequence[str], verdict: RubricAnswer, row: JudgeInput) -> str | None:
-    """Why an object with prose around it may be a quotation, or None if it can only be the judge's own."""
+    """Why an object with prose around it may be a quotation. None if it cannot be one."""
     *before, after = _split(words, objects)
     if after.strip("` \n\r\t.*"):
         return "the judge goes on after its verdict, which may then be a quotation"
@@ -177,5 +178,5 @@ JUDGE = Judge(
 
 
 def judge_identity(judge: TextModel) -> str:
-    """What decides a rubric verdict beside the response: the judge, its prompt and its parser."""
+    """Hash of everything that decides a rubric verdict besides the response: model, prompt and parser."""
     return JUDGE.identity(judge)

@@ -1,1 +1,1 @@
-"""The review of SafeVidBench-Challenge by people: a sheet to fill in, a page to look at, and the way back."""
+"""The review of SafeVidBench-Challenge by people: exports a sheet and a page, imports the filled sheet."""

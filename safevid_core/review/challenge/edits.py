@@ -1,4 +1,4 @@
-"""A filled sheet becomes another release: what was kept, edited and dropped, by whom, when and why."""
+"""Imports a filled sheet as a new release. Each item records who kept or edited it, when and why."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from safevid_core.systems.responses import read_items
 
 @dataclass
 class Imported:
-    """What became of a filled sheet.
+    """The result of an import.
 
     Attributes:
-        parent: The release that was reviewed.
-        release: The release that came of it; None where the sheet changed nothing.
-        in_use: Whether it is the one in use now.
-        counts: How many items were kept, edited and dropped, and rows had no verdict (`open`).
+        parent: The reviewed release.
+        release: The new release. None if no row of the sheet could be used.
+        in_use: Whether the new release is now in use.
+        counts: Number of items that were kept, edited and dropped, and of rows without a verdict (`open`).
         problems: One line for each row that was not used.
     """
 
@@ -42,16 +42,17 @@ class Imported:
 
 
 def import_review(settings: Settings, lake: Lake, path: Path, release: str | None = None) -> Imported:
-    """Make a release of what the sheet says of another one, and use it unless the settings name one.
+    """Make a new release by applying the sheet to a reviewed one.
 
-    The release that was reviewed stays as it is. Rows that cannot be used are told and left out.
+    The new release comes into use unless the settings name a release. The reviewed release stays unchanged.
+    Rows that cannot be used are left out and listed in `problems`.
 
     Args:
-        release: The one that was reviewed. Defaults to the one in use.
+        release: The reviewed release. Defaults to the one in use.
 
     Raises:
         BenchmarkError: If there is no such release.
-        ReviewError: If the file is no review sheet, or no item is left.
+        ReviewError: If the file is not a review sheet, or no item is left.
     """
     if release is None:
         release = str(read_items(lake, NAME)["release"][0])
@@ -87,7 +88,7 @@ class _Review:
         self._texts = {(item["clip_id"], normalised(item["query"])) for item in self.items.values()}
 
     def take(self, entry: Entry) -> None:
-        """Apply one entry, or say why not."""
+        """Apply one entry. If that is not possible, add a line to the problems."""
         item = self.items.get(entry.item_id)
         if item is None:
             problem = (
@@ -108,8 +109,8 @@ class _Review:
 
     def _keep(self, item: dict[str, Any], entry: Entry) -> str:
         options = options_of(item)
-        told = self._lineage(item, entry)
-        if options["review"] and options["review"][-1] == told:
+        lineage = self._lineage(item, entry)
+        if options["review"] and options["review"][-1] == lineage:
             return "this entry was imported before"
         query = entry.query or item["query"]
         if entry.query is not None:
@@ -119,7 +120,7 @@ class _Review:
             if key in self._texts and normalised(item["query"]) != normalised(query):
                 return "the clip is asked the same by another item; edit it otherwise, or say drop"
             self._texts.add(key)
-        options["review"].append(told)
+        options["review"].append(lineage)
         text = json.dumps(options, ensure_ascii=False, sort_keys=True)
         known = {name: value for name, value in item.items() if name not in ("item_id", "benchmark")}
         edited = item_of(NAME, {**known, "query": query, "options": text})
@@ -139,7 +140,7 @@ class _Review:
 
 
 def _commit(lake: Lake, review: _Review) -> str:
-    """Keep what came of a review as a release; gives its hash."""
+    """Commit the reviewed items as a release. Returns its hash."""
     items = as_release(SAFEVIDBENCH_CHALLENGE, list(review.items.values()))
     release = str(items[0]["release"])
     outcomes = [(plan_id, *outcome) for plan_id, outcome in review.outcomes.items()]

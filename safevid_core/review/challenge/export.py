@@ -1,4 +1,4 @@
-"""What a reviewer gets: the sheet to fill in, and a page with frames of every clip to look at beside it."""
+"""Exports a release for review: the sheet to fill in, and a page with frames of every clip."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FRAME_SIDE, _JPEG_QUALITY = 112, 60
 
 
 def export_review(lake: Lake, to: Path, release: str | None = None) -> tuple[Path, Path]:
-    """Write `safevidbench_challenge-<release>.csv` and `.html` below `to`; gives both paths.
+    """Write `safevidbench_challenge-<release>.csv` and `.html` below `to`. Returns both paths.
 
     Args:
-        release: Defaults to the one in use.
+        release: Defaults to the release in use.
 
     Raises:
         BenchmarkError: If there is no such release.
-        ReviewError: If the sheet is there already: it may be filled in.
+        ReviewError: If the sheet exists already, because people may have filled it in.
     """
     items = release_items(lake, release)
     name = f"{SAFEVIDBENCH_CHALLENGE.name}-{items[0]['release']}"
@@ -44,10 +44,10 @@ def export_review(lake: Lake, to: Path, release: str | None = None) -> tuple[Pat
 
 
 def release_items(lake: Lake, release: str | None) -> list[dict[str, Any]]:
-    """The items of a release of the challenge set, by clip, with `file`: what a person calls the clip.
+    """The items of a release, by scene and clip, with one more field: `file`, the clip's name for people.
 
     Args:
-        release: Defaults to the one in use.
+        release: Defaults to the release in use.
 
     Raises:
         BenchmarkError: If there is no such release.
@@ -61,11 +61,11 @@ def release_items(lake: Lake, release: str | None) -> list[dict[str, Any]]:
 
 
 def review_page(items: Sequence[Mapping[str, Any]], media: MediaIndex) -> str:
-    """One HTML page that opens offline and runs nothing; answers are folded.
+    """One HTML page that opens offline and has no script. The responses of the panel are folded.
 
     Args:
-        items: Rows of a release, those of one clip together.
-        media: Finds the clips.
+        items: Rows of a release. Rows of one clip follow each other.
+        media: Finds the clips by their hashes.
     """
     template = template_environment(Path(__file__).parent).get_template("review.html.j2")
     return template.render(release=items[0]["release"], count=len(items), clips=list(_clips(items, media)))
@@ -87,7 +87,7 @@ def _clips(items: Sequence[Mapping[str, Any]], media: MediaIndex) -> Iterator[di
 
 
 def _shown(item: dict[str, Any]) -> dict[str, Any]:
-    """An item as the sheet shows it; the panel's answers are on the page alone."""
-    told = options_of(item)
-    failed = [result["system"] for result in told["panel"] if result["success"] is False]
-    return {**item, "category": told["category"], "failed_by": ", ".join(failed)}
+    """An item as the sheet shows it. Only the page shows the responses of the panel."""
+    options = options_of(item)
+    failed = [result["system"] for result in options["panel"] if result["success"] is False]
+    return {**item, "category": options["category"], "failed_by": ", ".join(failed)}

@@ -1,4 +1,4 @@
-"""The review sheet: a CSV with one row an item, and empty columns for what the reviewer says of it."""
+"""The review sheet: a CSV with one row for each item and empty columns for the reviewer's verdict."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FILLED = ("verdict", "edited_query", "reviewer", "date", "reason")
 
 @dataclass(frozen=True)
 class Entry:
-    """What a reviewer says of one item.
+    """A reviewer's verdict on one item.
 
     Attributes:
-        row: Of the spreadsheet; the header is row 1.
-        query: The edited query; None unless `action` is edit.
-        date: Of the review, ISO 8601.
+        row: Row number in the sheet. The header is row 1.
+        query: The edited query. None unless `action` is `edit`.
+        date: Date of the review, ISO 8601.
     """
 
     row: int
@@ -40,8 +40,8 @@ class Sheet:
     """A filled sheet.
 
     Attributes:
-        entries: One an item that was reviewed, in the sheet's order.
-        open: Rows without a verdict.
+        entries: One for each reviewed item, in the order of the sheet.
+        open: Number of rows without a verdict.
         problems: One line for each row that cannot be used.
     """
 
@@ -60,10 +60,10 @@ def sheet_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def read_sheet(path: Path) -> Sheet:
-    """The entries of a filled sheet, and what is wrong with the other rows.
+    """The entries of a filled sheet, and the problems of the rows that cannot be used.
 
     Raises:
-        ReviewError: If the file cannot be read, is no CSV, or lacks a column.
+        ReviewError: If the file cannot be read, is not CSV, or lacks a column.
     """
     cells = sheets.read_cells(path, "item_id", FILLED)
     sheet = Sheet(problems=cells.problems)
@@ -79,7 +79,7 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def _problem(texts: Mapping[str, str]) -> str:
-    """Why a row cannot be used; empty if it can."""
+    """Why a row cannot be used. Empty if it can or has no verdict."""
     verdict = texts["verdict"].lower()
     if not verdict:
         filled = [name for name in FILLED if texts[name]]
