@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -124,7 +125,12 @@ def _environment() -> _Layer:
     try:
         return _layer(EnvSettingsSource(Settings)(), _ENVIRONMENT)
     except UnreadableVariable as error:
-        raise SettingsError(f"environment: {error}; write a list or a mapping as JSON") from None
+        field = re.search(r'field "(\w+)"', str(error))
+        prefix = f"SAFEVID_{field[1].upper()}" if field else "SAFEVID_"
+        given = ", ".join(sorted(name for name in os.environ if name.startswith(prefix)))
+        raise SettingsError(
+            f"environment: {error}, read from {given}; write a list or a mapping as JSON"
+        ) from None
 
 
 def _profiles(profile: str) -> list[_Layer]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from safevid_dagster.cli.failures import BadRequest
+from safevid_dagster.cli.failures import FAILED, BadRequest, say_error
 from safevid_dagster.cli.printing import AsJson, print_json, print_table
 
 
@@ -49,7 +49,11 @@ def clean(
             question = (
                 f"Remove all tables, checkpoints and paid answers in {root}? They cannot be brought back"
             )
-        typer.confirm(question, abort=True)
+        try:
+            typer.confirm(question, abort=True)
+        except typer.Abort:
+            say_error("nothing removed; --yes removes it without asking")
+            raise typer.Exit(FAILED) from None
     remove(root, found)
     typer.echo(f"{_mb(size)} MB removed from {root}.")
     if everything and not any(root.iterdir()):

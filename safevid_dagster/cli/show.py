@@ -57,7 +57,9 @@ def show(
     if partition is None and scene is None:
         names = lake.partitions(stage)
     if not names:
-        raise BadRequest(f"{stage} is not made yet; make it with `safevid run {stage}`")
+        chosen = "".join(f" --scene {each}" for each in scene or ())
+        chosen += "".join(f" --partition '{each}'" for each in partition or ())
+        raise BadRequest(f"{stage} is not made yet; make it with `safevid run {stage}{chosen} --upstream`")
     view = _View(planner, shown, names, full=full)
     clips = None if clip is None else view.find(clip)
     total, rows = view.inputs_without_rows(clips, most) if failed else view.rows(clips, most)
