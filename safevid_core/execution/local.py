@@ -23,7 +23,7 @@ import polars as pl
 from safevid_core.contracts.errors import READ_AGAIN, SafeVidError
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.execution.parts import Parts
-from safevid_core.settings import Settings
+from safevid_core.settings import Settings, TextModel
 from safevid_core.stages.gates import checks_of, require_gates
 from safevid_core.stages.planner import Planner, State
 from safevid_core.stages.registry import Registry
@@ -202,7 +202,11 @@ class LocalRunner:
     def _make(self, stage: Stage, partition: str, state: State, makers: Makers, started: float) -> Manifest:
         lake, plan = self.tools.lake, self._planner.plan(stage, partition)
         rows = makers[partition]() if partition in makers else self._rows(stage, partition, plan, state)
-        refuse_nothing(stage, partition, rows, needs_rows=plan.needs_rows)
+        models = [
+            each.model.model if isinstance(each.model, TextModel) else each.model.path
+            for each in plan.questions
+        ]
+        refuse_nothing(stage, partition, rows, needs_rows=plan.needs_rows, models=models)
         unread = sum(reason.endswith(READ_AGAIN) for _, _, reason in rows.outcomes)
         rows.info = {**rows.info, **({"unread": unread} if unread else {})}
         check_conservation(stage.table, rows, plan.units)
@@ -325,14 +329,19 @@ def united(stage: Stage, batches: Sequence[StageRows]) -> StageRows:
     return StageRows(rows, [outcome for batch in batches for outcome in batch.outcomes], dict(info))
 
 
-def refuse_nothing(stage: Stage, partition: str, rows: StageRows, *, needs_rows: bool) -> None:
+def refuse_nothing(
+    stage: Stage, partition: str, rows: StageRows, *, needs_rows: bool, models: Sequence[str] = ()
+) -> None:
     """Raise an error if a stage made no row although it should have.
 
     A stage that asks models has failed if all its units failed: its model is down, or gives unusable answers
     only. A stage whose plan says `needs_rows` has failed if it made no row.
 
+    Args:
+        models: Names of the models that the stage asked.
+
     Raises:
-        NothingMade: With the most frequent reasons of the units.
+        NothingMade: With the most frequent reasons of the units, and the models.
     """
     asks_models = "unanswered" in rows.info  # set by models.teacher.spend_info
     all_failed = bool(rows.outcomes) and all(outcome == "failed" for _, outcome, _ in rows.outcomes)
@@ -341,4 +350,7 @@ def refuse_nothing(stage: Stage, partition: str, rows: StageRows, *, needs_rows:
     told = Counter(reason for _, _, reason in rows.outcomes).most_common(3)
     reasons = "; ".join(f"{reason} (x{number})" for reason, number in told) or "it has no inputs"
     where = "" if partition == WHOLE else f" of {partition}"
-    raise NothingMade(f"{stage.name}: none of {len(rows.outcomes)} inputs{where} gave a row: {reasons}")
+    asked = f"; asked: {', '.join(dict.fromkeys(models))}" if models and asks_models else ""
+    raise NothingMade(
+        f"{stage.name}: none of {len(rows.outcomes)} inputs{where} gave a row: {reasons}{asked}"
+    )
