@@ -399,6 +399,7 @@ def ask_queries(
     asking = _Asking(descriptions, settings, taxonomy, gateway, asset)
     own = [cell for cell in plan if cell.mirrored_from is None]
     asking.ask(own, texts={})
+    failed = {plan_id for plan_id, outcome, _ in asking.result.outcomes if outcome == "failed"}
     mirrored = []
     for cell in plan:
         if cell.mirrored_from is None:
@@ -406,7 +407,8 @@ def ask_queries(
         if cell.mirrored_from in asking.kept:
             mirrored.append(cell)
         else:
-            asking.settle(cell, "filtered", f"the twin's query {cell.mirrored_from} was not kept")
+            outcome: Outcome = "failed" if cell.mirrored_from in failed else "filtered"
+            asking.settle(cell, outcome, f"the twin's query {cell.mirrored_from} was not kept")
     asking.ask(mirrored, texts={cell.plan_id: asking.kept[cell.mirrored_from or ""] for cell in mirrored})
     result = asking.result
     result.plan_ids = [cell.plan_id for cell in plan]
