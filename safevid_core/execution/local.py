@@ -23,7 +23,7 @@ import polars as pl
 from safevid_core.contracts.errors import READ_AGAIN, SafeVidError
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.execution.parts import Parts
-from safevid_core.settings import Settings, TextModel
+from safevid_core.settings import Settings, TextModel, VideoModel
 from safevid_core.stages.gates import checks_of, require_gates
 from safevid_core.stages.planner import Planner, State
 from safevid_core.stages.registry import Registry
@@ -202,10 +202,7 @@ class LocalRunner:
     def _make(self, stage: Stage, partition: str, state: State, makers: Makers, started: float) -> Manifest:
         lake, plan = self.tools.lake, self._planner.plan(stage, partition)
         rows = makers[partition]() if partition in makers else self._rows(stage, partition, plan, state)
-        models = [
-            each.model.model if isinstance(each.model, TextModel) else each.model.path
-            for each in plan.questions
-        ]
+        models = tuple(dict.fromkeys(_model_name(each.model) for each in plan.questions))
         refuse_nothing(stage, partition, rows, needs_rows=plan.needs_rows, models=models)
         unread = sum(reason.endswith(READ_AGAIN) for _, _, reason in rows.outcomes)
         rows.info = {**rows.info, **({"unread": unread} if unread else {})}
@@ -341,7 +338,7 @@ def refuse_nothing(
         models: Names of the models that the stage asked.
 
     Raises:
-        NothingMade: With the most frequent reasons of the units, and the models.
+        NothingMade: With the most frequent reasons of the units, and what to do about the models.
     """
     asks_models = "unanswered" in rows.info  # set by models.teacher.spend_info
     all_failed = bool(rows.outcomes) and all(outcome == "failed" for _, outcome, _ in rows.outcomes)
@@ -350,7 +347,22 @@ def refuse_nothing(
     told = Counter(reason for _, _, reason in rows.outcomes).most_common(3)
     reasons = "; ".join(f"{reason} (x{number})" for reason, number in told) or "it has no inputs"
     where = "" if partition == WHOLE else f" of {partition}"
-    asked = f"; asked: {', '.join(dict.fromkeys(models))}" if models and asks_models else ""
+    advice = _advice(models, rows) if asks_models and all_failed else ""
     raise NothingMade(
-        f"{stage.name}: none of {len(rows.outcomes)} inputs{where} gave a row: {reasons}{asked}"
+        f"{stage.name}: none of {len(rows.outcomes)} inputs{where} gave a row: {reasons}{advice}"
     )
+
+
+def _model_name(model: TextModel | VideoModel) -> str:
+    """The model string of a text model, or the checkpoint of a video model."""
+    return model.model if isinstance(model, TextModel) else model.path
+
+
+def _advice(models: Sequence[str], rows: StageRows) -> str:
+    """What to do about models that gave no usable answer."""
+    named = f" {' and '.join(models)}" if models else ""
+    # The ledger holds unusable answers. Without this setting the next run would read them again.
+    again = (
+        ", then run with SAFEVID_MODELS__RETRY_FAILED=true to ask again" if rows.info.get("unusable") else ""
+    )
+    return f"; check{named or ' the model'} with `safevid doctor`{again}"

@@ -186,6 +186,22 @@ def test_a_stage_that_made_nothing_where_it_should_have_is_refused(
         refuse_nothing(stage("words"), "sky", rows, needs_rows=needs_rows)
 
 
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"unanswered": 1}, r"check openai/mute with `safevid doctor`$"),
+        (
+            {"unanswered": 0, "unusable": 1},
+            r"check openai/mute .*, then run with SAFEVID_MODELS__RETRY_FAILED=true",
+        ),
+    ],
+)
+def test_a_mute_model_is_named_with_what_to_do(info: dict[str, Any], says: str) -> None:
+    rows = StageRows(table("words").frame([]), [("a", "failed", "empty answer")], info)
+    with pytest.raises(NothingMade, match=says):
+        refuse_nothing(stage("words"), "sky", rows, needs_rows=False, models=("openai/mute",))
+
+
 def test_a_dead_model_leaves_the_old_partition(lake: Lake) -> None:
     make(planner(lake, stage("words")), "words")
     dead = StageRows(table("words").frame([]), [("a", "failed", "connection refused")], {"unanswered": 1})
