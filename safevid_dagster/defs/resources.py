@@ -169,9 +169,16 @@ class SafeVid(dg.ConfigurableResource):
         return dg.MaterializeResult(metadata=metadata | spend_metadata(spend), check_results=checks)
 
 
+_MOST_REASONS = 3  # of the partitions that failed
+
+
 def _failed(report: RunReport, partitions: int) -> str:
-    """The reasons of the partitions that failed, in one line."""
-    lines = "; ".join(report.lines())
+    """The first reasons of the partitions that failed, in one line."""
+    reasons = report.lines()
+    more = len(reasons) - _MOST_REASONS
+    lines = "; ".join(reasons[:_MOST_REASONS])
+    if more > 0:
+        lines += f"; and {more} more, which `safevid status --partitions` lists"
     return (
         lines
         if partitions == 1 and WHOLE in report.failures
