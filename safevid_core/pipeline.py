@@ -66,7 +66,8 @@ def _extensions(modules: Iterable[str]) -> Iterable[Stage]:
             found = importlib.import_module(name).STAGES
         except ImportError as error:
             raise ExtensionError(
-                f"stages: module {name} cannot be imported ({error}); check the name"
+                f"stages: module {name} cannot be imported ({error}); check the name, "
+                "and that the module is in the working folder or on PYTHONPATH"
             ) from None
         except AttributeError:
             raise ExtensionError(f"stages: module {name} has no tuple STAGES; give it one") from None

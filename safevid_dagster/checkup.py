@@ -52,7 +52,18 @@ def check_up() -> Iterator[Finding]:
         return
     file = os.environ.get("SAFEVID_SETTINGS")
     yield Finding("settings", "ok", f"profile {settings.profile}" + (f", {file}" if file else ""))
-    for check in (_disk, _lake, _dagster_home, _ledger, _sources, _keys, _checkpoints, _endpoints, _gpu):
+    for check in (
+        _disk,
+        _lake,
+        _dagster_home,
+        _ledger,
+        _stages,
+        _sources,
+        _keys,
+        _checkpoints,
+        _endpoints,
+        _gpu,
+    ):
         try:
             yield from check(settings)
         except (SafeVidError, OSError) as error:
@@ -79,6 +90,19 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     else:
         advice = "" if free >= _LITTLE_GB else "pocket size fits; for more clips make room"
         yield Finding("disk", "ok" if free >= _LITTLE_GB else "warn", text, advice)
+
+
+def _stages(settings: Settings) -> Iterator[Finding]:
+    """The modules with stages of one's own can be imported."""
+    if settings.stages:
+        from safevid_core.pipeline import build_registry
+
+        try:
+            build_registry(settings)
+        except SafeVidError as error:
+            yield Finding("stages", "fail", _line(error).removeprefix("stages: "))
+        else:
+            yield Finding("stages", "ok", ", ".join(settings.stages))
 
 
 def _decoders() -> Iterator[Finding]:

@@ -8,6 +8,7 @@ that cannot be used, and 130 after Ctrl-C. Commands import what they need inside
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,4 +59,6 @@ def main() -> None:
     """The entry point of the wheel."""
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)
+    # The settings may name modules of the working folder, which an installed command does not search.
+    sys.path.append(os.getcwd())
     app()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.command import safevid
+from tests.command import PROJECT, safevid
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -87,3 +90,22 @@ def test_a_lake_of_another_profile_is_told(lake, monkeypatch: pytest.MonkeyPatch
     found = checks(lake.root)
     assert found["lake"]["level"] == "warn"
     assert "made with profile pocket" in found["lake"]["text"]
+
+
+def test_modules_with_stages_are_found_in_the_working_folder(tmp_path: Path) -> None:
+    """An installed command does not search the working folder by itself, and `-P` stands for one."""
+    (tmp_path / "mine.py").write_text("STAGES = ()\n")
+
+    def check(module: str) -> str:
+        main = "from safevid_dagster.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", main, "--root", str(tmp_path / "lake"), "doctor"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "SAFEVID_STAGES": json.dumps([module])},
+            capture_output=True,
+            text=True,
+        )
+        return next(line for line in done.stdout.splitlines() if line.split()[1] == "stages:")
+
+    assert check("mine").split() == ["ok", "stages:", "mine"]
+    assert "module nobodys cannot be imported" in check("nobodys")
