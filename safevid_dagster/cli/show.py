@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from safevid_core.stages.stage import Stage
 
 FIRST_WORDS = 60  # characters of a folded text
+_MOST_COLUMNS = 8  # of a table none of whose columns is in `_SHOWN`
 # Texts that may name a harm or help one. Of the first kind the first words are shown, of the second none.
 FOLDED = frozenset(
     ("text", "query", "chosen", "reason", "description", "claims", "dropped", "said", "caption", "detail")
@@ -107,10 +109,29 @@ class _View:
         names = self._names(None)
         found = names.find(word)
         if not found:
+            unread = self._unread(word)
+            if unread:
+                raise BadRequest(f"no clip of {word!r}: {unread}")
             near = names.near(word)
             hint = f"did you mean {', '.join(near)}?" if near else "`safevid show clip_manifest` lists them"
             raise BadRequest(f"no clip {word!r}; {hint}")
         return found
+
+    def _unread(self, word: str) -> str:
+        """Why a file gave no clip, by the clip manifest; empty if the manifest has no such file."""
+        import polars as pl
+
+        from safevid_core.contracts.tables import CLIP_MANIFEST
+        from safevid_core.corpus.sources import BELOW
+
+        if self._lake.manifest(CLIP_MANIFEST.name) is None:
+            return ""
+        bad = self._lake.outcomes(CLIP_MANIFEST.name).filter(pl.col("outcome") != "ok")
+        for source_row, outcome, reason in bad.iter_rows():
+            below = source_row.partition(BELOW)[2]
+            if word in (below, PurePath(below).name):
+                return f"{outcome}, {reason}"
+        return ""
 
     def rows(self, clips: list[str] | None, most: int) -> tuple[int, list[dict[str, Any]]]:
         """How many rows there are, and the first of them."""
@@ -152,7 +173,9 @@ class _View:
             return list(row)
         key = self._stage.table.key
         chosen = [key, *(["file"] if "file" in row and key != "file" else [])]
-        return [*chosen, *(name for name in _SHOWN if name in row and name not in chosen)]
+        told = [name for name in _SHOWN if name in row and name not in chosen]
+        # A table of a person's own stage has columns of its own.
+        return [*chosen, *(told or [name for name in row if name not in chosen][:_MOST_COLUMNS])]
 
     def _clips_of_inputs(self, inputs: Iterable[str]) -> dict[str, str]:
         """Input -> clip, where the input is a clip or a row of an upstream table about one."""
