@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
-from safevid_core.contracts.tables import VIDEO_CORPUS
+from safevid_core.contracts.tables import SCENE_ASSIGNMENTS, VIDEO_CORPUS
 from safevid_core.descriptions import reconciliation
 from safevid_core.estimates import (
     BudgetNeeded,
@@ -24,7 +24,7 @@ from safevid_core.models.ledger import Call, Ledger
 from safevid_core.settings import Settings, load_settings
 from safevid_core.stages.planner import Planner
 from safevid_core.stages.registry import RegistryError
-from safevid_core.storage.lake import Lake
+from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.taxonomy.taxonomy import load_scenes
 from tests.descriptions.candidates import commit_candidates
 from tests.stages import run_stage, tools_of
@@ -94,6 +94,17 @@ def test_calls_are_counted_from_what_is_committed(settings: Callable[..., Settin
     assert total(rows).calls == sum(row.calls for row in rows)
     one = estimates(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
     assert [(row.calls, row.planned) for row in one] == [(10, 50)]
+
+
+def test_clips_that_have_a_scene_bound_a_corpus_that_is_not_made_yet(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "assigned", "pocket")
+    assert of(estimates(settings(), lake), "descriptions").calls == 12_377, "what the settings allow"
+    rows = [{"clip_id": f"c{place}", "scene": "kitchen"} for place in range(6)]
+    assigned = StageRows(SCENE_ASSIGNMENTS.frame(rows), [(row["clip_id"], "ok", "") for row in rows])
+    lake.commit(SCENE_ASSIGNMENTS, WHOLE, assigned, "by hand", {})
+    assert of(estimates(settings(), lake), "descriptions").calls == 6
 
 
 def test_each_loss_is_a_plan_of_its_own(settings: Callable[..., Settings], lake: Lake) -> None:

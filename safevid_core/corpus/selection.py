@@ -40,11 +40,16 @@ def plan_video_corpus(tools: Tools, scene: str) -> Plan:
 
 
 def expected_clips(tools: Tools, scene: str) -> tuple[int, int]:
-    """Clips of a scene's corpus, and training clips among them: as committed, or by the settings."""
+    """Clips of a scene's corpus, and training clips among them: as committed, or the most that there can be.
+
+    The settings bound the clips of a scene. Once clips are assigned to scenes, the scene's clips do too.
+    """
     if tools.lake.manifest(VIDEO_CORPUS.name, scene) is not None:
         splits = tools.lake.scan(VIDEO_CORPUS, [scene]).select("split").collect()["split"]
         return splits.len(), int((splits == "train").sum())
     clips = _quota(tools.settings, scene)
+    if tools.lake.manifest(SCENE_ASSIGNMENTS.name) is not None:
+        clips = min(clips, _assigned(tools.lake, scene).select(pl.len()).collect().item())
     return clips, round((1 - tools.settings.corpus.benchmark_fraction) * clips)
 
 
@@ -74,20 +79,24 @@ def scene_quotas(total: int, scenes: Sequence[str]) -> dict[str, int]:
     return {scene: share + (place < left) for place, scene in enumerate(scenes)}
 
 
+def _assigned(lake: Lake, scene: str) -> pl.LazyFrame:
+    return lake.scan(SCENE_ASSIGNMENTS).filter(pl.col("scene") == scene)
+
+
 def _clips_of(lake: Lake, scene: str) -> pl.DataFrame:
     """The scene's assigned clips with all that selection and the corpus rows need, by clip id.
 
     Raises:
         LakeError: If `corpus_split` is of an earlier version.
     """
-    assigned = lake.scan(SCENE_ASSIGNMENTS).filter(pl.col("scene") == scene)
     wanted = ("clip_id", "source_id", "scene", "twin_group", "low_margin", "embedding")
     split = lake.scan(CORPUS_SPLIT)
     if "near_copy_of" not in split.collect_schema().names():
         raise LakeError("corpus_split is of an earlier version; materialise it again first")
     aside = lake.outcomes(CORPUS_SPLIT.name).lazy().filter(pl.col("outcome") == "filtered")
     return (
-        assigned.select(wanted)
+        _assigned(lake, scene)
+        .select(wanted)
         .join(split.select("clip_id", "split", "near_copy_of"), on="clip_id", how="left")
         .join(aside.select(clip_id="input_id", set_aside="reason"), on="clip_id", how="left")
         .join(lake.scan(CLIP_MANIFEST).select(_FROM_MANIFEST), on="clip_id", how="left")
