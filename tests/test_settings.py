@@ -56,8 +56,9 @@ def test_a_wrong_variable_is_named_and_not_the_file(monkeypatch: pytest.MonkeyPa
 
 def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFEVID_ALIGNMENT__DATA_SCALES", "all")
-    with pytest.raises(SettingsError, match=r"environment: .*; write a list or a mapping as JSON"):
+    with pytest.raises(SettingsError, match=r"environment: .*; write a list or a mapping as JSON") as error:
         load_settings("pocket")
+    assert "SAFEVID_ALIGNMENT__DATA_SCALES" in str(error.value)
 
 
 @pytest.mark.parametrize(
