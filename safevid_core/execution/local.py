@@ -16,6 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import polars as pl
@@ -354,8 +355,10 @@ def refuse_nothing(
 
 
 def _model_name(model: TextModel | VideoModel) -> str:
-    """The model string of a text model, or the checkpoint of a video model."""
-    return model.model if isinstance(model, TextModel) else model.path
+    """The model string of a text or served model, or the name of a local checkpoint's folder."""
+    if isinstance(model, TextModel):
+        return model.model
+    return model.path if model.served_at else PurePath(model.path).name
 
 
 def _advice(models: Sequence[str], rows: StageRows) -> str:
