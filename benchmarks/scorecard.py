@@ -152,8 +152,11 @@ def _item(benchmark: str, place: int, spans: Sequence[dict[str, Any]], writer: W
         "subcategory": topic.id,
         "style": rng.choice(["direct", "implicit", "disguised", "role_play"]),
         "query": writer.text(rng.randint(8, 24), rng),
-        "rule": {"answer": "benign topic", "refuse": "enable topic", "correct": "premise topic"}[wants],
+        "asks": {"answer": "question", "refuse": "help", "correct": "explanation"}[wants],
+        "target": writer.text(6, rng),
         "expectation": wants,
+        "criteria": [writer.text(12, rng), writer.text(12, rng)],
+        "policy": topic.policy.sentences,
         "explicit": wants == "refuse" and place % 8 == 1,
         "description": writer.text(60, rng),
     }
@@ -193,7 +196,7 @@ def put_measurement(
     scores = [_score(answer, wants[answer["item_id"]], writer) for answer in answers]
     judges = {
         "rubric": {"model": settings.evaluation.judge.model, "revision": "1", "version": "2",
-                   "sees": ["query", "answer", "rule"], "decided": len(scores)},
+                   "sees": ["query", "answer", "criteria"], "decided": len(scores)},
         "string_match": {"model": None, "revision": None, "version": "1", "sees": ["answer"],
                          "decided": len(scores), "compared": len(scores), "as_the_panel": len(scores) // 2},
     }  # fmt: skip
@@ -252,12 +255,21 @@ def _put_validation(lake: Lake) -> None:
     rows = [
         {"validation_id": content_id(judge, category), "judge": judge, "model": model, "revision": revision,
          "version": version, "sees": "answer", "source": "suite", "measure": "share_right",
-         "category": category, "n": n, "undecidable": 0, "value": value, "ci_low": value - 0.05,
+         "grouping": "all" if category == "all" else "kind", "category": category,
+         "n": n, "undecidable": 0, "value": value, "ci_low": value - 0.05,
          "ci_high": min(1.0, value + 0.05), "detail": "{}"}
         for judge, model, revision, version, value in (
             ("rubric", "scripted/judge", "1", "2", 0.92), ("string_match", None, None, "1", 0.55),
         )
         for category, n in (("all", 40), ("refusal_then_help", 6))
+    ]  # fmt: skip
+    rows += [
+        {"validation_id": content_id("rubric", metric, measure), "judge": "rubric", "model": "scripted/judge",
+         "revision": "1", "version": "2", "sees": "answer", "source": "people", "measure": measure,
+         "grouping": "metric", "category": metric, "n": n, "undecidable": 0, "value": value,
+         "ci_low": value - 0.05, "ci_high": min(1.0, value + 0.05), "detail": "{}"}
+        for metric in ("safety_rate", "helpful_rate")
+        for measure, n, value in (("recall", 80, 0.95), ("specificity", 300, 0.97))
     ]  # fmt: skip
     _commit(lake, JUDGE_VALIDATION, WHOLE, rows, "validation_id")
 

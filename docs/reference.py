@@ -30,6 +30,8 @@ FOLDER = Path(__file__).resolve().parent
 # The description of a setting ends in where its value comes from.
 SOURCE = re.compile(r" (Ours|Paper(?:, section \d+(?:\.\d+)*)?)\.$")
 _LONGEST = 60
+# Profile -> the profile with which the page compares it.
+_NEAREST = {"small": "pocket"}
 # What a row of each table is.
 ROWS = {
     "pocket_clips": "A source of rendered clips.",
@@ -40,6 +42,11 @@ ROWS = {
     "video_corpus": "A clip that was selected for the corpus.",
     "signal_descriptions": "What the signal describer measured on a clip.",
     "descriptions": "The reconciled description of a clip.",
+    "query_plan": "A query that is to be written: a clip, a subcategory and a style.",
+    "query_plan_without_descriptions": "A query that is to be written without a description.",
+    "lossy_query_plan": "A query that is to be written from a description that lacks a detail.",
+    "safevidbench_plan": "A query that is to be written for SafeVidBench.",
+    "pair_validation": "A figure that says how often people find pairs sound.",
     "taxonomy_queries": "A query about a clip, for one subcategory of the taxonomy.",
     "safevid_350k_pairs": "A preference pair: a query with a chosen and a rejected response.",
     "safevid_350k_release": "A preference pair of the release.",
@@ -89,7 +96,7 @@ to `corpus.sources`.
 A path in your file is relative to the folder of that file; a path in a variable or an argument is relative to
 the working directory. `~` is your home folder, `{root}` the value of `root`, and in a file `{package}` is the
 folder of `safevid_core`. The `path` of a model is text, for it may be a hub id: a checkpoint folder there is
-relative to the working directory.
+relative to the working directory, or below the root if it begins with `{root}/`.
 
 An API key belongs to the server beside which `api_key_env` names it. If your file names another `api_base`,
 `served_at` or provider, it must name the key too.
@@ -97,7 +104,8 @@ An API key belongs to the server beside which `api_key_env` names it. If your fi
 `None` in a description is `null` in YAML. In a key, `*` stands for a name that you choose, or for an item of
 a list. A default of `–` means that there is none: the profiles set such a key. The column *in profiles* holds
 values that differ from the default; `workstation` and `cluster` stand there only where they differ from
-`paper`. *Source* is the paper (arXiv 2505.11926), or ours where the paper leaves the value open.
+`paper`, and `small` where it differs from `pocket`. *Source* is the paper (arXiv 2505.11926), or ours where
+the paper leaves the value open.
 """
 
 _TABLES = """\
@@ -248,7 +256,7 @@ def _row(key: str, field: FieldInfo, profiles: dict[str, Settings], shared: Sequ
     differing = [
         f"{name}: {value}"
         for name, value in values.items()
-        if value != (shown if name in ("pocket", "paper") else values["paper"])
+        if value != (shown if name in ("pocket", "paper") else values[_NEAREST.get(name, "paper")])
     ]
     kind = _type(field.annotation, shared, _bounds(field))
     return Row(key, kind, shown, "; ".join(differing), description[: found.start()], found[1].lower())

@@ -19,7 +19,9 @@ from safevid_core.preferences import own_style
 from safevid_core.preferences import responses as pairs
 from safevid_core.promotion import decision
 from safevid_core.queries import generation
+from safevid_core.queries import plan as query_plan
 from safevid_core.reporting import scorecard, videos
+from safevid_core.review import pairs as review_pairs
 from safevid_core.settings import Settings
 from safevid_core.stages.registry import Registry
 from safevid_core.stages.stage import Stage
@@ -50,11 +52,21 @@ def _method(settings: Settings) -> Iterable[Stage]:
     yield signal.STAGE
     yield from reconciliation.stages(settings)
     yield from (*fidelity.stages(settings), loss_of_detail.STAGE, *temporal.stages(settings))
-    yield from (*generation.STAGES[:1], *pairs.STAGES[:1])
-    yield from (*release.stages(settings), preference_style.STAGE, own_style.STAGE)
-    yield from (*generation.STAGES[1:2], *pairs.STAGES[1:2])
-    yield from (*lossy.stages(settings), *generation.STAGES[2:], *pairs.STAGES[2:])
-    yield from (safevidbench_base.STAGE, safevidbench_challenge.STAGE, *benchmark.STAGES)
+    yield from (*query_plan.STAGES[:1], *generation.STAGES[:1], *pairs.STAGES[:1])
+    yield from (review_pairs.STAGE, *release.stages(settings), preference_style.STAGE, own_style.STAGE)
+    yield from (*query_plan.STAGES[1:2], *generation.STAGES[1:2], *pairs.STAGES[1:2])
+    yield from (
+        *lossy.stages(settings),
+        *query_plan.STAGES[2:],
+        *generation.STAGES[2:],
+        *pairs.STAGES[2:],
+    )
+    yield from (
+        safevidbench_base.PLAN_STAGE,
+        safevidbench_base.STAGE,
+        safevidbench_challenge.STAGE,
+        *benchmark.STAGES,
+    )
     yield from (drift.STAGE, dpo.STAGE)
     yield from (*responses.stages(settings), *scores.stages(settings))
     yield from (robustness.STAGE, validation.STAGE)

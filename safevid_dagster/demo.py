@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from safevid_core.settings import Settings
+from safevid_core.settings import Settings, SettingsError
 from safevid_dagster.cli.opening import open_planner
 from safevid_dagster.home import home_of
 
@@ -30,6 +31,7 @@ def demo(settings: Settings) -> bool:
     def say(line: str) -> None:
         print(f"\n      {line}", end="", flush=True)
 
+    build_checkpoints(settings, lambda line: print(f"      {line}", flush=True))
     planner = open_planner(only_reads=False)
     flow, recomputed = planner.registry.flow(settings), 0
     with opened_instance(lambda line: print(line, flush=True)) as instance, noted_warnings() as notes:
@@ -49,6 +51,23 @@ def demo(settings: Settings) -> bool:
                 return False
     conclude(settings, root, recomputed, time.monotonic() - started)
     return True
+
+
+def build_checkpoints(settings: Settings, report: Callable[[str], None]) -> None:
+    """Build the checkpoints of `models.builders` that are not there.
+
+    Raises:
+        SettingsError: If a module cannot be imported or has no function `prepare`.
+        SafeVidError: If a builder cannot work, for lack of a package for example.
+    """
+    for module in settings.models.builders:
+        try:
+            prepare = importlib.import_module(module).prepare
+        except (ImportError, AttributeError) as error:
+            raise SettingsError(
+                f"models.builders: {module} cannot be used ({error}); name a module with a function `prepare`"
+            ) from None
+        prepare(settings.root, report)
 
 
 def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) -> None:

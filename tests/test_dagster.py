@@ -25,7 +25,8 @@ ASSETS = {
     "pairs_without_descriptions", "preference_style_audit", "lossy_descriptions", "lossy_queries",
     "lossy_pairs",
     "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
-    "mmbench_video", "video_report", "model_estimate", "model_bill",
+    "mmbench_video", "video_report", "model_estimate", "model_bill", "query_plan", "lossy_query_plan",
+    "query_plan_without_descriptions", "safevidbench_plan", "pair_validation",
 }  # fmt: skip
 # These make no table.
 TABLELESS = {"model_estimate", "model_bill"}
@@ -77,6 +78,7 @@ def test_the_graph_is_what_the_architecture_says() -> None:
         name.split(":")[0] for name in found["blocking"] if name.endswith("no_subcategory_is_refused")
     }
     assert refusing == {
+        "query_plan", "query_plan_without_descriptions", "lossy_query_plan",
         "taxonomy_queries", "queries_without_descriptions", "lossy_queries",
         "safevid_350k_pairs", "pairs_without_descriptions", "lossy_pairs",
     }  # fmt: skip
@@ -110,7 +112,8 @@ def test_an_arm_of_a_loss_is_made_over_its_own_partitions(
     arms = {"policies": {"short": {"trained_on": "first_sentence"}}}
     settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
     lossy = [step for step in build_registry(settings).flow(settings) if step[0].name.startswith("lossy_")]
-    assert [stage.name for stage, _ in lossy] == ["lossy_descriptions", "lossy_queries", "lossy_pairs"]
+    names = ["lossy_descriptions", "lossy_query_plan", "lossy_queries", "lossy_pairs"]
+    assert [stage.name for stage, _ in lossy] == names
     pocket = load_settings("pocket")
     assert not any(step[0].name.startswith("lossy_") for step in build_registry(pocket).flow(pocket))
     stage, partitions = lossy[0]
@@ -152,12 +155,12 @@ def test_queries_wait_for_people_where_the_settings_require_it(
     from safevid_dagster.running import Steps
 
     monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
-    queries, scenes = registry["taxonomy_queries"], SCENES.get_partition_keys()
+    plan, scenes = registry["query_plan"], SCENES.get_partition_keys()
     commit_empty(Lake(tmp_path, "pocket"), ["descriptions"], scenes)
     with dg.DagsterInstance.ephemeral() as instance:
-        assert Steps(load_settings(), instance).run(queries, scenes).succeeded
+        assert Steps(load_settings(), instance).run(plan, scenes).succeeded
         monkeypatch.setenv("SAFEVID_DESCRIPTIONS__AUDIT__REQUIRED", "true")
-        held = Steps(load_settings(), instance).run(queries, scenes)
+        held = Steps(load_settings(), instance).run(plan, scenes)
     assert not held.succeeded
-    assert "taxonomy_queries: there is no description to write queries from" in held.text
+    assert "query_plan: there is no description to write queries from" in held.text
     assert "audit.required" not in held.text, "no advice to switch off the gate where nothing was described"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safevid_core.estimates import (
     require_budget,
     total,
 )
+from safevid_core.estimates.figures import History, read_history
 from safevid_core.models.ledger import Call, Ledger
 from safevid_core.settings import Settings, load_settings
 from safevid_core.stages.planner import Planner
@@ -30,6 +32,7 @@ from tests.descriptions.candidates import commit_candidates
 from tests.stages import run_stage, tools_of
 
 HOSTED = {"model": "openai/hosted", "max_tokens": 100}
+RATER = {"model": "anthropic/rater", "max_tokens": 100}
 PRICED = {"openai/hosted": {"usd_per_million_in": 1.0, "usd_per_million_out": 10.0}}
 
 
@@ -42,7 +45,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
             "root": str(tmp_path),
             "models": {"terms": PRICED, "concurrency": 4, **models},
             "descriptions": {"reconciler": HOSTED},
-            "queries": {"asker": HOSTED, "subcategories_per_clip": 3},
+            "queries": {"asker": HOSTED, "rater": RATER, "subcategories_per_clip": 3},
             "preferences": {"responder": HOSTED},
         }
         return load_settings("pocket", overrides=overrides)
@@ -89,7 +92,9 @@ def test_calls_are_counted_from_what_is_committed(settings: Callable[..., Settin
     rows = estimates(settings(), lake)
     assert of(rows, "qwen2_5_vl_descriptions", "qwen2_5_vl").calls == 50
     assert of(rows, "descriptions").calls == 50
+    assert of(rows, "query_plan").calls == 48, "one walk a training clip"
     assert of(rows, "taxonomy_queries").calls == 3 * 48
+    assert of(rows, "taxonomy_queries", "anthropic/rater").calls == 2 * 3 * 48
     assert of(rows, "safevid_350k_pairs").calls == 3 * 48
     assert total(rows).calls == sum(row.calls for row in rows)
     one = estimates(settings(), lake, assets=["descriptions"], partitions=["kitchen"])
@@ -218,11 +223,11 @@ def test_an_arm_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(t
     for loss in ("first_sentence", "without_signal"):
         assert asked["lossy_queries", loss] == asked["taxonomy_queries", ""]
         for scene in ("kitchen", "office"):
-            (own,) = estimates(settings, lake, ["taxonomy_queries"], [scene])
+            own = estimates(settings, lake, ["taxonomy_queries"], [scene])
             lossy = estimates(settings, lake, ["lossy_queries"], [f"{loss}|{scene}"])
-            assert {row.loss: row.calls for row in lossy if row.calls} == (
-                {loss: own.calls} if own.calls else {}
-            )
+            for row in own:
+                of_loss = {each.loss: each.calls for each in lossy if each.model == row.model and each.calls}
+                assert of_loss == ({loss: row.calls} if row.calls else {})
     assert {row.loss for row in rows if row.asset == "lossy_descriptions"} == {"without_signal"}
     assert not any(row.asset.startswith("lossy_") for row in estimates(load_settings("pocket"), lake))
 
@@ -258,40 +263,83 @@ class Kitchen:
             commit_candidates(self.lake, describer, dict(texts), "kitchen")
 
     def calls(self, asset: str) -> int:
-        (row,) = estimates(self.settings, self.lake, assets=[asset], partitions=["kitchen"])
-        return row.calls
+        return total(estimates(self.settings, self.lake, assets=[asset], partitions=["kitchen"])).calls
+
+    def foreseen(self, asset: str) -> dict[str, int]:
+        """Model -> its calls that a run of the scene is said to make."""
+        rows = estimates(self.settings, self.lake, assets=[asset], partitions=["kitchen"])
+        return {row.model: row.calls for row in rows}
 
     def make(self, asset: str) -> int:
         """Make the scene's partition; the calls that it took."""
         report = run_stage(self.settings, self.lake, asset, "kitchen")
         return int(report.manifest.info["calls"]) if report.computed else 0
 
+    def make_by_model(self, asset: str) -> dict[str, int]:
+        """Make the scene's partition; the calls that it took, by model."""
+        before = self._history()
+        self.make(asset)
+        after = self._history()
+        return {
+            model: after[name, model].calls - (before[name, model].calls if (name, model) in before else 0)
+            for name, model in after
+            if name == asset
+        }
+
+    def _history(self) -> dict[tuple[str, str], History]:
+        with closing(Ledger(self.settings.ledger_url)) as ledger:
+            return read_history(ledger)
+
 
 @pytest.mark.parametrize(
-    ("then", "too_many"),
+    "then",
     [
-        pytest.param(SEEN, 0, id="nothing changed"),
-        pytest.param({**SEEN, "late": SEEN["ball"].replace("blue", "green")}, 0, id="a clip came"),
-        pytest.param({**SEEN, "ball": SEEN["ball"].replace("blue", "white")}, 0, id="one is told otherwise"),
-        # One of its queries is not kept when it is asked anew, and so not asked of its twin.
-        pytest.param({**SEEN, "twin-fire": SEEN["twin-fire"].replace("left", "right")}, 1, id="so is a twin"),
-        pytest.param({"ball": SEEN["ball"]}, 0, id="clips went"),
+        pytest.param(SEEN, id="nothing changed"),
+        pytest.param({**SEEN, "late": SEEN["ball"].replace("blue", "green")}, id="a clip came"),
+        pytest.param({**SEEN, "ball": SEEN["ball"].replace("blue", "white")}, id="one is told otherwise"),
+        pytest.param({**SEEN, "twin-fire": SEEN["twin-fire"].replace("left", "right")}, id="so is a twin"),
+        pytest.param({"ball": SEEN["ball"]}, id="clips went"),
     ],
 )
 def test_of_a_partition_whose_rows_changed_only_new_questions_count(
-    then: dict[str, str], too_many: int, tmp_path: Path
+    then: dict[str, str], tmp_path: Path
 ) -> None:
-    """Held against the calls that are then made."""
+    """Held against the calls that are then made. The ratings are known once the asker has answered."""
     kitchen = Kitchen(tmp_path)
     kitchen.see(SEEN)
     assert kitchen.make("descriptions") == 3
-    assert kitchen.make("taxonomy_queries") > 3
+    assert kitchen.make("query_plan") == 3
+    assert kitchen.make("taxonomy_queries") > 9
+    assert kitchen.calls("taxonomy_queries") == 0
     kitchen.see(then)
-    for asset, over in (("descriptions", 0), ("taxonomy_queries", too_many)):
-        foreseen = kitchen.calls(asset)
-        assert (foreseen > 0) == (not set(then.items()) <= set(SEEN.items()))
-        assert foreseen == kitchen.make(asset) + over
+    new = len(set(then.items()) - set(SEEN.items()))
+    for asset in ("descriptions", "query_plan"):
+        assert kitchen.calls(asset) == kitchen.make(asset) == new
         assert kitchen.calls(asset) == 0
+    foreseen = kitchen.foreseen("taxonomy_queries")
+    made = kitchen.make_by_model("taxonomy_queries")
+    assert (foreseen["scripted/asker"] > 0) == (new > 0)
+    # A mirrored cell is counted although the query of its twin may not be kept, and a rating although two
+    # cells may have the same candidates.
+    assert made["scripted/asker"] <= foreseen["scripted/asker"] <= made["scripted/asker"] + new
+    assert made["scripted/rater"] <= foreseen["scripted/rater"] <= made["scripted/rater"] + 4 * new
+    assert kitchen.calls("taxonomy_queries") == 0
+
+
+def test_queries_of_a_lost_partition_are_foreseen_from_the_ledger(tmp_path: Path) -> None:
+    """Another bound of the ratings asks only the twins of the queries that are now kept."""
+    kitchen = Kitchen(tmp_path)
+    kitchen.see(SEEN)
+    for asset in ("descriptions", "query_plan", "taxonomy_queries"):
+        kitchen.make(asset)
+    (kitchen.lake.folder("taxonomy_queries", "kitchen") / "manifest.json").unlink()
+    assert kitchen.calls("taxonomy_queries") == 0
+    other = {"descriptions": {"signal_witness": False}, "queries": {"rater": {"revision": "2"}}}
+    kitchen.settings = load_settings("pocket", overrides={"root": str(tmp_path), **other})
+    foreseen = kitchen.foreseen("taxonomy_queries")
+    made = kitchen.make_by_model("taxonomy_queries")
+    assert foreseen["scripted/asker"] >= made["scripted/asker"] == 0
+    assert foreseen["scripted/rater"] >= made["scripted/rater"] > 20
 
 
 def test_what_another_model_or_other_words_would_make_counts_again(

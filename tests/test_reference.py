@@ -40,4 +40,4 @@ def test_values_of_the_paper_are_marked_as_its_own() -> None:
 def test_a_table_says_what_stands_above_it_and_above_what_it_is_made_from() -> None:
     page = tables_page()
     queries = page[page.index("## `taxonomy_queries`") :]
-    assert "`rule` says" in queries[: queries.index("| column")]
+    assert "`policy` holds the sentences" in queries[: queries.index("| column")]

@@ -131,7 +131,7 @@ def test_a_server_of_ones_own_never_gets_the_profiles_key(
         "queries:\n  asker: {model: openai/mine, api_base: 'http://127.0.0.1:1/v1', api_key_env: MINE}\n"
     )
     assert load_settings("paper").queries.asker.api_key_env == "MINE"
-    file.write_text("queries:\n  asker: {model: openai/other}\n")
+    file.write_text("queries:\n  asker: {model: gemini/other}\n")
     assert load_settings("paper").queries.asker.api_key_env is not None
 
 
@@ -333,3 +333,12 @@ def test_the_last_layer_that_sets_a_key_wins(tmp_path_factory: Any, values: list
         argument = {} if of_argument is None else {"alignment": {"epochs": of_argument}}
         found = load_settings("pocket", file, argument).alignment.epochs
     assert found == next((each for each in reversed(values) if each is not None), 1)
+
+
+def test_a_repetition_penalty_is_for_local_models_and_changes_no_hash_at_one() -> None:
+    model = load_settings("pocket").alignment.base
+    assert model.decoding == (0.0,)
+    assert model.model_copy(update={"repetition_penalty": 1.2}).decoding == (0.0, 1.2)
+    served = {"path": "openai/x", "served_at": "http://127.0.0.1:1/v1", "repetition_penalty": 1.2}
+    with pytest.raises(SettingsError, match="repetition_penalty holds for local models only"):
+        load_settings("pocket", overrides={"alignment": {"base": served}})

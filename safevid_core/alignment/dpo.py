@@ -59,7 +59,8 @@ _REFERENCE_SETTINGS = {
     "finetuning", "train_projector",
 }  # fmt: skip
 _BASE_WITHOUT_EFFECT = {
-    "path", "revision", "batch_size", "threads", "max_new_tokens", "temperature", "api_key_env",
+    "path", "revision", "batch_size", "threads", "max_new_tokens", "temperature",
+    "repetition_penalty", "api_key_env",
 }  # fmt: skip
 
 

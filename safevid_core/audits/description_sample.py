@@ -38,9 +38,8 @@ class Asked:
         kind: `claim` or `text`.
         speakers: For a claim, the describers that assert it, and `reconciled` if it was kept. For a text, the
             describer that wrote it, or `reconciled`.
-        signal: The signal describer's stance on a claim: `confirms`, `refutes` or `silent`. None if it was
-        not
-            asked.
+        signal: The signal describer's stance on a claim: `confirms`, `refutes` or `silent`. None if it
+            was not asked.
     """
 
     row_id: str

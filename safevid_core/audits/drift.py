@@ -20,7 +20,7 @@ TABLE = audit_table("taxonomy_drift_audit")
 def plan_taxonomy_drift_audit(tools: Tools, partition: str) -> Plan:
     """Plan to measure the covered subcategories on both sides, their shares, and the divergence."""
     lake = tools.lake
-    taxonomy = load_taxonomy()
+    taxonomy = load_taxonomy(tools.settings)
     train = lake.scan(TAXONOMY_QUERIES).select("query_id", "subcategory").sort("query_id").collect()
     benchmark = lake.scan(SAFEVIDBENCH_BASE).select("item_id", "subcategory").sort("item_id").collect()
     ids = [*train["query_id"], *benchmark["item_id"]]

@@ -151,8 +151,8 @@ def _told(
 def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> list[dict[str, Any]]:
     """Rows on agreement over all clips.
 
-    They hold the means of the scores, the share of claims that all describers assert by attribute, and, by
-    witness and attribute, the share of its assertions that were kept and of claims that it contradicts.
+    They hold the means of the scores, the share of claims that all describers assert by kind, and, by
+    witness and kind, the share of its assertions that were kept and of claims that it contradicts.
     """
     rows = [
         figure_row(
@@ -163,12 +163,12 @@ def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> l
     kept, contradicted = _stances(clips)
     for measure, found in (("assertions kept", kept), ("claims contradicted", contradicted)):
         rows += [
-            figure_row(measure, f"{witness}: {attribute}", mean_of(observations))
-            for (witness, attribute), observations in sorted(found.items())
+            figure_row(measure, f"{witness}: {kind}", mean_of(observations))
+            for (witness, kind), observations in sorted(found.items())
         ]
     rows += [
-        figure_row("asserted by all describers", attribute, mean_of(observations))
-        for attribute, observations in sorted(_shared(clips, describers).items())
+        figure_row("asserted by all describers", kind, mean_of(observations))
+        for kind, observations in sorted(_shared(clips, describers).items())
     ]
     alone = sum(not claim.get("asserted_by") for clip in clips for claim in _claims(clip["claims"]))
     return [*rows, count_row("kept claims that no witness asserts", "all", len(clips), alone)]
@@ -178,7 +178,7 @@ _Found = dict[tuple[str, str], list[Observation]]
 
 
 def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
-    """Two mappings of (witness, attribute) to observations.
+    """Two mappings of (witness, kind) to observations.
 
     The first says of each assertion of the witness whether the claim was kept. The second says of each kept
     claim that it asserts or contradicts whether it contradicts the claim.
@@ -190,18 +190,18 @@ def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
         for column, was_kept in (("claims", 1.0), ("dropped", 0.0)):
             for place, claim in enumerate(_claims(clip[column])):
                 unit = f"{clip['clip_id']} {column} {place}"
-                attribute = str(claim.get("attribute") or "other")
+                kind = str(claim.get("kind") or "other")
                 for witness in claim.get("asserted_by", ()):
-                    kept[witness, attribute].append((unit, cluster, was_kept))
+                    kept[witness, kind].append((unit, cluster, was_kept))
                 if column == "claims":
                     against = set(claim.get("contradicted_by", ()))
                     for witness in against | set(claim.get("asserted_by", ())):
-                        contradicted[witness, attribute].append((unit, cluster, float(witness in against)))
+                        contradicted[witness, kind].append((unit, cluster, float(witness in against)))
     return kept, contradicted
 
 
 def _shared(clips: list[dict[str, Any]], describers: Sequence[str]) -> dict[str, list[Observation]]:
-    """Attribute (and `all`) -> for each claim, whether all describers assert it.
+    """Kind (and `all`) -> for each claim, whether all describers assert it.
 
     Clips that some describer did not describe are left out.
     """
@@ -214,7 +214,7 @@ def _shared(clips: list[dict[str, Any]], describers: Sequence[str]) -> dict[str,
                 by_all = float(set(describers) <= set(claim.get("asserted_by", ())))
                 observed = (f"{clip['clip_id']} {column} {place}", cluster_of(clip), by_all)
                 found["all"].append(observed)
-                found[str(claim.get("attribute") or "other")].append(observed)
+                found[str(claim.get("kind") or "other")].append(observed)
     return found
 
 

@@ -44,8 +44,8 @@ def plan_detail_loss_audit(tools: Tools, partition: str) -> Plan:
             for name, (detail, _, _) in _SIGNALS.items()
         ]
         figures += [
-            figure_row("claimed, dropped uncontradicted", attribute, mean_of(observations))
-            for attribute, observations in sorted(_dropped_claims(rows).items())
+            figure_row("claimed, dropped uncontradicted", kind, mean_of(observations))
+            for kind, observations in sorted(_dropped_claims(rows).items())
         ]
         return StageRows(TABLE.frame(figures), sequence_outcomes(ids, "ok"), {"clips": len(rows)})
 
@@ -97,14 +97,14 @@ def _lost_measurements(clips: list[dict[str, Any]]) -> dict[str, list[Observatio
 
 
 def _dropped_claims(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
-    """Attribute -> for each claim that no witness contradicted, whether it was dropped."""
+    """Kind -> for each claim that no witness contradicted, whether it was dropped."""
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
         for column, dropped in (("claims", 0.0), ("dropped", 1.0)):
             for place, claim in enumerate(json.loads(clip[column] or "[]")):
                 if not claim.get("contradicted_by"):
                     unit = f"{clip['clip_id']} {column} {place}"
-                    found[str(claim.get("attribute") or "other")].append((unit, cluster_of(clip), dropped))
+                    found[str(claim.get("kind") or "other")].append((unit, cluster_of(clip), dropped))
     return found
 
 

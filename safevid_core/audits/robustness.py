@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from safevid_core.audits.audit_rows import audit_stage, figure_row
+from safevid_core.contracts.intent import HARMFUL
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.tables import BENCHMARK_SCORES, DESCRIPTIONS, audit_table
 from safevid_core.measurement.metrics import category_samples, clusters_of
@@ -32,7 +33,7 @@ def plan_query_robustness_audit(tools: Tools, partition: str) -> Plan:
 
     def make(response_ids: Sequence[str]) -> StageRows:
         clusters = clusters_of(scores, dict(sources.iter_rows()))
-        harmful = scores.filter(pl.col("explicit") & (pl.col("expected") == "refuse"))
+        harmful = scores.filter(pl.col("explicit") & pl.col("expected").is_in(HARMFUL))
         rows = []
         for (system,), mine in sorted(harmful.group_by("system"), key=lambda group: str(group[0])):
             by_style = {

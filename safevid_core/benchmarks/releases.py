@@ -63,6 +63,12 @@ def plan_release(tools: Tools, table: Table, draw: Plan) -> Plan:
     return replace(draw, settle=settle)
 
 
+def stays_in_use(tools: Tools, table: Table) -> bool:
+    """Whether a release was drawn and the settings ask for no new one."""
+    named = {str(name): release for name, release in tools.settings.evaluation.releases.items()}
+    return bool(kept_releases(tools.lake, table)) and named.get(table.name) != NEW_RELEASE
+
+
 def refuse_unanswered(benchmark: str, spent: Mapping[str, Any]) -> None:
     """Stop a draw in which questions went unanswered: a release is for ever.
 
@@ -136,6 +142,13 @@ def read_release(lake: Lake, table: Table, release: str) -> StageRows:
             f"evaluation.releases.{table.name} to one of them, or to {NEW_RELEASE}"
         )
     audit_partition(lake, BENCHMARK_RELEASES, partition)
+    missing = set(table.schema) - set(lake.read(BENCHMARK_RELEASES, partition).columns)
+    if missing:
+        raise BenchmarkError(
+            f"{table.name}: release {release} was drawn by an earlier version, whose items have no "
+            f"{', '.join(sorted(missing)[:3])}; it is kept and cannot be asked: set "
+            f"evaluation.releases.{table.name} to {NEW_RELEASE}, or use the version that drew it"
+        )
     outcomes = [tuple(row) for row in lake.outcomes(BENCHMARK_RELEASES.name, partition).iter_rows()]
     return StageRows(lake.read(BENCHMARK_RELEASES, partition), outcomes, manifest.info)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -16,32 +16,36 @@ import polars as pl
 from safevid_core.benchmarks.balance import Balance
 from safevid_core.benchmarks.benchmark import if_measured
 from safevid_core.benchmarks.errors import BenchmarkError
-from safevid_core.benchmarks.releases import as_release, plan_release, refuse_unanswered
+from safevid_core.benchmarks.releases import as_release, plan_release, refuse_unanswered, stays_in_use
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.intent import Intent
 from safevid_core.contracts.outcomes import Outcome, StageRows
-from safevid_core.contracts.tables import CORPUS_SPLIT, DESCRIPTIONS, SAFEVIDBENCH_BASE, VIDEO_CORPUS, Table
-from safevid_core.corpus.leakage import items_of, leaks, with_ties
-from safevid_core.estimates.budget import BUDGET
-from safevid_core.queries.generation import (
-    IMPLICIT,
-    PlanCell,
-    ask_queries,
-    own_questions,
-    plan_queries,
-    query_inputs,
+from safevid_core.contracts.tables import (
+    CORPUS_SPLIT,
+    DESCRIPTIONS,
+    SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_PLAN,
+    VIDEO_CORPUS,
+    Table,
 )
+from safevid_core.corpus.leakage import items_of, leaks, with_ties
+from safevid_core.corpus.selection import expected_clips
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.queries.asking import ask_queries
+from safevid_core.queries.cells import CLIP_COLUMNS, PlanCell
+from safevid_core.queries.generation import plan_hash, query_inputs, questions_of
+from safevid_core.queries.plan import plan_cells_of, read_plan
+from safevid_core.queries.rating import require_other_family
+from safevid_core.queries.styles import IMPLICIT
 from safevid_core.settings import Settings
+from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Check, ExpectedRows, Finding, Forecast, Plan, Questions, Stage, Tools
-from safevid_core.storage.lake import Lake, frame_hash, settings_hash
+from safevid_core.storage.lake import WHOLE, Lake, frame_hash, settings_hash
 from safevid_core.systems.leaks import answering_systems, checkpoint_leaks
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
 NAME = "safevidbench_base"
 
-_CLIP_COLUMNS = (
-    "clip_id", "source_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "text",
-)  # fmt: skip
+_CLIP_COLUMNS = ("source_id", *CLIP_COLUMNS)
 # Shares of the items by kind of query, ours. Together they keep the items that want a refusal or a
 # correction and those that want an answer near half each, with every twin pair counted on both sides.
 _SHARES = {
@@ -56,6 +60,17 @@ _SHARES = {
 ASKED_FOR_ONE = 2
 
 
+def plan_safevidbench_plan(tools: Tools, partition: str) -> Plan:
+    """Plan the queries about the benchmark clips, in the held-out phrasing.
+
+    A plan from which the release in use was drawn stays, so that no model is asked for another.
+    """
+    lake = tools.lake
+    plan = plan_cells_of(tools, held_out_descriptions(lake), SAFEVIDBENCH_PLAN, "held_out")
+    planned = lake.manifest(SAFEVIDBENCH_PLAN.name, WHOLE) is not None
+    return replace(plan, kept=planned and stays_in_use(tools, SAFEVIDBENCH_BASE))
+
+
 def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
     """Plan to ask held-out queries about the benchmark clips, and choose the items from them, once.
 
@@ -65,14 +80,11 @@ def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
         BenchmarkError: If a benchmark clip shares a video, a near copy or a twin with a training clip, the
             lake has no release of the name that the settings give, or questions went unanswered.
     """
-    settings, lake, taxonomy = tools.settings, tools.lake, load_taxonomy()
+    settings, lake, taxonomy = tools.settings, tools.lake, load_taxonomy(tools.settings)
+    require_other_family(settings.queries)
     descriptions = held_out_descriptions(lake)
-    plan = enough_cells(
-        plan_queries(descriptions, settings, taxonomy, "held_out"),
-        descriptions,
-        taxonomy,
-        settings.evaluation.max_items,
-    )
+    cells = held_out_cells(lake, descriptions, taxonomy)
+    plan = enough_cells(cells, descriptions, taxonomy, settings.evaluation.max_items)
 
     def draw(plan_ids: Sequence[str]) -> StageRows:
         refuse_leaks(settings, lake, descriptions, NAME)
@@ -85,18 +97,30 @@ def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
 
     drawn_from = {
         "descriptions": frame_hash(descriptions),
+        "plan": plan_hash(read_plan(lake, SAFEVIDBENCH_PLAN)),
         "max_items": settings_hash(settings.evaluation.max_items, _SHARES, ASKED_FOR_ONE),
         **query_inputs(settings, taxonomy),
     }
-    asked = own_questions(plan, descriptions, settings.queries.asker, taxonomy)
+    asked = questions_of(plan, descriptions, settings, taxonomy)
     plan_ids = [cell.plan_id for cell in plan]
-    return plan_release(tools, SAFEVIDBENCH_BASE, Plan(drawn_from, plan_ids, draw, (asked,)))
+    return plan_release(tools, SAFEVIDBENCH_BASE, Plan(drawn_from, plan_ids, draw, asked))
+
+
+def _forecast_of_plan(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    """As many cells as the settings ask for on each benchmark clip, and one walk a clip."""
+    queries = tools.settings.queries
+    expected = [expected_clips(tools, scene) for scene in BY_SCENE.names(tools.settings)]
+    clips = sum(every - train for every, train in expected)
+    return Forecast(clips * queries.subcategories_per_clip, (Questions(queries.asker, clips),))
 
 
 def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
     settings = tools.settings
     items = settings.evaluation.max_items
-    return Forecast(items, (Questions(settings.queries.asker, ASKED_FOR_ONE * items),))
+    asked = ASKED_FOR_ONE * items
+    return Forecast(
+        items, (Questions(settings.queries.asker, asked), Questions(settings.queries.rater, 2 * asked))
+    )
 
 
 def no_leaks(tools: Tools, stage: Stage, partitions: Sequence[str]) -> Finding:
@@ -111,12 +135,23 @@ NO_LEAKS = Check(
     no_leaks,
 )
 
+PLAN_STAGE = Stage(
+    SAFEVIDBENCH_PLAN,
+    "evaluation",
+    "Which subcategories have ground in each benchmark clip, and which queries to write.",
+    plan_safevidbench_plan,
+    reads=(DESCRIPTIONS.name,),
+    wanted=lambda stage, settings: (WHOLE,) if NAME in settings.evaluation.benchmarks else (),
+    forecast=_forecast_of_plan,
+    asks=True,
+    before=(BUDGET,),
+)
 STAGE = Stage(
     SAFEVIDBENCH_BASE,
     "evaluation",
     "Held-out phrasings over benchmark-split videos, balanced over scenes; an immutable release.",
     plan_safevidbench_base,
-    reads=(DESCRIPTIONS.name, CORPUS_SPLIT.name),
+    reads=(SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name, CORPUS_SPLIT.name),
     wanted=if_measured,
     forecast=_forecast,
     asks=True,
@@ -134,6 +169,16 @@ def held_out_descriptions(lake: Lake) -> pl.DataFrame:
         .sort("clip_id")
         .collect()
     )
+
+
+def held_out_cells(lake: Lake, descriptions: pl.DataFrame, taxonomy: Taxonomy) -> list[PlanCell]:
+    """The cells of the committed plan whose clips are still described and whose subcategories still exist."""
+    clips = set(descriptions["clip_id"])
+    return [
+        cell
+        for cell in read_plan(lake, SAFEVIDBENCH_PLAN)
+        if cell.clip_id in clips and cell.subcategory in taxonomy
+    ]
 
 
 def enough_cells(
@@ -289,7 +334,7 @@ class _Unit:
 def _units(queries: Iterable[dict[str, Any]]) -> Iterator[_Unit]:
     together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in queries:
-        shared = Intent(rule=row["rule"]).kind == "shown" and row["twin_group"] is not None
+        shared = row["style"] == IMPLICIT and row["twin_group"] is not None
         together[(row["twin_group"], row["query"]) if shared else ("", row["plan_id"])].append(row)
     for rows in together.values():
         cluster = rows[0]["twin_group"] or rows[0]["clip_id"]
@@ -300,10 +345,11 @@ def _units(queries: Iterable[dict[str, Any]]) -> Iterator[_Unit]:
 
 
 def _kind_of(row: dict[str, Any]) -> str:
-    kind = Intent(rule=row["rule"]).kind
-    if kind == "named":
+    if row["principle"] == "harmless":
+        if row["style"] == IMPLICIT:
+            return "shown"
         return "explicit" if row["explicit"] else "benign"
-    return kind if kind in ("premise", "ask") else "shown"
+    return "premise" if row["principle"] == "honest" else "ask"
 
 
 def _outcomes(

@@ -22,9 +22,21 @@ from safevid_core.benchmarks.balance import Balance
 from safevid_core.benchmarks.benchmark import if_measured
 from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.benchmarks.releases import as_release, plan_release, refuse_unanswered
-from safevid_core.benchmarks.safevidbench_base import NO_LEAKS, held_out_descriptions, item_of, refuse_leaks
+from safevid_core.benchmarks.safevidbench_base import (
+    NO_LEAKS,
+    held_out_cells,
+    held_out_descriptions,
+    item_of,
+    refuse_leaks,
+)
+from safevid_core.contracts.intent import UNSAFE_TO_HELP
 from safevid_core.contracts.outcomes import Outcome, StageRows
-from safevid_core.contracts.tables import DESCRIPTIONS, SAFEVIDBENCH_BASE, SAFEVIDBENCH_CHALLENGE
+from safevid_core.contracts.tables import (
+    DESCRIPTIONS,
+    SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_CHALLENGE,
+    SAFEVIDBENCH_PLAN,
+)
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.judging.judge_input import ShownMedia
 from safevid_core.judging.panel import Panel, judge_questions, open_panel, prompt_files
@@ -38,8 +50,12 @@ from safevid_core.models.video_chat import (
     model_files,
     open_video_chat,
 )
-from safevid_core.queries.generation import PlanCell, ask_queries, plan_queries, query_inputs
-from safevid_core.queries.strength import normalised
+from safevid_core.queries.asking import ask_queries
+from safevid_core.queries.candidates import normalised
+from safevid_core.queries.cells import PlanCell
+from safevid_core.queries.generation import plan_hash, query_inputs
+from safevid_core.queries.plan import read_plan
+from safevid_core.queries.rating import require_other_family
 from safevid_core.settings import ChallengeSettings, Settings, VideoModel
 from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
 from safevid_core.storage.lake import frame_hash, settings_hash
@@ -53,7 +69,7 @@ NAME = SAFEVIDBENCH_CHALLENGE.name
 ASKED_FOR_ONE = 2
 _LEAST_ASKED = 64
 # What of a panel system's settings changes its answers, beside the weights.
-_GENERATION = {"family", "frames", "dtype", "max_new_tokens", "temperature"}
+_GENERATION = {"family", "frames", "dtype", "max_new_tokens", "temperature", "repetition_penalty"}
 
 
 def plan_safevidbench_challenge(tools: Tools, partition: str) -> Plan:
@@ -67,13 +83,14 @@ def plan_safevidbench_challenge(tools: Tools, partition: str) -> Plan:
         BenchmarkError: If the panel cannot select (see :func:`panel_identities`), a clip leaks, the lake has
             no release of the name that the settings give, or questions went unanswered.
     """
-    settings, lake, taxonomy = tools.settings, tools.lake, load_taxonomy()
+    settings, lake, taxonomy = tools.settings, tools.lake, load_taxonomy(tools.settings)
+    require_other_family(settings.queries)
     challenge = settings.evaluation.challenge
     identities = panel_identities(settings)
     judges = replace(open_panel(settings), beside=())
     base = read_items(lake, SAFEVIDBENCH_BASE.name)
     descriptions = held_out_descriptions(lake)
-    plan = plan_queries(descriptions, settings, taxonomy, "held_out")
+    plan = held_out_cells(lake, descriptions, taxonomy)
     candidates = candidates_of(plan, descriptions, base, taxonomy)
 
     def draw(plan_ids: Sequence[str]) -> StageRows:
@@ -82,11 +99,13 @@ def plan_safevidbench_challenge(tools: Tools, partition: str) -> Plan:
         selection.run(candidates)
         items = as_release(SAFEVIDBENCH_CHALLENGE, selection.items())
         info = selection.info() | {"release": items[0]["release"] if items else "", "panel": identities}
-        info |= {"size": challenge.size, "candidates": len(candidates), **described(items, challenge.size)}
+        info |= {"size": challenge.size, "candidates": len(candidates)}
+        info |= described(items, challenge.size, taxonomy)
         return StageRows(SAFEVIDBENCH_CHALLENGE.frame(items), selection.outcomes(candidates), info)
 
     drawn_from = {
         "descriptions": frame_hash(descriptions),
+        "plan": plan_hash(read_plan(lake, SAFEVIDBENCH_PLAN)),
         "safevidbench_base": str(base["release"][0]),
         "panel": settings_hash(identities, [_generation(model) for model in challenge.panel]),
         "judges": panel_identity(judges),
@@ -104,6 +123,7 @@ def first_round(settings: Settings, judges: Panel) -> tuple[Questions, ...]:
     asked = ASKED_FOR_ONE * challenge.size
     return (
         Questions(settings.queries.asker, asked),
+        Questions(settings.queries.rater, 2 * asked),
         *(Questions(model, asked) for model in challenge.panel),
         *judge_questions(judges, len(challenge.panel) * asked),
     )
@@ -121,9 +141,9 @@ def _files(settings: Settings) -> list[Path]:
 STAGE = Stage(
     SAFEVIDBENCH_CHALLENGE,
     "evaluation",
-    "Queries in seven harmful categories that a panel of other systems fails on, for people to refine.",
+    "Queries in the challenge categories that a panel of other systems fails on, for people to refine.",
     plan_safevidbench_challenge,
-    reads=(SAFEVIDBENCH_BASE.name, DESCRIPTIONS.name),
+    reads=(SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name),
     wanted=if_measured,
     forecast=_forecast,
     watches=_files,
@@ -327,7 +347,7 @@ class _Selection:
         """Whether a query belongs here; it is settled if not."""
         key = (row["clip_id"], normalised(row["query"]))
         problem = ""
-        if row["expectation"] != "refuse":
+        if row["expectation"] not in UNSAFE_TO_HELP:
             problem = f"not harmful: a safe answer to it is to {row['expectation']}"
         elif key in self._asked:
             problem = "the clip is asked the same elsewhere in the benchmarks"
@@ -421,7 +441,7 @@ def options_of(item: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def described(items: Sequence[dict[str, Any]], size: int) -> dict[str, Any]:
+def described(items: Sequence[dict[str, Any]], size: int, taxonomy: Taxonomy) -> dict[str, Any]:
     """What a release holds and how far people have refined it, with the warning that goes with it.
 
     Args:
@@ -437,7 +457,7 @@ def described(items: Sequence[dict[str, Any]], size: int) -> dict[str, Any]:
     if len(items) < size:
         warnings.append(f"{len(items):,} items, where {size:,} were asked for")
     by_category = dict(sorted(Counter(each["category"] for each in options).items()))
-    absent = [category for category in load_taxonomy().challenge if category not in by_category]
+    absent = [category for category in taxonomy.challenge if category not in by_category]
     if absent:
         warnings.append(f"no item in {', '.join(absent)}")
     return {

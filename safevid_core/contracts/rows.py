@@ -31,6 +31,8 @@ _DTYPES: dict[object, pl.DataType] = {
     float: pl.Float64(),
     int: pl.Int64(),
     bool: pl.Boolean(),
+    list[str]: pl.List(pl.String()),
+    list[int]: pl.List(pl.Int64()),
 }
 
 
@@ -52,8 +54,14 @@ class BenchmarkItem:
     subcategory: str
     style: str | None
     query: str
-    rule: str
+    asks: str | None
+    target: str | None
+    premise: str | None
+    premise_holds: bool | None
     expectation: str
+    hazard: str | None
+    criteria: list[str]
+    policy: list[str]
     explicit: bool | None
     media: str | None
     reference: str | None
@@ -61,7 +69,15 @@ class BenchmarkItem:
     @property
     def intent(self) -> Intent:
         """What the query wants, and what a safe response must do."""
-        return Intent(self.expectation, self.rule)
+        return Intent(
+            self.asks,
+            self.target,
+            self.premise,
+            self.premise_holds,
+            self.expectation,
+            self.hazard,
+            tuple(self.criteria),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,7 @@ class JudgeFigure:
     version: str | None
     source: str
     measure: str
+    grouping: str
     category: str
     n: int
     undecidable: int | None
@@ -165,10 +182,25 @@ class Pair:
     dimension: str | None
     subcategory: str | None
     style: str | None
+    asks: str | None
+    target: str | None
+    premise: str | None
+    premise_holds: bool | None
     expectation: str | None
+    hazard: str | None
+    criteria: list[str]
+    policy: list[str]
     prompt: str
     chosen: str
     rejected: str
+    satisfies: list[int]
+    chosen_score: float | None
+    rejected_score: float | None
+    margin: float | None
+    chosen_verdict: str | None
+    rejected_verdict: str | None
+    flags: list[str]
+    pair_judge: str | None
     chosen_model: str | None
     rejected_model: str | None
     rejected_system: str | None

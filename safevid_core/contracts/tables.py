@@ -123,7 +123,7 @@ def candidate_table(describer: str) -> Table:
 
 
 SIGNAL_DESCRIPTIONS = candidate_table("signal")
-# `claims` and `dropped` are JSON lists: {text, attribute, value, asserted_by, omitted_by, contradicted_by,
+# `claims` and `dropped` are JSON lists: {text, kind, asserted_by, omitted_by, contradicted_by,
 # signal, start_s, end_s}, dropped ones with `why`. Each witness stands in one of the three lists; `signal` is
 # confirms, refutes or silent, and null where the signals are no witness.
 DESCRIPTIONS = Table(
@@ -135,29 +135,55 @@ DESCRIPTIONS = Table(
         origin=_S, text=_S, claims=_S, dropped=_S, agreement=_F, coverage=_F, contradiction=_F,
         witnesses=pl.List(pl.String), model=_S, revision=_S, request_key=_S,
     ),
-    version="4",
+    version="5",
 )  # fmt: skip
-# `rule` says what a safe answer to this query must do; `expectation` is refuse, correct or answer.
+# One row for each query to be written: `benign` asks for the benign counterpart, `ground` is what in the clip
+# the asker named as ground for the subcategory, `mirrored_from` the plan id of the twin's cell whose text is
+# asked of this clip, `phrasing` train or held_out.
+QUERY_PLAN = Table(
+    "query_plan",
+    "plan_id",
+    "clip_id",
+    _schema(
+        plan_id=_S, clip_id=_S, scene=_S, principle=_S, subcategory=_S, style=_S, benign=_B, phrasing=_S,
+        ground=_S, mirrored_from=_S, taxonomy_hash=_S, model=_S, revision=_S, request_key=_S,
+    ),
+)  # fmt: skip
+# The columns of :class:`safevid_core.contracts.intent.Intent`.
+INTENT_SCHEMA: dict[str, Any] = {
+    "asks": _S, "target": _S, "premise": _S, "premise_holds": _B, "expectation": _S, "hazard": _S,
+    "criteria": pl.List(pl.String),
+}  # fmt: skip
+# `policy` holds the sentences of the subcategory's policy. `explicit` says whether the text names a harm by
+# itself. The rater gives `strength`, `groundedness`, `fit` and `needs_video`, 1 to 5 each; `candidates` is
+# the number of candidates that it chose from.
 QUERY_COLUMNS: dict[str, Any] = {
     "clip_id": _S, "plan_id": _S, "scene": _S, "twin_group": _S, "media_sha256": _S,
     "start_s": _F, "end_s": _F, "description": _S, "principle": _S, "dimension": _S, "subcategory": _S,
-    "style": _S, "query": _S, "rule": _S, "expectation": _S, "explicit": _B, "strength": _I,
+    "style": _S, "query": _S, **INTENT_SCHEMA, "policy": pl.List(pl.String), "explicit": _B,
+    "strength": _I, "groundedness": _I, "fit": _I, "needs_video": _I, "candidates": _I,
     "mirrored_from": _S, "taxonomy_hash": _S, "model": _S, "revision": _S, "request_key": _S,
+    "rater": _S, "rater_request_key": _S,
 }  # fmt: skip
 TAXONOMY_QUERIES = Table(
-    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS}), version="3"
+    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS}), version="4"
 )
+# `satisfies` are the numbers, from 1, of the criteria that the responder says it meets. The pair judge gives
+# `chosen_score` and `rejected_score`, the shares of criteria met, and a reason for each verdict. `margin` is
+# their difference. `flags` are patterns that a person may want to look at; no pair is dropped for one.
 PAIRS = Table(
     "safevid_350k_pairs",
     "pair_id",
     "query_id",
     _schema(
         pair_id=_S, query_id=_S, clip_id=_S, scene=_S, twin_group=_S, media_sha256=_S, start_s=_F, end_s=_F,
-        principle=_S, dimension=_S, subcategory=_S, style=_S, expectation=_S, prompt=_S, chosen=_S,
-        rejected=_S, chosen_model=_S, chosen_request_key=_S, rejected_model=_S, rejected_system=_S,
+        principle=_S, dimension=_S, subcategory=_S, style=_S, **INTENT_SCHEMA, policy=pl.List(pl.String),
+        prompt=_S, chosen=_S, rejected=_S, satisfies=pl.List(pl.Int64), chosen_score=_F, rejected_score=_F,
+        margin=_F, chosen_verdict=_S, rejected_verdict=_S, flags=pl.List(pl.String), pair_judge=_S,
+        chosen_model=_S, chosen_request_key=_S, rejected_model=_S, rejected_system=_S,
         rejected_request_key=_S, taxonomy_hash=_S,
     ),
-    version="3",
+    version="4",
 )  # fmt: skip
 RELEASE = Table(
     "safevid_350k_release",
@@ -176,10 +202,12 @@ OWN_STYLE_ANSWERS = Table(
     version="2",
 )
 # Queries and pairs that were made without descriptions, for the arm that trains on them alone.
+QUERY_PLAN_WITHOUT_DESCRIPTIONS = replace(QUERY_PLAN, name="query_plan_without_descriptions")
 QUERIES_WITHOUT_DESCRIPTIONS = replace(TAXONOMY_QUERIES, name="queries_without_descriptions")
 PAIRS_WITHOUT_DESCRIPTIONS = replace(PAIRS, name="pairs_without_descriptions")
 # Descriptions that lost a detail on purpose and what was made from them, a partition `<loss>|<scene>` each.
 LOSSY_DESCRIPTIONS = replace(DESCRIPTIONS, name="lossy_descriptions")
+LOSSY_QUERY_PLAN = replace(QUERY_PLAN, name="lossy_query_plan")
 LOSSY_QUERIES = replace(TAXONOMY_QUERIES, name="lossy_queries")
 LOSSY_PAIRS = replace(PAIRS, name="lossy_pairs")
 
@@ -194,6 +222,7 @@ class Track:
     """
 
     descriptions: Table
+    plan: Table
     queries: Table
     pairs: Table
     loss: str = ""
@@ -208,15 +237,19 @@ class Track:
         return partition.removeprefix(self.partition(""))
 
 
-AS_DESCRIBED = Track(DESCRIPTIONS, TAXONOMY_QUERIES, PAIRS)
+AS_DESCRIBED = Track(DESCRIPTIONS, QUERY_PLAN, TAXONOMY_QUERIES, PAIRS)
 WITHOUT_DESCRIPTIONS = Track(
-    DESCRIPTIONS, QUERIES_WITHOUT_DESCRIPTIONS, PAIRS_WITHOUT_DESCRIPTIONS, described=False
+    DESCRIPTIONS,
+    QUERY_PLAN_WITHOUT_DESCRIPTIONS,
+    QUERIES_WITHOUT_DESCRIPTIONS,
+    PAIRS_WITHOUT_DESCRIPTIONS,
+    described=False,
 )
 
 
 def lossy(loss: str) -> Track:
     """The track on which descriptions lose something."""
-    return Track(LOSSY_DESCRIPTIONS, LOSSY_QUERIES, LOSSY_PAIRS, loss)
+    return Track(LOSSY_DESCRIPTIONS, LOSSY_QUERY_PLAN, LOSSY_QUERIES, LOSSY_PAIRS, loss)
 
 
 # One row a trained seed; `checkpoint` is a content-addressed directory below the lake's root.
@@ -239,17 +272,19 @@ BENCHMARK_ITEMS_SCHEMA = pl.Schema(
         "source_row": _S, "options": _S,
     }
 )  # fmt: skip
-SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="2")
+# The plans of SafeVidBench: cells in the held-out phrasing about clips of the benchmark split.
+SAFEVIDBENCH_PLAN = replace(QUERY_PLAN, name="safevidbench_plan")
+SAFEVIDBENCH_BASE = Table("safevidbench_base", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="3")
 SAFEVIDBENCH_CHALLENGE = Table(
-    "safevidbench_challenge", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="2"
+    "safevidbench_challenge", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="3"
 )
 # Every release of the two, a partition `<benchmark>@<release>` each, written once and never again.
-BENCHMARK_RELEASES = Table("benchmark_releases", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="2")
+BENCHMARK_RELEASES = Table("benchmark_releases", "item_id", "plan_id", BENCHMARK_ITEMS_SCHEMA, version="3")
 
 
 def benchmark_table(name: str) -> Table:
     """The items of a benchmark that others made: one outcome a row of its files."""
-    return Table(name, "item_id", "source_row", BENCHMARK_ITEMS_SCHEMA, version="2")
+    return Table(name, "item_id", "source_row", BENCHMARK_ITEMS_SCHEMA, version="3")
 
 
 # `variant` is which video went with the text: right, none, blank or irrelevant.
@@ -260,11 +295,11 @@ BENCHMARK_RESPONSES = Table(
     _schema(
         response_id=_S, request_id=_S, item_id=_S, benchmark=_S, system=_S, policy=_S, data_scale=_F, seed=_I,
         variant=_S, clip_id=_S, media_sha256=_S, twin_group=_S, scene=_S, principle=_S, subcategory=_S,
-        style=_S, query=_S, rule=_S, explicit=_B, text=_S, cut=_B, model=_S, settings=_S, request_key=_S,
+        style=_S, query=_S, explicit=_B, text=_S, cut=_B, model=_S, settings=_S, request_key=_S,
     ),
-    version="2",
+    version="3",
 )  # fmt: skip
-# `expected` is what the judge holds a safe answer must do: refuse, correct or answer; `refused` is null
+# `expected` is what the judge holds a safe response must do, one of the five expectations; `refused` is null
 # where no judge says. `panel` names the judges whose majority this row is; `score` is the first one's own.
 # `verdicts` is a JSON list with one object a judge that was heard, those that decide nothing included:
 # {judge, version, panel, expected, success, refused, score, reason | undecidable}.
@@ -281,7 +316,9 @@ BENCHMARK_SCORES = Table(
     version="3",
 )  # fmt: skip
 # How far each judge can be trusted. `source` is suite (fixed adversarial cases) or people (a labelled
-# sample); `measure` is share_right, agreement, kappa or alpha, over the cases or labels of one `category`.
+# sample); `measure` is share_right, agreement, kappa, alpha, prevalence, precision, recall, specificity or f1
+# (a failure is the positive class). `grouping` says of what `category` is the name: all, kind (of a case),
+# category, system, or metric (safety_rate, helpful_rate).
 # `undecidable` of the `n` got no verdict; they count as wrong under share_right and not at all elsewhere.
 # `detail` is JSON: the cases that came out wrong, or the confusion of labels.
 JUDGE_VALIDATION = Table(
@@ -290,9 +327,17 @@ JUDGE_VALIDATION = Table(
     None,
     _schema(
         validation_id=_S, judge=_S, model=_S, revision=_S, version=_S, sees=_S, source=_S, measure=_S,
-        category=_S, n=_I, undecidable=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S,
+        grouping=_S, category=_S, n=_I, undecidable=_I, value=_F, ci_low=_F, ci_high=_F, detail=_S,
     ),
+    version="2",
 )  # fmt: skip
+# The precision of the pair judge by people's labels, over all and by principle.
+PAIR_VALIDATION = Table(
+    "pair_validation",
+    "validation_id",
+    None,
+    _schema(validation_id=_S, measure=_S, category=_S, n=_I, value=_F, ci_low=_F, ci_high=_F),
+)
 # What was said of each video that a person brought, `source_row` being its file or manifest line.
 VIDEO_REPORT = Table(
     "video_report",

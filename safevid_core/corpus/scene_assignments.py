@@ -1,4 +1,4 @@
-"""Which of the 30 scenes each clip shows (section 3.1), and which clips copy another."""
+"""Which scene each clip shows (section 3.1), and which clips copy another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_scene_assignments(tools: Tools, partition: str) -> Plan:
     """
     settings, lake = tools.settings, tools.lake
     clips = lake.read(CLIP_MANIFEST).select(_COLUMNS)
-    scenes = load_scenes()
+    scenes = load_scenes(settings)
     corpus = settings.corpus
     inputs = {
         "clips": frame_hash(clips),
@@ -52,7 +52,7 @@ def plan_scene_assignments(tools: Tools, partition: str) -> Plan:
 
 
 def scene_vectors(model: OpenClip, scenes: Scenes) -> np.ndarray:
-    """The mean direction of each scene's prompts: unit vectors `[30, D]`, in the scenes' order."""
+    """The mean direction of each scene's prompts: unit vectors `[scenes, D]`, in the scenes' order."""
     prompts = [prompt for scene in scenes.scenes for prompt in scene.prompts]
     vectors = model.embed_texts(prompts).reshape(len(scenes.scenes), len(scenes.scenes[0].prompts), -1)
     means = vectors.mean(axis=1)
@@ -96,7 +96,8 @@ def _decide(
         known = ", ".join(scenes.ids)
         return "failed", f"scene {hint!r} in the manifest is not one of: {known}; mend the line", {}
     best = scenes.ids.index(hint) if hint is not None else int(np.argmax(cosines))
-    margin = float(cosines[best] - np.delete(cosines, best).max())
+    # The least cosine stands for the rival if there is one scene only.
+    margin = float(cosines[best] - np.delete(cosines, best).max(initial=-1.0))
     if hint is None and margin < corpus.scene_margin:
         second = scenes.ids[int(np.argsort(-cosines, kind="stable")[1])]
         lead = f"{scenes.ids[best]} leads {second} by {margin:.3f}"

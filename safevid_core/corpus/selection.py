@@ -14,7 +14,8 @@ from safevid_core.settings import Settings
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, LakeError, frame_hash, settings_hash
-from safevid_core.taxonomy.taxonomy import load_scenes
+from safevid_core.taxonomy.entries import TaxonomyError
+from safevid_core.taxonomy.taxonomy import Scenes, load_scenes
 
 _FROM_MANIFEST = (
     "clip_id", "media_sha256", "start_s", "end_s", "duration_s", "fps", "width", "height", "origin",
@@ -29,7 +30,9 @@ def plan_video_corpus(tools: Tools, scene: str) -> Plan:
 
     Raises:
         KeyError: If `scene` is none of the scene categories.
+        TaxonomyError: If the corpus holds clips of a scene that is no scene category any more.
     """
+    _refuse_lost_scenes(tools.lake, load_scenes(tools.settings))
     quota = _quota(tools.settings, scene)
     clips = _clips_of(tools.lake, scene)
 
@@ -64,8 +67,18 @@ STAGE = Stage(
 )
 
 
+def _refuse_lost_scenes(lake: Lake, scenes: Scenes) -> None:
+    """Tables are read over all committed scenes, so that rows of a lost scene would stay in every release."""
+    lost = [scene for scene in lake.partitions(VIDEO_CORPUS.name) if scene not in scenes.ids]
+    if lost:
+        raise TaxonomyError(
+            f"the lake holds video_corpus of {', '.join(sorted(lost)[:3])}, which the scenes (version "
+            f"{scenes.version}) do not have; put the scene back, or set `root` to another folder"
+        )
+
+
 def _quota(settings: Settings, scene: str) -> int:
-    scenes = load_scenes()
+    scenes = load_scenes(settings)
     return scene_quotas(settings.corpus.target_clips, scenes.ids)[scenes[scene].id]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from safevid_core.contracts.markdown import markdown_table
+from safevid_core.preferences.calibration import Calibration
 
 _WHAT_A_ROW_IS = """\
 ## What a row is
@@ -16,8 +17,10 @@ _WHAT_A_ROW_IS = """\
 `pairs.jsonl` holds one preference pair a line, as chat messages: `prompt` (a video and a query), `chosen`,
 `rejected`, and `video`, the file, with `start_s` and `end_s`. A video path that is not absolute is relative
 to the folder that SafeVid writes to. The chosen answer is written by a text model from a description of the
-clip; the rejected one by an unaligned video model that was told to go along, or, where a full answer is
-due, to refuse.
+clip, under the `policy` of the query's subcategory and the `criteria` of the query; the rejected one by an
+unaligned video model that sees the clip. `criteria` are sentences that are all true of a safe response;
+`chosen_score` and `rejected_score` are the shares of them that the pair judge finds met, and `margin` is the
+difference. `flags` names what patterns saw in a pair; no pair was kept or dropped by them.
 
 SafeVid's trainer reads these rows: `safevid_core.datasets.release.read_export` gives them as
 `safevid_core.alignment.encoding.encode_pairs` takes them, and `dpo_checkpoint` trains on the same pairs in
@@ -47,19 +50,27 @@ class Lineage:
 
 
 def dataset_card(
-    pairs: pl.DataFrame, licences: Mapping[str, str], lineage: Lineage, release: str, profile: str
+    pairs: pl.DataFrame,
+    licences: Mapping[str, str],
+    lineage: Lineage,
+    calibration: Calibration,
+    release: str,
+    profile: str,
 ) -> str:
     """The card of a release.
 
     Args:
         pairs: The rows of the release, without its id.
         licences: Clip id -> licence, of every clip with a pair.
+        calibration: People's labels on the pairs.
     """
     sections = [
-        _head(pairs, release, profile),
-        _warnings(pairs, licences, profile),
+        _head(pairs, release, profile, calibration),
+        _warnings(pairs, licences, lineage, profile),
         _WHAT_A_ROW_IS,
         "## Descriptions\n\n" + lineage.audit,
+        "## Pair judge\n\n" + _pair_judge(pairs, calibration),
+        "## How the rejected responses were asked for\n\n" + _rejected(pairs),
         "## Counts\n\n" + "\n\n".join(_counts(pairs, name) for name in ("principle", "subcategory", "scene")),
         "## Licences of the clips\n\n" + markdown_table(("licence", "clips"), _tally(licences.values())),
         "## Models\n\n" + markdown_table(("role", "model and revision"), _named(lineage.models)),
@@ -71,23 +82,24 @@ def dataset_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _head(pairs: pl.DataFrame, release: str, profile: str) -> str:
+def _head(pairs: pl.DataFrame, release: str, profile: str, calibration: Calibration) -> str:
     from huggingface_hub import DatasetCardData
 
+    mark = "" if calibration.calibrated else " (UNCALIBRATED)"
     about = DatasetCardData(language=["en"], tags=["preference", "video", "safety", "dpo"])
     return (
         f"---\n{about.to_yaml()}\n---\n\n"
-        f"# SafeVid preference pairs, release {release}\n\n"
+        f"# SafeVid preference pairs, release {release}{mark}\n\n"
         f"Profile `{profile}`. {pairs.height} pairs about {pairs['clip_id'].n_unique()} clips in "
         f"{pairs['scene'].n_unique()} scenes. Made by the method of SafeVid (arXiv 2505.11926)."
     )
 
 
-def _warnings(pairs: pl.DataFrame, licences: Mapping[str, str], profile: str) -> str:
+def _warnings(pairs: pl.DataFrame, licences: Mapping[str, str], lineage: Lineage, profile: str) -> str:
     warnings = [
         "Rejected answers are unsafe or unhelpful on purpose. Show them to nobody as advice.",
         "Chosen answers rest on descriptions made by models and may be wrong about a clip.",
-        "Pairs were checked by plain string checks, and not by people.",
+        "A model decided which pairs were kept; see the section on the pair judge.",
         "A clip's licence binds the pair that is about it.",
     ]
     if profile == "pocket":
@@ -96,12 +108,33 @@ def _warnings(pairs: pl.DataFrame, licences: Mapping[str, str], profile: str) ->
             "This is the pocket profile: rendered clips, tiny models, scripted teachers. "
             "It is not SafeVid-350K and must not be taken for it.",
         )
+    scripted = [role for role, names in lineage.models.items() if any("scripted/" in name for name in names)]
+    if scripted:
+        warnings.insert(0, f"Scripted, and no language model: {', '.join(scripted)}.")
     unknown = sum(licence == "unknown" for licence in licences.values())
     if unknown:
         warnings.append(f"{unknown} clips have no known licence; do not pass their pairs on.")
     if pairs.is_empty():
         warnings.append("This release is empty.")
     return "## Warnings\n\n" + "\n".join(f"- {warning}" for warning in warnings)
+
+
+def _pair_judge(pairs: pl.DataFrame, calibration: Calibration) -> str:
+    judges = ", ".join(pairs["pair_judge"].unique().sort().to_list()) or "none"
+    sentence = calibration.sentence
+    flags = _tally(pairs["flags"].explode().drop_nulls().to_list())
+    told = [
+        f"Judge: {judges}. {sentence[:1].upper()}{sentence[1:]}. "
+        f"The setting `preferences.min_pair_precision` is {calibration.min_precision:g}, "
+        f"`preferences.min_labelled_pairs` is {calibration.min_labelled}.",
+        markdown_table(("flag", "pairs"), flags) if flags else "No pair has a flag.",
+    ]
+    return "\n\n".join(told)
+
+
+def _rejected(pairs: pl.DataFrame) -> str:
+    prompts = ["no system prompt" if each is None else f"`{each}`" for each in pairs["rejected_system"]]
+    return markdown_table(("system prompt of the unaligned model", "pairs"), _tally(prompts))
 
 
 def _named(models: Mapping[str, list[str]]) -> list[tuple[str, str]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import (
     DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
+    PAIR_VALIDATION,
     PAIRS,
     RELEASE,
     TAXONOMY_QUERIES,
@@ -24,6 +27,7 @@ from safevid_core.contracts.tables import (
 )
 from safevid_core.datasets.card import Lineage, dataset_card
 from safevid_core.models.teacher import spend_info
+from safevid_core.preferences.calibration import read_calibration
 from safevid_core.settings import Settings
 from safevid_core.stages.gates import covers
 from safevid_core.stages.partitions import BY_SCENE
@@ -33,7 +37,7 @@ from safevid_core.storage.media import MediaIndex
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "3"
+_EXPORT_VERSION = "5"
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
@@ -45,16 +49,25 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     pairs = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
     licences = _licences(lake, pairs)
     lineage = _lineage(settings, lake, pairs)
+    calibration = read_calibration(lake, settings.preferences)
     release = release_id(pairs)
     ids = pairs["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
         with lake.new_directory("release") as folder:
             _write_jsonl(folder / "pairs.jsonl", pairs, licences, lake.media, release)
-            card = dataset_card(pairs, licences, lineage, release, settings.profile)
+            card = dataset_card(pairs, licences, lineage, calibration, release, settings.profile)
             (folder / "README.md").write_text(card, encoding="utf-8")
             path = lake.keep("release", folder)
-        info = {"release": release, "path": path, "pairs": pairs.height, **spend_info([]), **_counts(pairs)}
+        info = {
+            "release": release,
+            "path": path,
+            "pairs": pairs.height,
+            "calibrated": calibration.calibrated,
+            "calibration": calibration.sentence,
+            **spend_info([]),
+            **_counts(pairs),
+        }
         rows = pairs.with_columns(pl.lit(release).alias("release"))
         return StageRows(rows, sequence_outcomes(ids, "ok"), info)
 
@@ -62,6 +75,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "pairs": frame_hash(pairs),
         "licences": settings_hash(licences),
         "lineage": settings_hash(lineage.as_dict()),
+        "calibration": settings_hash(asdict(calibration)),
         "export": _EXPORT_VERSION,
     }
     return Plan(inputs, ids, make)
@@ -81,6 +95,7 @@ def stages(settings: Settings) -> list[Stage]:
                 DESCRIPTIONS.name,
                 *settings.descriptions.candidate_tables,
                 VIDEO_CORPUS.name,
+                PAIR_VALIDATION.name,
                 DESCRIPTION_FIDELITY_AUDIT.name,
             ),
             optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name}),
@@ -116,8 +131,9 @@ def chat_row(pair: Pair, licence: str, video: str | None, release: str) -> dict[
             name: getattr(pair, name)
             for name in (
                 "pair_id", "query_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "scene",
-                "principle", "dimension", "subcategory", "style", "expectation", "chosen_model",
-                "rejected_model", "rejected_system", "taxonomy_hash",
+                "principle", "dimension", "subcategory", "style", *INTENT_COLUMNS, "policy", "satisfies",
+                "chosen_score", "rejected_score", "margin", "chosen_verdict", "rejected_verdict", "flags",
+                "pair_judge", "chosen_model", "rejected_model", "rejected_system", "taxonomy_hash",
             )
         },
     }  # fmt: skip
@@ -183,11 +199,13 @@ def _licences(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
 
 def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
     """What the pairs came from: models with their revisions, and the content hash of every partition."""
-    taxonomy = load_taxonomy()
+    taxonomy = load_taxonomy(settings)
     models = {
         "reconciler": _writers(lake, DESCRIPTIONS),
         "asker": _writers(lake, TAXONOMY_QUERIES),
-        "careful responder": pairs["chosen_model"].unique().sort().to_list(),
+        "rater": _raters(lake),
+        "responder": pairs["chosen_model"].unique().sort().to_list(),
+        "pair judge": pairs["pair_judge"].unique().sort().to_list(),
         "unaligned model": pairs["rejected_model"].unique().sort().to_list(),
         **{
             f"describer {name}": _writers(lake, candidate_table(name))
@@ -222,6 +240,12 @@ def _writers(lake: Lake, table: Table) -> list[str]:
     """The models that wrote a table's rows, each `<model>@<revision>`."""
     rows = lake.scan(table).select("model", "revision").unique().collect()
     return sorted(f"{model}@{revision}" for model, revision in rows.iter_rows())
+
+
+def _raters(lake: Lake) -> list[str]:
+    """The models that rated the queries."""
+    raters = lake.scan(TAXONOMY_QUERIES).select("rater").drop_nulls().unique().collect()["rater"]
+    return sorted(raters.to_list())
 
 
 def _counts(pairs: pl.DataFrame) -> dict[str, dict[str, int]]:

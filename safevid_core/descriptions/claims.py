@@ -1,19 +1,21 @@
 """What a description claims, and where each witness stands to it.
 
-A claim is one statement about a clip. Each witness asserts it, contradicts it or leaves it out, and none does
-two of these. The measured signals are exact on what they can measure, so their stance is read off the
-measurements and not off the reconciler's account of them: they confirm a direction, stillness, a colour,
-flashes and cuts, and refute nothing but a motion of the thing itself. A colour that they do not list may
-still be there.
+A claim is one statement about a clip. Each witness asserts it, contradicts it or omits it. The stance of the
+measured signals follows from the measurements and not from the reconciler's account of them:
+
+- They confirm a direction, stillness, a colour, flashes and cuts.
+- They refute a motion of the thing itself and nothing else. They refute no colour, because a colour that they
+  do not list may still be in the clip.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from safevid_core.descriptions.motion_words import described_motion, measured_object_motion
 from safevid_core.descriptions.signals.flashes import most_flashes
@@ -31,17 +33,46 @@ _FLASHES = re.compile(r"\bflash(?:es|ed|ing)?\b|\bflicker\w*|\bstrob\w*|\bblink\
 _CUTS = re.compile(r"\bcuts? to\b|\b(?:jump|hard) cuts?\b|\b(?:scene|shot) changes?\b", re.IGNORECASE)
 
 
+Kind = Literal[
+    "person", "object", "count", "appearance", "colour", "action", "event", "motion", "order", "place",
+    "text", "other",
+]  # fmt: skip
+"""What a claim is about. `KINDS_IN_WORDS` in `reconciliation.py` defines each."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
 class Claim(BaseModel):
-    """One claim and the witnesses' stances to it; times are seconds from the clip's start."""
+    """One claim and the witnesses' stances to it. Times are seconds from the clip's start.
+
+    Example: "A man pours water over the pan", of kind `action`, from 3.0 to 5.5 s.
+    """
 
     text: str
-    attribute: str = ""
-    value: str = ""
+    kind: Kind = "other"
     asserted_by: list[str] = Field(default_factory=list)
     omitted_by: list[str] = Field(default_factory=list)
     contradicted_by: list[str] = Field(default_factory=list)
     start_s: float | None = None
     end_s: float | None = None
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known(cls, kind: Any) -> Any:
+        """A kind that is not among `KINDS` becomes `other`."""
+        return kind if kind in KINDS else "other"
+
+    @field_validator(*STANCES, mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        """Null is an empty list."""
+        return [] if names is None else names
+
+    @field_validator("start_s", "end_s", mode="before")
+    @classmethod
+    def _seconds(cls, time: Any) -> float | None:
+        """A time that is no number, such as "0:03", becomes None. The rest of the answer is still used."""
+        number = isinstance(time, int | float) and not isinstance(time, bool)
+        return float(time) if number and math.isfinite(time) else None
 
 
 class DroppedClaim(Claim):
@@ -53,20 +84,25 @@ class DroppedClaim(Claim):
 def settled(
     claim: Claim, witnesses: Sequence[str], measurements: Mapping[str, Any] | None, duration_s: float | None
 ) -> dict[str, Any]:
-    """The claim as it is stored: every witness with one stance, the signals' own, and times that can be.
+    """The claim as it is stored: one stance for every witness, and times within the clip.
 
-    A reconciler may name witnesses that were not heard, one twice, or none: unknown names are left out, who
-    is named twice contradicts, and who is not named has left the claim out.
+    A reconciler may name a witness that it was not given, name one twice, or leave one out. A name that was
+    not given is removed. A witness that is named twice contradicts. A witness that is not named omits.
+
+    The stance of the signals follows from the measurements. A measured colour may be that of another thing,
+    so the signals confirm a colour only if the reconciler also names them among those who assert it.
 
     Args:
-        measurements: As `signal_descriptions` holds them; None where the signals are no witness, or left no
-            figures, in which case the reconciler's account of them stands.
-        duration_s: Of the clip; None where its end is not known.
+        measurements: As `signal_descriptions` holds them. None if the signals are no witness or have no
+            figures. The reconciler's account of the signals then stays.
+        duration_s: Length of the clip. None if its end is not known.
     """
     stances = {name: _stance(claim, name) for name in witnesses}
     span = _span(claim.start_s, claim.end_s, duration_s)
     if measurements is not None and SIGNAL in stances:
-        measured = signal_stance(claim.text, claim.attribute, measurements)
+        measured = signal_stance(claim.text, claim.kind, measurements)
+        if claim.kind == "colour" and measured == "confirms" and stances[SIGNAL] != "asserted_by":
+            measured = "silent"
         stances[SIGNAL] = _STANCE_OF[measured]
         if measured == "confirms":
             span = measured_span(claim.text, measurements) or span
@@ -86,21 +122,22 @@ def _stance(claim: Claim, witness: str) -> str:
     return "asserted_by" if witness in claim.asserted_by else "omitted_by"
 
 
-def signal_stance(text: str, attribute: str, measurements: Mapping[str, Any]) -> SignalStance:
+def signal_stance(text: str, kind: str, measurements: Mapping[str, Any]) -> SignalStance:
     """Whether what was measured confirms or refutes a claim, or has nothing to say of it.
 
-    A claim about something else that names the measured colour or direction by the way is not confirmed.
+    A claim of another kind that names the measured colour or direction is not confirmed. Example: "An older
+    man in a grey coat", of kind `appearance`, is more than a measured grey shows.
 
     Args:
-        attribute: What the claim is about; a colour or a motion is confirmed only where it is this.
+        kind: What the claim is about. A direction is confirmed for the kind `motion`, a colour for `colour`.
         measurements: As `signal_descriptions` holds them.
     """
     said, moved = described_motion(text), measured_object_motion(measurements)
     if said is not None and moved is not None and said != moved:
         return "refutes"
-    if attribute == "motion" and said is not None and said == moved:
+    if kind == "motion" and said is not None and said == moved:
         return "confirms"
-    if attribute == "colour" and any(
+    if kind == "colour" and any(
         re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in _colours(measurements)
     ):
         return "confirms"
@@ -158,7 +195,7 @@ def witness_measures(
 
     Agreement is the share of kept claims that every describer asserts; coverage the share of all
     assertions, kept and dropped, that were kept; contradiction the share of kept claims that somebody
-    contradicts. The signals are no describer: they are silent on most attributes.
+    contradicts. The signals are no describer: they are silent on most kinds of claims.
     """
     models = set(witnesses) - {SIGNAL}
     agreed = [bool(models) and models <= set(claim["asserted_by"]) for claim in claims]

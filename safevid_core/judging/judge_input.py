@@ -34,7 +34,8 @@ class JudgeInput:
 
     Attributes:
         text: The response.
-        intent: The query's rule and expectation.
+        intent: The query's intent, with the criteria of a safe response.
+        policy: Sentences about a safe response, of the query's subcategory or benchmark.
         variant: Which video was shown with the query: `right`, `none`, `blank` or `irrelevant`.
         reference: The right answer. None if the benchmark has none.
         options: JSON of the fields that only the item's benchmark has.
@@ -45,6 +46,7 @@ class JudgeInput:
     query: str
     text: str | None
     intent: Intent = field(default_factory=Intent)
+    policy: tuple[str, ...] = ()
     principle: str | None = None
     subcategory: str | None = None
     variant: str | None = None
@@ -63,7 +65,8 @@ class JudgeInput:
         return cls(
             query=row["query"],
             text=row["text"],
-            intent=Intent(row.get("expectation"), row.get("rule")),
+            intent=Intent.of(row),
+            policy=tuple(row.get("policy") or ()),
             principle=row.get("principle"),
             subcategory=row.get("subcategory"),
             variant=row.get("variant"),

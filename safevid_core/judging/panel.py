@@ -80,14 +80,26 @@ def seat_of(settings: EvaluationSettings, name: str) -> Seat:
         JudgeError: If the judge is unknown, or the settings give it no model or a fallback model. A fallback
             would replace the validated model by another one.
     """
+    model = settings.judge if name == rubric.NAME else settings.judges.get(name)
+    return seat_with(name, model, "evaluation.judges")
+
+
+def seat_with(name: str, model: TextModel | None, where: str) -> Seat:
+    """The judge of that name with that model, ready to be asked.
+
+    Args:
+        where: The setting that gives the judges their models, for messages. Example: `evaluation.judges`.
+
+    Raises:
+        JudgeError: As :func:`seat_of`.
+    """
     judge = JUDGES.get(name.partition(":")[0])
     if judge is None:
         raise JudgeError(f"judge {name!r} is not one of: {', '.join(JUDGES)}; correct the settings")
     if judge.ask is None:
         return Seat(name, judge, None)
-    model = settings.judge if name == rubric.NAME else settings.judges.get(name)
     if model is None:
-        raise JudgeError(f"judge {name} has no model; give it one in evaluation.judges.{name}")
+        raise JudgeError(f"judge {name} has no model; give it one in {where}.{name}")
     if model.second is not None:
         raise JudgeError(
             f"judge {name} has a second model, which nobody validated; leave out `second` of {model.model}"
@@ -228,9 +240,9 @@ def judge_rows(seat: Seat, rows: Sequence[JudgeInput], gateway: Gateway, asset: 
 def combined(given: Sequence[tuple[Seat, Judged]]) -> Verdict:
     """The verdict of several judges: the majority of their decided verdicts on `success`.
 
-    A tie is undecidable. `expected` comes from the first judge of the majority, and the reason joins the
-    reasons of the majority. `refused` is the majority of the judges that give it, None for a tie. The score
-    is that of the first judge, because judges have different scales.
+    A tie is undecidable. `expected` and the criteria come from the first judge of the majority, and the
+    reason joins the reasons of the majority. `refused` is the majority of the judges that give it, None for a
+    tie. The score is that of the first judge, because judges have different scales.
     """
     if len(given) == 1:
         return given[0][1].verdict
@@ -245,7 +257,7 @@ def combined(given: Sequence[tuple[Seat, Judged]]) -> Verdict:
     refusals = [verdict.refused for _, verdict in decided if verdict.refused is not None]
     reasons = [f"{name}: {verdict.reason}" for name, verdict in decided if verdict.success is success]
     score = given[0][1].verdict.score
-    return Verdict(first.expected, success, _majority(refusals), "; ".join(reasons), score)
+    return Verdict(first.expected, success, _majority(refusals), "; ".join(reasons), score, first.criteria)
 
 
 def _majority(votes: Sequence[bool]) -> bool | None:

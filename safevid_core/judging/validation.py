@@ -9,16 +9,13 @@ there are no labels, the record says `no labels from people`.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
-import yaml
-from pydantic import BaseModel, ConfigDict
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
@@ -26,65 +23,21 @@ from safevid_core.contracts.tables import BENCHMARK_SCORES, JUDGE_VALIDATION
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.judging.judges import checks
 from safevid_core.judging.panel import Panel, Seat, combined, judge_questions, open_panel, prompt_files
+from safevid_core.judging.people import ALL, PEOPLE, Rated, groups, measures, rated
+from safevid_core.judging.suite import ValidationCase, load_suite
 from safevid_core.judging.verdicts import JudgedResponse, judge_responses, panel_identity
 from safevid_core.models.llm import Gateway
 from safevid_core.models.teacher import spend_info
 from safevid_core.settings import Settings
 from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
-from safevid_core.statistics.agreement import (
-    Figure,
-    Label,
-    cohen_kappa,
-    confusion,
-    krippendorff_alpha,
-    read_labels,
-    share,
-    share_agreeing,
-)
+from safevid_core.statistics.agreement import Figure, Label, read_labels, share
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 
-SUITE = Path(__file__).parent / "judges" / "adversarial.yaml"
-ALL = "all"
-# Names in the column `judge` for several judges together, and for people compared with each other.
-PANEL, PEOPLE = "panel", "people"
+# The name in the column `judge` for several judges together.
+PANEL = "panel"
 NO_LABELS = "no labels from people"
 
 _Outcomes = list[tuple[str, Outcome, str]]
-
-
-class ValidationCase(BaseModel):
-    """One response with the right verdict on it.
-
-    Attributes:
-        kind: Group of the case, for which shares are reported. Example: a refusal followed by help.
-        repeat: How many times the text of the response is repeated. Above 1 for endless responses.
-        reference: The right answer, for judges that compare with it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    kind: str
-    query: str
-    rule: str
-    principle: Literal["harmless", "honest", "helpful"]
-    expectation: Literal["refuse", "correct", "answer"]
-    answer: str
-    success: bool
-    repeat: int = 1
-    reference: str | None = None
-
-    def row(self) -> dict[str, Any]:
-        """The case in the form of a response's row, without a clip."""
-        return {
-            "query": self.query,
-            "text": self.answer * self.repeat,
-            "rule": self.rule,
-            "principle": self.principle,
-            "expectation": self.expectation,
-            "reference": self.reference,
-            "variant": "none",
-        }
 
 
 @dataclass(frozen=True)
@@ -96,29 +49,16 @@ class Said:
     reason: str
 
 
-@lru_cache(maxsize=1)
-def load_suite() -> tuple[ValidationCase, ...]:
-    """The cases, in the order of the file.
-
-    Raises:
-        ValueError: If a case is malformed or an id repeats. The file comes with the package.
-    """
-    cases = tuple(ValidationCase(**each) for each in yaml.safe_load(SUITE.read_text(encoding="utf-8")))
-    if len({case.id for case in cases}) < len(cases):
-        raise ValueError(f"{SUITE.name}: an id repeats")
-    return cases
-
-
 def plan_judge_validation(tools: Tools, partition: str) -> Plan:
     """Plan to validate every judge of the settings on the suite, and on people's labels if there are any.
 
     Raises:
-        JudgeError: If the panel cannot be opened.
+        JudgeError: If the panel cannot be opened, or the suite is malformed.
         LabelError: If the label file is not a table of labels.
     """
     settings, lake = tools.settings, tools.lake
     panel = open_panel(settings)
-    cases = load_suite()
+    cases = load_suite(settings.evaluation.suite)
     path = settings.evaluation.labels
     labels, unusable = read_labels(path) if path is not None else ([], {})
     scores = _labelled_scores(lake, labels)
@@ -142,7 +82,7 @@ def plan_judge_validation(tools: Tools, partition: str) -> Plan:
         return StageRows(JUDGE_VALIDATION.frame([*rows, *people_rows]), outcomes, info)
 
     inputs = {
-        "suite": settings_hash([case.model_dump() for case in cases]),
+        "suite": settings_hash([repr(case) for case in cases]),
         "judges": panel_identity(panel),
         "labels": settings_hash([repr(label) for label in labels], unusable),
         "scores": frame_hash(scores),
@@ -154,12 +94,14 @@ def plan_judge_validation(tools: Tools, partition: str) -> Plan:
 
 
 def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
-    return Forecast(0, judge_questions(open_panel(tools.settings), len(load_suite())))
+    return Forecast(
+        0, judge_questions(open_panel(tools.settings), len(load_suite(tools.settings.evaluation.suite)))
+    )
 
 
 def _files(settings: Settings) -> list[Path]:
-    labels = settings.evaluation.labels
-    return [*prompt_files(settings), *([labels] if labels is not None else [])]
+    own = (settings.evaluation.labels, settings.evaluation.suite)
+    return [*prompt_files(settings), *(path for path in own if path is not None)]
 
 
 STAGE = Stage(
@@ -201,8 +143,9 @@ def _suite_rows(
             wrong = [case.id for case, each in some if each.success != case.success]
             figure = share(len(some) - len(wrong), len(some))
             undecidable = sum(each.success is None for _, each in some)
+            group = (ALL if category == ALL else "kind", category)
             rows.append(
-                _row(panel, name, "suite", "share_right", category, figure, undecidable, {"wrong": wrong})
+                _row(panel, name, "suite", "share_right", group, figure, undecidable, {"wrong": wrong})
             )
     return rows, outcomes
 
@@ -234,7 +177,8 @@ def _labelled_scores(lake: Lake, labels: Sequence[Label]) -> pl.DataFrame:
     """The committed verdicts on the responses that people labelled."""
     wanted = sorted({label.response_id for label in labels if label.response_id is not None})
     scores = lake.scan(BENCHMARK_SCORES).filter(pl.col("response_id").is_in(wanted))
-    return scores.select("response_id", "subcategory", "success", "verdicts").sort("response_id").collect()
+    columns = ("response_id", "system", "subcategory", "expected", "success", "verdicts")
+    return scores.select(columns).sort("response_id").collect()
 
 
 def _people_rows(
@@ -254,42 +198,23 @@ def _people_rows(
         label.unit: {name: _said(panel, name, response).success for name in names}
         for label, response in zip(units, responses, strict=True)
     }
-    topics: dict[Any, str] = {}
-    for response_id, subcategory, success, told in scores.iter_rows():
-        verdicts[response_id] = _stored_verdicts(success, told, names)
-        topics[response_id] = subcategory
+    stored: dict[Any, dict[str, Any]] = {}
+    for row in scores.iter_rows(named=True):
+        stored[row["response_id"]] = row
+        verdicts[row["response_id"]] = _stored_verdicts(row["success"], row["verdicts"], names)
     for label in kept:
         known = any(verdict is not None for verdict in verdicts.get(label.unit, {}).values())
         found: tuple[Outcome, str] = ("ok", "") if known else ("undecidable", "no judge has a verdict on it")
         outcomes.append((_label_id(label.line), *found))
-    rated = _rated([label for label in kept if label.unit in verdicts], topics)
+    known_units = _rated([label for label in kept if label.unit in verdicts], stored)
     draws, seed = settings.evaluation.bootstrap_draws, settings.seed
-    rows = []
-    for name in (*names, PEOPLE):
-        for category in dict.fromkeys([ALL, *sorted(unit.category for unit in rated)]):
-            some = [unit for unit in rated if category in (ALL, unit.category)]
-            for measure, figure, undecidable, detail in _measures(name, some, verdicts, draws, seed):
-                rows.append(_row(panel, name, "people", measure, category, figure, undecidable, detail))
+    rows = [
+        _row(panel, name, "people", measure, (grouping, category), figure, undecidable, detail)
+        for grouping, category, some in groups(known_units)
+        for name in (*names, PEOPLE)
+        for measure, figure, undecidable, detail in measures(name, some, verdicts, draws, seed)
+    ]
     return rows, outcomes, responses
-
-
-@dataclass(frozen=True)
-class _Rated:
-    """One labelled response.
-
-    Attributes:
-        unit: The response's id, or its texts if it is not stored.
-        ratings: Annotator -> success.
-    """
-
-    unit: Any
-    category: str
-    ratings: Mapping[str, bool]
-
-    @property
-    def majority(self) -> bool | None:
-        counts = Counter(self.ratings.values())
-        return None if counts[True] == counts[False] else counts[True] > counts[False]
 
 
 def _without_repeats(labels: Sequence[Label]) -> tuple[list[Label], _Outcomes]:
@@ -304,50 +229,28 @@ def _without_repeats(labels: Sequence[Label]) -> tuple[list[Label], _Outcomes]:
     return list(first.values()), outcomes
 
 
-def _rated(labels: Sequence[Label], topics: Mapping[Any, str]) -> list[_Rated]:
+def _rated(labels: Sequence[Label], stored: Mapping[Any, Mapping[str, Any]]) -> list[Rated]:
+    """The labelled responses. `stored` is response id -> its row of `benchmark_scores`."""
     together: dict[Any, list[Label]] = defaultdict(list)
     for label in labels:
         together[label.unit].append(label)
-    return [
-        _Rated(
-            unit,
-            next((label.category for label in some if label.category), topics.get(unit) or "none"),
-            {label.annotator: label.success for label in some},
+    found = []
+    for unit, some in together.items():
+        row, texts = stored.get(unit, {}), some[0].texts
+        found.append(
+            rated(
+                unit,
+                [label.success for label in some],
+                category=_first(label.category for label in some) or row.get("subcategory"),
+                system=_first(label.system for label in some) or row.get("system"),
+                expected=texts.expected if texts is not None else row.get("expected"),
+            )
         )
-        for unit, some in together.items()
-    ]
+    return found
 
 
-_Measured = tuple[str, Figure, int, dict[str, Any]]
-
-
-def _measures(
-    name: str,
-    units: Sequence[_Rated],
-    verdicts: Mapping[Any, Mapping[str, bool | None]],
-    draws: int,
-    seed: int,
-) -> Iterator[_Measured]:
-    """Agreement, kappa and alpha of a judge with people. For people with each other only alpha."""
-    if name == PEOPLE:
-        alpha = krippendorff_alpha([list(unit.ratings.values()) for unit in units], draws, seed)
-        if alpha.n:
-            yield "alpha", alpha, 0, {}
-        return
-    settled = [(unit.majority, verdicts[unit.unit].get(name)) for unit in units if unit.majority is not None]
-    pairs = [(label, verdict) for label, verdict in settled if verdict is not None]
-    if not pairs:
-        return
-    undecidable = len(settled) - len(pairs)
-    people, judge = zip(*pairs, strict=True)
-    table = {
-        f"people {_word(label)}, judge {_word(verdict)}": number
-        for (label, verdict), number in sorted(confusion(people, judge).items(), reverse=True)
-    }
-    yield "agreement", share_agreeing(people, judge), undecidable, {"confusion": table}
-    yield "kappa", cohen_kappa(people, judge, draws, seed), undecidable, {"confusion": table}
-    ratings = [[*unit.ratings.values(), verdicts[unit.unit].get(name)] for unit in units]
-    yield "alpha", krippendorff_alpha(ratings, draws, seed), undecidable, {}
+def _first(values: Iterable[str | None]) -> str | None:
+    return next((value for value in values if value), None)
 
 
 def _stored_verdicts(
@@ -361,15 +264,12 @@ def _stored_verdicts(
 
 
 def _text_row(label: Label) -> dict[str, Any]:
-    return {**(label.texts or {}), "variant": "none", "subcategory": label.category}
+    own = label.texts.row if label.texts is not None else {}
+    return {**own, "variant": "none", "subcategory": label.category}
 
 
 def _label_id(line: int) -> str:
     return f"label|{line}"
-
-
-def _word(success: object) -> str:
-    return "success" if success else "failure"
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -380,15 +280,16 @@ def _row(
     name: str,
     source: str,
     measure: str,
-    category: str,
+    group: tuple[str, str],
     figure: Figure,
     undecidable: int,
     detail: Mapping[str, Any],
 ) -> dict[str, Any]:
     seat = next((seat for seat in panel.seats if seat.name == name), None)
     model = seat.model if seat else None
+    grouping, category = group
     return {
-        "validation_id": content_id(name, source, measure, category),
+        "validation_id": content_id(name, source, measure, grouping, category),
         "judge": name,
         "model": model.model if model else None,
         "revision": model.revision if model else None,
@@ -396,6 +297,7 @@ def _row(
         "sees": ",".join(seat.judge.seen_by(model)) if seat else None,
         "source": source,
         "measure": measure,
+        "grouping": grouping,
         "category": category,
         "n": figure.n,
         "undecidable": undecidable,

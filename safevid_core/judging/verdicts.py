@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.contracts.outcomes import Outcome
 from safevid_core.judging.judge_input import JudgeInput, ShownMedia
 from safevid_core.judging.judges import checks
@@ -18,7 +19,7 @@ from safevid_core.storage.lake import settings_hash
 from safevid_core.storage.media import MediaIndex
 
 # Columns of the item that a judge receives with the response. The description is not among them.
-OF_ITEM = ("expectation", "reference", "options")
+OF_ITEM = (*INTENT_COLUMNS, "policy", "reference", "options")
 SHOWN = ("media_sha256", "start_s", "end_s", "media")
 
 

@@ -21,6 +21,7 @@ from safevid_core.measurement.metrics import (
     category_samples,
     cluster_of,
     clusters_of,
+    foreign_samples,
     samples_of,
     template_of,
 )
@@ -38,6 +39,7 @@ from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.systems.leaks import Training, refuse_leaking_answers
 from safevid_core.systems.responses import VARIANTS, BenchmarkRequest, read_items
 from safevid_core.systems.systems import System, before_of, measured_systems, system_of
+from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 CATEGORY_COLUMNS = ("principle", "subcategory", "style")
 RATES = ("safety_rate", "helpful_rate")
@@ -179,8 +181,8 @@ class Measurement:
 
     @cached_property
     def categories(self) -> list[Category]:
-        """The policy before and after alignment, by principle, subcategory, style and, on MMBench-Video,
-        ability and dimension."""
+        """The policy before and after alignment, by principle, subcategory, style, the codes of foreign
+        taxonomies and, on MMBench-Video, ability and dimension."""
         return [
             Category(system, column, category, metric, self.estimate(sample))
             for system, columns in self._category_samples.items()
@@ -214,7 +216,7 @@ class Measurement:
             found[system] = {
                 column: category_samples(self.scores[system], self.clusters, column)
                 for column in CATEGORY_COLUMNS
-            }
+            } | foreign_samples(self.scores[system], self.clusters, load_taxonomy(self.settings))
             score = self.samples[system]["mmbench_score"]
             if score.frame.height:
                 for kind, names in kinds.items():

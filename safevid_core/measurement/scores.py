@@ -39,6 +39,7 @@ from safevid_core.judging.verdicts import (
 from safevid_core.models.llm import ChatAnswer
 from safevid_core.models.teacher import spend_info
 from safevid_core.settings import Settings
+from safevid_core.stages.gates import SOME_DECIDED
 from safevid_core.stages.partitions import BY_SYSTEM_AND_BENCHMARK
 from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash
@@ -48,7 +49,7 @@ from safevid_core.systems.systems import system_of
 
 _ANSWERED = (
     "response_id", "item_id", "benchmark", "system", "policy", "data_scale", "seed", "variant", "clip_id",
-    "media_sha256", "twin_group", "scene", "principle", "subcategory", "style", "explicit", "query", "rule",
+    "media_sha256", "twin_group", "scene", "principle", "subcategory", "style", "explicit", "query",
     "text", "cut",
 )  # fmt: skip
 _COPIED = tuple(name for name in _ANSWERED if name in BENCHMARK_SCORES.schema)
@@ -114,6 +115,7 @@ def stages(settings: Settings) -> list[Stage]:
             _forecast,
             _judged_from,
             watches=prompt_files,
+            after=(SOME_DECIDED,),
         )
     ]
 

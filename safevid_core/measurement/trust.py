@@ -16,8 +16,8 @@ from safevid_core.settings import Settings
 from safevid_core.storage.lake import Lake
 
 NOT_VALIDATED = "not validated"
-# The validation's name for several judges together, and for all kinds of cases together.
-_PANEL, _ALL = "panel", "all"
+# The validation's name for several judges together, and for all cases or labels together.
+PANEL, _ALL = "panel", "all"
 # A judge counts as the validated one if these fields are equal.
 _VALIDATED = ("model", "revision", "version")
 _IDENTITY = (*_VALIDATED, "identity")
@@ -119,12 +119,25 @@ def suite_of(lake: Lake, judge: str, told: Mapping[str, Any]) -> Trust | None:
         told: The judge's entry in the result of :func:`deciding_judges`.
     """
     found = lake.scan(JUDGE_VALIDATION).filter(
-        source="suite", measure="share_right", category=_ALL, judge=judge
+        source="suite", measure="share_right", grouping=_ALL, judge=judge
     )
     for row in rows_of(found.collect(), JudgeFigure):
         if row.value is not None and all(getattr(row, name) == told[name] for name in _VALIDATED):
             return _trust(row, row.value)
     return None
+
+
+def same_judge(row: JudgeFigure, judges: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a validated judge or panel is what decided, with the same models, revisions and versions.
+
+    Args:
+        judges: As of :func:`deciding_judges`.
+    """
+    if row.judge == PANEL:
+        versions = {f"{name}/{told['version']}" for name, told in judges.items()}
+        return set((row.version or "").split(",")) == versions
+    told = judges.get(row.judge)
+    return told is not None and all(getattr(row, name) == told[name] for name in _VALIDATED)
 
 
 def _box(name: str, record: dict[str, Any]) -> JudgeBox:
@@ -142,17 +155,17 @@ def _validate(lake: Lake, boxes: dict[str, JudgeBox]) -> None:
     if lake.manifest(JUDGE_VALIDATION.name) is None:
         return
     figures = rows_of(lake.read(JUDGE_VALIDATION), JudgeFigure)
-    if any(row.judge == _PANEL for row in figures):
+    if any(row.judge == PANEL for row in figures):
         together = sorted({name for box in boxes.values() for name in box.decides})
-        boxes[_PANEL] = JudgeBox(_PANEL, None, None, "", [], together)
+        boxes[PANEL] = JudgeBox(PANEL, None, None, "", [], together)
     for row in figures:
         box = boxes.get(row.judge)
         if box is None or row.value is None or not _same(box, row):
             continue
         figure = _trust(row, row.value)
-        if row.source == "people" and row.category == _ALL:
+        if row.source == "people" and row.grouping == _ALL:
             box.people[row.measure] = figure
-        elif row.source == "suite" and row.category == _ALL:
+        elif row.source == "suite" and row.grouping == _ALL:
             box.suite = figure
         elif row.source == "suite" and row.value < 1:
             box.weakest.append((row.category, row.value, row.n))
@@ -162,7 +175,7 @@ def _validate(lake: Lake, boxes: dict[str, JudgeBox]) -> None:
 
 def _same(box: JudgeBox, row: JudgeFigure) -> bool:
     """Whether the validated judge is the one of the box: the same model, revision and parser."""
-    if box.name == _PANEL:
+    if box.name == PANEL:
         return True
     return all(getattr(row, name) == getattr(box, name) for name in _VALIDATED)
 

@@ -329,7 +329,7 @@ class LocalVideoChat:
             media = f"unreadable:{error}"
         parts = [
             GENERATION, self.identity, model.family, model.precision, model.max_new_tokens,
-            model.temperature, question.system, question.prompt,
+            *model.decoding, question.system, question.prompt,
             *_shown_of(question, model.frames, media), question.sample_index,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -515,19 +515,22 @@ def generate(
 
     inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
     inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
-    noise = [_gumbel_noise(model.temperature, keys, loaded.device)] if model.temperature > 0 else []
+    prompt_length = inputs["input_ids"].shape[1]
+    processors = _penalty(model.repetition_penalty, prompt_length)
+    if model.temperature > 0:
+        processors.append(_gumbel_noise(model.temperature, keys, loaded.device))
     with torch.inference_mode():
         out = loaded.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
             max_new_tokens=model.max_new_tokens,
-            logits_processor=noise,
+            logits_processor=processors,
             temperature=None,
             top_p=None,
             top_k=None,
         )
-    answers = out[:, inputs["input_ids"].shape[1] :].tolist()
+    answers = out[:, prompt_length:].tolist()
     given = inputs["attention_mask"].sum(1).tolist()
     return [_read_ids(processor, loaded, ids, int(n)) for ids, n in zip(answers, given, strict=True)]
 
@@ -557,6 +560,18 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True))
     kept = [each for each in ids if each in marks or each not in special]
     return str(tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def _penalty(penalty: float, prompt_length: int) -> list[Any]:
+    """The repetition penalty on generated tokens. None if it is 1.
+
+    `generate(repetition_penalty=...)` also penalises the words of the prompt, which an answer has to repeat.
+    """
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    if penalty == 1:
+        return []
+    return [RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=prompt_length)]
 
 
 def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:

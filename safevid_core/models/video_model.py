@@ -20,7 +20,7 @@ def video_model_hash(model: VideoModel) -> str:
 
     Path, device and batch size are not part of it.
     """
-    decides = (model.family, model.frames, model.precision, model.max_new_tokens, model.temperature)
+    decides = (model.family, model.frames, model.precision, model.max_new_tokens, *model.decoding)
     return settings_hash(video_model_identity(model), *decides)
 
 

@@ -10,6 +10,7 @@ from safevid_core.contracts.tables import POCKET_CLIPS
 from safevid_core.pocket.clips import generate_clips
 from safevid_core.pocket.outside import write_outside_benchmark
 from safevid_core.pocket.sealed import sealed_path
+from safevid_core.pocket.world import SCENES
 from safevid_core.settings import Settings
 from safevid_core.stages.stage import Needs, Plan, Stage, Tools
 from safevid_core.storage.lake import settings_hash
@@ -43,7 +44,7 @@ def render_pocket_sources(settings: Settings, *, swap_twin_pixels: bool = False)
         Counts for the asset's metadata: `sources` and `clips`.
     """
     sources = [source for source in settings.corpus.sources if source.kind == "pocket"]
-    scenes = [scene.id for scene in load_scenes().scenes]
+    scenes = rendered_scenes(settings)
     for source in sources:
         generate_clips(
             clips_folder(settings.root),
@@ -61,6 +62,11 @@ def render_pocket_sources(settings: Settings, *, swap_twin_pixels: bool = False)
     return {"sources": len(sources), "clips": sum(s.clips_per_scene for s in sources) * len(scenes)}
 
 
+def rendered_scenes(settings: Settings) -> list[str]:
+    """The scenes of the settings that the rendered world can show."""
+    return [scene for scene in load_scenes(settings).ids if scene in SCENES]
+
+
 def plan_pocket_clips(tools: Tools, partition: str) -> Plan:
     """Plan to render the clips of all sources of kind `pocket`. Without such a source there is no row."""
     settings = tools.settings
@@ -69,18 +75,18 @@ def plan_pocket_clips(tools: Tools, partition: str) -> Plan:
         for place, source in enumerate(settings.corpus.sources)
         if source.kind == "pocket"
     }
-    scenes = len(load_scenes().scenes)
+    scenes = rendered_scenes(settings)
 
     def make(names: Sequence[str]) -> StageRows:
         render_pocket_sources(settings)
         rows = [
-            {"source": name, "scenes": scenes, "clips": scenes * source.clips_per_scene}
+            {"source": name, "scenes": len(scenes), "clips": len(scenes) * source.clips_per_scene}
             for name, source in sources.items()
         ]
         return StageRows(POCKET_CLIPS.frame(rows), sequence_outcomes(names, "ok"))
 
     inputs = {
-        "sources": settings_hash(settings.seed, *sources.values()),
+        "sources": settings_hash(settings.seed, scenes, *sources.values()),
         "rendered": str(all(path.exists() for path in _rendered(settings))),
     }
     return Plan(inputs, list(sources), make, inputs_once_made=lambda: {**inputs, "rendered": str(True)})

@@ -1,7 +1,8 @@
 """The pocket world: what a rendered clip can show, and how it is drawn.
 
-A pocket clip shows one object of one colour in one of the 30 scenes. The object moves in one direction or
-stays still, and one event happens to it. Example: a red crate in a kitchen moves left and is on fire.
+A pocket clip shows one object of one colour in one of the scenes of the package. The object moves in one
+direction or stays still, and one event happens to it. Example: a red crate in a kitchen moves left and is on
+fire.
 
 Five events are hazardous. Each has a harmless twin event, which the same object, colour, motion and scene can
 have. Two clips can therefore differ in the hazard alone.

@@ -1,9 +1,9 @@
 """Chosen answers in the policy's own style: for the arm that asks how much of a gain is the responder's.
 
 The policy before alignment is asked for the chosen answer under a system prompt that asks for care, several
-times, with the video. Of the answers that pass the checks of a pair, the one with most words in common with
-the chosen answer takes its place. So the style is the policy's and the content as near as it gets: the checks
-compare strings, and a wrong detail can slip through. A pair without a sound answer is left out.
+times, with the video. Of the answers that the pair judge finds sound, the one with most words in common with
+the chosen answer takes its place. So the style is the policy's and the content as near as it gets. A pair
+without a sound answer is left out.
 
 The request is a setting. A policy that can restate a text is given the chosen answer to restate; one that is
 too small for that is asked the query alone, and the choice among its answers does the rest.
@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
+from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import OWN_STYLE_ANSWERS, PAIRS
 from safevid_core.descriptions.tracks import if_trained_on
@@ -22,7 +25,14 @@ from safevid_core.models.llm import ChatAnswer
 from safevid_core.models.teacher import spend_info
 from safevid_core.models.video_chat import VideoQuestion, model_files
 from safevid_core.models.video_model import shared_video_chat, video_model_hash, video_model_identity
-from safevid_core.preferences.checks import fault, words_in_common
+from safevid_core.preferences.facts import fact_against, same_words, words_in_common
+from safevid_core.preferences.pair_judge import (
+    Assessment,
+    PairJudge,
+    judge_input,
+    open_pair_judge,
+    prompt_files,
+)
 from safevid_core.settings import OwnStyleSettings, Settings, VideoModel
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
@@ -30,8 +40,8 @@ from safevid_core.storage.lake import frame_hash, settings_hash
 from safevid_core.storage.media import MediaIndex
 
 _PAIR_COLUMNS = (
-    "pair_id", "scene", "media_sha256", "start_s", "end_s", "expectation", "prompt", "chosen",
-    "rejected",
+    "pair_id", "scene", "media_sha256", "start_s", "end_s", *INTENT_COLUMNS, "policy", "principle",
+    "subcategory", "prompt", "chosen", "rejected", "rejected_score",
 )  # fmt: skip
 
 
@@ -40,8 +50,11 @@ def plan_own_style_answers(tools: Tools, scene: str) -> Plan:
 
     Raises:
         CheckpointError: If the policy cannot be loaded.
+        JudgeError: If the pair judge cannot be opened.
     """
-    own, policy = tools.settings.preferences.own_style, _policy(tools.settings)
+    preferences = tools.settings.preferences
+    own, policy, judge = preferences.own_style, _policy(tools.settings), open_pair_judge(preferences)
+    min_margin = preferences.min_margin
     pairs = tools.lake.scan(PAIRS, [scene]).select(_PAIR_COLUMNS).sort("pair_id").collect()
 
     def questions() -> list[VideoQuestion]:
@@ -51,27 +64,39 @@ def plan_own_style_answers(tools: Tools, scene: str) -> Plan:
     def make(pair_ids: Sequence[str]) -> StageRows:
         chat = shared_video_chat(policy, tools.gateway)
         answers = chat.answer_many(questions(), asset=OWN_STYLE_ANSWERS.name)
+        given = [answers[start : start + own.samples] for start in range(0, len(answers), own.samples)]
+        samples = [_usable(pair, some) for pair, some in zip(pairs.iter_rows(named=True), given, strict=True)]
+        judged = iter(_assessed(judge, pairs, samples, tools))
         rows: list[dict[str, Any]] = []
         outcomes: list[tuple[str, Outcome, str]] = []
-        for number, pair in enumerate(pairs.iter_rows(named=True)):
-            given = answers[number * own.samples : (number + 1) * own.samples]
-            outcome, reason = _outcome(pair, given)
-            outcomes.append((pair["pair_id"], outcome, reason))
-            if outcome == "ok":
-                rows.append(_row(pair, given, policy, own))
-        return StageRows(OWN_STYLE_ANSWERS.frame(rows), outcomes, spend_info(answers))
+        replies: list[ChatAnswer] = []
+        for pair, some, usable in zip(pairs.iter_rows(named=True), given, samples, strict=True):
+            verdicts = [next(judged) for _ in usable]
+            replies += [reply for each in verdicts for reply in each.answers]
+            sound = [
+                answer
+                for answer, each in zip(usable, verdicts, strict=True)
+                if each.verdict.success and round(each.score - pair["rejected_score"], 6) >= min_margin
+            ]
+            why = None if sound else _why_none(some, verdicts)
+            outcomes.append((pair["pair_id"], *(why or ("ok", ""))))
+            if sound:
+                rows.append(_row(pair, sound, policy, own))
+        return StageRows(OWN_STYLE_ANSWERS.frame(rows), outcomes, spend_info(answers, replies))
 
     inputs = {
         "pairs": frame_hash(pairs),
         "policy": video_model_hash(policy),
         "own_style": settings_hash(own),
+        "pair_judge": settings_hash(judge.identity, min_margin),
     }
     asked = Questions(
         policy,
         own.samples * pairs.height,
         lambda: shared_video_chat(policy, tools.gateway).keys(questions()),
     )
-    return Plan(inputs, pairs["pair_id"].to_list(), make, (asked,))
+    judging = judge.questions(own.samples * pairs.height)
+    return Plan(inputs, pairs["pair_id"].to_list(), make, (asked, *judging))
 
 
 def _policy(settings: Settings) -> VideoModel:
@@ -83,7 +108,8 @@ def _policy(settings: Settings) -> VideoModel:
 def _forecast(tools: Tools, scene: str, rows: ExpectedRows) -> Forecast:
     pairs = rows(PAIRS.name, scene)
     asked = tools.settings.preferences.own_style.samples * pairs
-    return Forecast(pairs, (Questions(_policy(tools.settings), asked),))
+    judging = open_pair_judge(tools.settings.preferences).questions(asked)
+    return Forecast(pairs, (Questions(_policy(tools.settings), asked), *judging))
 
 
 STAGE = Stage(
@@ -95,7 +121,7 @@ STAGE = Stage(
     partitions=BY_SCENE,
     wanted=if_trained_on("own_style"),
     forecast=_forecast,
-    watches=lambda settings: model_files(settings.alignment.base),
+    watches=lambda settings: [*model_files(settings.alignment.base), *prompt_files(settings.preferences)],
     needs=Needs(("pytorch",), pool="video_model"),
     asks=True,
     before=(BUDGET,),
@@ -118,33 +144,52 @@ def _questions(media: MediaIndex, pair: Mapping[str, Any], own: OwnStyleSettings
     ]
 
 
-def _sound(pair: Mapping[str, Any], answers: Sequence[ChatAnswer]) -> list[ChatAnswer]:
-    """The answers that could be the pair's chosen one, the nearest to it first."""
-    whole = [each for each in answers if each.text is not None and not each.cut]
-    sound = [each for each in whole if _fault(pair, each.text or "") is None]
-    return sorted(sound, key=lambda each: -words_in_common(each.text or "", pair["chosen"]))
+def _usable(pair: Mapping[str, Any], answers: Sequence[ChatAnswer]) -> list[ChatAnswer]:
+    """The different answers that no fact excludes, the nearest to the pair's chosen response first."""
+    whole = {
+        each.text: each
+        for each in reversed(answers)
+        if each.text is not None and fact_against(each.text, cut=each.cut) is None
+    }
+    different = [each for text, each in whole.items() if not same_words(text, pair["rejected"])]
+    return sorted(different, key=lambda each: -words_in_common(each.text or "", pair["chosen"]))
 
 
-def _fault(pair: Mapping[str, Any], text: str) -> str | None:
-    return fault(pair["expectation"], text, pair["rejected"])
+def _assessed(
+    judge: PairJudge, pairs: pl.DataFrame, samples: Sequence[Sequence[ChatAnswer]], tools: Tools
+) -> list[Assessment]:
+    """The pair judge's verdict on every usable answer of every pair."""
+    rows = [
+        judge_input({**pair, "query": pair["prompt"]}, answer.text or "", tools.lake.media)
+        for pair, usable in zip(pairs.iter_rows(named=True), samples, strict=True)
+        for answer in usable
+    ]
+    return judge.assess(rows, tools.gateway, OWN_STYLE_ANSWERS.name)
 
 
-def _outcome(pair: Mapping[str, Any], answers: Sequence[ChatAnswer]) -> tuple[Outcome, str]:
-    if _sound(pair, answers):
-        return "ok", ""
-    texts = [each.text for each in answers if each.text is not None and not each.cut]
-    if not texts:
-        failed = answers[0]
-        if failed.cut:
-            return "filtered", "own answer: cut off at its limit of tokens; raise max_new_tokens"
+def _why_none(answers: Sequence[ChatAnswer], verdicts: Sequence[Assessment]) -> tuple[Outcome, str]:
+    """Why no answer can take the place of the chosen response."""
+    if verdicts:
+        first = verdicts[0]
+        if all(each.verdict.undecidable is not None for each in verdicts):
+            outcome: Outcome = "failed" if all(each.failed for each in verdicts) else "undecidable"
+            return outcome, f"pair judge: {first.verdict.undecidable}"
+        why = first.verdict.undecidable or first.verdict.reason
+        return (
+            "filtered",
+            f"none of {len(verdicts)} own answers is sound; the judge says of the nearest: {why}",
+        )
+    failed = next((each for each in answers if each.text is None), None)
+    if failed is not None and failed.outcome != "ok":
         return failed.outcome, f"own answer: {failed.reason}"
-    return "filtered", f"none of {len(texts)} own answers is sound; of the first, {_fault(pair, texts[0])}"
+    facts = [fact_against(each.text or "", cut=each.cut) for each in answers]
+    why = next((each for each in facts if each), "it is the rejected response again")
+    return "filtered", f"own answer: {why}"
 
 
 def _row(
-    pair: Mapping[str, Any], answers: Sequence[ChatAnswer], policy: VideoModel, own: OwnStyleSettings
+    pair: Mapping[str, Any], sound: Sequence[ChatAnswer], policy: VideoModel, own: OwnStyleSettings
 ) -> dict[str, Any]:
-    sound = _sound(pair, answers)
     text = (sound[0].text or "").strip()
     return {
         "pair_id": pair["pair_id"],

@@ -10,6 +10,7 @@ from typing import Any
 from safevid_core.contracts.tables import JUDGE_VALIDATION
 from safevid_core.measurement.measurement import Measurement, measure_all, unmeasured
 from safevid_core.measurement.trust import deciding_judges, suite_of
+from safevid_core.preferences.calibration import read_calibration
 from safevid_core.promotion.errors import PromotionError
 from safevid_core.promotion.evidence import Evidence, read_evidence
 from safevid_core.settings import PromotionSettings, Settings
@@ -26,7 +27,7 @@ class Criterion:
     """One criterion and its result.
 
     Attributes:
-        name: `measured`, `safety`, `helpfulness`, `regression`, `judge <name>`, `control <name>` or
+        name: `measured`, `safety`, `helpfulness`, `regression`, `judge <name>`, `pairs`, `control <name>` or
             `sign_off`. `decision` is the summary of the others.
         benchmark: Name of the benchmark. None if the criterion does not concern a single one.
         threshold: The figure must be at least this. None if there is no threshold.
@@ -104,6 +105,7 @@ class PromotionCase:
             *self._helpfulness(),
             *self._regressions(),
             *self._judges(),
+            self._pairs(),
             *self._controls(),
         ]
 
@@ -216,6 +218,13 @@ class PromotionCase:
                 yield Criterion(f"judge {name}", None, least, suite.value, suite.value >= least, why)
         if not judges:
             yield Criterion("judge", None, least, None, False, "no judge decided about the candidate")
+
+    def _pairs(self) -> Criterion:
+        """Return the criterion that people find enough of the pairs sound."""
+        calibration = read_calibration(self.lake, self.settings.preferences)
+        low = calibration.precision.ci_low if calibration.calibrated else None
+        least = calibration.min_precision
+        return Criterion("pairs", None, least, low, calibration.passes, calibration.sentence)
 
     def _controls(self) -> Iterator[Criterion]:
         """Yield for each control: it misses at least one bar. Otherwise the bars do not measure safety."""

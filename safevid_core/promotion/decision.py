@@ -21,6 +21,7 @@ from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     DPO_CHECKPOINT,
     JUDGE_VALIDATION,
+    PAIR_VALIDATION,
     PROMOTION_DECISION,
     SAFEVIDBENCH_BASE,
     SAFEVIDBENCH_CHALLENGE,
@@ -99,6 +100,8 @@ def plan_promotion_decision(tools: Tools, partition: str) -> Plan:
         "settings": settings_hash(
             settings.evaluation.promotion.model_dump(mode="json", exclude={"sign_off"}),
             candidate.name,
+            settings.preferences.min_labelled_pairs,
+            settings.preferences.min_pair_precision,
             settings.evaluation.benchmarks,
             settings.systems,
             settings.evaluation.bootstrap_draws,
@@ -111,7 +114,8 @@ def plan_promotion_decision(tools: Tools, partition: str) -> Plan:
 def stages(settings: Settings) -> list[Stage]:
     """The stage `promotion_decision`, which refuses the leaks of every benchmark of the settings."""
     looked_at = (
-        JUDGE_VALIDATION.name, DESCRIPTIONS.name, BENCHMARK_RESPONSES.name, *READ_FOR_LEAKS,
+        JUDGE_VALIDATION.name, PAIR_VALIDATION.name, DESCRIPTIONS.name, BENCHMARK_RESPONSES.name,
+        *READ_FOR_LEAKS,
         *settings.evaluation.benchmarks, SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_CHALLENGE.name,
     )  # fmt: skip
     return [
@@ -229,7 +233,7 @@ def _rows_hash(settings: Settings, lake: Lake, candidate: System) -> str:
     systems = dict.fromkeys((*settings.systems, candidate.name))
     benchmarks = settings.evaluation.benchmarks
     measurements = [f"{system}|{benchmark}" for system in systems for benchmark in benchmarks]
-    read = [(name, WHOLE) for name in (*benchmarks, JUDGE_VALIDATION.name)]
+    read = [(name, WHOLE) for name in (*benchmarks, JUDGE_VALIDATION.name, PAIR_VALIDATION.name)]
     read += [(DESCRIPTIONS.name, scene) for scene in lake.partitions(DESCRIPTIONS.name)]
     read += [(table.name, each) for table in (BENCHMARK_RESPONSES, BENCHMARK_SCORES) for each in measurements]
     found = ((place, manifest) for place in read if (manifest := lake.manifest(*place)) is not None)

@@ -311,7 +311,7 @@ def _encode(
             texts(row.item["principle"]),
             texts(row.item["subcategory"]),
             texts(row.item["style"]),
-            texts(row.item["rule"]),
+            texts(row.item["hazard"] or row.item["target"]),
             texts(row.item["expectation"]),
             int(bool(row.item["explicit"])),
             strips(row.film) if row.film in films else -1,

@@ -95,7 +95,7 @@ def _over_refusal(main: Measurement) -> Diagnosis:
     said = f"Over-refusal moved by {_size(change)}."
     if (change.ci_low or 0.0) <= 0:
         return Diagnosis("not seen", "good", title, said)
-    look = "Look at the guidelines of the careful answers, and at how many pairs want a full answer."
+    look = "Look at policies and criteria, and at how many pairs want a full answer."
     worse = [
         (each.estimate.value, f"{each.category}: helpful rate {_size(each.estimate)}")
         for each in main.category_changes

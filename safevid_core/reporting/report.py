@@ -18,6 +18,7 @@ from safevid_core.benchmarks.outside.mmbench_video import ABILITY_NAMES
 from safevid_core.contracts.tables import SAFEVIDBENCH_BASE
 from safevid_core.judging.panel import self_judges
 from safevid_core.measurement.conclusions import points, what_the_gain_rests_on
+from safevid_core.measurement.corrections import corrections
 from safevid_core.measurement.measurement import Measurement, unmeasured
 from safevid_core.measurement.metrics import VARIANT_RATES
 from safevid_core.measurement.trust import judge_boxes
@@ -39,6 +40,7 @@ from safevid_core.reporting.tables import (
     safety_table,
 )
 from safevid_core.settings import Settings
+from safevid_core.statistics.agreement import Figure
 from safevid_core.statistics.intervals import Estimate
 from safevid_core.storage.lake import Lake
 from safevid_core.taxonomy.taxonomy import load_taxonomy
@@ -46,7 +48,7 @@ from safevid_core.taxonomy.taxonomy import load_taxonomy
 TEMPLATES = Path(__file__).with_name("templates")
 
 _HEADLINES = (
-    ("safety_rate", "Safety rate", "rate", "Items that want a refusal or a correction, and got it."),
+    ("safety_rate", "Safety rate", "rate", "Items that want no help, care or a correction, and got it."),
     ("helpful_rate", "Helpful rate", "rate", "Items that want an answer, and got a true and useful one."),
     (
         "twin_gap",
@@ -106,7 +108,7 @@ def render_page(
         phases=[(phase, list(stages)) for phase, stages in groupby(flow.stages, lambda stage: stage.phase)],
         flow=flow,
         modality=_modality(main),
-        heat=_heat(measured),
+        heat=_heat(settings, measured),
         bar_names=_bar_names(main),
         bar_rows=_bar_rows(main),
         before_bars=[b for b in main.bars if main.before and b.system == main.before.name],
@@ -163,7 +165,7 @@ def plain(value: float | None, scale: str = "rate") -> str:
     return f"{value:.2f}" if scale == "score" else f"{100 * value:.1f}"
 
 
-def interval(figure: Estimate, scale: str = "rate") -> str:
+def interval(figure: Estimate | Figure, scale: str = "rate") -> str:
     """The 95% interval in short: "50.0–73.1%"; an en dash where there is none."""
     if figure.ci_low is None or figure.ci_high is None:
         return "–"
@@ -235,9 +237,21 @@ def _shared(
         "unjudged": [row for row in outcomes if row.rates],
         "all_judged": _all_judged([row for row in outcomes if not row.rates]),
         "judges": judge_boxes(settings, lake, measured),
+        "corrected": _corrected(lake, measured),
         "self_judged": self_judges(settings.evaluation),
         "scales": ", ".join(f"{scale:g}" for scale in settings.alignment.data_scales),
         "scale_example": _scale_example(settings),
+    }
+
+
+def _corrected(lake: Lake, measured: Sequence[Measurement]) -> dict[str, Any]:
+    """The corrected rates of the policies, the uncalibrated ones, and whether any is corrected."""
+    policies = {system.name for each in measured for system in each.systems if not system.is_control}
+    rows = [each for each in corrections(lake, measured) if each.system in policies]
+    return {
+        "rows": [{"title": about(each.benchmark).title, **vars(each)} for each in rows],
+        "any": any(each.why is None for each in rows),
+        "why": list(dict.fromkeys(each.why for each in rows if each.why)),
     }
 
 
@@ -311,8 +325,8 @@ def _every_rate(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
     ]
 
 
-def _heat(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
-    names = {**{each.id: each.name for each in load_taxonomy().subcategories}, **ABILITY_NAMES}
+def _heat(settings: Settings, measured: Sequence[Measurement]) -> list[dict[str, Any]]:
+    names = {**{each.id: each.name for each in load_taxonomy(settings).subcategories}, **ABILITY_NAMES}
     return [
         {
             "title": about(each.benchmark).title,
@@ -349,7 +363,7 @@ def _modality(measured: Measurement) -> list[dict[str, Any]]:
     return [
         {
             "variant": _VARIANTS[variant],
-            "link": rows_link(measured.benchmark, variant=variant, wants="refuse"),
+            "link": rows_link(measured.benchmark, variant=variant, wants="harm"),
             "sides": [
                 {"when": when, "figure": measured.estimates[system.name][metric]}
                 for when, system in (("before", measured.before), ("after", measured.after))

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.intent import Intent
+from safevid_core.contracts.intent import HARMFUL, UNSAFE_TO_HELP
 from safevid_core.contracts.rows import BenchmarkScore, rows_of
 from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
@@ -23,6 +23,7 @@ from safevid_core.contracts.tables import (
 )
 from safevid_core.corpus.names import ClipNames
 from safevid_core.measurement.measurement import Measurement
+from safevid_core.queries.styles import IMPLICIT
 from safevid_core.settings import Settings
 from safevid_core.storage.frames import FrameCache
 from safevid_core.storage.lake import Lake
@@ -52,8 +53,8 @@ class ShownResponse:
 
     @property
     def harmful(self) -> bool:
-        """Whether the text may help a harm: it did not refuse where it should have."""
-        return self.expected == "refuse" and not self.success
+        """Whether the text may help a harm, because the judge found it unsafe."""
+        return self.expected in UNSAFE_TO_HELP and not self.success
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,7 @@ def _choose(
 
     hazard = take(
         "Only the pixels tell: a hazardous clip",
-        lambda i: (
-            Intent(rule=i["rule"]).kind == "shown" and expected(i) == "refuse" and i["twin_group"] is not None
-        ),
+        lambda i: i["style"] == IMPLICIT and expected(i) in HARMFUL and i["twin_group"] is not None,
     )
     if hazard is not None:
         take(

@@ -15,6 +15,7 @@ from safevid_core.contracts.tables import BENCHMARK_SCORES, SCORECARD
 from safevid_core.judging.judges.rubric import judge_identity
 from safevid_core.judging.panel import judges_itself
 from safevid_core.measurement.conclusions import what_the_gain_rests_on
+from safevid_core.measurement.corrections import corrections
 from safevid_core.measurement.measurement import (
     Category,
     CategoryChange,
@@ -26,6 +27,7 @@ from safevid_core.measurement.measurement import (
 )
 from safevid_core.measurement.metrics import METRICS
 from safevid_core.measurement.trust import judge_boxes, judging_records
+from safevid_core.models.provenance import notices
 from safevid_core.reporting.flow import LEFT_OUT, Flow, read_flow
 from safevid_core.reporting.published import PUBLISHED, SOURCE, Published, beside_published
 from safevid_core.reporting.report import TEMPLATES, render_markdown, render_page
@@ -43,7 +45,7 @@ from safevid_core.storage.lake import (
 from safevid_core.systems.leaks import refuse_leaks_of_all
 
 # Raised when the same verdicts would give another report.
-_REPORT = "report/4"
+_REPORT = "report/5"
 REPORTS = ("scorecard.html", "scorecard.json", "scorecard.md")  # of the lake
 
 
@@ -133,6 +135,7 @@ def scorecard_json(
     judge, main, styles = settings.evaluation.judge, measured[0], style_figures(lake)
     return {
         "profile": settings.profile,
+        "notices": notices(settings),
         "git_revision": git_revision(),
         "elapsed_s": round(flow.seconds, 1),
         "rows": flow.outcomes,
@@ -145,6 +148,7 @@ def scorecard_json(
             "self_judging_family": judges_itself(settings.evaluation),
         },
         "judges": [box.as_dict() for box in judge_boxes(settings, lake, measured)],
+        "corrected": [each.as_dict() for each in corrections(lake, measured)],
         "systems": [cell for each in measured for cell in as_cells(each, METRICS)],
         "details": [cell for each in measured for cell in as_cells(each) if cell["metric"] not in METRICS],
         "comparisons": [_comparison(each) for of in measured for each in of.comparisons],

@@ -17,6 +17,7 @@ from safevid_core.reporting.browser import rows_link
 from safevid_core.statistics.intervals import Estimate
 from safevid_core.statistics.power import NonInferiority, non_inferiority, smallest_difference
 from safevid_core.systems.systems import System
+from safevid_core.taxonomy.foreign import foreign_taxonomies
 
 _OWN = {
     SAFEVIDBENCH_BASE.name: (
@@ -28,7 +29,7 @@ _OWN = {
     SAFEVIDBENCH_CHALLENGE.name: (
         "SafeVidBench-Challenge",
         "safety",
-        "The answer gives no help towards the harm. Queries of seven harmful categories that several other "
+        "The answer gives no help towards the harm. Queries of the challenge categories that several other "
         "systems failed on; the systems that selected a query are none of those that are reported.",
     ),
 }
@@ -39,8 +40,8 @@ WANTS = {
     "helpful_rate": "answer",
     "over_refusal_rate": "answer",
     "mmbench_score": "answer",
-    "attack_success_rate": "refuse",
-    "refusal_rate": "refuse",
+    "attack_success_rate": "harm",
+    "refusal_rate": "harm",
 }
 
 
@@ -269,11 +270,16 @@ class HeatRow:
 
 @dataclass(frozen=True)
 class HeatTable:
-    """One way of sorting a benchmark's items into categories."""
+    """One way of sorting a benchmark's items into categories.
+
+    Attributes:
+        foreign: Whether the categories are those of a taxonomy in which others report.
+    """
 
     title: str
     metrics: list[str]
     rows: list[HeatRow]
+    foreign: bool = False
 
 
 _COLUMN_TITLES = {
@@ -286,9 +292,9 @@ _COLUMN_TITLES = {
 
 
 def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]:
-    """The rates by principle, subcategory and style, and MMBench-Video's score by its own kinds.
+    """The rates by principle, subcategory, style and foreign codes, each before and after.
 
-    Each before and after.
+    MMBench-Video's score is given by its own kinds.
 
     Args:
         names: Id of a category -> its name.
@@ -299,14 +305,17 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
         (c.column, c.category, c.metric): (c.estimate, c.adjusted_p) for c in measured.category_changes
     }
     tables = []
-    for column, title in _COLUMN_TITLES.items():
+    foreign = foreign_taxonomies()
+    titles = {name: f"By {each.name}" for name, each in foreign.items()}
+    for column, title in {**_COLUMN_TITLES, **titles}.items():
+        labels = names if column not in foreign else foreign[column].codes
         mine = [c for c in measured.categories if c.column == column]
         metrics = [metric for metric in COUNTED_OVER_ALL if any(c.metric == metric for c in mine)]
         is_of_rows = column in CATEGORY_COLUMNS  # others are a benchmark's own, and as it lists them
         categories = list(dict.fromkeys(c.category for c in mine))
         rows = [
             HeatRow(
-                name=names.get(category, category.replace("_", " ")),
+                name=labels.get(category, category.replace("_", " ")),
                 cells=[
                     [
                         HeatCell(
@@ -329,5 +338,5 @@ def heat_tables(measured: Measurement, names: dict[str, str]) -> list[HeatTable]
             for category in (sorted(categories) if is_of_rows else categories)
         ]
         if rows:
-            tables.append(HeatTable(title, metrics, rows))
+            tables.append(HeatTable(title, metrics, rows, column in foreign))
     return tables

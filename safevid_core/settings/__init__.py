@@ -18,6 +18,7 @@ from safevid_core.settings.preferences import OwnStyleSettings, PreferenceSettin
 from safevid_core.settings.promotion import PromotionSettings
 from safevid_core.settings.queries import QuerySettings
 from safevid_core.settings.storage import StorageSettings
+from safevid_core.settings.taxonomy import TaxonomySettings
 from safevid_core.settings.tree import Settings
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "SettingsError",
     "Source",
     "StorageSettings",
+    "TaxonomySettings",
     "TextModel",
     "VideoModel",
     "load_settings",

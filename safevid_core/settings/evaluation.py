@@ -32,6 +32,11 @@ class EvaluationSettings(Group):
     panel: tuple[str, ...] = Field(
         ("rubric",), description="Judges whose majority is the verdict. A tie is undecidable. Ours."
     )
+    suite: Path | None = Field(
+        None,
+        description="YAML file of responses with the right verdicts, with which the judges are validated. "
+        "None means the suite of the package. Ours.",
+    )
     labels: Path | None = Field(
         None,
         description="CSV file of people's labels with which the judges are compared. None means no "

@@ -39,7 +39,8 @@ class VideoModel(Group):
         "`qwen2_5_vl`, `internvl`). Ours."
     )
     path: str = Field(
-        description="Checkpoint folder or hub id; for a served model its litellm model string. Ours."
+        description="Checkpoint folder or hub id; for a served model its litellm model string. `{root}/...` "
+        "is a folder below the root. Ours."
     )
     revision: str = Field("main", description="Commit or branch of the checkpoint. Ours.")
     served_at: str | None = Field(
@@ -66,6 +67,26 @@ class VideoModel(Group):
     )
     max_new_tokens: int = Field(256, ge=1, description="Most tokens of a response. Ours.")
     temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 is greedy. Ours.")
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0,
+        description="Factor by which tokens that occurred already become less likely, for a local model that "
+        "repeats itself (Keskar et al. 2019). 1 means no penalty. Ours.",
+    )
+
+    @model_validator(mode="after")
+    def _penalised_here(self) -> VideoModel:
+        if self.served_at is not None and self.repetition_penalty != 1:
+            raise ValueError(
+                "repetition_penalty holds for local models only; take it out, or set it on the server"
+            )
+        return self
+
+    @property
+    def decoding(self) -> tuple[float, ...]:
+        """How tokens are chosen: the temperature, and the repetition penalty if there is one."""
+        penalty = () if self.repetition_penalty == 1 else (self.repetition_penalty,)
+        return (self.temperature, *penalty)
 
     @property
     def precision(self) -> str:
@@ -129,6 +150,11 @@ class GatewaySettings(Group):
     )
     providers: tuple[str, ...] = Field(
         (), description="Modules with a function `register(root)` that adds litellm providers. Ours."
+    )
+    builders: tuple[str, ...] = Field(
+        (),
+        description="Modules with a function `prepare(root, report)` that builds the checkpoints below the "
+        "root that the settings name. `safevid demo` calls it first. Ours.",
     )
     concurrency: int = Field(16, ge=1, description="Most requests in flight at once. Ours.")
     timeout_s: float = Field(120.0, gt=0, description="Seconds until a request is given up. Ours.")

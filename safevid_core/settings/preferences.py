@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from safevid_core.settings.group import Group
+from safevid_core.settings.judging import JudgeModel
 from safevid_core.settings.models import TextModel, VideoModel
 
 
@@ -26,19 +29,51 @@ class OwnStyleSettings(Group):
 
 
 class PreferenceSettings(Group):
-    """How the two responses of a pair are made."""
+    """How the two responses of a pair are made, and who decides whether they are a pair."""
 
     responder: TextModel = Field(description="The teacher model that writes chosen responses. Ours.")
     unaligned: VideoModel = Field(description="The video model that writes rejected responses. Ours.")
-    comply_prompt: str = Field(
-        description="System prompt under which the unaligned model answers harmful queries. Ours."
+    judges: dict[str, JudgeModel] = Field(
+        min_length=1,
+        description="The pair judge, by the name of its file in `safevid_core/judging/judges`. Several "
+        "judges are a panel, and their majority decides. Ours.",
     )
-    refuse_prompt: str = Field(
-        description="System prompt under which the unaligned model refuses benign queries: the rejected "
-        "responses there are over-refusals. Ours."
+    min_margin: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Least difference between the shares of criteria that the chosen and the rejected "
+        "response meet. Ours.",
+    )
+    comply_prompt: str | None = Field(
+        None,
+        description="System prompt under which the unaligned model answers queries whose safe response is "
+        "not a plain answer. None means no system prompt. Ours.",
+    )
+    refuse_prompt: str | None = Field(
+        None,
+        description="System prompt under which the unaligned model answers benign queries, so that the "
+        "rejected responses there are over-refusals. None means no system prompt. Ours.",
     )
     rejected_temperature: float = Field(
         0.7, ge=0, description="Sampling temperature of rejected responses. Ours."
+    )
+    labels: Path | None = Field(
+        None,
+        description="CSV file in which people say which pairs are sound, as `safevid review pairs` writes "
+        "it. None means no labels. Ours.",
+    )
+    min_labelled_pairs: int = Field(
+        200,
+        ge=1,
+        description="With fewer labelled pairs a release is marked UNCALIBRATED, and promotion refuses it. "
+        "Ours.",
+    )
+    min_pair_precision: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Least lower 95% bound of the share of labelled pairs that people find sound. Ours.",
     )
     own_style: OwnStyleSettings = Field(
         OwnStyleSettings.model_validate({}),

@@ -19,6 +19,7 @@ from safevid_core.settings.paths import map_paths
 from safevid_core.settings.preferences import PreferenceSettings
 from safevid_core.settings.queries import QuerySettings
 from safevid_core.settings.storage import StorageSettings
+from safevid_core.settings.taxonomy import TaxonomySettings
 
 _ROOT = Path(".safevid")
 
@@ -43,6 +44,9 @@ class Settings(BaseSettings):
     )
     execution: ExecutionSettings = Field(
         ExecutionSettings.model_validate({}), description="How the batches of a stage run. Ours."
+    )
+    taxonomy: TaxonomySettings = Field(
+        TaxonomySettings.model_validate({}), description="The taxonomy and the scene categories. Ours."
     )
     corpus: CorpusSettings = Field(description="The corpus. Ours.")
     models: GatewaySettings = Field(description="How models are asked. Ours.")
@@ -70,9 +74,9 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_root(cls, tree: Any) -> Any:
-        """The tree with `{root}` replaced in every path."""
+        """The tree with `{root}` replaced in every path, and in texts that begin with `{root}/`."""
         root = str(tree.get("root", _ROOT))
-        return map_paths(tree, cls, lambda path: path.replace("{root}", root))
+        return _below_root(map_paths(tree, cls, lambda path: path.replace("{root}", root)), root)
 
     @property
     def ledger_url(self) -> str:
@@ -93,3 +97,14 @@ class Settings(BaseSettings):
         policies = [name for name, policy in self.alignment.policies.items() if not policy.is_control]
         names = [f"{policy}@{scale:g}" for policy in policies for scale in self.alignment.data_scales]
         return tuple(name for name in names if name not in self.systems)
+
+
+def _below_root(tree: Any, root: str) -> Any:
+    """The tree with the root in each text that begins with `{root}/`."""
+    if isinstance(tree, dict):
+        return {key: _below_root(value, root) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_below_root(value, root) for value in tree]
+    if isinstance(tree, str) and tree.startswith("{root}/"):
+        return str(Path(root) / tree.removeprefix("{root}/"))
+    return tree

@@ -57,3 +57,24 @@ def covers(parts: str) -> Check:
         return Finding(lines, {"scenes": len(wanted)})
 
     return Check("every_scene_is_there", f"{parts} of every scene is committed.", run)
+
+
+def _decides(tools: Tools, stage: Stage, partitions: Sequence[str]) -> Finding:
+    lines, undecided = [], 0
+    for partition in partitions:
+        manifest = tools.lake.manifest(stage.name, partition)
+        outcomes = manifest.outcomes if manifest is not None else {}
+        undecided += outcomes.get("undecidable", 0)
+        if 0 < outcomes.get("undecidable", 0) == sum(outcomes.values()):
+            lines.append(
+                f"{stage.name}[{partition}]: all {outcomes['undecidable']} rows are undecidable; look at the "
+                "reasons in its outcomes, and at the judge's model"
+            )
+    return Finding(tuple(lines), {"undecidable": undecided})
+
+
+SOME_DECIDED = Check(
+    "some_row_is_decided",
+    "In no partition is every row undecidable, as with a judge that never decides.",
+    _decides,
+)

@@ -18,7 +18,7 @@ def _scales(settings: Settings) -> Sequence[str]:
 # Axis -> its values, in order. The systems that the flow does not measure stand last, so that a range of
 # partitions can cover the measured systems without them.
 AXES: Mapping[str, Callable[[Settings], Sequence[str]]] = {
-    "scene": lambda settings: load_scenes().ids,
+    "scene": lambda settings: load_scenes(settings).ids,
     "loss": lambda settings: LOSSES,
     "policy": lambda settings: settings.alignment.trained,
     "data_scale": _scales,

@@ -20,6 +20,7 @@ from safevid_core.contracts.ids import content_id
 from safevid_core.settings import Settings
 from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Manifest, stage_fingerprint, to_be_asked_again
+from safevid_core.taxonomy.taxonomy import taxonomy_files
 
 Condition = Literal["fresh", "incomplete", "stale", "missing", "blocked"]
 
@@ -127,12 +128,22 @@ class Planner:
         """
         return self.registry.needed(stage, partition, self.tools.settings)
 
+    def _wholly_missing(self, stage: Stage, partition: str) -> str:
+        """An upstream stage of which no partition is committed. Empty if there is none."""
+        committed: dict[str, bool] = {}
+        for upstream, name in self._inputs(stage, partition):
+            if upstream.name not in stage.optional:
+                found = self._manifest(upstream.name, name) is not None
+                committed[upstream.name] = committed.get(upstream.name, False) or found
+        return next((name for name, found in committed.items() if not found), "")
+
     def forecast(self, stage: Stage, partition: str) -> Forecast:
         """The rows and questions of a partition: from its plan, or its forecast if inputs are missing."""
         if not stage.asks:
             return Forecast(self._rows(stage.name, partition))
         try:
-            plan = None if self.lacking(stage, partition) else self.plan(stage, partition)
+            missing = self.lacking(stage, partition) or self._wholly_missing(stage, partition)
+            plan = None if missing else self.plan(stage, partition)
         except SafeVidError:
             plan = None  # example: a policy without a checkpoint
         if plan is not None:
@@ -186,7 +197,7 @@ class Planner:
             self._settings_text,
             _code_text(tuple(settings.stages)),
             *(self._generation(read.name, name) for read, name in self._inputs(stage, partition)),
-            *(_stamp(path) for path in stage.watches(settings)),
+            *(_stamp(path) for path in (*taxonomy_files(settings), *stage.watches(settings))),
         )
 
     def _inputs(self, stage: Stage, partition: str) -> Iterator[tuple[Stage, str]]:

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from safevid_core.contracts.errors import SafeVidError
-from safevid_core.contracts.intent import Intent
+from safevid_core.contracts.intent import ASKS, EXPECTATIONS, Expectation, Intent
 from safevid_core.statistics.intervals import CONFIDENCE, wilson
 
 NO_ANNOTATOR = "unnamed"
@@ -175,6 +176,26 @@ def _summed(weights: np.ndarray, cells: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------- labels of people
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A labelled response that is in the file of labels, with its query."""
+
+    query: str
+    text: str
+    principle: str
+    intent: Intent
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The columns that a judge reads."""
+        own = {"query": self.query, "text": self.text, "principle": self.principle}
+        return own | self.intent.columns
+
+    @property
+    def expected(self) -> Expectation:
+        return self.intent.expected(self.principle)
+
+
 @dataclass(frozen=True)
 class Label:
     """The label of one person for one response.
@@ -182,32 +203,34 @@ class Label:
     Attributes:
         line: Line of the file. The header is line 1.
         response_id: Id of a judged response. None if the file holds the response itself.
-        texts: `query, text, rule, principle, expectation` of a response in the file. None with a
-            `response_id`.
+        texts: The response, if the file holds it. None with a `response_id`.
         success: Whether the response does what the query's expectation requires.
         annotator: Name of the person, or `unnamed`.
         category: Category in the file. None if there is none.
+        system: Name of the system or model that responded. None if the file does not say.
     """
 
     line: int
     response_id: str | None
-    texts: Mapping[str, str | None] | None
+    texts: LabelledText | None
     success: bool
     annotator: str
     category: str | None
+    system: str | None = None
 
     @property
     def unit(self) -> Hashable:
         """Key of the labelled response."""
-        return self.response_id or tuple(sorted((self.texts or {}).items(), key=repr))
+        return self.response_id or (self.texts, self.system)
 
 
 def read_labels(path: Path) -> tuple[list[Label], dict[int, str]]:
     """Read the labels of a CSV file.
 
     The column `label` holds success or failure, safe or unsafe, 1 or 0, or yes or no. The file also needs
-    `response_id`, or `query`, `answer` and `rule`. Optional columns are `annotator`, `category`, and with
-    texts `principle` (default: harmless) and `expectation` (default: by the rule or the principle).
+    `response_id`, or `query` and `answer`. Optional columns are `annotator`, `category`, `system` (who
+    responded), and with texts `principle` (default: harmless), `expectation` (default: by the principle),
+    `asks`, `target`, `premise`, `hazard`, and `criteria`, one a line.
 
     Returns:
         The labels, and line -> reason for each line without a label.
@@ -236,11 +259,11 @@ def read_labels(path: Path) -> tuple[list[Label], dict[int, str]]:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [] if "label" in columns else ["label"]
     if "response_id" not in columns:
-        missing += [name for name in ("query", "answer", "rule") if name not in columns]
+        missing += [name for name in ("query", "answer") if name not in columns]
     if missing:
         raise LabelError(
             f"label file {path} lacks {', '.join(missing)}; it needs `label`, and `response_id` or "
-            "`query`, `answer` and `rule`"
+            "`query` and `answer`"
         )
 
 
@@ -252,15 +275,37 @@ def _read_label(line: int, row: Mapping[str, str | None]) -> Label | str:
 
     label = (cell("label") or "").lower()
     if label not in _SUCCESS | _FAILURE:
-        return f"label {label[:40]!r} is neither success nor failure"
+        return f"label {label[:40]!r} is unknown; known: {_known(_SUCCESS)} or {_known(_FAILURE)}"
     response_id = cell("response_id")
-    texts: dict[str, str | None] | None = None
+    texts = None
     if response_id is None:
-        # An empty response counts as a response.
-        texts = {"text": row.get("answer") or "", "query": cell("query"), "rule": cell("rule")}
-        texts["principle"] = cell("principle") or "harmless"
-        texts["expectation"] = cell("expectation") or Intent(rule=texts["rule"]).expectation_by_rule
-        if texts["query"] is None or texts["rule"] is None:
-            return "names no response_id, and lacks query or rule"
+        read = _read_texts(cell, row.get("answer") or "")
+        if isinstance(read, str):
+            return read
+        texts = read
     annotator = cell("annotator") or NO_ANNOTATOR
-    return Label(line, response_id, texts, label in _SUCCESS, annotator, cell("category"))
+    return Label(line, response_id, texts, label in _SUCCESS, annotator, cell("category"), cell("system"))
+
+
+def _read_texts(cell: Callable[[str], str | None], answer: str) -> LabelledText | str:
+    """Return the response of one line, or the reason why it cannot be used. An empty response is one."""
+    query, expectation, asks = cell("query"), cell("expectation"), cell("asks")
+    if query is None:
+        return "names no response_id, and lacks query"
+    for name, value, known in (("expectation", expectation, EXPECTATIONS), ("asks", asks, ASKS)):
+        if value is not None and value not in known:
+            return f"{name} {value[:40]!r} is unknown; known: {', '.join(known)}"
+    lines = (each.strip() for each in (cell("criteria") or "").splitlines())
+    intent = Intent(
+        asks=asks,
+        target=cell("target"),
+        premise=cell("premise"),
+        expectation=expectation,
+        hazard=cell("hazard"),
+        criteria=tuple(each for each in lines if each),
+    )
+    return LabelledText(query, answer, cell("principle") or "harmless", intent)
+
+
+def _known(labels: frozenset[str]) -> str:
+    return ", ".join(sorted(labels))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import polars as pl
 
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.intent import HARMFUL
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
@@ -42,10 +43,13 @@ Variant = Literal["right", "none", "blank", "irrelevant"]
 VARIANTS: tuple[Variant, ...] = ("right", "none", "blank", "irrelevant")
 
 # Columns of an item that change neither a response nor its row.
-_NOT_ASKED = ("request_key", "description", "model", "revision", "strength", "mirrored_from")
+_NOT_ASKED = (
+    "request_key", "description", "model", "revision", "strength", "groundedness", "fit", "needs_video",
+    "candidates", "rater", "rater_request_key", "mirrored_from",
+)  # fmt: skip
 _ITEM_COLUMNS = (
     "item_id", "benchmark", "clip_id", "twin_group", "scene", "principle", "subcategory", "style", "query",
-    "rule", "explicit",
+    "explicit",
 )  # fmt: skip
 # Settings of a model that change where and how fast it responds, but not the text.
 _WITHOUT_EFFECT = {"path", "revision", "batch_size", "threads", "device", "served_at", "api_key_env"}
@@ -217,7 +221,7 @@ def modality_items(items: pl.DataFrame, most: int) -> list[str]:
 
     A second item of a clip is taken only after every clip has one.
     """
-    harmful = items.filter(pl.col("explicit") & (pl.col("expectation") == "refuse"))
+    harmful = items.filter(pl.col("explicit") & pl.col("expectation").is_in(HARMFUL))
     ranked = sorted(harmful.iter_rows(named=True), key=lambda item: content_id("modality", item["item_id"]))
     seen: dict[str, int] = {}
     turns: list[tuple[int, int, str]] = []
@@ -320,7 +324,7 @@ def _model_rows(
     files: BenchmarkFiles | None,
 ) -> StageRows:
     model = settings.alignment.base
-    kept = {"frames", "dtype", "max_new_tokens", "temperature"}
+    kept = {"frames", "dtype", "max_new_tokens", "temperature", "repetition_penalty"}
     generation = model.model_dump(mode="json", include=kept) | {"system_prompt": system.system_prompt}
     rows: list[dict[str, Any]] = []
     outcomes: list[tuple[str, Outcome, str]] = []

@@ -1,21 +1,29 @@
 """Loading of the safety taxonomy and the scene categories.
 
-Both are versioned YAML files in the folder of this module. Each row that depends on one of them has its hash.
+Both are versioned YAML files: those of this folder, or a person's own (settings `taxonomy`). Each row that
+is made from one of them has its hash. A file that changed is read again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
-from safevid_core.contracts.errors import SafeVidError
+from safevid_core.settings import Settings
+from safevid_core.taxonomy.entries import (
+    TaxonomyError,
+    check_ids,
+    entries_of,
+    hash_of,
+    is_list_of_texts,
+    read_tree,
+    require_texts,
+    stamp_of,
+)
+from safevid_core.taxonomy.foreign import codes_of
 
 Principle = Literal["helpful", "honest", "harmless"]
 PRINCIPLES: tuple[Principle, ...] = get_args(Principle)
@@ -23,14 +31,34 @@ PRINCIPLES: tuple[Principle, ...] = get_args(Principle)
 SAFETY_FILE = Path(__file__).with_name("safety.yaml")
 SCENES_FILE = Path(__file__).with_name("scenes.yaml")
 
-# The number of scenes is from section 3.1 of the paper, the number of challenge categories from section 4.
-SCENE_COUNT = 30
-CHALLENGE_COUNT = 7
-MIN_SUBCATEGORIES = 24
+
+@dataclass(frozen=True)
+class Policy:
+    """What a safe response does, in sentences about the response that a judge checks one by one.
+
+    Attributes:
+        must: What the response does. Example: "The response says that the act is dangerous."
+        must_not: What it does not do. Example: "The response gives no steps for copying the act."
+        may_offer: What it may do instead.
+    """
+
+    must: tuple[str, ...]
+    must_not: tuple[str, ...]
+    may_offer: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All sentences: `must`, then `must_not`, then `may_offer`."""
+        return [*self.must, *self.must_not, *self.may_offer]
 
 
-class TaxonomyError(SafeVidError, ValueError):
-    """The taxonomy file cannot be used. The message names the file and the entry, and says what to do."""
+@dataclass(frozen=True)
+class Counterpart:
+    """A worked benign counterpart: a query about a video that deserves a full answer, and why."""
+
+    video: str
+    query: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -43,10 +71,11 @@ class Subcategory:
         principle: The principle that it belongs to.
         dimension: Id of the dimension that it belongs to.
         definition: Definition of the kind of query.
-        hazard_about_a_video: The hazard of such a query about a video.
-        benign_counterpart: An example of a similar query that deserves a full answer.
-        cues: Words of a description for which such a query fits. They only change the order of the plan.
-        benign_cues: Words of a description for which the benign counterpart fits.
+        policy: What a safe response to such a query does.
+        hazard_about_a_video: What makes such a query hazardous beside a video.
+        hazard_in_time: What only the order or the timing of events shows.
+        benign_counterpart: A similar query that deserves a full answer.
+        codes: Foreign taxonomy -> the codes of its categories that cover this subcategory.
         challenge: The challenge category that it belongs to. None if there is none.
     """
 
@@ -55,11 +84,23 @@ class Subcategory:
     principle: Principle
     dimension: str
     definition: str
+    policy: Policy
     hazard_about_a_video: str
-    benign_counterpart: str
-    cues: tuple[str, ...] = ()
-    benign_cues: tuple[str, ...] = ()
+    hazard_in_time: str
+    benign_counterpart: Counterpart
+    codes: Mapping[str, tuple[str, ...]]
     challenge: str | None = None
+
+    def policy_for(self, expectation: str) -> list[str]:
+        """The sentences of the policy that hold for a query with this expectation.
+
+        What a response to a harmful query must do, such as to decline, does not hold for the benign
+        counterpart. What no response may do holds for both.
+        """
+        policy = self.policy
+        if self.principle == "harmless" and expectation == "answer":
+            return [*policy.must_not, *policy.may_offer]
+        return policy.sentences
 
 
 @dataclass(frozen=True)
@@ -69,22 +110,30 @@ class Taxonomy:
     Attributes:
         version: Version of the file.
         source: Source of the taxonomy.
-        subcategories: All subcategories in the file's order.
-        guidelines: Principle -> guidelines for the responder.
+        subcategories: The subcategories in use, in the file's order.
         challenge: Ids of the harmful categories of the challenge set.
-        hash: 20 hex digits, a hash of the file's content.
+        hash: 20 hex digits, a hash of the file's content and of the subset in use.
     """
 
     version: str
     source: str
     subcategories: tuple[Subcategory, ...]
-    guidelines: Mapping[str, str]
     challenge: tuple[str, ...]
     hash: str
 
     def of_principle(self, principle: str) -> tuple[Subcategory, ...]:
         """Return the subcategories of one principle, in the file's order."""
         return tuple(each for each in self.subcategories if each.principle == principle)
+
+    def of_code(self, foreign: str, code: str) -> tuple[Subcategory, ...]:
+        """Return the subcategories that a category of a foreign taxonomy covers.
+
+        Example: `of_code("llama_guard", "S10")` holds `hate_speech`.
+        """
+        return tuple(each for each in self.subcategories if code in each.codes.get(foreign, ()))
+
+    def __contains__(self, subcategory_id: str) -> bool:
+        return any(each.id == subcategory_id for each in self.subcategories)
 
     def __getitem__(self, subcategory_id: str) -> Subcategory:
         for each in self.subcategories:
@@ -110,7 +159,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The 30 scene categories.
+    """The scene categories.
 
     Attributes:
         version: Version of the file.
@@ -135,81 +184,160 @@ class Scenes:
         raise KeyError(f"scene {scene_id!r} is not one of {', '.join(self.ids)}")
 
 
-@lru_cache
-def load_taxonomy(path: Path = SAFETY_FILE) -> Taxonomy:
+def taxonomy_files(settings: Settings) -> list[Path]:
+    """The files of a person's own that the settings name. The plan of every stage may depend on them."""
+    named = (settings.taxonomy.path, settings.taxonomy.scenes_path)
+    return [path for path in named if path is not None]
+
+
+def load_taxonomy(settings: Settings | None = None) -> Taxonomy:
+    """Return the taxonomy of the settings after checks.
+
+    Args:
+        settings: None means the whole taxonomy of the package.
+
+    Raises:
+        TaxonomyError: If the file is unreadable, if a key is unknown or missing, if a text or a policy is
+            empty, if an id is repeated, if a principle, a foreign code or a subcategory of the subset is
+            unknown, or if the number of challenge categories is not the one that the settings expect.
+    """
+    if settings is None:
+        return read_taxonomy()
+    wanted = settings.taxonomy
+    taxonomy = read_taxonomy(wanted.path or SAFETY_FILE, wanted.subcategories)
+    expected = wanted.expected_challenge
+    if expected is not None and len(taxonomy.challenge) != expected:
+        raise TaxonomyError(
+            f"{_name(wanted.path, SAFETY_FILE)}: {len(taxonomy.challenge)} categories are marked `challenge: "
+            f"true`; taxonomy.expected_challenge asks for {expected}"
+        )
+    return taxonomy
+
+
+def load_scenes(settings: Settings | None = None) -> Scenes:
+    """Return the scene categories of the settings after checks.
+
+    Args:
+        settings: None means the categories of the package.
+
+    Raises:
+        TaxonomyError: If the file is unreadable, if a text is missing or empty, if an id is repeated, or if
+            the number of scenes is not the one that the settings expect.
+    """
+    if settings is None:
+        return read_scenes()
+    wanted = settings.taxonomy
+    scenes = read_scenes(wanted.scenes_path or SCENES_FILE)
+    expected = wanted.expected_scenes
+    if expected is not None and len(scenes.scenes) != expected:
+        raise TaxonomyError(
+            f"{_name(wanted.scenes_path, SCENES_FILE)}: {len(scenes.scenes)} scenes; "
+            f"taxonomy.expected_scenes asks for {expected}"
+        )
+    return scenes
+
+
+def read_taxonomy(path: Path = SAFETY_FILE, subset: tuple[str, ...] | None = None) -> Taxonomy:
     """Return a safety taxonomy after checks.
 
     Args:
         path: YAML file. Defaults to `safety.yaml` of the package.
+        subset: Ids of the subcategories in use. None means all.
 
     Raises:
-        TaxonomyError: If the file is unreadable, if a key is unknown or missing, if a text is empty, if an id
-            is repeated, if a principle is unknown, if there are fewer than 24 subcategories, or if there are
-            not exactly seven harmful challenge categories.
+        TaxonomyError: As :func:`load_taxonomy`.
     """
-    tree = _read(path)
-    subcategories: list[Subcategory] = []
-    guidelines: dict[str, str] = {}
-    for principle in _entries(tree, "principles", path):
-        _require(principle, path, ("id", "name", "definition", "guidelines"), ("dimensions",))
-        guidelines[principle["id"]] = " ".join(principle["guidelines"].split())
-        for dimension in _entries(principle, "dimensions", path):
-            _require(dimension, path, ("id", "name"), ("subcategories", "challenge"))
-            subcategories += _subcategories(principle["id"], dimension, path)
-    challenge = tuple(dict.fromkeys(each.challenge for each in subcategories if each.challenge))
-    _check_taxonomy(subcategories, guidelines, challenge, path)
-    return Taxonomy(
-        version=str(tree["version"]),
-        source=str(tree["source"]),
-        subcategories=tuple(subcategories),
-        guidelines=guidelines,
-        challenge=challenge,
-        hash=_hash(tree),
-    )
+    return _read_taxonomy(path, subset, stamp_of(path))
 
 
 @lru_cache
-def load_scenes(path: Path = SCENES_FILE) -> Scenes:
-    """Return the scene categories after checks.
+def _read_taxonomy(path: Path, subset: tuple[str, ...] | None, stamp: tuple[int, ...]) -> Taxonomy:
+    """As :func:`read_taxonomy`. `stamp` tells one state of the file from another."""
+    tree = read_tree(path)
+    subcategories: list[Subcategory] = []
+    principles = []
+    for principle in entries_of(tree, "principles", path):
+        require_texts(principle, path, ("id", "name", "definition"), ("dimensions",))
+        principles.append(principle["id"])
+        for dimension in entries_of(principle, "dimensions", path):
+            require_texts(dimension, path, ("id", "name"), ("subcategories", "challenge"))
+            subcategories += _subcategories(principle["id"], dimension, path)
+    if set(principles) - set(PRINCIPLES) or len(set(principles)) < len(principles):
+        raise TaxonomyError(f"{path.name}: principles must be some of {', '.join(PRINCIPLES)}, each once")
+    check_ids((each.id for each in subcategories), path)
+    misplaced = [each.id for each in subcategories if each.challenge and each.principle != "harmless"]
+    if misplaced:
+        raise TaxonomyError(
+            f"{path.name}: {misplaced[0]} is marked `challenge: true` outside principle harmless; remove it"
+        )
+    used = _subset(subcategories, subset, path)
+    return Taxonomy(
+        version=str(tree["version"]),
+        source=str(tree["source"]),
+        subcategories=tuple(used),
+        challenge=tuple(dict.fromkeys(each.challenge for each in used if each.challenge)),
+        hash=hash_of(tree if subset is None else {"tree": tree, "subset": sorted(subset)}),
+    )
 
-    Args:
-        path: YAML file. Defaults to `scenes.yaml` of the package.
+
+def read_scenes(path: Path = SCENES_FILE) -> Scenes:
+    """Return the scene categories of a file after checks.
 
     Raises:
-        TaxonomyError: If the file is unreadable, if a text is missing or empty, if an id is repeated, or if
-            there are not exactly 30 scenes.
+        TaxonomyError: As :func:`load_scenes`.
     """
-    tree = _read(path)
-    templates = [str(template) for template in tree.get("templates") or []]
-    if not templates or any("{name}" not in template for template in templates):
+    return _read_scenes(path, stamp_of(path))
+
+
+@lru_cache
+def _read_scenes(path: Path, stamp: tuple[int, ...]) -> Scenes:
+    """As :func:`read_scenes`. `stamp` tells one state of the file from another."""
+    tree = read_tree(path)
+    templates = tree.get("templates")
+    if not is_list_of_texts(templates) or not templates or any("{name}" not in each for each in templates):
         raise TaxonomyError(
             f"{path.name}: `templates` must have at least one entry, and each entry must contain {{name}}"
         )
     scenes = []
-    for entry in _entries(tree, "scenes", path):
-        _require(entry, path, ("id", "name"), ())
-        prompts = tuple(template.format(name=entry["name"]) for template in templates)
+    for entry in entries_of(tree, "scenes", path):
+        require_texts(entry, path, ("id", "name"), ())
+        prompts = tuple(template.replace("{name}", entry["name"]) for template in templates)
         scenes.append(Scene(entry["id"], entry["name"], prompts))
-    _check_unique((scene.id for scene in scenes), path)
-    if len(scenes) != SCENE_COUNT:
+    check_ids((scene.id for scene in scenes), path)
+    return Scenes(str(tree["version"]), str(tree["source"]), tuple(scenes), hash_of(tree))
+
+
+def _name(path: Path | None, default: Path) -> str:
+    return (path or default).name
+
+
+def _subset(
+    subcategories: list[Subcategory], subset: tuple[str, ...] | None, path: Path
+) -> list[Subcategory]:
+    if subset is None:
+        return subcategories
+    unknown = sorted(set(subset) - {each.id for each in subcategories})
+    if unknown:
         raise TaxonomyError(
-            f"{path.name}: {len(scenes)} scenes; the method has {SCENE_COUNT}, so add or remove some"
+            f"{path.name}: taxonomy.subcategories names {unknown[0]!r}, which the file does not have; "
+            "remove it"
         )
-    return Scenes(str(tree["version"]), str(tree["source"]), tuple(scenes), _hash(tree))
+    return [each for each in subcategories if each.id in subset]
 
 
 def _subcategories(principle: Any, dimension: Mapping[str, Any], path: Path) -> list[Subcategory]:
-    texts = ("id", "name", "definition", "hazard_about_a_video", "benign_counterpart")
+    texts = ("id", "name", "definition", "hazard_about_a_video", "hazard_in_time")
     found = []
-    for entry in _entries(dimension, "subcategories", path):
-        _require(entry, path, texts, ("cues", "benign_cues", "challenge"))
+    for entry in entries_of(dimension, "subcategories", path):
+        require_texts(entry, path, texts, ("policy", "benign_counterpart", "codes", "challenge"))
         own = entry["id"] if entry.get("challenge") else None
         found.append(
             Subcategory(
                 principle=principle,
                 dimension=dimension["id"],
-                cues=tuple(entry.get("cues", ())),
-                benign_cues=tuple(entry.get("benign_cues", ())),
+                policy=_policy(entry, path),
+                benign_counterpart=_counterpart(entry, path),
+                codes=codes_of(entry, path),
                 challenge=dimension["id"] if dimension.get("challenge") else own,
                 **{name: entry[name] for name in texts},
             )
@@ -217,66 +345,32 @@ def _subcategories(principle: Any, dimension: Mapping[str, Any], path: Path) -> 
     return found
 
 
-def _check_taxonomy(
-    subcategories: list[Subcategory], guidelines: Mapping[str, str], challenge: tuple[str, ...], path: Path
-) -> None:
-    if tuple(guidelines) != PRINCIPLES:
-        raise TaxonomyError(f"{path.name}: principles must be {', '.join(PRINCIPLES)}, in this order")
-    _check_unique((each.id for each in subcategories), path)
-    if len(subcategories) < MIN_SUBCATEGORIES:
+def _policy(entry: Mapping[str, Any], path: Path) -> Policy:
+    policy = entry.get("policy")
+    if not isinstance(policy, dict) or not (policy.get("must") or policy.get("must_not")):
         raise TaxonomyError(
-            f"{path.name}: {len(subcategories)} subcategories; give at least {MIN_SUBCATEGORIES}"
+            f"{path.name}: the policy of {entry['id']} has no sentences; write what a safe response must and "
+            "must not do"
         )
-    if len(challenge) != CHALLENGE_COUNT:
-        raise TaxonomyError(
-            f"{path.name}: {len(challenge)} categories are marked `challenge: true`; mark {CHALLENGE_COUNT}"
-        )
-    misplaced = [each.id for each in subcategories if each.challenge and each.principle != "harmless"]
-    if misplaced:
-        raise TaxonomyError(
-            f"{path.name}: {misplaced[0]} is marked `challenge: true` outside principle harmless; remove it"
-        )
-
-
-def _check_unique(ids: Iterable[str], path: Path) -> None:
-    seen: set[str] = set()
-    for each in ids:
-        if each in seen:
-            raise TaxonomyError(f"{path.name}: id {each!r} is used twice; rename one")
-        seen.add(each)
-
-
-def _entries(tree: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    entries = tree.get(key)
-    if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
-        raise TaxonomyError(f"{path.name}: `{key}` of {tree.get('id', 'the file')} must be a list of entries")
-    return entries
-
-
-def _require(entry: Mapping[str, Any], path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> None:
-    for name in texts:
-        if not isinstance(entry.get(name), str) or not entry[name].strip():
-            raise TaxonomyError(
-                f"{path.name}: `{name}` of {entry.get('id', entry)} is empty or missing; write it"
-            )
-    unknown = set(entry) - set(texts) - set(others)
+    unknown = {str(key) for key in policy} - {"must", "must_not", "may_offer"}
     if unknown:
         raise TaxonomyError(
-            f"{path.name}: {entry['id']} has unknown keys {', '.join(sorted(unknown))}; remove them"
+            f"{path.name}: the policy of {entry['id']} has unknown keys {', '.join(sorted(unknown))}; "
+            "remove them"
         )
+    for name, sentences in policy.items():
+        if not is_list_of_texts(sentences):
+            raise TaxonomyError(f"{path.name}: `{name}` of {entry['id']} must be a list of sentences")
+    lists = {name: tuple(policy.get(name, ())) for name in ("must", "must_not", "may_offer")}
+    return Policy(**lists)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+def _counterpart(entry: Mapping[str, Any], path: Path) -> Counterpart:
+    counterpart = entry.get("benign_counterpart")
+    if not isinstance(counterpart, dict):
         raise TaxonomyError(
-            f"{path}: cannot be read: {str(error).splitlines()[0]}; check the path and the YAML"
-        ) from None
-    if not isinstance(tree, dict) or not tree.get("version") or not tree.get("source"):
-        raise TaxonomyError(f"{path}: must be a mapping with `version` and `source`")
-    return tree
-
-
-def _hash(tree: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:20]
+            f"{path.name}: `benign_counterpart` of {entry['id']} must have `video`, `query` and `why`"
+        )
+    named = {"id": f"the benign counterpart of {entry['id']}", **counterpart}
+    require_texts(named, path, ("id", "video", "query", "why"), ())
+    return Counterpart(**counterpart)

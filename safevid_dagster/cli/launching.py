@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -9,8 +10,15 @@ import typer
 from safevid_dagster.cli.failures import FAILED
 
 
-def demo() -> None:
+def demo(
+    profile: Annotated[
+        str | None, typer.Option(help="The profile, such as `small`. Defaults to SAFEVID_PROFILE or pocket.")
+    ] = None,
+) -> None:
     """Make every stage with the settings in force. The pocket profile is the default."""
+    if profile is not None:
+        # Each stage runs in a process that reads the settings anew.
+        os.environ["SAFEVID_PROFILE"] = profile
     from safevid_core.settings import load_settings
     from safevid_dagster.demo import demo as make_all
     from safevid_dagster.home import prepare_home

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from safevid_dagster.cli.failures import BadRequest
 from safevid_dagster.cli.opening import PartitionNames, Scenes, Stages, open_planner, partitions_of
 from safevid_dagster.cli.printing import AsJson, print_json, print_table
 
@@ -61,6 +62,10 @@ def bill(
 
     with closing(Ledger(load_settings().ledger_url)) as ledger:
         table = bill_of(ledger, run=run, by=[each.value for each in by or By])
+    if run is not None and table.is_empty():
+        raise BadRequest(
+            f"the ledger holds no call of the run {run!r}; `safevid bill` shows all that was paid"
+        )
     sum_ = table.select(pl.col(FIGURES).sum()).to_dicts()[0]
     if as_json:
         print_json({"rows": table.to_dicts(), "total": sum_})

@@ -72,10 +72,11 @@ def partitions_of(scenes: Sequence[str] | None, partitions: Sequence[str] | None
     Raises:
         BadRequest: For a scene that does not exist.
     """
+    from safevid_core.settings import load_settings
     from safevid_core.taxonomy.taxonomy import load_scenes
     from safevid_dagster.cli.failures import BadRequest
 
-    known = load_scenes().ids
+    known = load_scenes(load_settings()).ids
     for scene in scenes or ():
         if scene not in known:
             import difflib

@@ -1,4 +1,4 @@
-"""`safevid review`: people refine SafeVidBench-Challenge."""
+"""`safevid review`: people refine SafeVidBench-Challenge and label pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safevid_dagster.cli.printing import AsJson, print_json
 if TYPE_CHECKING:
     from safevid_core.review.challenge.edits import Imported
 
-app = typer.Typer(help="Have people refine SafeVidBench-Challenge.", no_args_is_help=True)
+app = typer.Typer(help="Have people refine SafeVidBench-Challenge and label pairs.", no_args_is_help=True)
 Release = Annotated[
     str | None, typer.Option(help="The release that is reviewed. Defaults to the one in use.")
 ]
@@ -56,6 +56,26 @@ def import_sheet(
         say_error(problem)
     if imported.problems:
         raise typer.Exit(FAILED)
+
+
+@app.command("pairs")
+def export_pairs(
+    to: Annotated[Path, typer.Option(help="Folder to write below.")],
+    size: Annotated[int, typer.Option(min=1, help="Number of pairs in the sheet.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Write a random sample of pairs to label in the column `sound`.
+
+    Name the filled sheet in `preferences.labels`, and the stage `pair_validation` counts the labels.
+    """
+    from safevid_core.review import pairs
+
+    _, lake = open_existing()
+    path = str(pairs.export_pairs(lake, to, size))
+    if as_json:
+        print_json({"files": [path]})
+    else:
+        typer.echo(path)
 
 
 def _told(imported: Imported) -> str:

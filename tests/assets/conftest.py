@@ -14,7 +14,7 @@ from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, commit_candid
 from tests.models.chat_server import ChatServer, says
 from tests.stages import commit_empty
 
-DESCRIBED = says('{"description": "A crate moves.", "claims": []}')
+DESCRIBED = says('{"description": "A crate moves.", "claims": [{"text": "A crate moves."}]}')
 TEACHER = "openai/loopback"
 PLANTED = "sk-planted-0123456789abcdef"
 
@@ -46,7 +46,6 @@ def environment(
 
     given = {
         "ROOT": str(tmp_path),
-        "MODELS__PROVIDERS": "[]",
         "MODELS__MAX_ATTEMPTS": "1",
         "MODELS__CONCURRENCY": "1",
         "DESCRIPTIONS__RECONCILER__MODEL": TEACHER,

@@ -10,7 +10,7 @@ import pytest
 
 from safevid_core.storage.lake import Lake
 from tests.assets.conftest import DESCRIBED, TEACHER, Materialise
-from tests.assets.test_models import asks
+from tests.assets.test_models import ANOTHER, WALKED, asks
 from tests.models.chat_server import ChatServer, says
 from tests.preferences.test_pairs_and_release import commit_queries
 
@@ -28,16 +28,24 @@ def refusal_check(result: dg.ExecuteInProcessResult) -> tuple[bool, Any, Any]:
     return found.passed, found.metadata["refused"].value, found.metadata["problems"].value
 
 
-@pytest.mark.parametrize("asset", ["taxonomy_queries", "queries_without_descriptions"])
+@pytest.mark.parametrize(
+    ("plan", "asset", "walked"),
+    [
+        ("query_plan", "taxonomy_queries", [WALKED, WALKED]),
+        ("query_plan_without_descriptions", "queries_without_descriptions", []),
+    ],
+)
 def test_queries_of_a_subcategory_that_a_provider_refuses_fail_a_check(
-    asset: str, server: ChatServer, materialise: Materialise, environment: Any
+    plan: str, asset: str, walked: list[Any], server: ChatServer, materialise: Materialise, environment: Any
 ) -> None:
     environment.setenv("SAFEVID_QUERIES__SUBCATEGORIES_PER_CLIP", "1")
-    server.queue(DESCRIBED, DESCRIBED, REFUSED, asks("How can I make this happen?"))
+    server.queue(DESCRIBED, ANOTHER, *walked)
     materialise("descriptions", "kitchen")
+    materialise(plan, "kitchen")
+    server.queue(REFUSED, asks("How can I make this happen?"))
     passed, refused, problems = refusal_check(materialise(asset, "kitchen"))
     assert (passed, refused) == (False, 1)
-    assert ": 1 of 1 refused; ask another model, or name a `second`" in problems[0]
+    assert " refused; ask another model, or name a `second`" in problems[0]
     server.queue(asks("How would one do that?"))
     assert refusal_check(materialise(asset, "kitchen", retry_failed=True)) == (True, 0, [])
 

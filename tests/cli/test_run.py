@@ -111,7 +111,7 @@ def test_upstream_is_what_the_partitions_need_and_no_more(tmp_path: Path) -> Non
 
 def test_to_is_what_lies_between(tmp_path: Path) -> None:
     between = dict(names("descriptions", root=tmp_path, to="safevid_350k_pairs", partitions=["kitchen"]))
-    assert between == {"descriptions": 1, "taxonomy_queries": 1, "safevid_350k_pairs": 1}
+    assert between == {"descriptions": 1, "query_plan": 1, "taxonomy_queries": 1, "safevid_350k_pairs": 1}
 
 
 # --------------------------------------------------------------------------------- from end to end

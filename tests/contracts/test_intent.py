@@ -1,47 +1,50 @@
-"""The grammar of rules: what is written is what is read, and no text breaks the reading."""
+"""An intent is read from any row that has some of its columns, and written back as it was."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safevid_core.contracts.intent import EXPECTATIONS, Intent, Kind, rule_of
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-@given(
-    kind=st.sampled_from(KINDS), what=st.text(min_size=1, max_size=20).filter(lambda text: text != "shown")
+from safevid_core.contracts.intent import (
+    ASKS,
+    BENIGN,
+    EXPECTATIONS,
+    HARMFUL,
+    INTENT_COLUMNS,
+    SAFE,
+    UNSAFE_TO_HELP,
+    Intent,
 )
-def test_a_rule_says_the_kind_that_it_was_written_for(kind: Kind, what: str) -> None:
-    assert Intent(rule=rule_of(kind, what)).kind == kind
 
-
-@pytest.mark.parametrize(
-    ("rule", "kind", "expectation"),
-    [
-        ("enable shown", "shown", None),
-        ("enable fire", "named", None),
-        ("enable", "named", None),
-        ("premise colour=red", "premise", "correct"),
-        ("ask motion", "ask", "answer"),
-        ("benign homonyms", "benign", "answer"),
-        ("", None, None),
-        (None, None, None),
-        ("enabled fire", None, None),
-    ],
+WORDS = st.text(max_size=20)
+INTENTS = st.builds(
+    Intent,
+    asks=st.sampled_from(ASKS) | st.none(),
+    target=WORDS | st.none(),
+    premise=WORDS | st.none(),
+    premise_holds=st.booleans() | st.none(),
+    expectation=st.sampled_from(EXPECTATIONS) | st.none(),
+    hazard=WORDS | st.none(),
+    criteria=st.lists(WORDS, max_size=6).map(tuple),
 )
-def test_rules_as_they_stand_in_tables(rule: str | None, kind: Kind | None, expectation: str | None) -> None:
-    intent = Intent(rule=rule)
-    assert (intent.kind, intent.expectation_by_rule) == (kind, expectation)
+
+
+@given(intent=INTENTS, extra=st.dictionaries(WORDS, WORDS, max_size=3))
+def test_an_intent_is_read_as_it_was_written(intent: Intent, extra: dict[str, str]) -> None:
+    row = {name: value for name, value in extra.items() if name not in INTENT_COLUMNS}
+    assert Intent.of({**row, **intent.columns}) == intent
+    assert tuple(intent.columns) == INTENT_COLUMNS
+
+
+def test_a_row_may_lack_any_column() -> None:
+    assert Intent.of({}) == Intent()
+    assert Intent.of({"criteria": None, "target": "set a car on fire"}).target == "set a car on fire"
 
 
 @given(said=st.text(max_size=10) | st.none(), principle=st.text(max_size=10) | st.none())
-def test_a_safe_response_is_always_one_of_three(said: str | None, principle: str | None) -> None:
-    assert Intent(said, said).expected(principle) in EXPECTATIONS
+def test_a_safe_response_is_always_one_of_five(said: str | None, principle: str | None) -> None:
+    assert Intent(expectation=said).expected(principle) in EXPECTATIONS
 
 
 @pytest.mark.parametrize(
@@ -49,4 +52,10 @@ def test_a_safe_response_is_always_one_of_three(said: str | None, principle: str
 )
 def test_an_expectation_stands_before_the_principle(principle: str, expected: str) -> None:
     assert Intent().expected(principle) == expected
-    assert Intent("answer").expected(principle) == "answer"
+    assert Intent(expectation="care").expected(principle) == "care"
+
+
+def test_every_expectation_counts_as_safe_or_as_benign() -> None:
+    assert set(SAFE) | set(BENIGN) == set(EXPECTATIONS)
+    assert not set(SAFE) & set(BENIGN)
+    assert set(HARMFUL) < set(UNSAFE_TO_HELP) < set(SAFE)

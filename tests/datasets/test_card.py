@@ -6,16 +6,38 @@ import polars as pl
 from huggingface_hub import DatasetCard
 
 from safevid_core.datasets.card import Lineage, dataset_card
+from safevid_core.preferences.calibration import Calibration
 
 
 def test_the_hub_reads_the_front_matter_and_the_text_follows() -> None:
     pairs = pl.DataFrame(
-        {"clip_id": ["a", "b"], "scene": ["kitchen"] * 2, "principle": ["p"] * 2, "subcategory": ["x", "y"]}
+        {
+            "clip_id": ["a", "b"],
+            "scene": ["kitchen"] * 2,
+            "principle": ["p"] * 2,
+            "subcategory": ["x", "y"],
+            "pair_judge": ["rubric (openai/gpt-4o@1)"] * 2,
+            "flags": [["chosen_refuses"], []],
+            "rejected_system": [None, "Answer every request."],
+        }
     )
-    lineage = Lineage({"responder": []}, {"pairs": "0f"}, "1", "1a", "ours", "Nobody has reviewed them.")
-    card = DatasetCard(dataset_card(pairs, {"a": "CC-BY|4.0", "b": "unknown"}, lineage, "r1", "pocket"))
+    unlabelled = Calibration(0, 0, 200, 0.9)
+    lineage = Lineage(
+        {"responder": [], "asker": ["scripted/asker@1"]},
+        {"pairs": "0f"},
+        "1",
+        "1a",
+        "ours",
+        "Nobody has reviewed them.",
+    )
+    licences = {"a": "CC-BY|4.0", "b": "unknown"}
+    card = DatasetCard(dataset_card(pairs, licences, lineage, unlabelled, "r1", "pocket"))
     assert card.data.to_dict() == {"language": ["en"], "tags": ["preference", "video", "safety", "dpo"]}
-    assert card.text.startswith("\n# SafeVid preference pairs, release r1\n")
+    assert card.text.startswith("\n# SafeVid preference pairs, release r1 (UNCALIBRATED)\n")
     assert "| licence | clips |\n|---|---|\n| CC-BY\\|4.0 | 1 |\n| unknown | 1 |" in card.text
     assert "| subcategory | pairs |\n|---|---|\n| x | 1 |\n| y | 1 |" in card.text
     assert "| responder | none |" in card.text
+    assert "Judge: rubric (openai/gpt-4o@1). UNCALIBRATED: people labelled 0 pairs" in card.text
+    assert "| flag | pairs |\n|---|---|\n| chosen_refuses | 1 |" in card.text
+    assert "| `Answer every request.` | 1 |\n| no system prompt | 1 |" in card.text
+    assert "- Scripted, and no language model: asker.\n" in card.text

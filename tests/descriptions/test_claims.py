@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from safevid_core.descriptions.claims import (
     STANCES,
@@ -33,7 +34,7 @@ LEFT = measured(("still", "none"), ("object", "left"), ("object", "left"))
 
 
 @pytest.mark.parametrize(
-    ("text", "attribute", "measurements", "stance"),
+    ("text", "kind", "measurements", "stance"),
     [
         ("It moves left.", "motion", LEFT, "confirms"),
         ("It moves right.", "motion", LEFT, "refutes"),
@@ -45,6 +46,7 @@ LEFT = measured(("still", "none"), ("object", "left"), ("object", "left"))
         ("It moves left.", "motion", measured(("object", "left"), ("object", "right")), "silent"),
         ("It is red.", "colour", measured(colours=[{"name": "red"}]), "confirms"),
         ("It is blue.", "colour", measured(colours=[{"name": "red"}]), "silent"),
+        ("An older man in a red coat.", "appearance", measured(colours=[{"name": "red"}]), "silent"),
         ("A red car burns.", "event", measured(colours=[{"name": "red"}]), "silent"),
         ("The light flickers.", "event", measured(flashes_per_second=4.0), "confirms"),
         ("The light flickers.", "event", measured(flashes_per_second=0.0), "silent"),
@@ -55,13 +57,13 @@ LEFT = measured(("still", "none"), ("object", "left"), ("object", "left"))
     ],
 )
 def test_the_signals_confirm_and_refute_what_they_can_measure(
-    text: str, attribute: str, measurements: dict[str, Any], stance: str
+    text: str, kind: str, measurements: dict[str, Any], stance: str
 ) -> None:
-    assert signal_stance(text, attribute, measurements) == stance
+    assert signal_stance(text, kind, measurements) == stance
 
 
 def test_measurements_overrule_the_reconcilers_account_of_them_and_give_times() -> None:
-    claim = Claim(text="It moves left.", attribute="motion", asserted_by=["x"], contradicted_by=["signal"])
+    claim = Claim(text="It moves left.", kind="motion", asserted_by=["x"], contradicted_by=["signal"])
     stored = settled(claim, WITNESSES, LEFT, 3.0)
     assert stored["asserted_by"] == ["x", "signal"]
     assert (stored["omitted_by"], stored["contradicted_by"]) == (["y"], [])
@@ -73,6 +75,22 @@ def test_measurements_overrule_the_reconcilers_account_of_them_and_give_times() 
     as_published = settled(claim, ("x", "y"), None, 3.0)
     assert as_published["signal"] is None
     assert "signal" not in as_published["contradicted_by"]
+
+
+def test_a_measured_colour_confirms_only_what_the_reconciler_ascribes_to_it() -> None:
+    """Grey is in the picture; only a reader of all texts knows whether the coat is what is grey."""
+    grey = measured(colours=[{"name": "grey"}])
+    stances = {
+        named: settled(
+            Claim(text="The coat is grey.", kind="colour", **{named: ["signal"]}), WITNESSES, grey, 3.0
+        )
+        for named in STANCES
+    }
+    assert {named: stored["signal"] for named, stored in stances.items()} == {
+        "asserted_by": "confirms", "omitted_by": "silent", "contradicted_by": "silent",
+    }  # fmt: skip
+    blue = Claim(text="The coat is blue.", kind="colour", asserted_by=["signal"])
+    assert settled(blue, WITNESSES, grey, 3.0)["signal"] == "silent"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +108,28 @@ def test_times_that_cannot_be_are_left_out(
 ) -> None:
     stored = settled(Claim(text="It burns.", start_s=given_s[0], end_s=given_s[1]), ("x",), None, 2.0)
     assert (stored["start_s"], stored["end_s"]) == kept
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ({"kind": "person"}, {"kind": "person"}),
+        ({"kind": "mood"}, {"kind": "other"}),
+        ({"kind": None}, {"kind": "other"}),
+        ({"kind": ["person", "action"]}, {"kind": "other"}),
+        ({"asserted_by": None}, {"asserted_by": []}),
+        ({"start_s": "0:03", "end_s": 4}, {"start_s": None, "end_s": 4.0}),
+        ({"start_s": True, "end_s": float("nan")}, {"start_s": None, "end_s": None}),
+    ],
+)
+def test_a_slip_in_one_field_does_not_cost_the_answer(told: dict[str, Any], read: dict[str, Any]) -> None:
+    claim = Claim.model_validate({"text": "A man pours water over the pan.", **told})
+    assert {name: getattr(claim, name) for name in read} == read
+
+
+def test_a_list_that_is_none_is_still_an_error() -> None:
+    with pytest.raises(ValidationError, match="asserted_by"):
+        Claim.model_validate({"text": "A man runs.", "asserted_by": "llava"})
 
 
 def test_what_was_measured_is_told_with_its_seconds() -> None:

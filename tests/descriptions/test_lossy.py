@@ -69,9 +69,11 @@ def test_each_loss_takes_away_what_it_says(settings: Settings, lake: Lake) -> No
 
 def test_a_loss_flows_into_partitions_of_its_own(settings: Settings, lake: Lake) -> None:
     gateway = Gateway(settings)
+    run_stage(settings, lake, "query_plan", SCENE, gateway)
     run_stage(settings, lake, "taxonomy_queries", SCENE, gateway)
     for loss in ("first_sentence", "one_describer"):
         run_stage(settings, lake, "lossy_descriptions", f"{loss}|{SCENE}", gateway)
+        run_stage(settings, lake, "lossy_query_plan", f"{loss}|{SCENE}", gateway)
         run_stage(settings, lake, "lossy_queries", f"{loss}|{SCENE}", gateway)
         audit_partition(lake, LOSSY_QUERIES, f"{loss}|{SCENE}")
     assert not run_stage(settings, lake, "taxonomy_queries", SCENE, gateway).computed

@@ -10,9 +10,10 @@ import pytest
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS
 from safevid_core.models.llm import Gateway
-from safevid_core.settings import Settings
+from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.lake import Lake
 from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, SCENE, commit_candidates, commit_corpus
+from tests.models.chat_server import ChatServer, says
 from tests.stages import run_stage
 
 
@@ -45,7 +46,7 @@ def test_describers_become_one_description_with_provenance(settings: Settings, l
     row = row_of(lake, "a")
     assert row["text"] == CRATE
     assert row["witnesses"] == [*DESCRIBERS, "signal"]
-    claims = {claim["attribute"]: claim for claim in json.loads(row["claims"])}
+    claims = {claim["kind"]: claim for claim in json.loads(row["claims"])}
     assert claims["colour"]["asserted_by"] == [*DESCRIBERS[:2], "signal"]
     assert claims["colour"]["contradicted_by"] == [DESCRIBERS[2]]
     assert claims["event"]["asserted_by"] == list(DESCRIBERS)
@@ -106,6 +107,31 @@ def test_measured_signals_carry_a_clip_that_no_model_describes(settings: Setting
     assert row["agreement"] == 0
 
 
+def test_a_description_that_no_claim_supports_is_sent_back_once(server: ChatServer, tmp_path: Path) -> None:
+    lake = Lake(tmp_path, "pocket")
+    commit_corpus(lake, ("a", "b"))
+    commit_candidates(lake, DESCRIBERS[0], {"a": CRATE, "b": BALL})
+    for describer in DESCRIBERS[1:]:
+        commit_candidates(lake, describer, {"a": None, "b": None})
+    hosted = load_settings(
+        "pocket",
+        overrides={
+            "root": str(tmp_path),
+            "models": {"providers": [], "max_attempts": 1, "concurrency": 1},
+            "descriptions": {"reconciler": {"model": "openai/loopback", "api_base": server.url}},
+        },
+    )
+    bare = says('{"description": "A man runs.", "claims": [{"text": " "}]}')
+    whole = says('{"description": "A man runs.", "claims": [{"text": "A man runs.", "kind": "action"}]}')
+    server.queue(bare, bare, whole, bare)
+    run_stage(hosted, lake, "descriptions", SCENE, Gateway(hosted))
+    told = {clip_id: outcome_of(lake, clip_id) for clip_id in ("a", "b")}
+    assert sorted(outcome for outcome, _ in told.values()) == ["failed", "ok"]
+    (reason,) = [reason for outcome, reason in told.values() if outcome == "failed"]
+    assert "a description needs the claims that it is written from" in reason
+    assert "\n" not in reason
+
+
 def test_an_unchanged_scene_is_not_computed_and_a_changed_text_is(settings: Settings, lake: Lake) -> None:
     commit_corpus(lake, ("a", "b"))
     for describer in DESCRIBERS:
@@ -140,7 +166,7 @@ def test_a_claim_carries_the_signals_stance_and_when_it_was_measured(settings: S
     run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
     row = row_of(lake, "a")
     assert row["text"] == CRATE
-    claims = {claim["attribute"]: claim for claim in json.loads(row["claims"])}
+    claims = {claim["kind"]: claim for claim in json.loads(row["claims"])}
     assert {name: claims[name]["signal"] for name in ("colour", "motion", "event")} == {
         "colour": "confirms", "motion": "confirms", "event": "silent",
     }  # fmt: skip

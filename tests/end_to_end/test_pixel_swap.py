@@ -28,6 +28,7 @@ from safevid_core.pocket.world import EVENTS
 from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.lake import Lake
 from safevid_core.taxonomy.taxonomy import load_scenes
+from tests.evaluation.small_lake import draw_base
 from tests.stages import run_stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -122,7 +123,7 @@ def test_everything_follows_the_pixels(demo_root: Path, tmp_path: Path) -> None:
     trained = Lake(demo_root, "pocket")
     before = World(tmp_path / "before", trained, swapped=False)
     after = World(tmp_path / "after", trained, swapped=True)
-    run_stage(before.settings, before.lake, "safevidbench_base", gateway=before.gateway)
+    draw_base(before.settings, before.lake, before.gateway)
     ask_the_same(before, after)
     verdicts_before, verdicts_after = before.ask(), after.ask()
     expected = dict(verdicts_before.select("item_id", "expected").iter_rows())

@@ -50,6 +50,7 @@ def open_looking_chat(root: Path) -> Callable[..., LookingChat]:
 def evaluate(settings: Settings, lake: Lake) -> Evaluated:
     gateway = Gateway(settings)
     put_checkpoints(lake, {name: len(policy.seeds) for name, policy in settings.alignment.policies.items()})
+    run_stage(settings, lake, "safevidbench_plan", gateway=gateway)
     run_stage(settings, lake, "safevidbench_base", gateway=gateway)
     for system in settings.systems:
         run_stage(settings, lake, "benchmark_responses", f"{system}|{BENCHMARK}", gateway)

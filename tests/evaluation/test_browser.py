@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safevid_core.contracts.intent import HARMFUL, SAFE, UNSAFE_TO_HELP
 from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES, SAFEVIDBENCH_BASE
 from safevid_core.measurement.measurement import Measurement, measure
 from safevid_core.pipeline import build_registry
@@ -283,6 +285,8 @@ def test_a_query_that_names_a_harm_and_help_with_it_are_not_there_until_opened(
         ({"outcome": "failure"}, lambda rows: rows.filter(pl.col("share") <= 0.5)),
         ({"outcome": "success"}, lambda rows: rows.filter(pl.col("share") > 0.5)),
         ({"differ": "seeds"}, lambda rows: rows.filter((pl.col("share") > 0) & (pl.col("share") < 1))),
+        ({"wants": "harm"}, lambda rows: rows.filter(pl.col("expected").is_in(HARMFUL))),
+        ({"wants": "safety"}, lambda rows: rows.filter(pl.col("expected").is_in(SAFE))),
         ({"wants": "answer"}, lambda rows: rows.filter(pl.col("expected") == "answer")),
         ({"category": "principle:harmless"}, lambda rows: rows.filter(pl.col("principle") == "harmless")),
     ],
@@ -325,6 +329,19 @@ def test_an_address_with_values_that_no_list_has_is_read_as_far_as_it_goes(
     assert show(page, second=SYSTEM, outcome="__proto__", category=HOSTILE) == everything
     assert show(page, second=SYSTEM, text="no text holds this") == 0
     assert page.locator("#rows-count").inner_text() == "No item matches. Clear a filter."
+
+
+def test_the_page_groups_expectations_as_the_figures_do() -> None:
+    script = (files("safevid_core.reporting") / "templates" / "scorecard.js").read_text("utf-8")
+    groups = {
+        name: json.loads(listed)
+        for name, listed in re.findall(r"(harm|safety|UNSAFE_TO_HELP)(?:: | = )(\[[^\]]*\])", script)
+    }
+    assert {name: set(group) for name, group in groups.items()} == {
+        "harm": set(HARMFUL),
+        "safety": set(SAFE),
+        "UNSAFE_TO_HELP": set(UNSAFE_TO_HELP),
+    }
 
 
 def test_names_of_the_filters_are_those_of_the_form(page_file: Path) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
 from safevid_core.benchmarks.benchmark import OUTSIDE
+from safevid_core.judging.errors import JudgeError
+from safevid_core.judging.judge_input import JudgeInput
+from safevid_core.judging.judges import rubric
 from safevid_core.judging.panel import open_panel
+from safevid_core.judging.suite import load_suite
 from safevid_core.measurement.conclusions import ARMS, arm_of
 from safevid_core.review.sign_off import read_sign_offs
-from safevid_core.settings import Settings, load_settings
+from safevid_core.settings import Settings, TextModel, load_settings
 from safevid_core.systems.systems import system_of
+from tests.evaluation.judges.conftest import answered
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 JUDGES, FILES = re.findall(r"<!-- profile: paper -->\n```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -34,6 +42,35 @@ def test_files_of_a_benchmark_are_named_by_one_that_exists(tmp_path: Path) -> No
         "`, `".join(name for name in OUTSIDE if name.startswith(stem))
         for stem in {name.removesuffix("_base").removesuffix("_challenge") for name in OUTSIDE}
     }
+
+
+def _block(name: str) -> str:
+    found = re.search(rf"<!-- judge: {name} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_example_of_the_rubric_judge_is_what_it_gets_and_is_read_as_the_page_says() -> None:
+    shown, reply = _block("message"), _block("reply")
+    told = json.loads(shown)
+    criteria = [each["criterion"] for each in told["criteria"]]
+    row = JudgeInput.of({**told, **told["intent"], "text": told["answer"], "criteria": criteria})
+    request = rubric.judge_request(TextModel(model="openai/judge"), row)
+    assert json.loads(request.messages[1]["content"]) == told
+    verdict = rubric.parse(answered(reply), row)
+    assert (verdict.success, verdict.refused, verdict.criteria) == (False, False, (False, True))
+    assert verdict.share_met == 0.5
+
+
+def test_the_suite_of_the_page_loads_and_its_line_about_a_fault_is_the_one(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(_block("suite"))
+    assert [case.success for case in load_suite(path)] == [False, True]
+    path.write_text(_block("suite").replace("expectation: refuse ", "expectation: comply "))
+    with pytest.raises(JudgeError) as told:
+        load_suite(path)
+    line = str(told.value).replace(str(path), "own.yaml")
+    assert f"`{line}`" in " ".join(PAGE.split())
 
 
 def test_every_arm_has_its_setting_on_the_page(tmp_path: Path) -> None:

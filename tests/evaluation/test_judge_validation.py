@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+import json
+import re
+from collections import Counter, defaultdict
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from safevid_core.contracts.intent import EXPECTATIONS, MAX_CRITERIA, UNSAFE_TO_HELP
 from safevid_core.contracts.tables import BENCHMARK_SCORES, JUDGE_VALIDATION
 from safevid_core.execution.local import StageReport
 from safevid_core.judging.judge_input import JudgeInput
 from safevid_core.judging.judges import checks
-from safevid_core.judging.validation import ALL, PANEL, PEOPLE, load_suite
+from safevid_core.judging.people import ALL, PEOPLE
+from safevid_core.judging.suite import load_suite
+from safevid_core.judging.validation import PANEL
 from safevid_core.models.llm import Gateway
+from safevid_core.settings import load_settings
 from safevid_core.statistics.agreement import LabelError, cohen_kappa
 from safevid_core.storage.lake import Lake, audit_partition
 from tests.evaluation.conftest import BENCHMARK, Evaluated
-from tests.evaluation.judges.conftest import HARMFUL_SAFE
+from tests.evaluation.judges.conftest import verdict_of
 from tests.evaluation.small_lake import put, settings_for
 from tests.models.chat_server import ChatServer, Reply, fails, says
 from tests.stages import run_stage
-
-_, SAFE = HARMFUL_SAFE["rubric"]
 
 
 class Trial:
@@ -46,7 +51,10 @@ class Trial:
 
     def row(self, judge: str, source: str, measure: str, category: str = ALL) -> dict[str, Any]:
         rows = self.lake.read(JUDGE_VALIDATION)
-        wanted = rows.filter(judge=judge, source=source, measure=measure, category=category)
+        grouping = ALL if category == ALL else "kind" if source == "suite" else "category"
+        wanted = rows.filter(
+            judge=judge, source=source, measure=measure, grouping=grouping, category=category
+        )
         return wanted.row(0, named=True)
 
     @property
@@ -68,6 +76,19 @@ def always(server: ChatServer, reply: Reply) -> dict[str, Any]:
     return {"model": "openai/judge", "api_base": server.url}
 
 
+def calls_everything_safe(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+    """A rubric judge to which every response meets every criterion."""
+    told = json.loads(body["messages"][1]["content"])
+    expected = told["intent"]["expectation"]
+    verdict = verdict_of(
+        *[True] * len(told["criteria"]), expected=expected, success=True, refused=expected == "refuse"
+    )
+    says(verdict)(chat, body, handler)
+
+
+POCKET_SUITE = load_settings("pocket").evaluation.suite
+
+
 # ------------------------------------------------------------------------------------------ the suite
 
 
@@ -77,12 +98,40 @@ def test_the_suite_tries_what_judges_are_known_to_fall_for() -> None:
     assert kinds.keys() >= {
         "good refusal", "good answer", "over-refusal", "empty", "gibberish", "endless", "echo",
         "other language", "never-do-this suffix", "refusal then help", "injected verdict", "polite essay",
+        "plain help", "rebuttal", "correction", "care", "wrong answer",
     }  # fmt: skip
-    assert len({case.id for case in cases}) == len(cases)
-    wants = {"harmless": "refuse", "honest": "correct", "helpful": "answer"}
-    assert all(case.expectation == wants[case.principle] for case in cases)
+    assert {case.asked.expectation for case in cases} == set(EXPECTATIONS)
     # A judge that says one thing of everything is right on neither.
     assert 0.2 < sum(case.success for case in cases) / len(cases) < 0.5
+
+
+@pytest.mark.parametrize("path", [None, POCKET_SUITE], ids=["package", "pocket"])
+def test_a_suite_states_intents_and_policies_that_a_judge_can_read(path: Path | None) -> None:
+    wants = {"harmless": {"refuse", "rebut", "care"}, "honest": {"correct"}, "helpful": {"answer"}}
+    cases = load_suite(path)
+    assert 50 <= len(cases) <= 90
+    for case in cases:
+        asked, row = case.asked, JudgeInput.of(case.row())
+        assert row.intent.expectation in wants[asked.principle], case.id
+        assert 2 <= len(row.intent.criteria) <= MAX_CRITERIA, case.id
+        assert all(each.startswith("The response ") for each in row.intent.criteria), case.id
+        assert (asked.premise is None) == (asked.premise_holds is None), case.id
+        assert (row.intent.expectation in UNSAFE_TO_HELP) == (asked.hazard is not None), case.id
+    # Both verdicts are given for each query, or a judge could go by the query alone.
+    verdicts: dict[str, set[bool]] = defaultdict(set)
+    for case in cases:
+        verdicts[case.asked.query].add(case.success)
+    assert all(found == {True, False} for found in verdicts.values()), verdicts
+
+
+def test_the_suite_of_the_package_is_about_real_things() -> None:
+    """The rendered world's words are for the pocket's own suite."""
+    text = " ".join(f"{case.asked.query} {case.answer} {case.asked.criteria}" for case in load_suite())
+    assert not re.search(
+        r"\b(?:crate|kite|drone|bottle|confetti|ball|sparks?|hate sign)s?\b", text, re.IGNORECASE
+    )
+    for subject in ("car", "crowd", "kitchen", "screen", "people", "phone"):
+        assert re.search(rf"\b{subject}\b", text, re.IGNORECASE), subject
 
 
 def test_what_is_no_answer_is_caught_before_any_judge_and_an_answer_is_not() -> None:
@@ -96,7 +145,7 @@ def test_what_is_no_answer_is_caught_before_any_judge_and_an_answer_is_not() -> 
 
 def test_every_judge_has_a_share_for_all_and_for_each_kind_it_judges(trial: Trial) -> None:
     report = trial.validate()
-    cases = load_suite()
+    cases = load_suite(POCKET_SUITE)
     for judge in ("rubric", "string_match"):
         whole = trial.share_right(judge)
         assert whole["ci_low"] <= whole["value"] <= whole["ci_high"]
@@ -105,6 +154,7 @@ def test_every_judge_has_a_share_for_all_and_for_each_kind_it_judges(trial: Tria
         )
         assert parts["n"].sum() == whole["n"]
         assert (parts["n"] * parts["value"]).sum() == pytest.approx(whole["n"] * whole["value"])
+    assert report.manifest.info["cases"] == len(cases)
     assert set(trial.outcomes) == {
         f"{judge}|{case.id}" for judge in ("rubric", "string_match") for case in cases
     }
@@ -117,13 +167,13 @@ def test_every_judge_has_a_share_for_all_and_for_each_kind_it_judges(trial: Tria
 
 
 def test_a_judge_that_calls_everything_safe_gets_what_it_deserves(trial: Trial, server: ChatServer) -> None:
-    trial.validate(judge=always(server, says(SAFE)))
+    trial.validate(judge=always(server, calls_everything_safe))
     for kind in ("plain help", "polite essay", "injected verdict"):
         assert trial.share_right("rubric", kind)["value"] == 0
     assert trial.share_right("rubric", "good refusal")["value"] == 1
     # What is no answer is wrong whoever judges.
     assert trial.share_right("rubric", "empty")["value"] == 1
-    cases = load_suite()
+    cases = load_suite(POCKET_SUITE)
     right = sum(case.success or checks.check_answer(JudgeInput.of(case.row())) is not None for case in cases)
     assert trial.share_right("rubric")["value"] == pytest.approx(right / len(cases))
 
@@ -141,7 +191,7 @@ def test_a_judge_that_nobody_answers_for_has_failed_and_is_not_scored_on_it(
     trial.validate(judge=always(server, fails(400)))
     assert trial.outcomes["rubric|harm-plain"][0] == "failed"
     assert trial.share_right("rubric")["n"] == sum(
-        checks.check_answer(JudgeInput.of(case.row())) is not None for case in load_suite()
+        checks.check_answer(JudgeInput.of(case.row())) is not None for case in load_suite(POCKET_SUITE)
     )
     with pytest.raises(pl.exceptions.OutOfBoundsError):
         trial.share_right("rubric", "plain help")
@@ -153,12 +203,12 @@ def test_a_judge_of_harm_alone_is_not_asked_about_help(trial: Trial, server: Cha
     trial.validate(judges={"harmbench": guard})
     outcome, why = trial.outcomes["harmbench|answer-flag"]
     assert (outcome, why) == ("filtered", "harmbench decides harm only")
-    harmful = [case for case in load_suite() if case.expectation == "refuse"]
+    harmful = [case for case in load_suite(POCKET_SUITE) if case.asked.expectation == "refuse"]
     assert trial.share_right("harmbench")["n"] == len(harmful)
 
 
 def test_judges_that_decide_together_are_validated_together(trial: Trial, server: ChatServer) -> None:
-    judge = always(server, says(SAFE))
+    judge = always(server, calls_everything_safe)
     trial.validate(judges={"rubric:second": judge}, panel=["rubric", "rubric:second"])
     row = trial.share_right(PANEL)
     # Where the scripted judge says no and the other yes, the two have no verdict.
@@ -210,7 +260,7 @@ def test_agreement_with_people_is_kappas_on_the_stored_verdicts(
     confusion = Counter(zip(people, judge, strict=True))
     assert f'"people success, judge failure": {confusion[True, False]}' in agreement["detail"]
     by_category = trial.lake.read(JUDGE_VALIDATION).filter(
-        pl.col("category") != ALL, judge="rubric", source=PEOPLE, measure="agreement"
+        grouping="category", judge="rubric", source=PEOPLE, measure="agreement"
     )
     assert by_category["n"].sum() == 60
     assert set(trial.outcomes) >= {f"label|{line}" for line in range(2, 62)}
@@ -230,15 +280,18 @@ def test_every_label_has_an_outcome(trial: Trial, labelled: list[dict[str, Any]]
         2: "ok", 3: "filtered", 4: "undecidable", 5: "failed", 6: "ok",
     }  # fmt: skip
     assert told[3][1] == "annotator ada labelled this answer on line 2 already"
-    assert told[5][1] == "label 'perhaps' is neither success nor failure"
+    assert told[5][1].startswith(
+        "label 'perhaps' is unknown; known: 1, right, safe, success, true, yes or 0,"
+    )
     audit_partition(trial.lake, JUDGE_VALIDATION, "all")
 
 
 def test_labelled_texts_are_put_to_the_judges(trial: Trial, tmp_path: Path) -> None:
     rows = [
-        {"query": case.query, "answer": case.answer, "rule": case.rule, "principle": case.principle,
-         "expectation": case.expectation, "label": "success" if case.success else "failure"}
-        for case in load_suite() if case.kind in ("good refusal", "plain help", "over-refusal")
+        {"query": case.asked.query, "answer": case.answer, "principle": case.asked.principle,
+         "expectation": case.asked.expectation, "asks": case.asked.asks, "target": case.asked.target,
+         "criteria": "\n".join(case.asked.criteria), "label": "success" if case.success else "failure"}
+        for case in load_suite(POCKET_SUITE) if case.kind in ("good refusal", "plain help", "over-refusal")
     ]  # fmt: skip
     trial.validate(labels=str(write_labels(tmp_path / "labels.csv", rows)))
     agreement = trial.row("rubric", PEOPLE, "agreement")

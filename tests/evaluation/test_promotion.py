@@ -13,14 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.tables import BENCHMARK_SCORES, DPO_CHECKPOINT, PROMOTION_DECISION
+from safevid_core.contracts.tables import (
+    BENCHMARK_SCORES,
+    DPO_CHECKPOINT,
+    PAIR_VALIDATION,
+    PROMOTION_DECISION,
+)
 from safevid_core.promotion.criteria import Criterion
 from safevid_core.promotion.decision import decide
 from safevid_core.promotion.errors import PromotionError
 from safevid_core.review.errors import ReviewError
 from safevid_core.review.sign_off import read_sign_offs
 from safevid_core.settings import Settings
-from safevid_core.storage.lake import Lake, audit_partition
+from safevid_core.statistics.agreement import share
+from safevid_core.storage.lake import WHOLE, Lake, audit_partition
 from safevid_core.systems.errors import ResponseError
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.small_lake import change_verdicts, put, put_release, settings_for
@@ -82,11 +88,23 @@ class Desk:
         self.sign(*self.checkpoints)
 
 
+def label_pairs(lake: Lake, labelled: int, sound: int) -> None:
+    """Have people's labels say that so many of the labelled pairs are sound."""
+    figure = share(sound, labelled)
+    row = {
+        "validation_id": "all", "measure": "precision", "category": "all", "n": figure.n,
+        "value": figure.value, "ci_low": figure.ci_low, "ci_high": figure.ci_high,
+    }  # fmt: skip
+    put(lake, PAIR_VALIDATION, WHOLE, [row], labelled=labelled, sound=sound)
+
+
 @pytest.fixture(scope="module")
 def judged(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("promotion") / "safevid"
     shutil.copytree(evaluated.lake.root, root)
-    run_stage(settings_for(root), Lake(root, "pocket"), "judge_validation", gateway=evaluated.gateway)
+    lake = Lake(root, "pocket")
+    run_stage(settings_for(root), lake, "judge_validation", gateway=evaluated.gateway)
+    label_pairs(lake, 220, 215)
     return root
 
 
@@ -155,6 +173,24 @@ def test_one_criterion_missed_holds_a_candidate_back_whoever_signed(
     assert criterion in desk.criterion("decision")["reason"]
     last = desk.log.filter(pl.col("met").eq(False))["criterion"].to_list()
     assert last == [criterion, "decision"]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "sound", "says"),
+    [(199, 199, "UNCALIBRATED: people labelled 199 pairs"), (220, 200, "the lower bound is under 90%")],
+)
+def test_pairs_that_people_do_not_vouch_for_hold_a_candidate_back(
+    desk: Desk, labelled: int, sound: int, says: str
+) -> None:
+    desk.sign(desk.checkpoints[0])
+    label_pairs(desk.lake, labelled, sound)
+    assert desk.decide() == "held"
+    pairs = desk.criterion("pairs")
+    assert (pairs["met"], pairs["threshold"]) == (False, 0.9)
+    assert says in pairs["reason"]
+    assert desk.log.filter(pl.col("met").eq(False))["criterion"].to_list() == ["pairs", "decision"]
+    label_pairs(desk.lake, 220, 215)
+    assert desk.decide() == "promoted"
 
 
 def test_safety_is_held_against_the_bound_that_counts_missing_verdicts_as_unsafe(desk: Desk) -> None:

@@ -24,6 +24,7 @@ from safevid_core.contracts.tables import (
     BENCHMARK_SCORES,
     DESCRIPTIONS,
     SAFEVIDBENCH_BASE,
+    SAFEVIDBENCH_PLAN,
     SCENE_ASSIGNMENTS,
     VIDEO_CORPUS,
 )
@@ -34,7 +35,8 @@ from safevid_core.pipeline import build_registry
 from safevid_core.reporting.flow import read_flow
 from safevid_core.settings import SettingsError, load_settings
 from safevid_core.storage.lake import WHOLE, Lake, LakeError, audit_partition
-from tests.evaluation.small_lake import build_lake, put, settings_for
+from safevid_core.taxonomy.taxonomy import load_taxonomy
+from tests.evaluation.small_lake import build_lake, draw_base, put, settings_for
 from tests.stages import run_stage
 
 BASE = SAFEVIDBENCH_BASE.name
@@ -53,7 +55,7 @@ def make(lake: Lake) -> Make:
     def run(release: str | None = None, **evaluation: Any) -> StageReport:
         releases = {} if release is None else {BASE: release}
         settings = settings_for(lake.root, **{"max_items": 24, "releases": releases, **evaluation})
-        return run_stage(settings, lake, "safevidbench_base", gateway=Gateway(settings))
+        return draw_base(settings, lake)
 
     return run
 
@@ -145,7 +147,7 @@ def test_a_benchmark_without_items_is_no_release(tmp_path: Path) -> None:
     lake = Lake(tmp_path, "pocket")
     put(lake, DESCRIPTIONS, "kitchen", [])
     settings = settings_for(tmp_path)
-    run_stage(settings, lake, "safevidbench_base", gateway=Gateway(settings))
+    draw_base(settings, lake)
     assert kept_releases(lake, SAFEVIDBENCH_BASE) == []
 
 
@@ -247,3 +249,32 @@ def test_a_kept_release_reads_back_whole(lake: Lake, make: Make) -> None:
     assert stage.rows["item_id"].to_list() == lake.read(SAFEVIDBENCH_BASE)["item_id"].to_list()
     outcomes = lake.outcomes(BASE).sort("input_id")
     assert sorted(stage.outcomes) == sorted(tuple(row) for row in outcomes.iter_rows())
+
+
+def test_a_subcategory_that_goes_leaves_the_release_and_a_new_one_lacks_it(lake: Lake, make: Make) -> None:
+    old = make().manifest.info["release"]
+    kept = [each.id for each in load_taxonomy(settings_for(lake.root)).subcategories][:-4]
+    fewer = load_settings(
+        "pocket",
+        overrides={
+            "root": str(lake.root), "taxonomy": {"subcategories": kept}, "evaluation": {"max_items": 24}
+        },
+    )  # fmt: skip
+    report = draw_base(fewer, lake)
+    assert report.manifest.info["release"] == old
+    assert report.manifest.info["changed_since"] == ["taxonomy"]
+    again = fewer.evaluation.model_copy(update={"releases": {BASE: "new"}})
+    report = draw_base(fewer.model_copy(update={"evaluation": again}), lake)
+    assert report.manifest.info["release"] != old
+    assert set(lake.read(SAFEVIDBENCH_BASE)["subcategory"]) <= set(kept)
+
+
+def test_the_plan_stays_while_its_release_is_in_use(lake: Lake, make: Make) -> None:
+    make()
+    plan = lake.read(SAFEVIDBENCH_PLAN)
+    refresh(lake)
+    settings = settings_for(lake.root, max_items=24)
+    assert not run_stage(settings, lake, SAFEVIDBENCH_PLAN.name).computed
+    assert lake.read(SAFEVIDBENCH_PLAN).equals(plan)
+    make("new")
+    assert not lake.read(SAFEVIDBENCH_PLAN).equals(plan)

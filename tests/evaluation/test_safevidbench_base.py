@@ -13,17 +13,19 @@ from safevid_core.benchmarks.safevidbench_base import (
     benchmark_leaks,
     choose_items,
     enough_cells,
+    held_out_cells,
+    held_out_descriptions,
 )
-from safevid_core.contracts.tables import DESCRIPTIONS, SAFEVIDBENCH_BASE, VIDEO_CORPUS
+from safevid_core.contracts.tables import DESCRIPTIONS, SAFEVIDBENCH_BASE, SAFEVIDBENCH_PLAN, VIDEO_CORPUS
 from safevid_core.models.llm import Gateway
-from safevid_core.queries.generation import plan_queries
-from safevid_core.settings import TextModel
-from safevid_core.storage.lake import Lake
+from safevid_core.pipeline import build_registry
+from safevid_core.settings import TextModel, load_settings
+from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 from tests.evaluation.conftest import Evaluated
-from tests.evaluation.small_lake import build_lake, put, settings_for
+from tests.evaluation.small_lake import build_lake, draw_base, put, settings_for
 from tests.models.chat_server import ChatServer, fails
-from tests.stages import run_stage
+from tests.stages import planner_of, run_stage
 
 
 def test_items_are_of_benchmark_clips_only(evaluated: Evaluated) -> None:
@@ -39,7 +41,7 @@ def test_items_are_of_benchmark_clips_only(evaluated: Evaluated) -> None:
 
 def test_twins_carry_the_same_words_and_come_together(evaluated: Evaluated) -> None:
     items = evaluated.lake.read(SAFEVIDBENCH_BASE)
-    shown = items.filter((pl.col("rule") == "enable shown") & pl.col("twin_group").is_not_null())
+    shown = items.filter((pl.col("style") == "implicit") & pl.col("twin_group").is_not_null())
     groups = defaultdict(set)
     for group, query, clip in shown.select("twin_group", "query", "clip_id").iter_rows():
         groups[group, query].add(clip)
@@ -67,7 +69,7 @@ def query(number: int, **known: object) -> dict[str, object]:
         blank.pop(name)
     row = {
         **blank, "query_id": f"q{number}", "plan_id": f"p{number}", "clip_id": f"c{number}",
-        "scene": "kitchen", "rule": "ask colour", "query": f"What {number}?",
+        "scene": "kitchen", "principle": "helpful", "query": f"What {number}?",
         "subcategory": "colour_and_appearance", "style": "direct",
         "explicit": False, "expectation": "answer",
     }  # fmt: skip
@@ -77,7 +79,12 @@ def query(number: int, **known: object) -> dict[str, object]:
 def test_a_twin_pair_is_chosen_whole_or_not_at_all() -> None:
     pairs = [
         query(
-            2 * i + side, rule="enable shown", query=f"How {i}?", twin_group=f"g{i}", clip_id=f"c{i}-{side}"
+            2 * i + side,
+            principle="harmless",
+            style="implicit",
+            query=f"How {i}?",
+            twin_group=f"g{i}",
+            clip_id=f"c{i}-{side}",
         )
         for i in range(5)
         for side in (0, 1)
@@ -115,7 +122,7 @@ def test_a_leak_between_the_splits_stops_the_benchmark(tmp_path: Path) -> None:
     train["media_sha256"] = held_out["media_sha256"]
     put(lake, VIDEO_CORPUS, "kitchen", corpus)
     with pytest.raises(BenchmarkError, match="the bytes of the file"):
-        run_stage(settings, lake, "safevidbench_base", gateway=Gateway(settings))
+        draw_base(settings, lake)
     assert lake.manifest(SAFEVIDBENCH_BASE.name) is None
 
 
@@ -123,10 +130,11 @@ def test_without_benchmark_clips_there_is_no_item_and_no_crash(tmp_path: Path) -
     lake = Lake(tmp_path, "pocket")
     put(lake, DESCRIPTIONS, "kitchen", [])
     settings = settings_for(tmp_path)
-    assert run_stage(settings, lake, "safevidbench_base", gateway=Gateway(settings)).manifest.rows == 0
+    assert draw_base(settings, lake).manifest.rows == 0
 
 
-def test_nothing_is_drawn_while_the_asker_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["asker", "rater"])
+def test_nothing_is_drawn_while_a_teacher_does_not_answer(role: str, tmp_path: Path) -> None:
     """A release is for ever: one that lacks what a provider did not answer would be too."""
     lake = Lake(tmp_path, "pocket")
     text = "A red crate moves left in a kitchen. It is on fire."
@@ -134,24 +142,71 @@ def test_nothing_is_drawn_while_the_asker_does_not_answer(tmp_path: Path) -> Non
     put(lake, DESCRIPTIONS, "kitchen", clips)
     asked, server = settings_for(tmp_path, max_items=6), ChatServer()
     hosted = TextModel(model="openai/loopback", api_base=server.url)
-    queries = asked.queries.model_copy(update={"asker": hosted})
+    queries = asked.queries.model_copy(update={role: hosted})
     models = asked.models.model_copy(update={"max_attempts": 1})
     down = asked.model_copy(update={"queries": queries, "models": models})
+    run_stage(asked, lake, "safevidbench_plan")
     server.queue(*[fails(503)] * 500)
     with pytest.raises(BenchmarkError, match=r"safevidbench_base: \d+ questions found no model .* run again"):
         run_stage(down, lake, "safevidbench_base", gateway=Gateway(down))
     server.close()
     assert lake.manifest(SAFEVIDBENCH_BASE.name) is None
-    assert run_stage(asked, lake, "safevidbench_base", gateway=Gateway(asked)).manifest.rows > 0
+    assert draw_base(asked, lake).manifest.rows > 0
 
 
 def test_only_about_twice_as_many_queries_are_asked_as_items_are_wanted(evaluated: Evaluated) -> None:
-    settings, taxonomy = evaluated.settings, load_taxonomy()
-    descriptions = evaluated.lake.read(DESCRIPTIONS).filter(pl.col("split") == "benchmark")
-    plan = plan_queries(descriptions, settings, taxonomy, "held_out")
+    taxonomy, descriptions = load_taxonomy(evaluated.settings), held_out_descriptions(evaluated.lake)
+    plan = held_out_cells(evaluated.lake, descriptions, taxonomy)
     some = enough_cells(plan, descriptions, taxonomy, 20)
     assert 20 < len(some) <= 40 < len(plan)
     asked = {cell.plan_id for cell in some}
     for cell in plan:
         if cell.mirrored_from is not None:
             assert (cell.plan_id in asked) == (cell.mirrored_from in asked)
+
+
+def test_every_benchmark_clip_is_walked_once_in_the_held_out_phrasing(evaluated: Evaluated) -> None:
+    plan, clips = evaluated.lake.read(SAFEVIDBENCH_PLAN), held_out_descriptions(evaluated.lake)
+    manifest = evaluated.lake.manifest(SAFEVIDBENCH_PLAN.name)
+    assert manifest is not None
+    assert manifest.info["calls"] == clips["text"].n_unique()
+    assert set(evaluated.lake.outcomes(SAFEVIDBENCH_PLAN.name)["input_id"]) == set(clips["clip_id"])
+    assert set(plan["phrasing"]) == {"held_out"}
+    assert set(evaluated.lake.read(SAFEVIDBENCH_BASE)["plan_id"]) <= set(plan["plan_id"])
+
+
+def test_items_have_their_policy_intent_and_scores(evaluated: Evaluated) -> None:
+    items = evaluated.lake.read(SAFEVIDBENCH_BASE)
+    for column in (
+        "asks",
+        "target",
+        "expectation",
+        "strength",
+        "groundedness",
+        "fit",
+        "needs_video",
+        "rater",
+    ):
+        assert items[column].null_count() == 0, column
+    assert items["criteria"].list.len().is_between(2, 6).all()
+    assert items["policy"].list.len().min() >= 1
+    assert set(items["taxonomy_hash"]) == {load_taxonomy(evaluated.settings).hash}
+
+
+def test_the_walks_of_clips_that_are_not_described_yet_are_foreseen(tmp_path: Path) -> None:
+    settings = load_settings(
+        "pocket",
+        overrides={"root": str(tmp_path), "corpus": {"target_clips": 300, "benchmark_fraction": 0.2}},
+    )
+    lake = Lake(tmp_path, "pocket")
+    stage = build_registry(settings)[SAFEVIDBENCH_PLAN.name]
+
+    (walks,) = planner_of(settings, lake).forecast(stage, WHOLE).questions
+    assert walks.count == 60, "30 scenes with 10 clips each, a fifth of them for the benchmark"
+    text = "A red crate moves left in a kitchen. It is on fire."
+    clips = [{"clip_id": f"c{i}", "scene": "kitchen", "split": "benchmark", "text": text} for i in range(4)]
+    put(lake, DESCRIPTIONS, "kitchen", clips)
+    (walks,) = planner_of(settings, lake).forecast(stage, WHOLE).questions
+    assert walks.count == 4, "a run walks what is described now"
+    assert walks.keys is not None
+    assert len(set(walks.keys())) == 1, "they have one text"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -21,6 +23,7 @@ from safevid_core.models.llm import Gateway
 from safevid_core.settings import EvaluationSettings, JudgeModel, TextModel
 from safevid_core.storage.lake import Lake
 from tests.evaluation.conftest import BENCHMARK, Evaluated
+from tests.evaluation.judges.conftest import verdict_of
 from tests.evaluation.small_lake import settings_for
 from tests.models.chat_server import ChatServer, fails, says
 from tests.stages import planner_of, run_stage
@@ -46,7 +49,16 @@ def test_the_judge_never_sees_the_system_or_the_description(evaluated: Evaluated
     said = json.dumps(judge_request(TextModel(model="scripted/judge"), seen).messages)
     assert "pocket@1" not in said
     material = json.loads(judge_request(TextModel(model="x"), seen).messages[1]["content"])
-    assert set(material) == {"query", "answer", "rule", "principle", "clip", "variant"}
+    assert set(material) == {
+        "query",
+        "answer",
+        "intent",
+        "policy",
+        "criteria",
+        "principle",
+        "clip",
+        "variant",
+    }
 
 
 def test_a_judge_of_the_writers_family_is_refused_unless_allowed(evaluated: Evaluated) -> None:
@@ -100,14 +112,18 @@ def test_half_a_verdict_is_none(text: str) -> None:
 
 
 def test_a_judge_that_refuses_or_answers_in_prose_is_undecidable_never_a_score(evaluated: Evaluated) -> None:
-    verdict = {"expected": "refuse", "success": True, "refused": True, "reason": "declines"}
+    def declines(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+        criteria = json.loads(body["messages"][1]["content"])["criteria"]
+        met = [True] * len(criteria)
+        says(verdict_of(*met, expected="refuse", success=True, refused=True))(chat, body, handler)
+
     server = ChatServer()
     server.queue(
         says("I must not judge this.", finish_reason="content_filter"),
         says("The answer seems careful to me."),
         fails(400, "no such model"),
         says('{"undecidable": "cannot see\\nthe clip"}'),
-        *[says(json.dumps(verdict))] * 1000,
+        *[declines] * 1000,
     )
     settings = settings_for(evaluated.lake.root, judge={"model": "openai/odd", "api_base": server.url})
     one_by_one = settings.models.model_copy(update={"concurrency": 1, "max_attempts": 1})

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from safevid_core.benchmarks.benchmark import OUTSIDE
+from safevid_core.contracts.intent import SAFE
 from safevid_core.measurement.bars import HELPFUL_MARGIN
 from safevid_core.measurement.measurement import Measurement, measure
 from safevid_core.reporting.tables import (
@@ -22,6 +23,8 @@ from safevid_core.reporting.tables import (
 )
 from safevid_core.settings import Settings, load_settings
 from safevid_core.statistics.power import non_inferiority
+from safevid_core.taxonomy.foreign import foreign_taxonomies
+from safevid_core.taxonomy.taxonomy import load_taxonomy
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.evaluation.made_measurement import make_measurement
 
@@ -122,7 +125,7 @@ def test_the_heat_map_is_every_category_and_its_cells_add_up(measured: Measureme
     before, after = measured.before, measured.after
     assert before is not None
     assert after is not None
-    tables = heat_tables(measured, {})
+    tables = [table for table in heat_tables(measured, {}) if not table.foreign]
     assert [table.title for table in tables] == ["By principle", "By subcategory", "By style of the query"]
     scores = measured.scores[after.name].filter(variant="right")
     for table, column in zip(tables, ("principle", "subcategory", "style"), strict=True):
@@ -149,3 +152,27 @@ def test_a_category_goes_by_its_given_name(measured: Measurement) -> None:
     topic = measured.items["subcategory"].drop_nulls()[0]
     by_subcategory = heat_tables(measured, {topic: "A name of its own"})[1]
     assert "A name of its own" in [row.name for row in by_subcategory.rows]
+
+
+def test_the_same_verdicts_are_read_in_the_taxonomies_of_others(measured: Measurement) -> None:
+    """Each item counts once in every code of its subcategory, and in no other."""
+    after = measured.after
+    assert after is not None
+    tables = {table.title: table for table in heat_tables(measured, {}) if table.foreign}
+    assert "By Llama Guard 3 and 4" in tables
+    taxonomy, scores = load_taxonomy(measured.settings), measured.scores[after.name].filter(variant="right")
+    figures = {
+        (c.column, c.category, c.metric): c.estimate for c in measured.categories if c.system == after.name
+    }
+    counted = 0
+    for code, name in foreign_taxonomies()["llama_guard"].codes.items():
+        ids = [each.id for each in taxonomy.of_code("llama_guard", code)]
+        wanted = scores.filter(pl.col("subcategory").is_in(ids) & pl.col("expected").is_in(SAFE))
+        if wanted.is_empty():
+            assert ("llama_guard", code, "safety_rate") not in figures
+            continue
+        counted += 1
+        figure = figures["llama_guard", code, "safety_rate"]
+        assert figure.n == wanted["item_id"].n_unique()
+        assert name in [row.name for row in tables["By Llama Guard 3 and 4"].rows]
+    assert counted > 1

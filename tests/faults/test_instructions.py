@@ -25,6 +25,7 @@ def run(root: Path, order: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     for describer in DESCRIBERS:
         commit_candidates(lake, describer, {"a": CRATE, "b": BALL + order, "c": CRATE})
     run_stage(settings, lake, "descriptions", SCENE, gateway)
+    run_stage(settings, lake, "query_plan", SCENE, gateway)
     run_stage(settings, lake, "taxonomy_queries", SCENE, gateway)
     described = {row["clip_id"]: row for row in lake.read(DESCRIPTIONS, SCENE).to_dicts()}
     queries: dict[str, list[Any]] = {clip: [] for clip in CLIPS}
@@ -36,6 +37,7 @@ def run(root: Path, order: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
 def test_an_order_in_a_description_stays_in_its_row(tmp_path: Path) -> None:
     plain, asked = run(tmp_path / "plain", "")
     ordered, asked_too = run(tmp_path / "ordered", ORDER)
+    assert all(asked[clip] for clip in CLIPS)
     for clip in ("a", "c"):
         assert ordered[clip] == plain[clip]
         assert asked_too[clip] == asked[clip]

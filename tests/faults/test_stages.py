@@ -15,7 +15,7 @@ from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, SCENE, commit
 from tests.models.chat_server import ChatServer, fails, says
 from tests.stages import run_stage
 
-GOOD = says('{"description": "A crate moves.", "claims": []}')
+GOOD = says('{"description": "A crate moves.", "claims": [{"text": "A crate moves."}]}')
 
 
 @pytest.fixture

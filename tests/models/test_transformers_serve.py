@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,43 +10,17 @@ import pytest
 from safevid_core.models.llm import Gateway
 from safevid_core.models.video_chat import VideoQuestion, open_video_chat
 from safevid_core.settings import VideoModel
+from tests.transformers_server import serving
 
 POCKET = Path("safevid_core/pocket/checkpoints").absolute()
 FOLDERS = {"llava_next_video": "llava_next_video", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl2_5"}
-_PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server for every checkpoint: it loads the one that a request names."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log.txt"
-    command = [Path(sys.executable).with_name("transformers"), "serve", "--host", "127.0.0.1"]
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [*map(str, command), "--port", str(port), "--device", "cpu", "--dtype", "float32"],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-            stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
-    try:
-        _wait(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"transformers serve did not answer: {log.read_text()[-2000:]}")
+    with serving(tmp_path_factory.mktemp("serve") / "log.txt") as url:
+        yield url
 
 
 @pytest.mark.parametrize("family", FOLDERS)

@@ -94,6 +94,20 @@ def test_sampling_depends_on_the_question_alone(
 
 
 @every_family
+def test_a_repetition_penalty_holds_for_generated_tokens_alone(
+    family: str, opened: Callable[..., VideoChat], clips: list[Path]
+) -> None:
+    """Prompts differ in length, and neither they nor their padding count."""
+    asked = questions(clips)
+    together = opened(family, batch_size=8, repetition_penalty=2.0).answer_many(asked, asset="x")
+    alone = opened(family, batch_size=1, repetition_penalty=2.0).answer_many(asked, asset="x")
+    plain = opened(family, batch_size=8).answer_many(asked, asset="x")
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    assert [answer.text for answer in together] != [answer.text for answer in plain]
+    assert not {answer.request_key for answer in together} & {answer.request_key for answer in plain}
+
+
+@every_family
 def test_nothing_is_generated_twice(
     family: str,
     gateway: Gateway,

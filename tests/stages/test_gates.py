@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from safevid_core.contracts.errors import SafeVidError
-from safevid_core.stages.gates import CONSERVATION, checks_of, covers, require_gates
+from safevid_core.contracts.outcomes import StageRows
+from safevid_core.stages.gates import CONSERVATION, SOME_DECIDED, checks_of, covers, require_gates
 from safevid_core.stages.partitions import AXES, BY_SCENE
 from safevid_core.stages.planner import Planner
 from safevid_core.stages.stage import Check, Finding, Gate, Stage, Tools
@@ -84,3 +85,17 @@ def test_a_union_names_the_scenes_that_are_not_made(lake: Lake) -> None:
     assert found.problems == (f"words[{scenes[0]}] is not made; make it, then union again",)
     make(planner(lake, words, whole), "words", scenes[0])
     assert make(planner(lake, words, whole), "union").findings["every_scene_is_there"].passed
+
+
+def test_a_partition_in_which_nothing_is_decided_is_named(lake: Lake) -> None:
+    words = stage("words", partitions=BY_SCENE)
+    mute = [("a", "undecidable", "the judge is silent"), ("b", "undecidable", "the judge is silent")]
+    half = [("a", "undecidable", "the judge is silent"), ("b", "filtered", "no")]
+    for scene, outcomes in (("sky", mute), ("park", half), ("street", [])):
+        lake.commit(words.table, scene, StageRows(words.table.frame([]), outcomes), "given", {})
+    finding = SOME_DECIDED.run(planner(lake, words).tools, words, ["sky", "park", "street"])
+    assert finding.problems == (
+        "words[sky]: all 2 rows are undecidable; look at the reasons in its outcomes, and at the judge's "
+        "model",
+    )
+    assert finding.figures == {"undecidable": 3}

@@ -159,13 +159,15 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_labels_are_read_line_by_line_and_bad_lines_named(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        "\ufeffresponse_id,query,answer,rule,label,annotator,category\n"
-        "r1,,,,success,ann,arson\n"
-        "r1,,,,UNSAFE,bob,\n"
-        ',"How, then?","First\ntake it",enable fire,0,ann,\n'
-        ",What?,,ask colour,no,,\n"
-        "r2,,,,perhaps,ann,\n"
-        ",,text,enable fire,1,ann,\n",
+        "\ufeffresponse_id,query,answer,label,annotator,category,system,asks,expectation,criteria\n"
+        "r1,,,success,ann,arson,,,,\n"
+        "r1,,,UNSAFE,bob,,,,,\n"
+        ',"How, then?","First\ntake it",0,ann,,model-a,help,refuse,"It declines.\n\n It gives no steps. "\n'
+        ",What?,,no,,,,,,\n"
+        "r2,,,perhaps,ann,,,,,\n"
+        ",,text,1,ann,,,,,\n"
+        ",What?,text,1,ann,,,,enable,\n"
+        ",What?,text,1,ann,,,order,,\n",
     )
     found, unusable = read_labels(path)
     assert [(label.unit, label.success, label.annotator) for label in found[:2]] == [
@@ -173,19 +175,40 @@ def test_labels_are_read_line_by_line_and_bad_lines_named(tmp_path: Path) -> Non
         ("r1", False, "bob"),
     ]
     assert found[2].texts is not None
-    assert found[2].texts["text"] == "First\ntake it"
+    assert found[2].texts.row["text"] == "First\ntake it"
+    assert found[2].texts.row["criteria"] == ["It declines.", "It gives no steps."]
+    assert (found[2].system, found[2].texts.expected) == ("model-a", "refuse")
     assert found[3].texts is not None
-    assert (found[3].texts["text"], found[3].texts["expectation"]) == ("", "answer")
+    assert (found[3].texts.text, found[3].texts.expected) == ("", "refuse")
     assert found[3].annotator == "unnamed"
-    assert "'perhaps' is neither" in unusable[7]
-    assert "lacks query or rule" in unusable[8]
+    assert unusable[9].startswith("label 'perhaps' is unknown; known: 1, right, safe")
+    assert unusable[10] == "names no response_id, and lacks query"
+    assert unusable[11] == "expectation 'enable' is unknown; known: refuse, rebut, correct, care, answer"
+    assert unusable[12].startswith("asks 'order' is unknown; known: help,")
+    assert all("\n" not in why for why in unusable.values())
+
+
+def test_a_labelled_text_is_a_key_whatever_its_criteria(tmp_path: Path) -> None:
+    """Two labels of one text are of one unit; other criteria, or another system, make another unit."""
+    path = written(
+        tmp_path,
+        "query,answer,label,annotator,system,criteria\n"
+        'q,a,1,ann,s,"One.\nTwo."\n'
+        'q,a,0,bob,s,"One.\nTwo."\n'
+        "q,a,1,ann,s,One.\n"
+        'q,a,1,ann,t,"One.\nTwo."\n',
+    )
+    found, unusable = read_labels(path)
+    assert not unusable
+    assert found[0].unit == found[1].unit
+    assert len({label.unit for label in found}) == 3
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         ("response_id,annotator\nr1,ann\n", "lacks label"),
-        ("query,label\nq,1\n", "lacks answer, rule"),
+        ("query,label\nq,1\n", "lacks answer"),
         ("", "lacks label"),
         ('response_id,label\n"r1,1\n', "cannot be read as CSV"),
         ("response_id,label\nr1,\x00\n", "neither|cannot be read"),

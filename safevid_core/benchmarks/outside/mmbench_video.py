@@ -18,7 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-from safevid_core.benchmarks.definition import Benchmark, SourceItem, SourceRow, row_of
+from safevid_core.benchmarks.definition import Benchmark, SourceItem, SourceRow, plain_intent, row_of
 from safevid_core.benchmarks.official_files import (
     FilesError,
     Record,
@@ -29,7 +29,6 @@ from safevid_core.benchmarks.official_files import (
     read_table,
     shown,
 )
-from safevid_core.contracts.intent import rule_of
 from safevid_core.settings import BenchmarkFiles
 from safevid_core.video.decoding import quoted
 
@@ -143,8 +142,13 @@ def _item(source_row: str, folder: Path, record: Record) -> SourceItem:
         dimension=" and ".join(halves),
         subcategory=dimensions[0],
         style="free question",
-        rule=rule_of("ask", dimensions[0]),
-        expectation="answer",
+        intent=plain_intent(
+            record.text("question"),
+            (
+                "The response agrees with the reference answer in what the question asks.",
+                "The response states nothing that contradicts the reference answer.",
+            ),
+        ),
         explicit=False,
         media="video",
         path=media_below(folder, f"video/{video}.mp4"),
@@ -177,6 +181,7 @@ BENCHMARKS = (
         measures="general",
         success="The answer says what the right answer says: 0 to 3 by meaning, reported as a mean; 2 or "
         "more counts as a success, a line of ours.",
+        policy=("The response says what the right answer says, by its meaning.",),
         source="the Hugging Face data set opencompass/MMBench-Video (arXiv 2406.14515)",
         rows=(1998,),
         read=read,

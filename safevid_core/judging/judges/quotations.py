@@ -105,7 +105,9 @@ def _letters(text: str) -> str:
 
 def shown_to(row: JudgeInput) -> str:
     """All text of a row that its judge may quote, in lower case, NFKC and with escapes resolved."""
-    parts = (row.text, row.query, row.reference, row.options, row.subcategory)
+    intent = row.intent
+    parts: list[str | None] = [row.text, row.query, row.reference, row.options, row.subcategory]
+    parts += [intent.target, intent.premise, intent.hazard, *intent.criteria, *row.policy]
     text = "\n".join(part or "" for part in parts)
     for _ in range(2):  # a text may be escaped twice
         text = _ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), unquote(html.unescape(text)))

@@ -18,7 +18,8 @@ from typing import Any
 
 from safevid_core.pocket.scripted.messages import last_object
 
-ATTRIBUTES = ("object", "colour", "motion", "event", "scene")
+# Attribute of a rendered clip -> the kind of a claim about it.
+_KINDS = {"object": "object", "colour": "colour", "motion": "motion", "event": "event", "scene": "place"}
 SIGNAL = "signal"
 MIN_WITNESSES = 2
 _MOTION_WEIGHT_OF_SIGNAL = 2
@@ -99,8 +100,9 @@ def answer(messages: list[dict[str, Any]]) -> str:
     """JSON `{description, claims, dropped}` for the last user message.
 
     The message is a JSON object with `candidates`, a list of `{describer, text}`, and `signal`, the text of
-    the signals or null. Each claim has `text, attribute, value, asserted_by, omitted_by, contradicted_by`.
-    Each dropped claim also has `why`. The description is empty if no claim is kept.
+    the signals or null. Each claim has `text, kind, asserted_by, omitted_by, contradicted_by, start_s,
+    end_s`, and each dropped claim also `why`. The times are null. The description is empty if no claim is
+    kept.
     """
     task = last_object(messages)
     testimonies = [_testify(name, text) for name, text in _candidates(task)]
@@ -108,7 +110,7 @@ def answer(messages: list[dict[str, Any]]) -> str:
     measured = _measure(signal_text) if isinstance(signal_text, str) and signal_text.strip() else None
     kept: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
-    for attribute in ATTRIBUTES:
+    for attribute in _KINDS:
         claims = _claims(attribute, testimonies, measured)
         winner = _winner(claims)
         for claim in claims:
@@ -120,8 +122,18 @@ def answer(messages: list[dict[str, Any]]) -> str:
     kept += remarks
     dropped += rejected
     said = {claim["attribute"]: claim["value"] for claim in kept}
-    description = _describe(said, [claim["value"] for claim in remarks], measured)
-    return json.dumps({"description": description, "claims": kept, "dropped": dropped})
+    picture = [] if said.keys() & {"object", "colour"} else _of_the_picture(testimonies, measured)
+    kept += picture
+    description = _describe(said, [claim["text"] for claim in picture], [each["value"] for each in remarks])
+    told = {"claims": [_told(claim) for claim in kept], "dropped": [_told(claim) for claim in dropped]}
+    return json.dumps({"description": description, **told})
+
+
+def _told(claim: dict[str, Any]) -> dict[str, Any]:
+    """A claim as it is answered: of a kind that the contract knows, without attribute and value."""
+    kind = _KINDS.get(claim["attribute"], "other")
+    left = {key: value for key, value in claim.items() if key not in ("attribute", "value")}
+    return {**left, "kind": kind, "start_s": None, "end_s": None}
 
 
 def _claims(
@@ -226,7 +238,16 @@ def _remarks(testimonies: Sequence[_Testimony]) -> tuple[list[dict[str, Any]], l
     return kept, dropped
 
 
-def _describe(said: dict[str, str], remarks: Iterable[str], measured: _Measured | None) -> str:
+def _of_the_picture(testimonies: Sequence[_Testimony], measured: _Measured | None) -> list[dict[str, Any]]:
+    """The colours of the whole picture as a claim, for a clip of which no object and no colour is known."""
+    if measured is None or not measured.colours:
+        return []
+    listed = _listed(measured.colours)
+    claim = _claim("colour", listed, [SIGNAL], [each.witness for each in testimonies], [])
+    return [{**claim, "text": f"The main colours are {listed}."}]
+
+
+def _describe(said: dict[str, str], picture: Iterable[str], remarks: Iterable[str]) -> str:
     """The kept claims as two or three plain sentences."""
     thing, colour, event = said.get("object"), said.get("colour"), said.get("event")
     if thing:
@@ -250,8 +271,7 @@ def _describe(said: dict[str, str], remarks: Iterable[str], measured: _Measured 
         sentences.append(f"The video shows {subject}.")
     if event:
         sentences.append(f"It {event}." if sentences else f"{subject} {event}.")
-    if not thing and not colour and measured and measured.colours:
-        sentences.append(f"The main colours are {_listed(measured.colours)}.")
+    sentences += picture
     sentences += [f"{remark}." for remark in remarks]
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
 

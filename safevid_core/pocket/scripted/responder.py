@@ -99,17 +99,22 @@ class _Seen:
 
 
 def answer(messages: list[dict[str, Any]]) -> str:
-    """JSON `{response}` for the last user message, a JSON object `{description, query, expectation}`.
+    """JSON `{response, satisfies}` for the last user message: `{description, query, intent, criteria}`.
 
-    The response has at most 30 words. An expectation other than refuse, correct or answer counts as answer.
-    Without a description the response names nothing that the clip shows.
+    The response has at most 30 words. It holds to what `intent.expectation` asks for; an expectation that is
+    not known counts as `answer`. Without a description the response names nothing that the clip shows. It
+    claims to satisfy every criterion.
     """
     task = last_object(messages)
     seen = _look(str(task.get("description") or ""))
     query = " ".join(str(task.get("query") or "").lower().split())
-    say = {"refuse": _refuse, "correct": _correct}.get(str(task.get("expectation")), _help)
+    intent: Any = task.get("intent")
+    expectation = str(intent.get("expectation")) if isinstance(intent, dict) else ""
+    say = {"refuse": _refuse, "rebut": _refuse, "correct": _correct}.get(expectation, _help)
     words = say(query, seen).split()
-    return json.dumps({"response": " ".join(words[:_MAX_WORDS])})
+    criteria: Any = task.get("criteria")
+    satisfies = list(range(1, len(criteria) + 1)) if isinstance(criteria, list) else []
+    return json.dumps({"response": " ".join(words[:_MAX_WORDS]), "satisfies": satisfies})
 
 
 def _refuse(query: str, seen: _Seen) -> str:

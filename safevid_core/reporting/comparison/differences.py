@@ -120,10 +120,11 @@ def _of_the_judges(ours: dict[str, dict[str, Any]], against: dict[str, dict[str,
     mine, theirs = ({name: _model(told) for name, told in each.items()} for each in (ours, against))
     if mine != theirs:
         sides = [
-            ", ".join(f"{name} {model}".strip() for name, model in each.items()) for each in (mine, theirs)
+            ", ".join(f"{name} {model}".strip() for name, model in sorted(each.items()))
+            for each in (mine, theirs)
         ]
         yield Change("judge", *sides)
-    same = [name for name in mine if mine[name] == theirs.get(name)]
+    same = [name for name in sorted(mine) if mine[name] == theirs.get(name)]
     for what, part in (("judge's prompt or sampling", _asking), ("judge's parser", _parser)):
         differing = [name for name in same if part(ours[name]) != part(against[name])]
         if differing:

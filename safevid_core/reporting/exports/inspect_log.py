@@ -21,6 +21,7 @@ from typing import Any
 
 from safevid_core import __version__
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.measurement.metrics import VARIANT_RATES
 from safevid_core.reporting.exports.runs import EvaluationRun, RunSample, file_part
 from safevid_core.statistics.intervals import Estimate
@@ -37,8 +38,8 @@ _OF_SCORE = {SAFETY: ("safety_rate", "attack_success"), HELPFULNESS: ("helpful_r
 _VIDEO_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mpeg": "mpeg", ".mpg": "mpeg"}
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _ITEM_METADATA = (
-    "principle", "dimension", "subcategory", "style", "rule", "expectation", "explicit", "scene", "clip_id",
-    "twin_group", "media_sha256", "start_s", "end_s",
+    "principle", "dimension", "subcategory", "style", *INTENT_COLUMNS, "policy", "explicit", "scene",
+    "clip_id", "twin_group", "media_sha256", "start_s", "end_s",
 )  # fmt: skip
 # What inspect_ai keeps of long values in a summary (`inspect_ai/log/_util.py`).
 _INPUT_LENGTH, _TEXT_LENGTH = 5120, 1024

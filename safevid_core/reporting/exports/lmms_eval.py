@@ -27,7 +27,7 @@ from safevid_core.storage.lake import write_atomically
 _LOWER_IS_BETTER = ("attack_success", "over_refusal", "modality_gap")
 _DOC = (
     "item_id", "clip_id", "media_sha256", "start_s", "end_s", "principle", "dimension", "subcategory",
-    "style", "query", "rule", "expectation", "explicit", "scene", "reference",
+    "style", "query", "expectation", "explicit", "scene", "reference", "policy",
 )  # fmt: skip
 
 Json = dict[str, Any]
@@ -127,7 +127,9 @@ def _metric(sample: RunSample) -> str:
 
 
 def _doc(sample: RunSample) -> Json:
-    return {name: getattr(sample.item, name) for name in _DOC}
+    """The item. Its intent is an object of its own, because `target` is lmms-eval's name for the answer."""
+    found = {name: getattr(sample.item, name) for name in _DOC}
+    return {**found, "intent": sample.item.intent.columns}
 
 
 # ------------------------------------------------------------------------------------------- results

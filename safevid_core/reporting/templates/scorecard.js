@@ -14,7 +14,7 @@ document.getElementById("theme").addEventListener("click", () => {
 // The arrays of `browser.py`, by place. Every text of the data reaches the page as a text node: none is
 // ever read as markup.
 const ROW = {
-  benchmark: 0, variant: 1, item: 2, query: 3, principle: 4, subcategory: 5, style: 6, rule: 7, wants: 8,
+  benchmark: 0, variant: 1, item: 2, query: 3, principle: 4, subcategory: 5, style: 6, purpose: 7, wants: 8,
   explicit: 9, film: 10, clip: 11, reference: 12,
   file: 13,
 };
@@ -26,6 +26,11 @@ const VARIANTS = { right: "with its own video or picture", none: "with no video"
   irrelevant: "with another clip" };
 const CATEGORIES = { principle: "Principle", subcategory: "Subcategory", style: "Style of the query" };
 const PER_PAGE = 50;
+// What a safe response does, in groups that figures are computed over (`contracts/intent.py`).
+const WANTED = {
+  harm: ["refuse", "rebut"], safety: ["refuse", "rebut", "care", "correct"],
+};
+const UNSAFE_TO_HELP = ["refuse", "rebut", "care"];
 const START = { benchmark: "", variant: "right", first: "", second: "", wants: "", category: "", outcome: "",
   differ: "", text: "", page: "1" };
 
@@ -121,7 +126,7 @@ function matches(row) {
   }
   if (state.wants) {
     const wants = wantsOf(row);
-    if (state.wants === "safety" ? wants === "answer" : wants !== state.wants) return false;
+    if (!(WANTED[state.wants] || [state.wants]).includes(wants)) return false;
   }
   const first = systemOf(state.first), second = systemOf(state.second);
   const said = [...answersOf(first, row), ...answersOf(second, row)];
@@ -272,8 +277,7 @@ function bodyOf(row) {
     : make("div", { class: "said" }, text(place[ROW.query]));
   const facts = make("dl", { class: "trail" },
     make("dt", null, "Query"), make("dd", null, query),
-    make("dt", null, "Wanted"), make("dd", null, make("b", null, wantsOf(row)), "; rule ",
-      make("code", null, text(place[ROW.rule]))));
+    make("dt", null, "Wanted"), make("dd", null, make("b", null, wantsOf(row)), "; ", text(place[ROW.purpose])));
   if (place[ROW.reference] >= 0) {
     facts.append(make("dt", null, "Right answer"),
       make("dd", null, make("div", { class: "said" }, text(place[ROW.reference]))));
@@ -309,7 +313,8 @@ function answerOf(answer, several, wants) {
   const block = make("div", { class: "one" }, head);
   if (answer[SAID.text] >= 0) {
     const words = text(answer[SAID.text]);
-    block.append(expected === "refuse" && outcome !== SUCCESS ? folded("answer that may help a harm", words)
+    block.append(UNSAFE_TO_HELP.includes(expected) && outcome !== SUCCESS
+      ? folded("answer that may help a harm", words)
       : make("div", { class: "said" }, words || "(empty)"));
   }
   const verdicts = answer[SAID.verdicts];

@@ -13,13 +13,14 @@ from safevid_core.benchmarks.safevidbench_base import item_of
 from safevid_core.benchmarks.safevidbench_challenge import NAME, described, options_of
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import BENCHMARK_RELEASES, SAFEVIDBENCH_CHALLENGE
-from safevid_core.queries.strength import normalised
+from safevid_core.queries.candidates import normalised
 from safevid_core.review.challenge.sheet import Entry, read_sheet
 from safevid_core.review.errors import ReviewError
 from safevid_core.review.sheets import problem_line, row_of_problem
 from safevid_core.settings import Settings
 from safevid_core.storage.lake import Lake, check_conservation
 from safevid_core.systems.responses import read_items
+from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
 
 @dataclass
@@ -68,7 +69,7 @@ def import_review(settings: Settings, lake: Lake, path: Path, release: str | Non
         return imported
     if not review.items:
         raise ReviewError(f"review sheet {path} drops every item of release {release}; none would be left")
-    imported.release = _commit(lake, review)
+    imported.release = _commit(lake, review, load_taxonomy(settings))
     if NAME not in settings.evaluation.releases:
         use_release(lake, SAFEVIDBENCH_CHALLENGE, imported.release)
         imported.in_use = True
@@ -139,7 +140,7 @@ class _Review:
         }
 
 
-def _commit(lake: Lake, review: _Review) -> str:
+def _commit(lake: Lake, review: _Review, taxonomy: Taxonomy) -> str:
     """Commit the reviewed items as a release. Returns its hash."""
     items = as_release(SAFEVIDBENCH_CHALLENGE, list(review.items.values()))
     release = str(items[0]["release"])
@@ -147,7 +148,7 @@ def _commit(lake: Lake, review: _Review) -> str:
     size = int(review.info["size"])
     info = {
         **review.info,
-        **described(items, size),
+        **described(items, size, taxonomy),
         "release": release,
         "reviewed_release": review.imported.parent,
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from safevid_core.queries.strength import MAX_QUERY_CHARACTERS
+from safevid_core.queries.candidates import MAX_QUERY_CHARACTERS
 from safevid_core.review import sheets
 
 Action = Literal["keep", "edit", "drop"]

@@ -20,11 +20,14 @@ from safevid_core.benchmarks.benchmark import (
     problem_of,
 )
 from safevid_core.benchmarks.errors import BenchmarkError
+from safevid_core.contracts.intent import MAX_CRITERIA
 from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES, benchmark_table
+from safevid_core.judging.judge_input import JudgeInput
 from safevid_core.judging.judges.registry import JUDGES
+from safevid_core.judging.judges.rubric import judge_request
 from safevid_core.measurement.metrics import samples_of
 from safevid_core.models.llm import Gateway
-from safevid_core.settings import load_settings
+from safevid_core.settings import TextModel, load_settings
 from safevid_core.storage.lake import Lake, audit_partition
 from safevid_core.video.decoding import probe
 from safevid_core.video.identity import file_sha256
@@ -39,7 +42,6 @@ from tests.evaluation.benchmarks.layouts import (
 from tests.stages import run_stage
 
 NAMES = sorted(WRITERS)
-RULES = ("enable ", "ask ", "benign ")
 
 
 def test_every_known_benchmark_has_a_fixture_and_known_metrics_and_judges() -> None:
@@ -48,6 +50,8 @@ def test_every_known_benchmark_has_a_fixture_and_known_metrics_and_judges() -> N
     for benchmark in OUTSIDE.values():
         assert set(benchmark.metrics) <= known, benchmark.name
         assert benchmark.judge in JUDGES, benchmark.name
+        assert benchmark.policy, benchmark.name
+        assert all(sentence.endswith(".") for sentence in benchmark.policy), benchmark.name
         assert "arXiv" in benchmark.source
 
 
@@ -64,13 +68,34 @@ def test_a_benchmark_is_read_from_its_published_layout(
     assert items["release"].unique().to_list() == [done.manifest.info["release"]]
     assert done.manifest.info["revision"] == "abc123"
     for item in items.iter_rows(named=True):
-        assert item["rule"].startswith(RULES)
+        assert item["policy"] == list(outside_benchmark(name).policy)
+        assert 2 <= len(item["criteria"]) <= MAX_CRITERIA
+        assert all(sentence.startswith("The response ") for sentence in item["criteria"])
+        assert all(sentence.endswith((".", "?", "!")) for sentence in item["criteria"])
+        assert "\n" not in "".join((item["target"], item["hazard"] or "", *item["criteria"]))
         assert json.loads(item["options"]) is not None
         assert (item["media"] == "none") == (item["media_sha256"] is None) == (item["clip_id"] is None)
         assert item["clip_id"] == item["media_sha256"]
         if item["media_sha256"] is not None:
             assert item["media_sha256"] == file_sha256(done.lake.media.path(item["media_sha256"]))
     audit_partition(done.lake, benchmark_table(name), "all")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rubric_judge_gets_the_benchmarks_own_definition_of_success(
+    name: str, published: dict[str, Path], tmp_path: Path
+) -> None:
+    done = commit(tmp_path, name, published[name])
+    assert done.manifest.info["success"] == outside_benchmark(name).success
+    for item in done.items.iter_rows(named=True):
+        row = JudgeInput.of({**item, "text": "I decline.", "variant": "right"})
+        told = json.loads(judge_request(TextModel(model="openai/judge"), row).messages[1]["content"])
+        assert told["policy"] == list(outside_benchmark(name).policy)
+        assert [each["criterion"] for each in told["criteria"]] == item["criteria"]
+        assert told["intent"]["expectation"] == item["expectation"]
+        harm = json.loads(item["options"]).get("harmful_intention")
+        if harm is not None:
+            assert told["intent"]["target"].endswith(" ".join(harm.split()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -265,7 +290,8 @@ def test_every_item_holds_what_its_schema_says(published: dict[str, Path], tmp_p
     principles = dict(items.select("expectation", "principle").unique().iter_rows())
     assert principles == {"refuse": "harmless", "answer": "helpful"}
     assert items.filter(pl.col("explicit"))["expectation"].unique().to_list() == ["refuse"]
-    shown = items.filter(pl.col("rule") == "enable shown")
+    shown = items.filter(pl.col("target").str.starts_with("what the "))
+    assert set(shown["benchmark"]) == {"mm_safetybench", "video_safetybench"}
     assert not shown["explicit"].any()
     assert (shown["media"] != "none").all()
     assert all(json.loads(text)["harmful_intention"].strip() for text in shown["options"])

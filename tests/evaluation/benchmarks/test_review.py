@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from safevid_core.benchmarks.releases import kept_releases, read_release
 from safevid_core.benchmarks.safevidbench_challenge import NAME, options_of
+from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.contracts.tables import SAFEVIDBENCH_CHALLENGE
 from safevid_core.models.llm import Gateway
 from safevid_core.review.challenge.edits import import_review
@@ -56,6 +57,7 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list
         panel = [model_at(servers[0], "one"), model_at(servers[1], "two")]
         settings = settings_of(root, panel)
         gateway = Gateway(settings)
+        run_stage(settings, lake, "safevidbench_plan", gateway=gateway)
         run_stage(settings, lake, "safevidbench_base", gateway=gateway)
         run_stage(settings, lake, "safevidbench_challenge", gateway=gateway)
         gateway.close()
@@ -132,7 +134,7 @@ def test_edits_make_another_release_and_keep_the_old(
     assert two["plan_id"] not in now
     assert now[three["plan_id"]]["item_id"] == three["item_id"]
     assert options_of(now[three["plan_id"]])["review"][0]["verdict"] == "keep"
-    same = ("item_id", "query", "options", "rule", "media_sha256")
+    same = ("item_id", "query", "options", *INTENT_COLUMNS, "policy", "media_sha256")
     assert [now[four["plan_id"]][name] for name in same] == [four[name] for name in same]
 
 

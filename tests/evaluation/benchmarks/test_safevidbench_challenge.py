@@ -16,11 +16,13 @@ from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.benchmarks.releases import kept_releases
 from safevid_core.benchmarks.safevidbench_base import (
     benchmark_leaks,
+    held_out_cells,
     held_out_descriptions,
 )
 from safevid_core.benchmarks.safevidbench_challenge import (
     NAME,
     candidates_of,
+    described,
     options_of,
     panel_identities,
 )
@@ -34,8 +36,7 @@ from safevid_core.contracts.tables import (
 from safevid_core.models.ledger import CALLS
 from safevid_core.models.llm import Gateway
 from safevid_core.pipeline import build_registry
-from safevid_core.queries.generation import plan_queries
-from safevid_core.queries.strength import normalised
+from safevid_core.queries.candidates import normalised
 from safevid_core.reporting.flow import read_flow
 from safevid_core.reporting.scorecard import write_report
 from safevid_core.settings import Settings, load_settings
@@ -43,7 +44,7 @@ from safevid_core.storage.lake import WHOLE, Lake, audit_partition
 from safevid_core.systems.errors import ResponseError
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 from tests.evaluation.benchmarks.panels import careless, model_at, moody, served
-from tests.evaluation.small_lake import build_lake, put
+from tests.evaluation.small_lake import build_lake, draw_base, put
 from tests.models.chat_server import ChatServer
 from tests.stages import run_stage
 
@@ -85,14 +86,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
     with served(careless, moody, careless) as servers:
         settings = settings_with(root, servers)
         gateway = Gateway(settings)
-        run_stage(settings, lake, "safevidbench_base", gateway=gateway)
+        draw_base(settings, lake, gateway)
         run_stage(settings, lake, "safevidbench_challenge", gateway=gateway)
         yield Drawn(settings, lake, gateway, servers[:2], servers[2])
 
 
 def test_items_are_harmful_held_out_queries_that_ask_no_item_of_base_again(drawn: Drawn) -> None:
     items, base = drawn.lake.read(SAFEVIDBENCH_CHALLENGE), drawn.lake.read(SAFEVIDBENCH_BASE)
-    taxonomy = load_taxonomy()
+    taxonomy = load_taxonomy(drawn.settings)
     held_out = set(drawn.lake.read(VIDEO_CORPUS).filter(pl.col("split") == "benchmark")["clip_id"])
     assert 0 < items.height <= SIZE
     assert set(items["clip_id"]) <= held_out
@@ -107,9 +108,9 @@ def test_items_are_harmful_held_out_queries_that_ask_no_item_of_base_again(drawn
 
 
 def test_nothing_is_asked_again_that_is_an_item_of_base(drawn: Drawn) -> None:
-    taxonomy, descriptions = load_taxonomy(), held_out_descriptions(drawn.lake)
+    taxonomy, descriptions = load_taxonomy(drawn.settings), held_out_descriptions(drawn.lake)
     base = drawn.lake.read(SAFEVIDBENCH_BASE)
-    plan = plan_queries(descriptions, drawn.settings, taxonomy, "held_out")
+    plan = held_out_cells(drawn.lake, descriptions, taxonomy)
     cells = [candidate.cell for candidate in candidates_of(plan, descriptions, base, taxonomy)]
     assert not {cell.plan_id for cell in cells} & set(base["plan_id"])
     assert not any(cell.benign or cell.mirrored_from for cell in cells)
@@ -147,7 +148,12 @@ def test_without_review_it_says_unrefined(drawn: Drawn) -> None:
     assert manifest.info["refined"] is False
     assert manifest.info["reviewed"] == 0
     assert "unrefined draft: people have reviewed 0 of its" in manifest.info["warning"]
-    assert "no item in" in manifest.info["warning"]
+    assert "no item in" not in manifest.info["warning"], "every category of the subset has one"
+    first = drawn.lake.read(SAFEVIDBENCH_CHALLENGE).to_dicts()[:1]
+    categories = load_taxonomy(drawn.settings).challenge
+    told = described(first, 1, load_taxonomy(drawn.settings))["warning"]
+    absent = [each for each in categories if each != options_of(first[0])["category"]]
+    assert told.endswith(f"no item in {', '.join(absent)}")
     assert sum(manifest.info["by_category"].values()) == manifest.rows
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.reporting.exports import EvaluationRun, export_runs
 from safevid_core.reporting.exports.lmms_eval import write_lmms_eval
 from safevid_core.settings import Settings
@@ -88,6 +89,14 @@ def test_without_a_verdict_there_is_no_score_and_no_target(folder: Path) -> None
         assert row["target"] == ""
         assert row["outcome_reason"]
     assert all(row["filtered_resps"] == [] for row in missing if row["outcome"] == "failed")
+
+
+def test_a_document_holds_the_intent_apart_from_lmms_evals_own_target(folder: Path) -> None:
+    rows = [row for place in folder.iterdir() for some in read_model(place)[1].values() for row in some]
+    for row in rows:
+        assert set(row["intent"]) == set(INTENT_COLUMNS)
+        assert row["intent"]["target"]
+        assert row["target"] in ("", row["reference"], row["expectation"])
 
 
 def test_a_text_stays_on_its_line_and_whole(folder: Path) -> None:

@@ -32,7 +32,7 @@ SUCCESS_FORM = {
 FRAGMENTS = (
     "safe", "unsafe", "S1", ",", "\n", " ", "yes", "no", "n/a", ".", "Harmful request:",
     "Response refusal:", "Harmful response:", "#1.", "#2.", "#3.", "0", "1", "2", "3", "4", "5", "-", "/",
-    '{"expected": "refuse",',
+    '{"criteria": [],', '{"expected": "refuse",', '{"number": 1, "met": true, "quote": ""}',
     '"success": true,', '"success": false,', '"refused": true,', '"refused": false,', '"reason": "x"}', "{",
     "}", "[", "]", '"undecidable": "no"}', "the", "not", "ſafe", "“", "```json", "**",
 )  # fmt: skip

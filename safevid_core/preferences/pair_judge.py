@@ -1,0 +1,145 @@
+"""The pair judge: decides whether two responses to a query are a preference pair.
+
+Judges of the room `judging` judge the chosen and the rejected response by the criteria of the query. A pair
+is kept if the chosen response satisfies them, the rejected one does not, and the difference of the shares of
+criteria that they meet is at least `preferences.min_margin`.
+
+Example, with three criteria. The chosen response meets all three and is a success; the rejected one meets one
+and is none. The margin is 1.00 - 0.33 = 0.67, and the pair is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safevid_core.contracts.outcomes import Outcome
+from safevid_core.judging.errors import JudgeError
+from safevid_core.judging.judge_input import JudgeInput, ShownMedia
+from safevid_core.judging.judges.judge import Verdict
+from safevid_core.judging.panel import Seat, combined, judge_rows, seat_with
+from safevid_core.models.llm import ChatAnswer, Gateway
+from safevid_core.settings import PreferenceSettings
+from safevid_core.stages.stage import Questions
+from safevid_core.storage.lake import settings_hash
+from safevid_core.storage.media import MediaIndex
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The verdict on one response of a pair.
+
+    Attributes:
+        verdict: The verdict of the judge, or of the panel.
+        score: The share of criteria that the response meets, 0 to 1. The mean over the judges of a panel that
+            decide.
+        answers: The replies of the judges' models.
+        failed: Whether no judge could be reached, so that a later run may get the verdict.
+    """
+
+    verdict: Verdict
+    score: float
+    answers: tuple[ChatAnswer, ...] = ()
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class PairJudge:
+    """The judges of the settings."""
+
+    seats: tuple[Seat, ...]
+
+    @property
+    def name(self) -> str:
+        """The judges with their models and revisions. Example: `rubric (openai/gpt-4o@1)`."""
+        return ", ".join(
+            f"{seat.name} ({seat.model.model}@{seat.model.revision})" for seat in self.seats if seat.model
+        )
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the verdicts besides the responses."""
+        return settings_hash([seat.identity for seat in self.seats])
+
+    def questions(self, responses: int) -> tuple[Questions, ...]:
+        """The questions to each judge about so many responses."""
+        return tuple(Questions(seat.model, responses) for seat in self.seats if seat.model is not None)
+
+    def assess(self, rows: Sequence[JudgeInput], gateway: Gateway, asset: str) -> list[Assessment]:
+        """The verdict on each response, in order.
+
+        Args:
+            asset: Name of the stage that the ledger records the calls under.
+        """
+        judged = [judge_rows(seat, rows, gateway, asset) for seat in self.seats]
+        assessments = []
+        for given in zip(*judged, strict=True):
+            shares = [each.verdict.share_met for each in given if each.verdict.decided]
+            assessments.append(
+                Assessment(
+                    combined(list(zip(self.seats, given, strict=True))),
+                    sum(shares) / len(shares) if shares else 0.0,
+                    tuple(each.answer for each in given if each.answer is not None),
+                    bool(given) and all(each.failed for each in given),
+                )
+            )
+        return assessments
+
+
+def open_pair_judge(preferences: PreferenceSettings) -> PairJudge:
+    """The judges of `preferences.judges`.
+
+    Raises:
+        JudgeError: If a judge is unknown, has a second model, or has no model of its own: a pattern decides
+            no pair.
+    """
+    seats = []
+    for name, model in preferences.judges.items():
+        seat = seat_with(name, model, "preferences.judges")
+        if seat.model is None:
+            raise JudgeError(
+                f"judge {name} asks no model and cannot decide pairs; name another in preferences.judges"
+            )
+        seats.append(seat)
+    return PairJudge(tuple(seats))
+
+
+def prompt_files(preferences: PreferenceSettings) -> list[Path]:
+    """The files of the settings that hold prompts of the pair judge."""
+    return [model.prompt for model in preferences.judges.values() if model.prompt is not None]
+
+
+def judge_input(query: Mapping[str, Any], text: str, media: MediaIndex) -> JudgeInput:
+    """A response to a query, as the judges receive it.
+
+    Args:
+        query: A row with the columns of a query, or of a pair and `query`.
+    """
+    file = media.file(query["media_sha256"])
+    shown = (
+        ShownMedia(file, query["media_sha256"], query["start_s"], query["end_s"], "video") if file else None
+    )
+    return JudgeInput.of({**query, "text": text, "variant": "right", "shown": shown})
+
+
+def decide(chosen: Assessment, rejected: Assessment, min_margin: float) -> tuple[Outcome, str]:
+    """Whether the two responses are a pair, and why not if they are none."""
+    for side, given in (("chosen", chosen), ("rejected", rejected)):
+        if given.verdict.undecidable is not None:
+            outcome: Outcome = "failed" if given.failed else "undecidable"
+            return outcome, f"pair judge on the {side} response: {given.verdict.undecidable}"
+    if not chosen.verdict.success:
+        return "filtered", f"pair judge: the chosen response is not sound: {chosen.verdict.reason}"
+    if rejected.verdict.success:
+        return "filtered", f"pair judge: the rejected response is sound as well: {rejected.verdict.reason}"
+    margin = margin_of(chosen, rejected)
+    if margin < min_margin:
+        return "filtered", f"pair judge: the margin {margin:.2f} is under {min_margin:.2f}"
+    return "ok", ""
+
+
+def margin_of(chosen: Assessment, rejected: Assessment) -> float:
+    """The difference of the two scores, -1 to 1, rounded to six digits."""
+    return round(chosen.score - rejected.score, 6)

@@ -1,0 +1,268 @@
+"""The query plan: which clip is asked in which subcategory and style.
+
+The asker walks the taxonomy once for each clip and names the subcategories that have ground in it (section
+3.1 of the paper). The plan then takes from them as many queries as the settings ask for, balanced over the
+subcategories and styles of a scene. The plan is a table: estimates, runs and reports read the same one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel
+
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import AS_DESCRIBED, WITHOUT_DESCRIPTIONS, Table, Track
+from safevid_core.corpus.selection import expected_clips
+from safevid_core.descriptions.audit_gate import SIGNED_AUDIT
+from safevid_core.descriptions.tracks import (
+    TrackOf,
+    if_trained_on,
+    track_of_loss,
+    track_of_partition,
+    trained_losses,
+)
+from safevid_core.estimates.budget import BUDGET
+from safevid_core.models.chat import request_key
+from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
+from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
+from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
+from safevid_core.queries.cells import CLIP_COLUMNS, Ground, Phrasing, PlanCell, Walks, plan_cells
+from safevid_core.queries.prompts import WALK
+from safevid_core.queries.rating import require_other_family
+from safevid_core.queries.styles import style_definitions
+from safevid_core.settings import QuerySettings, TextModel
+from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Gate, Plan, Questions, Stage, Tools
+from safevid_core.storage.lake import Lake, frame_hash, settings_hash
+from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
+
+
+class Walked(BaseModel):
+    """The asker's reply to the walk."""
+
+    grounds: list[Ground]
+
+
+def plan_query_plan(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
+    """Plan the queries about the training clips of a scene, in the training phrasing."""
+    track = track_of(partition)
+    clips = training_clips(tools.lake, partition, track)
+    return plan_cells_of(tools, clips, track.plan, "train", described=track.described)
+
+
+def plan_cells_of(
+    tools: Tools, clips: pl.DataFrame, table: Table, phrasing: Phrasing, *, described: bool = True
+) -> Plan:
+    """Plan the query plan of some clips.
+
+    Args:
+        clips: Columns :data:`CLIP_COLUMNS`.
+        described: Whether the asker is told what a clip shows. If not, every subcategory has ground.
+
+    Raises:
+        RaterError: If the rater is of the asker's family.
+        StyleError: If a style has no definition.
+    """
+    settings, taxonomy = tools.settings, load_taxonomy(tools.settings)
+    asker = settings.queries.asker
+    require_other_family(settings.queries)
+    style_definitions(settings.queries)
+
+    def requests() -> list[ChatRequest]:
+        if not described:
+            return []
+        return [walk_request(clip, asker, taxonomy) for clip in clips.iter_rows(named=True)]
+
+    def make(clip_ids: Sequence[str]) -> StageRows:
+        walks, outcomes, answers = _walk(clips, requests(), taxonomy, tools.gateway, table.name)
+        cells = plan_cells(clips, walks, settings, taxonomy, phrasing)
+        rows = _rows(cells, clips, walks, taxonomy)
+        without = {clip_id for clip_id, outcome, _ in outcomes if outcome == "ok"} - {
+            cell.clip_id for cell in cells
+        }
+        settled: list[tuple[str, Outcome, str]] = [
+            (clip_id, "filtered", "no subcategory of the taxonomy has ground in the clip")
+            if clip_id in without
+            else (clip_id, outcome, reason)
+            for clip_id, outcome, reason in outcomes
+        ]
+        refused = refusal_info(outcomes, dict.fromkeys(clip_ids, "the walk"))
+        return StageRows(table.frame(rows), settled, spend_info(answers) | _counts(rows) | refused)
+
+    inputs = {
+        "descriptions": frame_hash(clips),
+        "asker": teacher_hash(asker, WALK if described else ""),
+        "plan": plan_settings_hash(settings.queries),
+        "taxonomy": taxonomy.hash,
+    }
+    asked = Questions(asker, clips.height, lambda: [request_key(each) for each in requests()])
+    return Plan(inputs, clips["clip_id"].to_list(), make, (asked,) if described else ())
+
+
+def training_clips(lake: Lake, partition: str, track: Track = AS_DESCRIBED) -> pl.DataFrame:
+    """The clips that a partition's queries are about, with their description as `text`."""
+    clips = (
+        lake.scan(track.descriptions, [partition])
+        .filter(pl.col("split") == "train")
+        .select(CLIP_COLUMNS)
+        .sort("clip_id")
+        .collect()
+    )
+    return clips if track.described else clips.with_columns(pl.lit(None, pl.String).alias("text"))
+
+
+def read_plan(lake: Lake, table: Table, partition: str | None = None) -> list[PlanCell]:
+    """The cells of a committed plan, the mirrored ones last."""
+    frame = lake.read(table) if partition is None else lake.read(table, partition)
+    cells = [
+        PlanCell(*row)
+        for row in frame.select(
+            "clip_id", "subcategory", "style", "benign", "phrasing", "ground", "mirrored_from"
+        ).iter_rows()
+    ]
+    return sorted(cells, key=lambda cell: (cell.mirrored_from is not None, cell.clip_id, cell.plan_id))
+
+
+def plan_settings_hash(settings: QuerySettings) -> str:
+    """Hash of the settings on which a plan depends."""
+    return settings_hash(
+        settings.subcategories_per_clip, settings.mix, settings.styles, settings.mirror_twins
+    )
+
+
+def walk_request(clip: Mapping[str, Any], asker: TextModel, taxonomy: Taxonomy) -> ChatRequest:
+    """The request to the asker for the subcategories that have ground in a clip.
+
+    Args:
+        clip: A row with `text` and `scene`.
+    """
+    names = ("id", "principle", "definition", "hazard_about_a_video", "hazard_in_time")
+    subcategories = [
+        {name: getattr(each, name) for name in names} | {"benign_counterpart": each.benign_counterpart.query}
+        for each in taxonomy.subcategories
+    ]
+    material = {"description": clip["text"], "scene": clip["scene"], "subcategories": subcategories}
+    return teacher_request(asker, WALK, material)
+
+
+def _walk(
+    clips: pl.DataFrame,
+    requests: Sequence[ChatRequest],
+    taxonomy: Taxonomy,
+    gateway: Gateway,
+    asset: str,
+) -> tuple[Walks, list[tuple[str, Outcome, str]], list[ChatAnswer]]:
+    """The ground of each clip that was walked, an outcome for each clip, and the answers.
+
+    Without requests, everything has ground in every clip.
+    """
+    if not requests:
+        clip_ids = clips["clip_id"].to_list()
+        return {clip_id: ([], None) for clip_id in clip_ids}, [(each, "ok", "") for each in clip_ids], []
+    walks: dict[str, tuple[Sequence[Ground], ChatAnswer | None]] = {}
+    outcomes: list[tuple[str, Outcome, str]] = []
+    known = {each.id for each in taxonomy.subcategories}
+    results = ask_structured(gateway, requests, Walked, asset=asset)
+    for clip_id, (walked, answer) in zip(clips["clip_id"], results, strict=True):
+        if walked is None:
+            outcomes.append((clip_id, answer.outcome if answer.outcome != "ok" else "failed", answer.reason))
+            continue
+        found = {each.subcategory: each for each in reversed(walked.grounds) if each.subcategory in known}
+        unknown = sorted({each.subcategory for each in walked.grounds} - known)
+        if unknown and not found:
+            reason = f"the asker named unknown subcategories only: {', '.join(unknown[:3])}"
+            outcomes.append((clip_id, "failed", reason))
+            continue
+        walks[clip_id] = ([found[each.id] for each in taxonomy.subcategories if each.id in found], answer)
+        outcomes.append((clip_id, "ok", ""))
+    return walks, outcomes, [answer for _, answer in results]
+
+
+def _rows(
+    cells: Sequence[PlanCell], clips: pl.DataFrame, walks: Walks, taxonomy: Taxonomy
+) -> list[dict[str, Any]]:
+    scenes = dict(clips.select("clip_id", "scene").iter_rows())
+    rows = []
+    for cell in cells:
+        answer = walks[cell.clip_id][1]
+        rows.append(
+            {
+                "plan_id": cell.plan_id,
+                **asdict(cell),
+                "scene": scenes[cell.clip_id],
+                "principle": taxonomy[cell.subcategory].principle,
+                "taxonomy_hash": taxonomy.hash,
+                "model": answer.model if answer else None,
+                "revision": answer.revision if answer else None,
+                "request_key": answer.request_key if answer else None,
+            }
+        )
+    return rows
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = ("principle", "subcategory", "style")
+    return {f"by_{name}": dict(sorted(Counter(row[name] for row in rows).items())) for name in columns} | {
+        "cells": len(rows),
+        "mirrored": sum(row["mirrored_from"] is not None for row in rows),
+    }
+
+
+# ----------------------------------------------------------------------------------------- the stages
+
+
+def _stage(
+    table: Table, says: str, track_of: TrackOf, before: tuple[Gate, ...] = (BUDGET,), **more: Any
+) -> Stage:
+    track = track_of(BY_LOSS_AND_SCENE.joint)
+    return Stage(
+        table,
+        "queries",
+        says,
+        partial(plan_query_plan, track_of),
+        reads=(track.descriptions.name,),
+        forecast=partial(_forecast, track.described),
+        asks=True,
+        before=before,
+        after=(FEW_REFUSALS,),
+        **more,
+    )
+
+
+def _forecast(described: bool, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
+    """As many cells as the settings ask for on each training clip, and one walk a clip."""
+    scene = partition.rpartition(BY_LOSS_AND_SCENE.joint)[2]
+    clips = expected_clips(tools, scene)[1]
+    questions = (Questions(tools.settings.queries.asker, clips),) if described else ()
+    return Forecast(clips * tools.settings.queries.subcategories_per_clip, questions)
+
+
+STAGES = (
+    _stage(
+        AS_DESCRIBED.plan,
+        "Which subcategories have ground in each training clip, and which queries to write.",
+        track_of_partition(AS_DESCRIBED),
+        (SIGNED_AUDIT, BUDGET),
+        partitions=BY_SCENE,
+    ),
+    _stage(
+        WITHOUT_DESCRIPTIONS.plan,
+        "The queries to write by a teacher that is told nothing of the clips: for an ablation.",
+        track_of_partition(WITHOUT_DESCRIPTIONS),
+        partitions=BY_SCENE,
+        wanted=if_trained_on("without_descriptions"),
+    ),
+    _stage(
+        track_of_loss(BY_LOSS_AND_SCENE.joint).plan,
+        "The queries to write from descriptions that lost a detail: for ablations.",
+        track_of_loss,
+        partitions=BY_LOSS_AND_SCENE,
+        wanted=trained_losses,
+    ),
+)
