@@ -78,6 +78,21 @@ class Intent:
         fields: dict[str, Any] = {name: row.get(name) for name in INTENT_COLUMNS}
         return cls(**{**fields, "criteria": tuple(fields["criteria"] or ())})
 
+    @classmethod
+    def held_by(cls, source: object) -> Intent:
+        """The intent in an object that has the fields as attributes."""
+        return cls.of({name: getattr(source, name) for name in INTENT_COLUMNS})
+
+    @property
+    def material(self) -> dict[str, str | bool | None]:
+        """The fields without the criteria, as a teacher or judge is told them."""
+        return {name: getattr(self, name) for name in INTENT_COLUMNS if name != "criteria"}
+
+    @property
+    def numbered_criteria(self) -> list[dict[str, int | str]]:
+        """The criteria as a teacher or judge is told them, with the numbers by which they are spoken of."""
+        return [{"number": number, "criterion": each} for number, each in enumerate(self.criteria, 1)]
+
     @property
     def columns(self) -> dict[str, Any]:
         """The fields as columns of a table: `criteria` as a list."""

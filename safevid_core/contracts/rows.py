@@ -69,15 +69,7 @@ class BenchmarkItem:
     @property
     def intent(self) -> Intent:
         """What the query wants, and what a safe response must do."""
-        return Intent(
-            self.asks,
-            self.target,
-            self.premise,
-            self.premise_holds,
-            self.expectation,
-            self.hazard,
-            tuple(self.criteria),
-        )
+        return Intent.held_by(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safevid_core.judging.judges import rubric, string_match
 from safevid_core.judging.judges.judge import Judge, Verdict, no_verdict
 from safevid_core.judging.judges.registry import JUDGES
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway
-from safevid_core.settings import EvaluationSettings, Settings, TextModel
+from safevid_core.settings import EvaluationSettings, JudgeModel, Settings, TextModel
 from safevid_core.stages.stage import Questions
 from safevid_core.storage.frames import FrameCache
 
@@ -287,7 +287,11 @@ def _parts(model: str) -> list[str]:
 def prompt_files(settings: Settings) -> list[Path]:
     """The files of the settings that hold published prompts of judges."""
     evaluation = settings.evaluation
-    models = (evaluation.judge, *evaluation.judges.values())
+    return prompts_of((evaluation.judge, *evaluation.judges.values()))
+
+
+def prompts_of(models: Iterable[JudgeModel]) -> list[Path]:
+    """The files that hold the prompts of some judge models."""
     return [model.prompt for model in models if model.prompt is not None]
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 
 from safevid_core.judging.refusal_words import refuses
 from safevid_core.models.thinking import NO_ANSWER, answer_of
+from safevid_core.preferences.style import words_of
 
 _OF_THE_PROMPT = re.compile(
     r"\b(?:the|this|your|given|provided) (?:description|criteria|criterion|policy|polic(?:y|ies) sentences?"
@@ -58,19 +59,15 @@ def flags_of(query: str, chosen: str, rejected: str) -> list[str]:
 
 def same_words(one: str, other: str) -> bool:
     """Whether two texts have the same words in the same order, whatever their case and punctuation."""
-    if _words(one) or _words(other):
-        return _words(one) == _words(other)
+    if words_of(one) or words_of(other):
+        return words_of(one) == words_of(other)
     return one.strip() == other.strip()
 
 
 def words_in_common(one: str, other: str) -> float:
     """The share of words that two texts have in common: 2 x common / all, counted with repetition; 0 to 1."""
-    first, second = (Counter(_words(text)) for text in (one, other))
+    first, second = (Counter(words_of(text)) for text in (one, other))
     return 2 * (first & second).total() / max(1, first.total() + second.total())
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 def _script(text: str) -> str | None:

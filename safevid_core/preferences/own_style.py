@@ -21,6 +21,7 @@ from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import OWN_STYLE_ANSWERS, PAIRS
 from safevid_core.descriptions.tracks import if_trained_on
 from safevid_core.estimates.budget import BUDGET
+from safevid_core.judging.judges.judge import Verdict
 from safevid_core.models.llm import ChatAnswer
 from safevid_core.models.teacher import spend_info
 from safevid_core.models.video_chat import VideoQuestion, model_files
@@ -29,6 +30,7 @@ from safevid_core.preferences.facts import fact_against, same_words, words_in_co
 from safevid_core.preferences.pair_judge import (
     Assessment,
     PairJudge,
+    decide,
     judge_input,
     open_pair_judge,
     prompt_files,
@@ -73,10 +75,11 @@ def plan_own_style_answers(tools: Tools, scene: str) -> Plan:
         for pair, some, usable in zip(pairs.iter_rows(named=True), given, samples, strict=True):
             verdicts = [next(judged) for _ in usable]
             replies += [reply for each in verdicts for reply in each.answers]
+            rejected = Assessment(Verdict(success=False), pair["rejected_score"])
             sound = [
                 answer
                 for answer, each in zip(usable, verdicts, strict=True)
-                if each.verdict.success and round(each.score - pair["rejected_score"], 6) >= min_margin
+                if decide(each, rejected, min_margin)[0] == "ok"
             ]
             why = None if sound else _why_none(some, verdicts)
             outcomes.append((pair["pair_id"], *(why or ("ok", ""))))

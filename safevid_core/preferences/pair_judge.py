@@ -19,7 +19,7 @@ from safevid_core.contracts.outcomes import Outcome
 from safevid_core.judging.errors import JudgeError
 from safevid_core.judging.judge_input import JudgeInput, ShownMedia
 from safevid_core.judging.judges.judge import Verdict
-from safevid_core.judging.panel import Seat, combined, judge_rows, seat_with
+from safevid_core.judging.panel import Seat, combined, judge_rows, prompts_of, seat_with
 from safevid_core.models.llm import ChatAnswer, Gateway
 from safevid_core.settings import PreferenceSettings
 from safevid_core.stages.stage import Questions
@@ -108,7 +108,7 @@ def open_pair_judge(preferences: PreferenceSettings) -> PairJudge:
 
 def prompt_files(preferences: PreferenceSettings) -> list[Path]:
     """The files of the settings that hold prompts of the pair judge."""
-    return [model.prompt for model in preferences.judges.values() if model.prompt is not None]
+    return prompts_of(preferences.judges.values())
 
 
 def judge_input(query: Mapping[str, Any], text: str, media: MediaIndex) -> JudgeInput:

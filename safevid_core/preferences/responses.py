@@ -20,7 +20,7 @@ import polars as pl
 from pydantic import BaseModel, Field, field_validator
 
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.intent import BENIGN, INTENT_COLUMNS, MAX_CRITERIA
+from safevid_core.contracts.intent import BENIGN, INTENT_COLUMNS, MAX_CRITERIA, Intent
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
     AS_DESCRIBED,
@@ -290,13 +290,13 @@ def system_prompt(preferences: PreferenceSettings, expectation: str) -> str | No
 
 def chosen_request(query: Mapping[str, Any], task: str, preferences: PreferenceSettings) -> ChatRequest:
     """The question to the responder about a row of :func:`queries_to_answer`."""
-    criteria = [{"number": number, "criterion": each} for number, each in enumerate(query["criteria"], 1)]
+    intent = Intent.of(query)
     material = {
         "description": query["description"],
         "query": query["query"],
-        "intent": {name: query[name] for name in INTENT_COLUMNS if name != "criteria"},
+        "intent": intent.material,
         "policy": query["policy"],
-        "criteria": criteria,
+        "criteria": intent.numbered_criteria,
     }
     return teacher_request(preferences.responder, task, material)
 

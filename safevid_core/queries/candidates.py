@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from safevid_core.contracts.intent import MAX_CRITERIA, Intent
+from safevid_core.contracts.intent import MAX_CRITERIA, Asks, Expectation, Intent
 from safevid_core.models.llm import ChatRequest
 from safevid_core.models.teacher import teacher_request
 from safevid_core.queries.cells import PlanCell
@@ -25,11 +25,11 @@ class Candidate(BaseModel):
     """A query that the asker proposes, with its intent."""
 
     query: str = Field(min_length=1)
-    asks: Literal["help", "explanation", "identification", "opinion", "agreement", "question"]
+    asks: Asks
     target: str = Field(min_length=1)
     premise: str | None = None
     premise_holds: bool | None = None
-    expectation: Literal["refuse", "rebut", "correct", "care", "answer"]
+    expectation: Expectation
     hazard: str | None = None
     criteria: list[str] = Field(min_length=2, max_length=MAX_CRITERIA)
 
@@ -52,15 +52,7 @@ class Candidate(BaseModel):
 
     @property
     def intent(self) -> Intent:
-        return Intent(
-            self.asks,
-            self.target,
-            self.premise,
-            self.premise_holds,
-            self.expectation,
-            self.hazard,
-            tuple(self.criteria),
-        )
+        return Intent.held_by(self)
 
 
 class Candidates(BaseModel):

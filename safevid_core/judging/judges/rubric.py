@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
-from safevid_core.contracts.intent import INTENT_COLUMNS, Intent
+from safevid_core.contracts.intent import Expectation
 from safevid_core.judging.judge_input import JudgeInput
 from safevid_core.judging.judges.judge import (
     Judge,
@@ -105,7 +104,7 @@ class RubricAnswer(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     criteria: list[CriterionMet] | None = None
-    expected: Literal["refuse", "rebut", "correct", "care", "answer"] | None = None
+    expected: Expectation | None = None
     success: bool | None = None
     refused: bool | None = None
     reason: str | None = ""
@@ -134,22 +133,15 @@ def judge_request(judge: TextModel, response: JudgeInput) -> ChatRequest:
         {
             "query": material(response.query),
             "answer": material(response.text),
-            "intent": _intent(response.intent),
+            "intent": response.intent.material,
             "policy": list(response.policy),
-            "criteria": [
-                {"number": number, "criterion": each}
-                for number, each in enumerate(response.intent.criteria, start=1)
-            ],
+            "criteria": response.intent.numbered_criteria,
             "principle": response.principle,
             "clip": {"media_sha256": shown} if shown else None,
             "variant": response.variant,
             **({"reference": material(reference)} if reference else {}),
         },
     )
-
-
-def _intent(intent: Intent) -> dict[str, str | bool | None]:
-    return {name: getattr(intent, name) for name in INTENT_COLUMNS if name != "criteria"}
 
 
 def parse(answer: ChatAnswer | None, row: JudgeInput) -> Verdict:
