@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from safevid_core.pocket.build.architectures import IMAGE_SIDE, PATCH, llava_processor
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 FRAMES = 4
-IMAGE_SIDE = 48
-PATCH = 8
 TOKENS_A_FRAME = (IMAGE_SIDE // PATCH // 2) ** 2
 
 _VISION_HIDDEN = 128
 _VISION_LAYERS = 3
 _VISION_HEADS = 4
 _VISION_MLP = 384
-_MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 _VIDEO, _IMAGE = "<video>", "<image>"
 # A token that the language model knows and never writes in a chat. The two new tokens copy its embedding,
 # because the head shares the embedding: a random row could be written in a response.
@@ -64,11 +63,8 @@ def create(
     import torch
     from transformers import (
         CLIPVisionConfig,
-        LlavaNextImageProcessor,
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
-        LlavaNextVideoProcessor,
-        LlavaNextVideoVideoProcessor,
     )
 
     known = len(tokenizer)
@@ -102,21 +98,7 @@ def create(
     weights["embed_tokens.weight"] = torch.cat([table[:known], unwritten.repeat(len(tokenizer) - known, 1)])
     model.model.language_model.load_state_dict(weights)
     model.tie_weights()
-    pixels = {
-        "size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE},
-        "crop_size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE},
-        "image_mean": _MEAN,
-        "image_std": _STD,
-    }
-    processor = LlavaNextVideoProcessor(
-        video_processor=LlavaNextVideoVideoProcessor(**pixels),
-        image_processor=LlavaNextImageProcessor(image_grid_pinpoints=[[IMAGE_SIDE, IMAGE_SIDE]], **pixels),
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=multimodal_template(str(tokenizer.chat_template)),
-    )
+    processor = llava_processor(tokenizer, multimodal_template(str(tokenizer.chat_template)))
     generation = model.generation_config
     generation.pad_token_id = tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.bos_token_id

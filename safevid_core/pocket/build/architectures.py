@@ -142,11 +142,8 @@ def _llava(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Process
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
-        LlavaNextImageProcessor,
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
-        LlavaNextVideoProcessor,
-        LlavaNextVideoVideoProcessor,
     )
 
     config = LlavaNextVideoConfig(
@@ -159,21 +156,32 @@ def _llava(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Process
         image_grid_pinpoints=[[IMAGE_SIDE, IMAGE_SIDE]],
         tie_word_embeddings=True,
     )
+    return LlavaNextVideoForConditionalGeneration(config), llava_processor(tokenizer)
+
+
+def llava_processor(tokenizer: PreTrainedTokenizerFast, chat_template: str | None = None) -> ProcessorMixin:
+    """A LLaVA-NeXT-Video processor of frames of `IMAGE_SIDE`, in patches of `PATCH`.
+
+    Args:
+        chat_template: None means the processor has none.
+    """
+    from transformers import LlavaNextImageProcessor, LlavaNextVideoProcessor, LlavaNextVideoVideoProcessor
+
     pixels = {
         "size": _square(IMAGE_SIDE),
         "crop_size": _square(IMAGE_SIDE),
         "image_mean": _MEAN,
         "image_std": _STD,
     }
-    processor = LlavaNextVideoProcessor(
+    return LlavaNextVideoProcessor(
         video_processor=LlavaNextVideoVideoProcessor(**pixels),
         image_processor=LlavaNextImageProcessor(image_grid_pinpoints=[[IMAGE_SIDE, IMAGE_SIDE]], **pixels),
         tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
+        chat_template=chat_template,
     )
-    return LlavaNextVideoForConditionalGeneration(config), processor
 
 
 def _qwen(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, ProcessorMixin]:
