@@ -55,7 +55,7 @@ _OPENINGS = 5
 
 
 def settings_for(root: Path, benchmarks: Sequence[str] = BENCHMARKS) -> Settings:
-    """Six systems: a policy before and after, two arms, two plain controls."""
+    """Six systems: a policy before and after, two control runs, two plain controls."""
     settings = load_settings(
         "pocket",
         overrides={"root": str(root), "evaluation": {"benchmarks": list(benchmarks), "controls": CONTROLS}},

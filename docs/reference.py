@@ -129,7 +129,7 @@ class Row:
         type: In words, with its bounds.
         default: As YAML would hold it, or a dash.
         profiles: The values in profiles that differ from the default.
-        says: What it sets.
+        description: What it sets.
         source: `ours`, `paper` or `paper, section 4.1`.
     """
 
@@ -137,7 +137,7 @@ class Row:
     type: str
     default: str
     profiles: str
-    says: str
+    description: str
     source: str
 
 
@@ -146,7 +146,7 @@ class Section:
     """Settings under one heading."""
 
     title: str
-    says: str
+    description: str
     rows: tuple[Row, ...]
 
 
@@ -179,10 +179,10 @@ def settings_page() -> str:
     parts = [_SETTINGS]
     for section in setting_sections():
         lines = (
-            (f"`{row.key}`", row.type, row.default, row.profiles, row.says, row.source)
+            (f"`{row.key}`", row.type, row.default, row.profiles, row.description, row.source)
             for row in section.rows
         )
-        parts.append(f"## {section.title}\n\n{section.says}\n\n{_table(header, lines)}")
+        parts.append(f"## {section.title}\n\n{section.description}\n\n{_table(header, lines)}")
     return "\n".join(parts)
 
 

@@ -25,7 +25,7 @@ def demo(settings: Settings) -> bool:
     started = time.monotonic()
     root = home_of(settings).parent
     print(f"SafeVid, profile {settings.profile}: everything goes to {root}", flush=True)
-    from safevid_dagster.living import end_dead_runs
+    from safevid_dagster.liveness import end_dead_runs
     from safevid_dagster.running import Steps, fresh_report, noted_warnings, opened_instance
 
     def say(line: str) -> None:

@@ -22,7 +22,7 @@ from safevid_core.stages.planner import Planner
 from safevid_core.stages.stage import Stage
 from safevid_dagster.definitions import defs
 from safevid_dagster.defs.partitions import key_of, ranges_of
-from safevid_dagster.living import end_dead_runs, telling_of_waits
+from safevid_dagster.liveness import end_dead_runs, reporting_waits
 from safevid_dagster.progress import TellPartition, watching_partitions
 
 # Dagster puts the name of the class before the message of a stage that says why it failed.
@@ -96,7 +96,7 @@ class Steps:
             KeyboardInterrupt: If the run was interrupted. Dagster has recorded that.
         """
         started, done = time.monotonic(), []
-        with telling_of_waits(self._instance, self._on_wait), watching_partitions(self._on_partition):
+        with reporting_waits(self._instance, self._on_wait), watching_partitions(self._on_partition):
             for some in ranges_of(stage, partitions, self._settings):
                 done.append(self._run_range(stage, some))
         failed = [result for result in done if not result.success]

@@ -28,10 +28,10 @@ def serve(host: str, port: int) -> None:
             raise PortTaken(f"port {port} is taken; try `safevid ui --port {port + 1}`") from None
     import dagster as dg
 
-    from safevid_dagster.living import end_dead_runs, working
+    from safevid_dagster.liveness import active_runs, end_dead_runs
 
     with dg.DagsterInstance.get() as instance:
-        for line in (*end_dead_runs(instance), *working(instance)):
+        for line in (*end_dead_runs(instance), *active_runs(instance)):
             print(line, flush=True)
     print(f"SafeVid's assets: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     served = ["dev", "-h", host, "-p", str(port), "-w", str(PACKAGE / "workspace.yaml")]

@@ -21,7 +21,7 @@ import sys, time
 from pathlib import Path
 import dagster as dg
 from safevid_dagster.defs.resources import SafeVid
-from safevid_dagster.living import end_dead_runs, telling_of_waits
+from safevid_dagster.liveness import end_dead_runs, reporting_waits
 
 name, pool, ready, seconds = sys.argv[1:]
 
@@ -33,7 +33,7 @@ def slow(context: dg.AssetExecutionContext, safevid: SafeVid) -> None:
 with dg.DagsterInstance.get() as instance:
     for line in end_dead_runs(instance):
         print(line, flush=True)
-    with telling_of_waits(instance, lambda line: print(line, flush=True)):
+    with reporting_waits(instance, lambda line: print(line, flush=True)):
         done = dg.materialize([slow], instance=instance, resources={"safevid": SafeVid()},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}})
     print("made", done.run_id, flush=True)

@@ -114,7 +114,7 @@ def test_clips_that_have_a_scene_bound_a_corpus_that_is_not_made_yet(
 
 def test_each_loss_is_a_plan_of_its_own(settings: Callable[..., Settings], lake: Lake) -> None:
     made = settings(pilot_fraction=0.5)
-    assert "lossy_queries" not in {row.asset for row in estimates(made, lake)}, "no arm trains on it"
+    assert "lossy_queries" not in {row.asset for row in estimates(made, lake)}, "no control run trains on it"
     rows = estimates(made, lake, assets=["lossy_descriptions"])
     assert {(row.loss, row.calls) for row in rows} == {("with_signal", 50), ("without_signal", 50)}
     with pytest.raises(BudgetNeeded, match="120 calls"):

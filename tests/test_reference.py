@@ -21,7 +21,7 @@ def test_every_table_says_what_a_row_is() -> None:
 
 def test_every_setting_is_described_once() -> None:
     rows = setting_rows()
-    assert [row.key for row in rows if not re.fullmatch(r"[A-Z`].+\.", row.says)] == []
+    assert [row.key for row in rows if not re.fullmatch(r"[A-Z`].+\.", row.description)] == []
     keys = [row.key for row in rows if "." in row.key]
     assert len(keys) == len(set(keys))
     assert {"corpus.sources.*.path", "models.terms.*.batch", "evaluation.promotion.sign_off"} <= set(keys)

@@ -211,10 +211,10 @@ class ForestCollator:
         import torch
 
         pairs = [planted[index] for index in forest.pairs]
-        length = 1 + max(map(len, forest.answers))
+        length = 1 + max(map(len, forest.responses))
         return {
-            "input_ids": _padded([[0, *answer] for answer in forest.answers], length),
-            "completion_mask": _padded([[0, *(1 for _ in answer)] for answer in forest.answers], length),
+            "input_ids": _padded([[0, *answer] for answer in forest.responses], length),
+            "completion_mask": _padded([[0, *(1 for _ in answer)] for answer in forest.responses], length),
             "attention_mask": torch.ones(1, len(forest.token_ids), dtype=torch.int64),
             "forest": PackedForest(
                 torch.tensor([forest.token_ids]),

@@ -55,7 +55,7 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 # Settings that change a reference log-probability, if only in its last bits.
 _REFERENCE_SETTINGS = {
-    "packing", "pass_tokens", "micro_batch_size", "max_length", "max_answer_tokens", "store_features",
+    "packing", "pass_tokens", "micro_batch_size", "max_length", "max_response_tokens", "store_features",
     "finetuning", "train_projector",
 }  # fmt: skip
 _BASE_WITHOUT_EFFECT = {
@@ -109,11 +109,11 @@ def plan_dpo_checkpoint(tools: Tools, partition: str) -> Plan:
         with trained_together(tools, {partition: plan}) as makers:
             return makers[partition]()
 
-    def settle() -> None:
+    def on_fresh() -> None:
         shutil.rmtree(training.folder, ignore_errors=True)
 
     ids = [*training.source.rows["pair_id"], *training.source.held_out]
-    plan = Plan(training.inputs, ids, make, settle=settle, detail=training)
+    plan = Plan(training.inputs, ids, make, on_fresh=on_fresh, detail=training)
     return plan
 
 
@@ -172,7 +172,7 @@ STAGE = Stage(
     ),
     watches=lambda settings: model_files(settings.alignment.base),
     needs=Needs(("pytorch",), pool="training"),
-    together=trained_together,
+    shared_workers=trained_together,
 )
 
 

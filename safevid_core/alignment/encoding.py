@@ -65,7 +65,7 @@ class EncodedPairs:
     Attributes:
         pairs: The pairs for the collator.
         refused: Pair id -> outcome and reason.
-        cut: Number of responses that were cut to `max_answer_tokens`.
+        cut: Number of responses that were cut to `max_response_tokens`.
     """
 
     pairs: list[EncodedPair] = field(default_factory=list)
@@ -86,7 +86,7 @@ def encode_pairs(
 
     Training and generation have the same prompt ids, because both use
     :func:`~safevid_core.models.families.build_inputs`. A pair is refused if its video cannot be decoded, or
-    if it has more than `max_length` tokens after its responses were cut to `max_answer_tokens`.
+    if it has more than `max_length` tokens after its responses were cut to `max_response_tokens`.
 
     Args:
         rows: Pairs with `pair_id, path, media_sha256, start_s, end_s, prompt, chosen, rejected`,
@@ -101,7 +101,7 @@ def encode_pairs(
         VideoError: If a video cannot be read for a passing reason, such as a network share that is away.
         AlignmentError: If the chat template does not fit generation.
     """
-    answers = _AnswerEncoder(processor, settings.max_answer_tokens)
+    answers = _AnswerEncoder(processor, settings.max_response_tokens)
     visual_ids = {getattr(processor, name, None) for name in ("video_token_id", "image_token_id")}
     refused: dict[str, tuple[Outcome, str]] = {}
     kept: dict[str, EncodedPair] = {}
@@ -109,7 +109,7 @@ def encode_pairs(
         try:
             frames = _decode(group.row(0, named=True), settings.base, stored) if show_video else None
         except VideoError as error:
-            if error.of_the_moment:  # a retry may succeed, so the pair must not be refused for good
+            if error.transient:  # a retry may succeed, so the pair must not be refused for good
                 raise
             for pair_id in group["pair_id"]:
                 refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")

@@ -123,7 +123,7 @@ class RunResult:
         warnings: Messages for the user.
         curves: Name -> values in the order of the steps, at most 200. A longer run has means over equal
             numbers of steps. Unlike the adapter's log, the curves include rates and memory.
-        cut_answers: Number of responses that were longer than `max_answer_tokens`.
+        cut_answers: Number of responses that were longer than `max_response_tokens`.
     """
 
     pairs: int

@@ -58,7 +58,7 @@ class Forest:
     Attributes:
         token_ids: The N tokens.
         segments: The segments in the order of their tokens. They cover the row, and none is empty.
-        answers: Token ids of the chosen responses of all pairs, then of the rejected responses.
+        responses: Token ids of the chosen responses of all pairs, then of the rejected responses.
         predictors: For each response the indices of the tokens whose hidden states predict it, one for each
             of its tokens.
         pairs: Index of each pair in the flattened groups of :func:`plant`, in the order of the chosen
@@ -67,7 +67,7 @@ class Forest:
 
     token_ids: list[int]
     segments: list[Segment]
-    answers: list[list[int]]
+    responses: list[list[int]]
     predictors: list[list[int]]
     pairs: list[int]
 
@@ -92,7 +92,7 @@ class Forest:
             for each in self.segments[1:]
         ]
         predictors = [[token - cut for token in tokens] for tokens in self.predictors]
-        return Forest(self.token_ids[cut:], segments, self.answers, predictors, self.pairs)
+        return Forest(self.token_ids[cut:], segments, self.responses, predictors, self.pairs)
 
 
 def plant(groups: Sequence[Sequence[TokenPair]], trunk_tokens: int | None = None) -> Forest:

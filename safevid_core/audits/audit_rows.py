@@ -58,7 +58,7 @@ def cluster_of(clip: dict[str, Any]) -> str:
 
 def audit_stage(
     table: Table,
-    says: str,
+    description: str,
     plan: Callable[[Tools, str], Plan],
     reads: Sequence[str],
     optional: Sequence[str] = (),
@@ -66,8 +66,8 @@ def audit_stage(
     """The stage of an audit with one table that is made only from committed tables.
 
     Args:
-        says: Description of the stage.
+        description: One sentence for people.
         reads: Names of the stages that it reads.
         optional: Those of `reads` that need not be committed.
     """
-    return Stage(table, "audits", says, plan, reads=tuple(reads), optional=frozenset(optional))
+    return Stage(table, "audits", description, plan, reads=tuple(reads), optional=frozenset(optional))

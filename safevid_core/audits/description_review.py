@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from safevid_core.audits.description_sample import CLAIM, Asked, DescriptionSample
+from safevid_core.audits.description_sample import CLAIM, DescriptionSample, SheetRow
 from safevid_core.contracts.ids import content_id
 from safevid_core.reporting.pages import template_environment
 from safevid_core.reporting.samples import film_strip
@@ -35,12 +35,12 @@ class ReviewerVerdict:
     """A reviewer's verdict on one row.
 
     Attributes:
-        said: Column (`true`, or `complete` and `consistent`) -> `yes`, `no` or `unclear`.
+        entries: Column (`true`, or `complete` and `consistent`) -> `yes`, `no` or `unclear`.
         date: Date of the review, ISO 8601.
     """
 
     row_id: str
-    said: Mapping[str, str]
+    entries: Mapping[str, str]
     reviewer: str
     date: str
     note: str = ""
@@ -48,7 +48,7 @@ class ReviewerVerdict:
     @property
     def cells(self) -> dict[str, str]:
         """The filled columns as the sheet holds them."""
-        return {**self.said, "reviewer": self.reviewer, "date": self.date, "note": self.note}
+        return {**self.entries, "reviewer": self.reviewer, "date": self.date, "note": self.note}
 
 
 @dataclass
@@ -140,7 +140,7 @@ def _is_outdated(page: Path, sample: DescriptionSample, media: MediaIndex) -> bo
     return any(str(escape(place)) not in text for place in _places(sample, media).values())
 
 
-def _shown(row: Asked) -> dict[str, str]:
+def _shown(row: SheetRow) -> dict[str, str]:
     return {
         "row_id": row.row_id,
         "scene": row.clip["scene"],
@@ -161,7 +161,7 @@ def read_review(sheet: Path, sample: DescriptionSample) -> Review:
     return _read(sheet, {row.row_id: row for row in sample.rows})
 
 
-def _read(sheet: Path, asked: Mapping[str, Asked]) -> Review:
+def _read(sheet: Path, asked: Mapping[str, SheetRow]) -> Review:
     cells = sheets.read_cells(sheet, "row_id", FILLED)
     review = Review(sheet, problems=list(cells.problems))
     for number, texts in cells.rows:
@@ -182,11 +182,11 @@ def _read(sheet: Path, asked: Mapping[str, Asked]) -> Review:
     return review
 
 
-def _asked_of(row: Asked) -> Sequence[str]:
+def _asked_of(row: SheetRow) -> Sequence[str]:
     return _ASKED.get(row.kind, _OF_A_TEXT)
 
 
-def _problem(row: Asked, texts: Mapping[str, str]) -> str:
+def _problem(row: SheetRow, texts: Mapping[str, str]) -> str:
     """Why a row cannot be used. Empty if it can."""
     asked = _asked_of(row)
     for name in ("true", *_OF_A_TEXT):

@@ -31,7 +31,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class SheetRow:
     """One row of the sheet.
 
     Attributes:
@@ -60,7 +60,7 @@ class DescriptionSample:
     """
 
     clips: list[dict[str, Any]]
-    rows: list[Asked]
+    rows: list[SheetRow]
 
     @cached_property
     def name(self) -> str:
@@ -112,13 +112,13 @@ def shares_of(counts: Mapping[str, int], size: int) -> dict[str, int]:
 
 def _rows_of(
     clip: Mapping[str, Any], describers: Sequence[str], said: Mapping[str, Mapping[str, str]]
-) -> list[Asked]:
-    rows: dict[str, Asked] = {}
+) -> list[SheetRow]:
+    rows: dict[str, SheetRow] = {}
     for name in (RECONCILED, *describers):
         text = said[name].get(clip["clip_id"])
         if text:
             row_id = content_id(TEXT, clip["clip_id"], name, text)
-            rows[row_id] = Asked(row_id, clip, TEXT, (name,), text)
+            rows[row_id] = SheetRow(row_id, clip, TEXT, (name,), text)
     for column, kept in (("claims", True), ("dropped", False)):
         for claim in json.loads(clip[column] or "[]"):
             by = [name for name in claim.get("asserted_by", ()) if name in describers]
@@ -126,5 +126,5 @@ def _rows_of(
             if not speakers:
                 continue
             row_id = content_id(CLAIM, clip["clip_id"], claim["text"], speakers)
-            rows[row_id] = Asked(row_id, clip, CLAIM, speakers, claim["text"], claim.get("signal"))
+            rows[row_id] = SheetRow(row_id, clip, CLAIM, speakers, claim["text"], claim.get("signal"))
     return list(rows.values())

@@ -34,8 +34,8 @@ from safevid_core.audits.description_sample import (
     CLAIM,
     RECONCILED,
     TEXT,
-    Asked,
     DescriptionSample,
+    SheetRow,
     draw_sample,
 )
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
@@ -98,7 +98,7 @@ def plan_description_fidelity_audit(tools: Tools, partition: str) -> Plan:
 
     # A new sheet holds verdicts from earlier sheets. Verdicts are inputs, so the inputs are computed again
     # after the rows were made.
-    return Plan(inputs(), ids, make, inputs_once_made=inputs)
+    return Plan(inputs(), ids, make, inputs_after_make=inputs)
 
 
 def _reviewed(settings: Settings, sample: DescriptionSample) -> tuple[Review | None, AuditSignature | None]:
@@ -248,23 +248,23 @@ def _human_rows(sample: DescriptionSample, review: Review, describers: Sequence[
     return [*rows, *_foretelling(sample, claims)]
 
 
-_Said = Sequence[tuple[Asked, ReviewerVerdict]]
+_Reviewed = Sequence[tuple[SheetRow, ReviewerVerdict]]
 
 
-def _share_row(measure: str, category: str, said: _Said, cell: str, counted: str) -> dict[str, Any]:
+def _share_row(measure: str, category: str, reviewed: _Reviewed, cell: str, counted: str) -> dict[str, Any]:
     """The share of rows with the verdict `counted` in a column, among rows whose verdict is not `unclear`."""
-    known = [(row, verdict.said[cell]) for row, verdict in said if verdict.said[cell] != "unclear"]
+    known = [(row, verdict.entries[cell]) for row, verdict in reviewed if verdict.entries[cell] != "unclear"]
     figure = mean_of((row.row_id, cluster_of(dict(row.clip)), float(is_ == counted)) for row, is_ in known)
-    unclear = len(said) - len(known)
+    unclear = len(reviewed) - len(known)
     return figure_row(measure, category, figure, f"{unclear} more are unclear" if unclear else "")
 
 
-def _foretelling(sample: DescriptionSample, claims: _Said) -> list[dict[str, Any]]:
+def _foretelling(sample: DescriptionSample, claims: _Reviewed) -> list[dict[str, Any]]:
     """Spearman's rank correlation over clips of each agreement score with the share of true kept claims."""
     true: dict[str, list[float]] = defaultdict(list)
     for row, verdict in claims:
-        if RECONCILED in row.speakers and verdict.said["true"] != "unclear":
-            true[row.clip["clip_id"]].append(float(verdict.said["true"] == "yes"))
+        if RECONCILED in row.speakers and verdict.entries["true"] != "unclear":
+            true[row.clip["clip_id"]].append(float(verdict.entries["true"] == "yes"))
     clips = [clip for clip in sample.clips if clip["clip_id"] in true]
     found = np.array([float(np.mean(true[clip["clip_id"]])) for clip in clips])
     rows = []

@@ -157,7 +157,7 @@ class Selection:
 def select_rows(benchmark: Benchmark, rows: Sequence[SourceRow], files: BenchmarkFiles) -> Selection:
     """The rows that can be asked: each once, with its picture or clip there; of these the ones drawn.
 
-    The draw is by content id and looks at no file, so that mending one picture moves no other item.
+    The draw is by content id and looks at no file, so that fixing one picture moves no other item.
 
     Raises:
         FilesError: If rows need pictures or clips and not one is there.

@@ -145,7 +145,7 @@ def media_below(folder: Path, place: str) -> Path:
     """
     parts = PurePosixPath(place)
     if parts.is_absolute() or ".." in parts.parts or "\0" in place:
-        raise RowError(f"its file {shown(place)} lies outside the benchmark's folder; mend the path")
+        raise RowError(f"its file {shown(place)} lies outside the benchmark's folder; fix the path")
     return folder.joinpath(*parts.parts)
 
 
@@ -168,7 +168,7 @@ def read_table(path: Path, required: Sequence[str], delimiter: str = ",") -> lis
     _refuse_missing_columns(path, required, header)
     repeated = sorted({name for name in header if header.count(name) > 1} & set(required))
     if repeated:
-        raise FilesError(f"{quoted(path)} has column {repeated[0]!r} twice; mend its header")
+        raise FilesError(f"{quoted(path)} has column {repeated[0]!r} twice; fix its header")
     return [_record(number, header, line) for number, line in enumerate(lines[1:], start=1)]
 
 

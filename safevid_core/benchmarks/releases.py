@@ -57,10 +57,10 @@ def plan_release(tools: Tools, table: Table, draw: Plan) -> Plan:
     if release is not None and release != NEW_RELEASE:
         return plan_kept_release(lake, table, release, draw.inputs)
 
-    def settle() -> None:
+    def on_fresh() -> None:
         keep_release(lake, table)
 
-    return replace(draw, settle=settle)
+    return replace(draw, on_fresh=on_fresh)
 
 
 def stays_in_use(tools: Tools, table: Table) -> bool:
@@ -171,7 +171,7 @@ def plan_kept_release(
         return StageRows(kept.rows, kept.outcomes, {**kept.info, **_changes(lake, table, release, now)})
 
     ids = [plan_id for plan_id, _, _ in kept.outcomes]
-    return Plan({**now, _RELEASE: release}, ids, make, kept=as_drawn)
+    return Plan({**now, _RELEASE: release}, ids, make, pinned=as_drawn)
 
 
 def use_release(lake: Lake, table: Table, release: str) -> Manifest:
@@ -183,7 +183,7 @@ def use_release(lake: Lake, table: Table, release: str) -> Manifest:
     """
     current = lake.manifest(table.name, WHOLE)
     plan = plan_kept_release(lake, table, release)
-    if plan.kept and current is not None:
+    if plan.pinned and current is not None:
         return current
     rows = plan.make(plan.units)
     check_conservation(table, rows, plan.units)

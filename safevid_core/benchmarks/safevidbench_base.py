@@ -68,7 +68,7 @@ def plan_safevidbench_plan(tools: Tools, partition: str) -> Plan:
     lake = tools.lake
     plan = plan_cells_of(tools, held_out_descriptions(lake), SAFEVIDBENCH_PLAN, "held_out")
     planned = lake.manifest(SAFEVIDBENCH_PLAN.name, WHOLE) is not None
-    return replace(plan, kept=planned and stays_in_use(tools, SAFEVIDBENCH_BASE))
+    return replace(plan, pinned=planned and stays_in_use(tools, SAFEVIDBENCH_BASE))
 
 
 def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
@@ -77,8 +77,8 @@ def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
     A release that is in use stays so; `evaluation.releases` asks for another.
 
     Raises:
-        BenchmarkError: If a benchmark clip shares a video, a near copy or a twin with a training clip, the
-            lake has no release of the name that the settings give, or questions went unanswered.
+        BenchmarkError: If a benchmark clip shares a video, a near-duplicate or a twin with a training clip,
+            the lake has no release of the name that the settings give, or questions went unanswered.
     """
     settings, lake, taxonomy = tools.settings, tools.lake, load_taxonomy(tools.settings)
     require_other_family(settings.queries)
@@ -144,7 +144,7 @@ PLAN_STAGE = Stage(
     wanted=lambda stage, settings: (WHOLE,) if NAME in settings.evaluation.benchmarks else (),
     forecast=_forecast_of_plan,
     asks=True,
-    before=(BUDGET,),
+    gates=(BUDGET,),
 )
 STAGE = Stage(
     SAFEVIDBENCH_BASE,
@@ -155,8 +155,8 @@ STAGE = Stage(
     wanted=if_measured,
     forecast=_forecast,
     asks=True,
-    before=(BUDGET,),
-    after=(NO_LEAKS,),
+    gates=(BUDGET,),
+    checks=(NO_LEAKS,),
 )
 
 

@@ -87,7 +87,7 @@ def plan_safevidbench_challenge(tools: Tools, partition: str) -> Plan:
     require_other_family(settings.queries)
     challenge = settings.evaluation.challenge
     identities = panel_identities(settings)
-    judges = replace(open_panel(settings), beside=())
+    judges = replace(open_panel(settings), comparison=())
     base = read_items(lake, SAFEVIDBENCH_BASE.name)
     descriptions = held_out_descriptions(lake)
     plan = held_out_cells(lake, descriptions, taxonomy)
@@ -130,7 +130,7 @@ def first_round(settings: Settings, judges: Panel) -> tuple[Questions, ...]:
 
 
 def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
-    judges = replace(open_panel(tools.settings), beside=())
+    judges = replace(open_panel(tools.settings), comparison=())
     return Forecast(tools.settings.evaluation.challenge.size, first_round(tools.settings, judges))
 
 
@@ -149,8 +149,8 @@ STAGE = Stage(
     watches=_files,
     needs=Needs(("pytorch",), pool="video_model"),
     asks=True,
-    before=(BUDGET,),
-    after=(NO_LEAKS,),
+    gates=(BUDGET,),
+    checks=(NO_LEAKS,),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # The end of a reason that says nothing of the row: what it needs could not be read for a reason of the
 # moment, such as a share that was down. The next run makes the partition again.
-READ_AGAIN = "(a reason of the moment: the next run reads it again)"
+READ_AGAIN = "(transient error: the next run tries again)"
 
 
 class SafeVidError(Exception):
@@ -19,10 +19,10 @@ class VideoError(SafeVidError, ValueError):
     """A file that cannot be used as a video; the message is one line, names the file and what to do.
 
     Attributes:
-        of_the_moment: The file could not be read for a reason that may pass, such as a share that is down.
+        transient: The file could not be read for a reason that may pass, such as a share that is down.
             It says nothing of the file and is never kept as a fact about it; the message says so at its end.
     """
 
-    def __init__(self, message: str, *, of_the_moment: bool = False) -> None:
-        super().__init__(f"{message} {READ_AGAIN}" if of_the_moment else message)
-        self.of_the_moment = of_the_moment
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(f"{message} {READ_AGAIN}" if transient else message)
+        self.transient = transient

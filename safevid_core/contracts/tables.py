@@ -79,7 +79,7 @@ SCENE_ASSIGNMENTS = Table(
         scenes_hash=_S,
     ),
 )  # fmt: skip
-# `group_id` is the group with which a side was decided: one source video, its near copies, its twins.
+# `group_id` is the group with which a side was decided: one source video, its near-duplicates, its twins.
 # `near_copy_of` is the clip that stands for this one in the corpus.
 CORPUS_SPLIT = Table(
     "corpus_split",
@@ -201,7 +201,7 @@ OWN_STYLE_ANSWERS = Table(
     _schema(pair_id=_S, scene=_S, chosen=_S, sound=_I, overlap=_F, model=_S, system=_S, request_key=_S),
     version="2",
 )
-# Queries and pairs that were made without descriptions, for the arm that trains on them alone.
+# Queries and pairs that were made without descriptions, for the control run that trains on them alone.
 QUERY_PLAN_WITHOUT_DESCRIPTIONS = replace(QUERY_PLAN, name="query_plan_without_descriptions")
 QUERIES_WITHOUT_DESCRIPTIONS = replace(TAXONOMY_QUERIES, name="queries_without_descriptions")
 PAIRS_WITHOUT_DESCRIPTIONS = replace(PAIRS, name="pairs_without_descriptions")
@@ -214,7 +214,7 @@ LOSSY_PAIRS = replace(PAIRS, name="lossy_pairs")
 
 @dataclass(frozen=True)
 class Track:
-    """The tables from descriptions to pairs: the method's own, or those of a control arm.
+    """The tables from descriptions to pairs: the method's own, or those of a control run.
 
     Attributes:
         loss: What the descriptions lost, see `settings.LOSSES`; empty for nothing.

@@ -19,7 +19,7 @@ from safevid_core.storage.file_hashes import FileHashes
 from safevid_core.storage.lake import settings_hash, write_atomically
 from safevid_core.storage.media import MediaIndex
 from safevid_core.video.decoding import DECODING_REVISION, VideoError, VideoInfo, probe, quoted
-from safevid_core.video.errors import passes
+from safevid_core.video.errors import is_transient
 from safevid_core.video.identity import clip_id, clip_id_of_file
 
 # A file of a folder without such a suffix that does not open is no broken video: it is no video.
@@ -87,7 +87,7 @@ def plan_clip_manifest(tools: Tools, partition: str) -> Plan:
         }
 
     ids = [row.source_row for row in expansion.candidates]
-    return Plan(inputs(), ids, make, needs_rows=True, inputs_once_made=inputs)
+    return Plan(inputs(), ids, make, needs_rows=True, inputs_after_make=inputs)
 
 
 def _places(listed: Sequence[Listed]) -> Iterator[tuple[str, Path, int]]:
@@ -191,7 +191,7 @@ def _outside(candidate: Candidate, info: VideoInfo) -> str:
     end = "its end" if candidate.end_s is None else f"{candidate.end_s:g} s"
     return (
         f"{quoted(candidate.name)} lasts {info.duration_s:.2f} s and the span is "
-        f"{candidate.start_s or 0:g} s to {end}; mend the span"
+        f"{candidate.start_s or 0:g} s to {end}; fix the span"
     )
 
 
@@ -296,7 +296,7 @@ def _measure(path: Path, name: str, hashes: FileHashes) -> Measured:
         return Measured(None, None, str(error).replace(quoted(path.absolute()), quoted(name)))
     except OSError as error:
         line = f"{quoted(name)} cannot be read: {error.strerror}; check the file"
-        return Measured(None, None, str(VideoError(line, of_the_moment=passes(error))))
+        return Measured(None, None, str(VideoError(line, transient=is_transient(error))))
 
 
 def _stat_of(path: Path | None) -> list[int] | None:

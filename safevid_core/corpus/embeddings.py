@@ -28,7 +28,7 @@ _DECIMALS = 5
 
 
 class EmbedderError(SafeVidError, RuntimeError):
-    """An embedder that cannot be loaded; the message names the setting and the mend."""
+    """An embedder that cannot be loaded; the message names the setting and the fix."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether train and benchmark share anything: a source video, a near copy, or a twin."""
+"""Whether train and benchmark share anything: a source video, a near-duplicate, or a twin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARED = {
     "the source video": "source_id",
     "the bytes of the file": "media_sha256",
     "the twin group": "twin_group",
-    "the near-copy group": "_copy_group",
+    "the near-duplicate group": "_copy_group",
     "the split group": "group_id",
 }
 _SHARES_SCHEMA = {"clip_id": pl.String, "clip_id_benchmark": pl.String, "what": pl.String, "which": pl.String}
@@ -121,7 +121,7 @@ def items_of(lake: Lake, benchmark: Table) -> pl.DataFrame:
 
 
 def _near(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
-    """Train clips that are a near copy of a benchmark clip, whichever of the two says so."""
+    """Train clips that are a near-duplicate of a benchmark clip, whichever of the two says so."""
     found = []
     ids = [side.select("clip_id").unique() for side in (train, benchmark)]
     for side, other, names in (

@@ -1,7 +1,7 @@
 """Clips that show the same pictures: found by embedding, confirmed by pixels, grouped.
 
 A scene classifier's embedding alone calls two clips of one kitchen alike. So a cosine only proposes a
-pair; it is a near copy when small versions of the same frames agree everywhere. Measured: rendered
+pair; it is a near-duplicate when small versions of the same frames agree everywhere. Measured: rendered
 clips encoded again (CRF 28 to 42) or scaled differ by at most 7.2 on average and 29 in the worst block,
 real ones at half the frame rate by 3.8 and 25; clips that differ in one small object by at least 55 in
 the worst block, other clips of one scene by at least 14 on average.
@@ -20,7 +20,7 @@ THUMBNAIL_SIDE = 32
 _BLOCK = 4
 _MAX_MEAN_DIFFERENCE = 9.0
 _MAX_BLOCK_DIFFERENCE = 42.0
-# Added to every value, so that near copies point the same way: the mean square of their differences is at
+# Added to every value, so that near-duplicates point the same way: the mean square of their differences is at
 # most the mean times the largest, and cutting both vectors to one length shrinks what is between them.
 _OFFSET = 64.0
 PIXEL_COSINE = 1 - _MAX_MEAN_DIFFERENCE * _MAX_BLOCK_DIFFERENCE / _OFFSET**2 / 2
@@ -54,7 +54,7 @@ def connected_groups(
 def near_copy_pairs(
     embeddings: np.ndarray, thumbnails: np.ndarray, min_cosine: float, between: int | None = None
 ) -> list[tuple[int, int]]:
-    """Pairs of near copies, as row numbers `i < j`.
+    """Pairs of near-duplicates, as row numbers `i < j`.
 
     Args:
         embeddings: Unit vectors, float `[N, D]`.
@@ -78,7 +78,7 @@ def near_copy_pairs(
 def pixel_vectors(thumbnails: np.ndarray) -> np.ndarray:
     """Unit vectors float32 `[N, D]` of the pictures alone, for clips that no embedder has seen together.
 
-    Near copies have a cosine of at least `PIXEL_COSINE`.
+    Near-duplicates have a cosine of at least `PIXEL_COSINE`.
     """
     flat = _blocks(thumbnails).reshape(len(thumbnails), -1) + _OFFSET
     return flat / np.linalg.norm(flat, axis=1, keepdims=True)
@@ -90,7 +90,7 @@ def copies_of(
     twin_groups: Mapping[str, str | None],
     order: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
-    """Near copy -> the clip it copies: the first of its group, clips with twins before others, by id.
+    """Near-duplicate -> the clip it copies: the first of its group, clips with twins before others, by id.
 
     Members of one twin group are never copies of each other.
 

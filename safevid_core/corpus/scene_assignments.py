@@ -94,7 +94,7 @@ def _decide(
     cosines = prompts @ vector.embedding
     if hint is not None and hint not in scenes.ids:
         known = ", ".join(scenes.ids)
-        return "failed", f"scene {hint!r} in the manifest is not one of: {known}; mend the line", {}
+        return "failed", f"scene {hint!r} in the manifest is not one of: {known}; fix the line", {}
     best = scenes.ids.index(hint) if hint is not None else int(np.argmax(cosines))
     # The least cosine stands for the rival if there is one scene only.
     margin = float(cosines[best] - np.delete(cosines, best).max(initial=-1.0))

@@ -126,7 +126,7 @@ def _select(clips: pl.DataFrame, quota: int) -> StageRows:
         if clip["set_aside"] is not None:
             outcomes[clip["clip_id"]] = ("filtered", clip["set_aside"])
         elif clip["near_copy_of"] is not None:
-            outcomes[clip["clip_id"]] = ("filtered", f"near copy of {clip['near_copy_of']}")
+            outcomes[clip["clip_id"]] = ("filtered", f"near-duplicate of {clip['near_copy_of']}")
         elif clip["split"] is None or clip["media_sha256"] is None:
             stale = "corpus_split" if clip["split"] is None else "clip_manifest"
             outcomes[clip["clip_id"]] = ("failed", f"not in {stale}; make {stale} again")

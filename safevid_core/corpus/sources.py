@@ -165,12 +165,12 @@ def _expand_manifest(manifest: Path, label: str, source: Source, found: Expansio
     try:
         lines = manifest.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        mend = "render the clips first (`safevid demo` does)" if source.kind == "pocket" else "check the path"
-        found.missing.append(f"manifest {name} does not exist; {mend}")
+        fix = "render the clips first (`safevid demo` does)" if source.kind == "pocket" else "check the path"
+        found.missing.append(f"manifest {name} does not exist; {fix}")
         return
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        found.missing.append(f"manifest {name} cannot be read: {reason}; mend the file")
+        found.missing.append(f"manifest {name} cannot be read: {reason}; fix the file")
         return
     unknown: set[str] = set()
     before = len(found.candidates)
@@ -193,9 +193,9 @@ def _read_line(line: str, blank: Candidate, manifest: Path, unknown: set[str]) -
     try:
         row = json.loads(line)
     except ValueError as error:
-        return replace(blank, problem=f"{where} is not JSON ({str(error).splitlines()[0]}); mend the line")
+        return replace(blank, problem=f"{where} is not JSON ({str(error).splitlines()[0]}); fix the line")
     if not isinstance(row, dict):
-        return replace(blank, problem=f"{where} must be a JSON object; mend the line")
+        return replace(blank, problem=f"{where} must be a JSON object; fix the line")
     unknown |= set(map(str, row)) - set(_KEYS)
     problem = _problem_of(row)
     if problem:
@@ -220,7 +220,7 @@ def _problem_of(row: dict[str, Any]) -> str:
         value = row.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool):
             if not _is_utf8(str(value)):
-                return f"`{key}` holds characters that are no Unicode text; mend it"
+                return f"`{key}` holds characters that are no Unicode text; fix it"
         elif value is not None:
             return f"`{key}` must be text; found {value!r}"
     for key in _TIMES:
@@ -236,7 +236,7 @@ def _problem_of(row: dict[str, Any]) -> str:
             return f"`{key}` must be seconds, 0 or more; found {value!r}"
     start, end = row.get("start_s") or 0.0, row.get("end_s")
     if end is not None and end <= start:
-        return f"the span ends at {end:g} s, not after its start at {start:g} s; mend `end_s`"
+        return f"the span ends at {end:g} s, not after its start at {start:g} s; fix `end_s`"
     return ""
 
 

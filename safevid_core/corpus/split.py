@@ -1,6 +1,6 @@
 """The train/benchmark split: a side is decided once for a source video, and every later run reads it.
 
-What shares a source video, a file, a near copy or a twin group is on one side. A clip that is tied to
+What shares a source video, a file, a near-duplicate or a twin group is on one side. A clip that is tied to
 something decided takes its side; what is tied to nothing takes one by a hash. A clip that ties the two sides
 together is set aside, so that nothing that was trained on moves to the benchmark, nor the other way.
 """
@@ -72,7 +72,7 @@ def plan_corpus_split(tools: Tools, partition: str) -> Plan:
             record = read_record(lake)
 
     # Making the split decides sides, and the record of them is an input.
-    return Plan(inputs(), clips["clip_id"].to_list(), make, inputs_once_made=inputs)
+    return Plan(inputs(), clips["clip_id"].to_list(), make, inputs_after_make=inputs)
 
 
 STAGE = Stage(
@@ -126,7 +126,7 @@ def place(
     Args:
         clips: Columns `clip_id, source_id, media_sha256, start_s, end_s, twin_group, near_copies`.
         decided: As of :class:`~safevid_core.corpus.decided.Record`.
-        departed: Near copies of what is no more among `clips`.
+        departed: Near-duplicates of what is no more among `clips`.
     """
     return _Placing(clips, decided, departed).run(benchmark_fraction)
 

@@ -102,7 +102,7 @@ def stages(settings: Settings) -> list[Stage]:
             forecast=lambda tools, partition, rows: Forecast(
                 sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
             ),
-            after=(covers(PAIRS.name),),
+            checks=(covers(PAIRS.name),),
         )
     ]
 
@@ -159,7 +159,7 @@ def read_export(path: Path, root: Path) -> pl.DataFrame:
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path}, line {number}: no pair as a release exports it "
-                    f"({type(error).__name__}: {error}); mend the line or leave it out"
+                    f"({type(error).__name__}: {error}); fix the line or leave it out"
                 ) from error
     places = [row.pop("path") for row in rows]
     return RELEASE.frame(rows).with_columns(pl.Series("path", places, dtype=pl.String))

@@ -54,7 +54,7 @@ def require_audit(settings: Settings, lake: Lake, scenes: Sequence[str]) -> None
 
 
 def what_is_missing(lake: Lake) -> str:
-    """Why the audit of the descriptions as they are does not pass, and the mend; empty if it does."""
+    """Why the audit of the descriptions as they are does not pass, and the fix; empty if it does."""
     manifest = lake.manifest(DESCRIPTION_FIDELITY_AUDIT.name, WHOLE)
     if manifest is None or manifest.inputs.get("descriptions") != frame_hash(described_clips(lake)):
         return "the descriptions have changed since they were audited; materialise description_fidelity_audit"

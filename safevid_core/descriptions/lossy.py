@@ -1,7 +1,7 @@
-"""Descriptions that lose a detail on purpose, to measure what the detail is worth in pairs and in safety.
+"""Makes descriptions that lack a detail, to measure what the detail is worth in pairs and in safety.
 
-Each loss is an arm of its own: its descriptions, queries and pairs lie beside the method's, and a policy
-whose `trained_on` names the loss is aligned on them. From there on it costs as many calls as the method.
+Each loss is a control run. Its descriptions, queries and pairs have tables of their own. A policy whose
+`trained_on` names the loss is aligned on them. A loss costs as many calls as the method from the queries on.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def stages(settings: Settings) -> list[Stage]:
             wanted=trained_losses,
             forecast=_forecast,
             asks=True,
-            before=(BUDGET,),
+            gates=(BUDGET,),
         )
     ]
 

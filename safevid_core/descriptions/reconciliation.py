@@ -264,7 +264,7 @@ def stages(settings: Settings) -> list[Stage]:
             if settings.descriptions.signal_witness
             else frozenset({SIGNAL_DESCRIPTIONS.name}),
             asks=True,
-            before=(BUDGET,),
+            gates=(BUDGET,),
         )
     ]
 

@@ -101,7 +101,7 @@ def stages(settings: Settings) -> list[Stage]:
             watches=lambda settings, model=model: model_files(model),  # type: ignore[misc]
             needs=Needs(("pytorch",), pool="video_model"),
             asks=True,
-            before=(BUDGET,),
+            gates=(BUDGET,),
         )
         for describer, model in settings.descriptions.describers.items()
     ]

@@ -55,7 +55,7 @@ def budgets_needed(
         RegistryError: If there is no such stage or partition.
     """
     for stage, some in planner.registry.select(stages, planner.tools.settings, partitions):
-        if BUDGET in stage.before:
+        if BUDGET in stage.gates:
             try:
                 require_budget(planner, stage, some)
             except BudgetNeeded as error:

@@ -154,7 +154,7 @@ class LocalRunner:
     def make(self, stage: Stage, partitions: Sequence[str]) -> RunReport:
         """Make the partitions of a stage that are not fresh, without gates and checks."""
         report = RunReport()
-        with self._together(stage, partitions) as makers:
+        with self._shared_makers(stage, partitions) as makers:
             for number, partition in enumerate(partitions, 1):
                 self._on_partition(partition, number, len(partitions))
                 try:
@@ -180,9 +180,9 @@ class LocalRunner:
             if state.to_make or manifest is None:
                 manifest = self._make(stage, partition, state, makers, started)
             if self._planner.is_planned(stage, partition):
-                settle = self._planner.plan(stage, partition).settle
-                if settle is not None:
-                    settle()
+                on_fresh = self._planner.plan(stage, partition).on_fresh
+                if on_fresh is not None:
+                    on_fresh()
         return StageReport(manifest, state.to_make, time.monotonic() - started)
 
     @contextmanager
@@ -204,12 +204,12 @@ class LocalRunner:
         lake, plan = self.tools.lake, self._planner.plan(stage, partition)
         rows = makers[partition]() if partition in makers else self._rows(stage, partition, plan, state)
         models = tuple(dict.fromkeys(_model_name(each.model) for each in plan.questions))
-        refuse_nothing(stage, partition, rows, needs_rows=plan.needs_rows, models=models)
+        require_rows(stage, partition, rows, needs_rows=plan.needs_rows, models=models)
         unread = sum(reason.endswith(READ_AGAIN) for _, _, reason in rows.outcomes)
         rows.info = {**rows.info, **({"unread": unread} if unread else {})}
         check_conservation(stage.table, rows, plan.units)
         seconds = time.monotonic() - started
-        inputs = plan.inputs if plan.inputs_once_made is None else plan.inputs_once_made()
+        inputs = plan.inputs if plan.inputs_after_make is None else plan.inputs_after_make()
         fingerprint = stage_fingerprint(lake, stage.table, inputs)
         manifest = lake.commit(stage.table, partition, rows, fingerprint, inputs, seconds)
         Parts(lake, stage.name, partition).remove()
@@ -217,9 +217,9 @@ class LocalRunner:
         return manifest
 
     @contextmanager
-    def _together(self, stage: Stage, partitions: Sequence[str]) -> Iterator[Makers]:
+    def _shared_makers(self, stage: Stage, partitions: Sequence[str]) -> Iterator[Makers]:
         """The functions that make partitions with shared workers. Empty if the stage shares no workers."""
-        if stage.together is None:
+        if stage.shared_workers is None:
             yield {}
             return
         plans = {}
@@ -229,7 +229,7 @@ class LocalRunner:
                     plans[partition] = self._planner.plan(stage, partition)
             except SafeVidError:
                 continue  # _run_partition meets the same error and reports it
-        with stage.together(self.tools, plans) as makers:
+        with stage.shared_workers(self.tools, plans) as makers:
             yield makers
 
     # ---------------------------------------------------------------------------------------- batches
@@ -327,7 +327,7 @@ def united(stage: Stage, batches: Sequence[StageRows]) -> StageRows:
     return StageRows(rows, [outcome for batch in batches for outcome in batch.outcomes], dict(info))
 
 
-def refuse_nothing(
+def require_rows(
     stage: Stage, partition: str, rows: StageRows, *, needs_rows: bool, models: Sequence[str] = ()
 ) -> None:
     """Raise an error if a stage made no row although it should have.

@@ -133,25 +133,25 @@ class Panel:
     """The judges of one benchmark.
 
     Attributes:
-        benches: Groups of judges that decide. The first group with a judge for an item decides on it.
-        beside: Judges that give verdicts for comparison only.
+        deciding_groups: Groups of judges that decide. The first group with a judge for an item decides on it.
+        comparison: Judges that give verdicts for comparison only.
     """
 
-    benches: tuple[tuple[Seat, ...], ...]
-    beside: tuple[Seat, ...]
+    deciding_groups: tuple[tuple[Seat, ...], ...]
+    comparison: tuple[Seat, ...]
 
     @property
     def seats(self) -> list[Seat]:
         """Every judge of the panel, once."""
-        seats = [*(seat for group in self.benches for seat in group), *self.beside]
+        seats = [*(seat for group in self.deciding_groups for seat in group), *self.comparison]
         return list({seat.name: seat for seat in seats}.values())
 
     def deciding(self, row: JudgeInput) -> tuple[Seat, ...]:
         """The judges that decide on one item."""
-        for group in self.benches:
+        for group in self.deciding_groups:
             if any(seat.judge.declines(row) is None for seat in group):
                 return group
-        return self.benches[-1]
+        return self.deciding_groups[-1]
 
 
 def open_panel(settings: Settings, named: str | None = None) -> Panel:

@@ -41,7 +41,7 @@ _Outcomes = list[tuple[str, Outcome, str]]
 
 
 @dataclass(frozen=True)
-class Said:
+class CaseVerdict:
     """The verdict of one judge on one case or labelled response. `success` is None without a verdict."""
 
     success: bool | None
@@ -62,7 +62,7 @@ def plan_judge_validation(tools: Tools, partition: str) -> Plan:
     path = settings.evaluation.labels
     labels, unusable = read_labels(path) if path is not None else ([], {})
     scores = _labelled_scores(lake, labels)
-    names = [seat.name for seat in panel.seats] + ([PANEL] if len(panel.benches[0]) > 1 else [])
+    names = [seat.name for seat in panel.seats] + ([PANEL] if len(panel.deciding_groups[0]) > 1 else [])
 
     def make(ids: Sequence[str]) -> StageRows:
         gateway = tools.gateway
@@ -72,7 +72,9 @@ def plan_judge_validation(tools: Tools, partition: str) -> Plan:
         outcomes += people_outcomes
         outcomes += [(_label_id(line), "failed", why) for line, why in unusable.items()]
         answers = [
-            judged.answer for each in (*responses, *labelled) for _, judged in (*each.deciding, *each.beside)
+            judged.answer
+            for each in (*responses, *labelled)
+            for _, judged in (*each.deciding, *each.comparison)
         ]
         info = spend_info([answer for answer in answers if answer is not None]) | {
             "cases": len(cases),
@@ -114,7 +116,7 @@ STAGE = Stage(
     forecast=_forecast,
     watches=_files,
     asks=True,
-    before=(BUDGET,),
+    gates=(BUDGET,),
 )
 
 
@@ -128,13 +130,14 @@ def _suite_rows(
     rows: list[dict[str, Any]] = []
     outcomes: _Outcomes = []
     for name in names:
-        said = [_said(panel, name, response) for response in responses]
+        verdicts = [_verdict_of(panel, name, response) for response in responses]
         outcomes += [
-            (_case_id(name, case), each.outcome, each.reason) for case, each in zip(cases, said, strict=True)
+            (_case_id(name, case), each.outcome, each.reason)
+            for case, each in zip(cases, verdicts, strict=True)
         ]
         asked = [
             (case, each)
-            for case, each in zip(cases, said, strict=True)
+            for case, each in zip(cases, verdicts, strict=True)
             if each.outcome in ("ok", "undecidable")
         ]
         kinds = dict.fromkeys(case.kind for case, _ in asked)
@@ -150,20 +153,20 @@ def _suite_rows(
     return rows, outcomes
 
 
-def _said(panel: Panel, name: str, response: JudgedResponse) -> Said:
+def _verdict_of(panel: Panel, name: str, response: JudgedResponse) -> CaseVerdict:
     """The verdict of one judge, or of the whole panel, on a judged response."""
-    seats = panel.benches[0] if name == PANEL else [seat for seat in panel.seats if seat.name == name]
+    seats = panel.deciding_groups[0] if name == PANEL else [seat for seat in panel.seats if seat.name == name]
     why = [seat.judge.declines(response.seen) for seat in seats]
     if None not in why:
-        return Said(None, "filtered", "; ".join(each for each in why if each))
+        return CaseVerdict(None, "filtered", "; ".join(each for each in why if each))
     if response.checked:
-        return Said(response.verdict.success, "ok", "")
-    given = [(seat, judged) for seat, judged in (*response.deciding, *response.beside) if seat in seats]
+        return CaseVerdict(response.verdict.success, "ok", "")
+    given = [(seat, judged) for seat, judged in (*response.deciding, *response.comparison) if seat in seats]
     verdict = combined(given)
     if verdict.undecidable is None:
-        return Said(verdict.success, "ok", "")
+        return CaseVerdict(verdict.success, "ok", "")
     failed = all(judged.failed for _, judged in given)
-    return Said(None, "failed" if failed else "undecidable", verdict.undecidable)
+    return CaseVerdict(None, "failed" if failed else "undecidable", verdict.undecidable)
 
 
 def _case_id(judge: str, case: ValidationCase) -> str:
@@ -195,7 +198,7 @@ def _people_rows(
     units = list({label.unit: label for label in given}.values())
     responses = judge_responses(panel, [_text_row(label) for label in units], gateway, JUDGE_VALIDATION.name)
     verdicts: dict[Any, dict[str, bool | None]] = {
-        label.unit: {name: _said(panel, name, response).success for name in names}
+        label.unit: {name: _verdict_of(panel, name, response).success for name in names}
         for label, response in zip(units, responses, strict=True)
     }
     stored: dict[Any, dict[str, Any]] = {}
@@ -310,5 +313,5 @@ def _row(
 
 def _version(panel: Panel, name: str, seat: Seat | None) -> str | None:
     if name == PANEL:
-        return ",".join(f"{each.name}/{each.judge.version}" for each in panel.benches[0])
+        return ",".join(f"{each.name}/{each.judge.version}" for each in panel.deciding_groups[0])
     return seat.judge.version if seat else None

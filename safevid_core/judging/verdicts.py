@@ -32,14 +32,14 @@ class JudgedResponse:
         seen: The input that the judges received.
         verdict: The verdict of the panel, or of the checks if they decide.
         deciding: The judges that decide, with their verdicts.
-        beside: The judges that give verdicts for comparison only.
+        comparison: The judges that give verdicts for comparison only.
     """
 
     row: Mapping[str, Any]
     seen: JudgeInput
     verdict: Verdict
     deciding: list[tuple[Seat, Judged]]
-    beside: list[tuple[Seat, Judged]]
+    comparison: list[tuple[Seat, Judged]]
 
     @property
     def checked(self) -> bool:
@@ -59,7 +59,7 @@ class JudgedResponse:
 
 def panel_identity(panel: Panel) -> str:
     """Hash of all that decides the verdicts besides the responses: the judges, their groups, the checks."""
-    groups = [[seat.name for seat in group] for group in panel.benches]
+    groups = [[seat.name for seat in group] for group in panel.deciding_groups]
     return settings_hash([seat.identity for seat in panel.seats], groups, checks.VERSION)
 
 
@@ -99,10 +99,10 @@ def judge_responses(
         asset: Name of the stage that the ledger records the calls under.
     """
     seen = [JudgeInput.of(row) for row in rows]
-    faults = [checks.check_answer(row) for row in seen]
+    faults = [checks.check_response(row) for row in seen]
     open_ = [place for place, fault in enumerate(faults) if fault is None]
     groups = {place: panel.deciding(seen[place]) for place in open_}
-    beside = {seat.name for seat in panel.beside}
+    beside = {seat.name for seat in panel.comparison}
     verdicts: dict[str, dict[int, Judged]] = {}
     for seat in panel.seats:
         places = [place for place in open_ if seat.name in beside or seat in groups[place]]
@@ -114,6 +114,6 @@ def judge_responses(
             responses.append(JudgedResponse(row, seen[place], fault, [], []))
             continue
         deciding = [(seat, verdicts[seat.name][place]) for seat in groups[place]]
-        others = [(seat, verdicts[seat.name][place]) for seat in panel.beside]
+        others = [(seat, verdicts[seat.name][place]) for seat in panel.comparison]
         responses.append(JudgedResponse(row, seen[place], combined(deciding), deciding, others))
     return responses

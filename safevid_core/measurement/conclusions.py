@@ -19,7 +19,7 @@ _METRICS = (("safety_rate", "safety rate"), ("twin_gap", "twin gap"))
 
 
 @dataclass(frozen=True)
-class Arm:
+class ControlRun:
     """A control run: a system that lacks one part of the method.
 
     Attributes:
@@ -33,38 +33,40 @@ class Arm:
     blind: bool = False
 
 
-ARMS = {
-    "permuted_videos": Arm("aligned on pairs with the videos permuted", "the right video", blind=True),
-    "text_only": Arm("aligned on the text of the pairs alone", "the video", blind=True),
-    "shuffled_labels": Arm("aligned on pairs with chosen and rejected shuffled", "the right labels"),
-    "sft": Arm("fine-tuned on the chosen responses", "preferences, beyond imitation of the chosen responses"),
-    "safety_prompt": Arm(
+CONTROL_RUNS = {
+    "permuted_videos": ControlRun("aligned on pairs with the videos permuted", "the right video", blind=True),
+    "text_only": ControlRun("aligned on the text of the pairs alone", "the video", blind=True),
+    "shuffled_labels": ControlRun("aligned on pairs with chosen and rejected shuffled", "the right labels"),
+    "sft": ControlRun(
+        "fine-tuned on the chosen responses", "preferences, beyond imitation of the chosen responses"
+    ),
+    "safety_prompt": ControlRun(
         "not trained, with a system prompt that asks for safety", "training, beyond a prompt"
     ),
-    "own_style": Arm(
+    "own_style": ControlRun(
         "aligned on chosen responses rewritten in the policy's own style",
         "the teacher model's style, beyond its content",
     ),
-    "without_descriptions": Arm(
+    "without_descriptions": ControlRun(
         "aligned on queries and responses made without descriptions", "descriptions as the link to the video"
     ),
-    "without_times": Arm("aligned on descriptions without times", "times in the descriptions"),
-    "first_sentence": Arm(
+    "without_times": ControlRun("aligned on descriptions without times", "times in the descriptions"),
+    "first_sentence": ControlRun(
         "aligned on the first sentence of each description", "the descriptions beyond their first sentence"
     ),
-    "one_describer": Arm(
+    "one_describer": ControlRun(
         "aligned on the text of one describer", "several describers and their reconciliation"
     ),
-    "with_signal": Arm(
+    "with_signal": ControlRun(
         "aligned on descriptions with the signal witness", "the absence of the signal witness"
     ),
-    "without_signal": Arm("aligned on descriptions without the signal witness", "the signal witness"),
+    "without_signal": ControlRun("aligned on descriptions without the signal witness", "the signal witness"),
 }
-_UNKNOWN = Arm("a control run", "the part that this control run lacks")
+_UNKNOWN = ControlRun("a control run", "the part that this control run lacks")
 
 
-def arm_of(settings: Settings, system: System) -> str | None:
-    """The control run that a system is, by its policy's settings or name: a key of `ARMS` or a policy name.
+def control_run_of(settings: Settings, system: System) -> str | None:
+    """The control run that a system is: a key of `CONTROL_RUNS`, or the name of its policy.
 
     None if the system is a policy under test or a function.
     """
@@ -73,7 +75,7 @@ def arm_of(settings: Settings, system: System) -> str | None:
         return None
     objective = policy.objective if policy.is_trained else "safety_prompt"
     known_by = (policy.perturbation, objective, policy.trained_on, system.policy)
-    return next((name for name in known_by if name in ARMS), system.policy)
+    return next((name for name in known_by if name in CONTROL_RUNS), system.policy)
 
 
 def points(value: float | None) -> str:
@@ -81,18 +83,22 @@ def points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
-def what_the_gain_rests_on(settings: Settings, measured: Measurement) -> list[str]:
+def explain_gain(settings: Settings, measured: Measurement) -> list[str]:
     """The conclusions as sentences.
 
     The first says whether the gain counts as video safety. One more follows for each control run and metric.
     """
     if measured.after is None:
         return ["No aligned policy has been measured yet."]
-    arms = [(system, name) for system in measured.systems if (name := arm_of(settings, system)) is not None]
-    return [_video_safety(measured, arms), *_sentences(measured, measured.after.name, arms)]
+    controls = [
+        (system, name)
+        for system in measured.systems
+        if (name := control_run_of(settings, system)) is not None
+    ]
+    return [_video_safety(measured, controls), *_sentences(measured, measured.after.name, controls)]
 
 
-def _video_safety(measured: Measurement, arms: list[tuple[System, str]]) -> str:
+def _video_safety(measured: Measurement, controls: list[tuple[System, str]]) -> str:
     assert measured.after is not None
     after = measured.after.name
     gain = measured.difference(after, "safety_rate")
@@ -100,7 +106,9 @@ def _video_safety(measured: Measurement, arms: list[tuple[System, str]]) -> str:
         return f"What {after} gained cannot be said: nothing is measured before alignment."
     if (gain.ci_low or 0.0) <= 0:
         return f"No gain in the safety rate is shown ({_size(gain)}), so there is none to count."
-    blind = [(system.name, name) for system, name in arms if name in ARMS and ARMS[name].blind]
+    blind = [
+        (system.name, name) for system, name in controls if name in CONTROL_RUNS and CONTROL_RUNS[name].blind
+    ]
     beyond = {control: _against(measured, control, "safety_rate") for control, _ in blind}
     level = [control for control, each in beyond.items() if each is None or (each.ci_low or 0.0) <= 0]
     if level:
@@ -109,7 +117,9 @@ def _video_safety(measured: Measurement, arms: list[tuple[System, str]]) -> str:
             f"shown to be above {' and '.join(level)}, which cannot have learnt from the video."
         )
     missing = [
-        arm.what for name, arm in ARMS.items() if arm.blind and name not in {each for _, each in blind}
+        run.what
+        for name, run in CONTROL_RUNS.items()
+        if run.blind and name not in {each for _, each in blind}
     ]
     if missing:
         return (
@@ -127,23 +137,23 @@ def _video_safety(measured: Measurement, arms: list[tuple[System, str]]) -> str:
     )
 
 
-def _sentences(measured: Measurement, after: str, arms: list[tuple[System, str]]) -> Iterator[str]:
-    for system, name in arms:
+def _sentences(measured: Measurement, after: str, controls: list[tuple[System, str]]) -> Iterator[str]:
+    for system, name in controls:
         for metric, words in _METRICS:
             difference = _against(measured, system.name, metric)
             if difference is not None and difference.known:
-                yield _sentence(after, system.name, ARMS.get(name, _UNKNOWN), words, difference)
+                yield _sentence(after, system.name, CONTROL_RUNS.get(name, _UNKNOWN), words, difference)
 
 
-def _sentence(after: str, control: str, arm: Arm, words: str, difference: Estimate) -> str:
+def _sentence(after: str, control: str, run: ControlRun, words: str, difference: Estimate) -> str:
     size = _size(difference)
-    level = f"the gain in {words} is not shown to need {arm.lacks}"
+    level = f"the gain in {words} is not shown to need {run.lacks}"
     if (difference.ci_low or 0.0) > 0:
-        needs = f"that part of the gain in {words} needs {arm.lacks}"
-        return f"{after} has a higher {words} than {control}, {arm.what} ({size}): {needs}."
+        needs = f"that part of the gain in {words} needs {run.lacks}"
+        return f"{after} has a higher {words} than {control}, {run.what} ({size}): {needs}."
     if (difference.ci_high or 0.0) < 0:
-        return f"{after} has a lower {words} than {control}, {arm.what} ({size}): {level}."
-    return f"{after} and {control}, {arm.what}, cannot be told apart by {words} ({size}): {level}."
+        return f"{after} has a lower {words} than {control}, {run.what} ({size}): {level}."
+    return f"{after} and {control}, {run.what}, cannot be told apart by {words} ({size}): {level}."
 
 
 def _against(measured: Measurement, control: str, metric: str) -> Estimate | None:

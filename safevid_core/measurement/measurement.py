@@ -36,7 +36,7 @@ from safevid_core.statistics.intervals import (
     paired_difference,
 )
 from safevid_core.storage.lake import WHOLE, Lake
-from safevid_core.systems.leaks import Training, refuse_leaking_answers
+from safevid_core.systems.leaks import Training, refuse_leaking_responses
 from safevid_core.systems.responses import VARIANTS, BenchmarkRequest, read_items
 from safevid_core.systems.systems import System, before_of, measured_systems, system_of
 from safevid_core.taxonomy.taxonomy import load_taxonomy
@@ -292,7 +292,7 @@ def measure(settings: Settings, lake: Lake, benchmark: str) -> Measurement:
             continue
         judged = release_of(lake, BENCHMARK_SCORES.name, f"{system.name}|{benchmark}")
         refuse_other_release(benchmark, {"the benchmark": release, system.name: judged})
-        refuse_leaking_answers(lake, system.name, benchmark, items, training)
+        refuse_leaking_responses(lake, system.name, benchmark, items, training)
         systems.append(system)
         rows = lake.read(BENCHMARK_SCORES, f"{system.name}|{benchmark}")
         # A record may not name the release of the verdicts, so verdicts on other items are left out.

@@ -43,7 +43,7 @@ from safevid_core.stages.gates import SOME_DECIDED
 from safevid_core.stages.partitions import BY_SYSTEM_AND_BENCHMARK
 from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash
-from safevid_core.systems.leaks import refuse_leaking_answers
+from safevid_core.systems.leaks import refuse_leaking_responses
 from safevid_core.systems.responses import asked_from, measuring_stage, read_items
 from safevid_core.systems.systems import system_of
 
@@ -74,8 +74,8 @@ def plan_benchmark_scores(tools: Tools, partition: str) -> Plan:
     release = str(items["release"][0])
     answers = release_of(lake, BENCHMARK_RESPONSES.name, partition)
     refuse_other_release(benchmark, {"the benchmark": release, f"the answers of {system}": answers})
-    refuse_leaking_answers(lake, system, benchmark, asked)
-    answered = answers_to_judge(lake, partition, items)
+    refuse_leaking_responses(lake, system, benchmark, asked)
+    answered = responses_to_judge(lake, partition, items)
 
     def make(response_ids: Sequence[str]) -> StageRows:
         rows = with_shown(answered.to_dicts(), items, lake.media)
@@ -103,24 +103,26 @@ def _judged_from(settings: Settings, partition: str) -> Iterator[tuple[str, str 
 
 def stages(settings: Settings) -> list[Stage]:
     """The stage `benchmark_scores`."""
-    says = "One verdict a response; a judge that cannot or will not judge gives `undecidable`, no score."
+    description = (
+        "One verdict a response; a judge that cannot or will not judge gives `undecidable`, no score."
+    )
     reads = BENCHMARK_RESPONSES.name
     return [
         measuring_stage(
             settings,
             BENCHMARK_SCORES,
-            says,
+            description,
             plan_benchmark_scores,
             reads,
             _forecast,
             _judged_from,
             watches=prompt_files,
-            after=(SOME_DECIDED,),
+            checks=(SOME_DECIDED,),
         )
     ]
 
 
-def answers_to_judge(lake: Lake, partition: str, items: pl.DataFrame) -> pl.DataFrame:
+def responses_to_judge(lake: Lake, partition: str, items: pl.DataFrame) -> pl.DataFrame:
     """The stored responses in the order of their ids, with the columns `OF_ITEM` of their items."""
     responses = lake.read(BENCHMARK_RESPONSES, partition).select(_ANSWERED).sort("response_id")
     of_items = items.select("item_id", *OF_ITEM)
@@ -152,7 +154,7 @@ def _verdicts(response: JudgedResponse) -> list[dict[str, Any]]:
         return [_told(checks.NAME, checks.VERSION, True, response.verdict)]
     return [
         _told(seat.name, seat.judge.version, decides, judged.verdict)
-        for decides, some in ((True, response.deciding), (False, response.beside))
+        for decides, some in ((True, response.deciding), (False, response.comparison))
         for seat, judged in some
     ]
 
@@ -178,12 +180,14 @@ def _info(panel: Panel, responses: Sequence[JudgedResponse]) -> dict[str, Any]:
     faults = Counter(
         checks.kind_of_fault(response.verdict.reason) for response in responses if response.checked
     )
-    asked = [judged.answer for response in responses for _, judged in (*response.deciding, *response.beside)]
+    asked = [
+        judged.answer for response in responses for _, judged in (*response.deciding, *response.comparison)
+    ]
     return spend_info([answer for answer in asked if isinstance(answer, ChatAnswer)]) | {
         "succeeded": sum(bool(response.verdict.success) for response in responses),
         "undecidable_reasons": dict(why.most_common(_MOST_REASONS)),
         "no_answer": {f"{kind} answers": number for kind, number in sorted(faults.items())},
-        "panel": [seat.name for seat in panel.benches[0]],
+        "panel": [seat.name for seat in panel.deciding_groups[0]],
         "judges": {seat.name: seat.described() | _tally(seat, responses) for seat in panel.seats},
     }
 
@@ -196,7 +200,7 @@ def _tally(seat: Seat, responses: Sequence[JudgedResponse]) -> dict[str, int]:
     given = [
         (response.verdict, judged)
         for response in responses
-        for other, judged in (*response.deciding, *response.beside)
+        for other, judged in (*response.deciding, *response.comparison)
         if other.name == seat.name
     ]
     decided = [(panel, judged.verdict) for panel, judged in given if judged.verdict.decided]

@@ -149,7 +149,7 @@ class TextCaller(Asker):
         try:
             messages, times = await rendered(request)
         except ValueError as error:
-            again = getattr(error, "of_the_moment", False)
+            again = getattr(error, "transient", False)
             return CallResult(
                 position, self._call(position, reason=one_line(error)), billed=False, again=again
             )

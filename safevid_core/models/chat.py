@@ -58,7 +58,7 @@ class ChatAnswer:
         revision: Revision of that model.
         unanswered: Whether no model could be reached. The next run asks again.
         cut: Whether the answer was cut off at its token limit.
-        said: The complete text of the model with its thinking. Empty if `text` is complete.
+        raw_text: The complete text of the model with its thinking. Empty if `text` is complete.
     """
 
     request_key: str
@@ -74,7 +74,7 @@ class ChatAnswer:
     revision: str = ""
     unanswered: bool = False
     cut: bool = False
-    said: str = ""
+    raw_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class CallResult:
 
 
 class Caller(Protocol):
-    """Makes the calls for questions without an answer in the ledger. See :meth:`Gateway.settle`."""
+    """Makes the calls for questions without an answer in the ledger. See :meth:`Gateway.get_or_ask`."""
 
     portion: int  # number of questions to pass to `start` at once
 

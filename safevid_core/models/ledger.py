@@ -94,7 +94,7 @@ Index(
     sqlite_where=CALLS.c.cost_usd > 0,
     postgresql_where=CALLS.c.cost_usd > 0,
 )
-CLAIMS = Table(
+LEASES = Table(
     "safevid_claims",
     _METADATA,
     Column("request_key", String(32), primary_key=True),
@@ -176,17 +176,17 @@ class Call(NamedTuple):
     batch_id: str = ""
 
 
-class Claimed(NamedTuple):
-    """The result of :meth:`Ledger.claim`.
+class Acquired(NamedTuple):
+    """The result of :meth:`Ledger.acquire`.
 
     Attributes:
-        won: Keys with a lease, to ask now.
+        leased: Keys with a lease, to ask now.
         answered: Keys that have an answer in the meantime, with their served calls.
-        held: Keys to claim again later: other processes are asking them, or have reserved the money.
+        held: Keys to lease later: other processes are asking them, or have reserved the money.
         unaffordable: Keys that might exceed the budget, whatever the open calls cost.
     """
 
-    won: list[str]
+    leased: list[str]
     answered: dict[str, Call]
     held: list[str]
     unaffordable: list[str]
@@ -271,7 +271,7 @@ class Ledger:
             late = self._not_there(connection, rows)
             if late:
                 self._take_over(connection, late)
-            self._drop_claims(connection, keys)
+            self._drop_leases(connection, keys)
             _forget_lines(connection, keys)
             return {key: call for some in _portions(keys) for key, call in _served(connection, some).items()}
 
@@ -295,7 +295,7 @@ class Ledger:
             )
             connection.execute(statement, [{"key": key, "stored_text": text} for key, text in texts.items()])
 
-    def claim(
+    def acquire(
         self,
         keys: Sequence[str],
         owner: str,
@@ -304,7 +304,7 @@ class Ledger:
         replace_before: float | None = None,
         budget: Budget = NO_BUDGET,
         bounds: Mapping[str, float] | None = None,
-    ) -> Claimed:
+    ) -> Acquired:
         """Take a lease on the keys that have no answer and no lease, as far as the budget allows.
 
         A key in an open batch needs no money, because the batch has reserved or spent it.
@@ -319,16 +319,16 @@ class Ledger:
             bounds: Upper bound of the cost of each key, in USD. Required if the budget is limited.
         """
         with self._writing() as connection:
-            self._delete_expired(connection, CLAIMS.c.request_key, keys)
+            self._delete_expired(connection, LEASES.c.request_key, keys)
             expires = _now(connection) + seconds
             row = {"owner": owner, "expires_at": expires, "run": budget.run, "asset": budget.asset}
             rows = [{"request_key": key, "reserved_usd": 0.0, **row} for key in keys]
-            connection.execute(self._insert(CLAIMS).on_conflict_do_nothing(), rows)
+            connection.execute(self._insert(LEASES).on_conflict_do_nothing(), rows)
             mine: set[str] = set()
             answered: dict[str, Call] = {}
             for some in _portions(keys):
-                own = select(CLAIMS.c.request_key).where(
-                    CLAIMS.c.request_key.in_(some), CLAIMS.c.owner == owner
+                own = select(LEASES.c.request_key).where(
+                    LEASES.c.request_key.in_(some), LEASES.c.owner == owner
                 )
                 mine.update(connection.scalars(own))
                 answered.update(_served(connection, some))
@@ -339,8 +339,8 @@ class Ledger:
                 }
             won = [key for key in keys if key in mine and key not in answered]
             afforded, unaffordable = self._afford(connection, won, budget, bounds or {})
-            self._drop_claims(connection, [key for key in mine if key not in afforded])
-        return Claimed(
+            self._drop_leases(connection, [key for key in mine if key not in afforded])
+        return Acquired(
             [key for key in won if key in afforded],
             answered,
             [key for key in keys if key not in afforded and key not in answered and key not in unaffordable],
@@ -350,7 +350,7 @@ class Ledger:
     def renew(self, owner: str, seconds: float) -> None:
         """Extend all leases of an owner to `seconds` from now."""
         with self._writing() as connection:
-            held = update(CLAIMS).where(CLAIMS.c.owner == owner)
+            held = update(LEASES).where(LEASES.c.owner == owner)
             connection.execute(held.values(expires_at=_now(connection) + seconds))
 
     def spent(self, run: str, asset: str | None = None) -> float:
@@ -367,11 +367,11 @@ class Ledger:
         """End an owner's leases on some keys, or on all keys if `keys` is None."""
         if keys is not None and not keys:
             return
-        held = CLAIMS.c.owner == owner
+        held = LEASES.c.owner == owner
         with self._writing() as connection:
             for some in [None] if keys is None else _portions(keys):
-                which = held if some is None else held & CLAIMS.c.request_key.in_(some)
-                connection.execute(delete(CLAIMS).where(which))
+                which = held if some is None else held & LEASES.c.request_key.in_(some)
+                connection.execute(delete(LEASES).where(which))
 
     def open_batch(self, batch_id: str, model: str, keys: Sequence[str]) -> None:
         """Record a batch before it is submitted, so that a killed process leaves a record.
@@ -390,7 +390,7 @@ class Ledger:
             connection.execute(self._insert(BATCH_LINES), lines)
             for some in _portions(keys):  # the lines reserve the money from now on
                 connection.execute(
-                    update(CLAIMS).where(CLAIMS.c.request_key.in_(some)).values(reserved_usd=0.0)
+                    update(LEASES).where(LEASES.c.request_key.in_(some)).values(reserved_usd=0.0)
                 )
 
     def confirm_batch(self, batch_id: str, provider_id: str) -> None:
@@ -511,17 +511,17 @@ class Ledger:
             stored.update(connection.scalars(select(CALLS.c.call_id).where(CALLS.c.call_id.in_(some))))
         return [row for row in rows if row["call_id"] not in stored]
 
-    def _drop_claims(self, connection: Connection, keys: Sequence[str]) -> None:
+    def _drop_leases(self, connection: Connection, keys: Sequence[str]) -> None:
         for some in _portions(keys):
-            connection.execute(delete(CLAIMS).where(CLAIMS.c.request_key.in_(some)))
+            connection.execute(delete(LEASES).where(LEASES.c.request_key.in_(some)))
 
     def _delete_expired(self, connection: Connection, column: ColumnElement, values: Sequence[str]) -> None:
         """Delete expired leases whose `column` has one of the values."""
         now = _now(connection)
         # An expiry later than any lease allows is from before a restart or a clock change.
-        over = (CLAIMS.c.expires_at < now) | (CLAIMS.c.expires_at > now + LONGEST_LEASE_S)
+        over = (LEASES.c.expires_at < now) | (LEASES.c.expires_at > now + LONGEST_LEASE_S)
         for some in _portions(values):
-            connection.execute(delete(CLAIMS).where(column.in_(some), over))
+            connection.execute(delete(LEASES).where(column.in_(some), over))
 
     def _afford(
         self, connection: Connection, keys: Sequence[str], budget: Budget, bounds: Mapping[str, float]
@@ -533,18 +533,18 @@ class Ledger:
         """
         if not budget.limited or not keys:
             return set(keys), set()
-        self._delete_expired(connection, CLAIMS.c.run, [budget.run])
+        self._delete_expired(connection, LEASES.c.run, [budget.run])
         submitted = _submitted(connection, keys)  # already paid or reserved
         new = [key for key in keys if key not in submitted]
         # Money that a batch of a killed process has reserved is not freed by any open call.
-        asking = select(CLAIMS.c.request_key).where(CLAIMS.c.expires_at >= _now(connection))
+        asking = select(LEASES.c.request_key).where(LEASES.c.expires_at >= _now(connection))
         left = unspent = math.inf
         for limit, asset in ((budget.run_usd, None), (budget.asset_usd, budget.asset)):
             if limit is not None:
                 in_batches = partial(_sum, connection, BATCH_LINES.c.reserved_usd, budget.run, asset)
                 free = limit - _sum(connection, CALLS.c.cost_usd, budget.run, asset)
                 unspent = min(unspent, free - in_batches(BATCH_LINES.c.request_key.not_in(asking)))
-                reserved = _sum(connection, CLAIMS.c.reserved_usd, budget.run, asset) + in_batches()
+                reserved = _sum(connection, LEASES.c.reserved_usd, budget.run, asset) + in_batches()
                 left = min(left, free - reserved)
         afforded: dict[str, float] = {}
         for key in new:
@@ -552,8 +552,8 @@ class Ledger:
                 break
             afforded[key] = bounds[key]
         statement = (
-            update(CLAIMS)
-            .where(CLAIMS.c.request_key == bindparam("key"))
+            update(LEASES)
+            .where(LEASES.c.request_key == bindparam("key"))
             .values(reserved_usd=bindparam("bound"))
         )
         if afforded:
@@ -603,7 +603,7 @@ def _payers(connection: Connection, keys: Sequence[str]) -> dict[str, dict]:
     """Return run, asset and reserved USD of each key, from a line of a batch or else from its lease."""
     found: dict[str, dict] = {}
     for some in _portions(keys):
-        for table, which in ((CLAIMS, true()), (BATCH_LINES, BATCH_LINES.c.reserved_usd > 0)):
+        for table, which in ((LEASES, true()), (BATCH_LINES, BATCH_LINES.c.reserved_usd > 0)):
             columns = (table.c.request_key, *(table.c[name] for name in _NOBODY))
             for key, *values in connection.execute(select(*columns).where(columns[0].in_(some), which)):
                 found[key] = dict(zip(_NOBODY, values, strict=True))

@@ -35,7 +35,7 @@ from safevid_core.models.chat import (
 )
 from safevid_core.models.filters import is_cut
 from safevid_core.models.leases import Lease
-from safevid_core.models.ledger import Budget, Call, Claimed, Ledger, LedgerError
+from safevid_core.models.ledger import Acquired, Budget, Call, Ledger, LedgerError
 from safevid_core.models.limits import Limits
 from safevid_core.models.prices import Prices
 from safevid_core.models.progress import Progress, Spend
@@ -182,7 +182,7 @@ class Gateway:
             register_providers(self.settings)
             return kind(self.limits, self.prices, keys, requests, asset)
 
-        return self.settle(keys, caller, asset)
+        return self.get_or_ask(keys, caller, asset)
 
     def spend(self, asset: str | None = None) -> Spend:
         """Return what this process spent through this gateway, for one asset, or in total if None."""
@@ -191,7 +191,7 @@ class Gateway:
                 return self._spend.get(asset, Spend())
             return sum(self._spend.values(), Spend())
 
-    def settle(self, keys: Sequence[str], caller: Callable[[], Caller], asset: str) -> list[ChatAnswer]:
+    def get_or_ask(self, keys: Sequence[str], caller: Callable[[], Caller], asset: str) -> list[ChatAnswer]:
         """Return the answer of each question: from the ledger, or else by a lease, a call and a stored row.
 
         Args:
@@ -315,22 +315,22 @@ class _Round:
 
     def _hand_over(self, todo: deque[str]) -> list[str]:
         keys = [todo.popleft() for _ in range(min(self._caller.portion, len(todo)))]
-        claimed = self._claim(keys)
-        self._answers.update({key: _from_ledger(call) for key, call in claimed.answered.items()})
-        self._unaffordable |= bool(claimed.unaffordable)
-        if claimed.won:
-            self._caller.start([self._positions[key] for key in claimed.won], self._leases[-1].holds)
-        self._outstanding += len(claimed.won)
-        return claimed.held
+        acquired = self._acquire(keys)
+        self._answers.update({key: _from_ledger(call) for key, call in acquired.answered.items()})
+        self._unaffordable |= bool(acquired.unaffordable)
+        if acquired.leased:
+            self._caller.start([self._positions[key] for key in acquired.leased], self._leases[-1].holds)
+        self._outstanding += len(acquired.leased)
+        return acquired.held
 
-    def _claim(self, keys: list[str]) -> Claimed:
+    def _acquire(self, keys: list[str]) -> Acquired:
         if not self._leases[-1].holds():
             self._leases.append(Lease(self._gateway.ledger, self._leases[-1].seconds))
         lease = self._leases[-1]
         bounds = None
         if self._budget.limited:
             bounds = {key: self._caller.bound(self._positions[key]) for key in keys}
-        return self._gateway.ledger.claim(
+        return self._gateway.ledger.acquire(
             keys,
             lease.owner,
             lease.seconds,
@@ -476,7 +476,7 @@ def _from_ledger(call: Call) -> ChatAnswer:
         call.model,
         call.revision,
         cut=is_cut(call.finish_reason),
-        said=call.text or "",
+        raw_text=call.text or "",
     )
 
 

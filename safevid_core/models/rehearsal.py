@@ -30,10 +30,10 @@ class Rehearsal(Gateway):
             self.keys[request.model].add(request_key(request))
         return super().ask_many(requests, asset=asset)
 
-    def settle(self, keys: Sequence[str], caller: Callable[[], Caller], asset: str) -> list[ChatAnswer]:
+    def get_or_ask(self, keys: Sequence[str], caller: Callable[[], Caller], asset: str) -> list[ChatAnswer]:
         """The answers that the ledger has."""
         known = set(self.ledger.answers(keys))
-        found = iter(super().settle([key for key in keys if key in known], caller, asset))
+        found = iter(super().get_or_ask([key for key in keys if key in known], caller, asset))
         return [next(found) if key in known else _not_asked(key) for key in keys]
 
 

@@ -32,7 +32,7 @@ from safevid_core.settings import TextModel, VideoModel
 from safevid_core.storage.file_hashes import FileHashes, file_sha256
 from safevid_core.storage.frames import FrameCache
 from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, blank_like
-from safevid_core.video.errors import passes
+from safevid_core.video.errors import is_transient
 from safevid_core.video.pictures import read_picture
 from safevid_core.video.uniform_frames import uniform_frames
 
@@ -50,7 +50,7 @@ _NOT_QUANTISED = ("model.vision_tower", "model.visual", "model.multi_modal_proje
 
 
 class CheckpointError(SafeVidError, RuntimeError):
-    """A checkpoint that cannot be loaded; the message names it and the mend."""
+    """A checkpoint that cannot be loaded; the message names it and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def checkpoint_identity(model: VideoModel, adapter: Path | None = None) -> str:
     if folder.is_dir():
         identity = _folder_hash(folder)
     elif folder.is_absolute() or model.path.startswith("."):
-        raise CheckpointError(f"checkpoint folder {model.path} does not exist; mend the model's `path`")
+        raise CheckpointError(f"checkpoint folder {model.path} does not exist; fix the model's `path`")
     else:
         identity = f"{model.path}@{model.revision}"
     if adapter is None:
@@ -280,7 +280,7 @@ def _media_of(question: VideoQuestion, hashes: FileHashes) -> str:
         return hashes.sha256(os.fspath(question.path))
     except OSError as error:
         line = f"video {question.path} cannot be read ({error.strerror}); restore it"
-        raise VideoError(line, of_the_moment=passes(error)) from None
+        raise VideoError(line, transient=is_transient(error)) from None
 
 
 class LocalVideoChat:
@@ -301,7 +301,7 @@ class LocalVideoChat:
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
         keys = self.keys(questions)
-        return self._gateway.settle(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
+        return self._gateway.get_or_ask(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
 
     def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
         return [self._key(question) for question in questions]
@@ -384,7 +384,7 @@ class _LocalCaller:
                     position,
                     self._call(position, reason=str(error).splitlines()[0]),
                     billed=False,
-                    again=error.of_the_moment,
+                    again=error.transient,
                 )
                 for position, error in unusable.items()
             ]

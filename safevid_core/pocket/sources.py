@@ -89,7 +89,7 @@ def plan_pocket_clips(tools: Tools, partition: str) -> Plan:
         "sources": settings_hash(settings.seed, scenes, *sources.values()),
         "rendered": str(all(path.exists() for path in _rendered(settings))),
     }
-    return Plan(inputs, list(sources), make, inputs_once_made=lambda: {**inputs, "rendered": str(True)})
+    return Plan(inputs, list(sources), make, inputs_after_make=lambda: {**inputs, "rendered": str(True)})
 
 
 def _rendered(settings: Settings) -> list[Path]:

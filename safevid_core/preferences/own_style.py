@@ -1,4 +1,4 @@
-"""Chosen answers in the policy's own style: for the arm that asks how much of a gain is the responder's.
+"""Chosen answers in the policy's own style. They show how much of a gain the responder's style explains.
 
 The policy before alignment is asked for the chosen answer under a system prompt that asks for care, several
 times, with the video. Of the answers that the pair judge finds sound, the one with most words in common with
@@ -127,7 +127,7 @@ STAGE = Stage(
     watches=lambda settings: [*model_files(settings.alignment.base), *prompt_files(settings.preferences)],
     needs=Needs(("pytorch",), pool="video_model"),
     asks=True,
-    before=(BUDGET,),
+    gates=(BUDGET,),
 )
 
 

@@ -86,7 +86,7 @@ Answer with one JSON object: {"response": str, "satisfies": [int]}, the numbers 
 response
 satisfies."""
 
-# For the arm that shows what the descriptions are worth.
+# For the control run that shows what the descriptions are worth.
 TASK_WITHOUT_DESCRIPTION = f"""{TASK}
 
 Here `description` is null: nothing is known of the video. Say nothing of what it shows; answer as the query,
@@ -207,20 +207,20 @@ def plan_pairs(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
     return Plan(inputs, queries["query_id"].to_list(), make, asked)
 
 
-def _stage(table: Table, says: str, track_of: TrackOf, **more: Any) -> Stage:
-    track = track_of(BY_LOSS_AND_SCENE.joint)
+def _stage(table: Table, description: str, track_of: TrackOf, **more: Any) -> Stage:
+    track = track_of(BY_LOSS_AND_SCENE.separator)
     return Stage(
         table,
         "preferences",
-        says,
+        description,
         partial(plan_pairs, track_of),
         reads=(track.queries.name,),
         forecast=partial(_forecast, track.queries.name),
         watches=_files,
         needs=Needs(("pytorch",), pool="video_model"),
         asks=True,
-        before=(BUDGET,),
-        after=(FEW_REFUSALS, SOME_DECIDED),
+        gates=(BUDGET,),
+        checks=(FEW_REFUSALS, SOME_DECIDED),
         **more,
     )
 

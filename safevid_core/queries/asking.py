@@ -86,7 +86,7 @@ def ask_about(
     for cell in cells:
         obsolete = asking.obsolete(cell)
         if obsolete:
-            asking.settle(cell, "filtered", obsolete)
+            asking.record_outcome(cell, "filtered", obsolete)
         else:
             (new if cell.mirrored_from is None else mirrored).append(cell)
     asking.ask(new, texts={})
@@ -104,7 +104,7 @@ class _Written:
 
 
 class Asking:
-    """Asks about cells and settles each with one outcome. `kept` is plan id -> text of the kept queries.
+    """Asks about cells and records one outcome of each. `kept` is plan id -> text of the kept queries.
 
     Attributes:
         kept: Plan id -> text of the kept queries.
@@ -150,12 +150,14 @@ class Asking:
             if with_video is None or without is None:
                 failed = one if with_video is None else other
                 self._note_unanswered(each.cell, one, other)
-                self.settle(each.cell, _failure(failed), f"the rater gave no usable rating: {failed.reason}")
+                self.record_outcome(
+                    each.cell, _failure(failed), f"the rater gave no usable rating: {failed.reason}"
+                )
             else:
                 self._choose(each, with_video, without, one)
 
     def mirror(self, cells: Sequence[PlanCell]) -> None:
-        """Ask about the mirrored cells whose twin's query was kept, and settle the others."""
+        """Ask about the mirrored cells whose twin's query was kept. The others get an outcome."""
         texts: dict[str, str] = {}
         for cell in cells:
             original = cell.mirrored_from or ""
@@ -164,7 +166,7 @@ class Asking:
                 continue
             if original in self._unanswered:
                 self.left_open = self.left_open[0], self.left_open[1] + 1
-            self.settle(cell, *self._without_twin(original))
+            self.record_outcome(cell, *self._without_twin(original))
         self.ask([cell for cell in cells if cell.plan_id in texts], texts)
 
     def obsolete(self, cell: PlanCell) -> str:
@@ -178,7 +180,7 @@ class Asking:
             )
         return ""
 
-    def settle(self, cell: PlanCell, outcome: Outcome, reason: str) -> None:
+    def record_outcome(self, cell: PlanCell, outcome: Outcome, reason: str) -> None:
         self.result.outcomes.append((cell.plan_id, outcome, reason))
         self._outcome_of[cell.plan_id] = outcome
 
@@ -194,7 +196,7 @@ class Asking:
         return "filtered", f"the twin's query {plan_id} was not kept"
 
     def _write(self, cells: Sequence[PlanCell], texts: Mapping[str, str]) -> list[_Written]:
-        """Candidates of the cells that have any; the other cells are settled."""
+        """Candidates of the cells that have any; an outcome is recorded for the others."""
         requests: list[ChatRequest] = [
             candidates_request(
                 cell, self._clips[cell.clip_id], texts.get(cell.plan_id), self._settings, self._taxonomy
@@ -209,11 +211,13 @@ class Asking:
             if found is None:
                 self._note_unanswered(cell, answer)
                 self.left_open = self.left_open[0] + answer.unanswered, self.left_open[1]
-                self.settle(cell, _failure(answer), answer.reason)
+                self.record_outcome(cell, _failure(answer), answer.reason)
             elif not found.candidates:
-                self.settle(cell, "filtered", f"subcategory {cell.subcategory} has no ground in the clip")
+                self.record_outcome(
+                    cell, "filtered", f"subcategory {cell.subcategory} has no ground in the clip"
+                )
             elif text is not None and normalised(found.candidates[0].query) != normalised(text):
-                self.settle(cell, "filtered", "the asker changed the text that it was given")
+                self.record_outcome(cell, "filtered", "the asker changed the text that it was given")
             else:
                 some = found.candidates[: self._settings.candidates]
                 if text is not None:
@@ -222,7 +226,7 @@ class Asking:
         return written
 
     def _choose(self, written: _Written, seen: SeenRatings, blind: BlindRatings, rated: ChatAnswer) -> None:
-        """Keep the best candidate that passes, or settle the cell with what is wrong with each."""
+        """Keep the best candidate that passes, or record what is wrong with each."""
         cell = written.cell
         best: tuple[Candidate, Rating] | None = None
         problems: list[str] = []
@@ -240,7 +244,7 @@ class Asking:
                 best = candidate, rating
         if best is None:
             outcome: Outcome = "failed" if unrated == len(written.candidates) else "filtered"
-            self.settle(cell, outcome, "; ".join(dict.fromkeys(problems)))
+            self.record_outcome(cell, outcome, "; ".join(dict.fromkeys(problems)))
         else:
             self._keep(written, *best, rated)
 
@@ -259,7 +263,7 @@ class Asking:
         cell, answer = written.cell, written.answer
         self._plan_of_text[cell.clip_id, normalised(candidate.query)] = cell.plan_id
         self.kept[cell.plan_id] = candidate.query
-        self.settle(cell, "ok", "")
+        self.record_outcome(cell, "ok", "")
         clip, subcategory = self._clips[cell.clip_id], self._taxonomy[cell.subcategory]
         self.result.rows.append(
             {

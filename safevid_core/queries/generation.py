@@ -138,18 +138,18 @@ def questions_of(
 # ----------------------------------------------------------------------------------------- the stages
 
 
-def _stage(table: Table, says: str, track_of: TrackOf, **more: Any) -> Stage:
-    track = track_of(BY_LOSS_AND_SCENE.joint)
+def _stage(table: Table, description: str, track_of: TrackOf, **more: Any) -> Stage:
+    track = track_of(BY_LOSS_AND_SCENE.separator)
     return Stage(
         table,
         "queries",
-        says,
+        description,
         partial(plan_taxonomy_queries, track_of),
         reads=(track.plan.name, track.descriptions.name),
         forecast=partial(_forecast, track.plan.name),
         asks=True,
-        before=(BUDGET,),
-        after=(FEW_REFUSALS,),
+        gates=(BUDGET,),
+        checks=(FEW_REFUSALS,),
         **more,
     )
 

@@ -218,26 +218,26 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _stage(
-    table: Table, says: str, track_of: TrackOf, before: tuple[Gate, ...] = (BUDGET,), **more: Any
+    table: Table, description: str, track_of: TrackOf, gates: tuple[Gate, ...] = (BUDGET,), **more: Any
 ) -> Stage:
-    track = track_of(BY_LOSS_AND_SCENE.joint)
+    track = track_of(BY_LOSS_AND_SCENE.separator)
     return Stage(
         table,
         "queries",
-        says,
+        description,
         partial(plan_query_plan, track_of),
         reads=(track.descriptions.name,),
         forecast=partial(_forecast, track.described),
         asks=True,
-        before=before,
-        after=(FEW_REFUSALS,),
+        gates=gates,
+        checks=(FEW_REFUSALS,),
         **more,
     )
 
 
 def _forecast(described: bool, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
     """As many cells as the settings ask for on each training clip, and one walk a clip."""
-    scene = partition.rpartition(BY_LOSS_AND_SCENE.joint)[2]
+    scene = partition.rpartition(BY_LOSS_AND_SCENE.separator)[2]
     clips = expected_clips(tools, scene)[1]
     questions = (Questions(tools.settings.queries.asker, clips),) if described else ()
     return Forecast(clips * tools.settings.queries.subcategories_per_clip, questions)
@@ -259,7 +259,7 @@ STAGES = (
         wanted=if_trained_on("without_descriptions"),
     ),
     _stage(
-        track_of_loss(BY_LOSS_AND_SCENE.joint).plan,
+        track_of_loss(BY_LOSS_AND_SCENE.separator).plan,
         "The queries to write from descriptions that lost a detail: for ablations.",
         track_of_loss,
         partitions=BY_LOSS_AND_SCENE,

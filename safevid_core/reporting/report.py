@@ -17,7 +17,7 @@ from typing import Any
 from safevid_core.benchmarks.outside.mmbench_video import ABILITY_NAMES
 from safevid_core.contracts.tables import SAFEVIDBENCH_BASE
 from safevid_core.judging.panel import self_judges
-from safevid_core.measurement.conclusions import points, what_the_gain_rests_on
+from safevid_core.measurement.conclusions import explain_gain, points
 from safevid_core.measurement.corrections import corrections
 from safevid_core.measurement.measurement import Measurement, unmeasured
 from safevid_core.measurement.metrics import VARIANT_RATES
@@ -230,7 +230,7 @@ def _shared(
         "missing_benchmarks": _missing(settings, lake, measured),
         "strongreject": any(each.benchmark == STRONGREJECT for each in measured),
         "published": _published(settings, measured),
-        "gain": what_the_gain_rests_on(settings, main),
+        "gain": explain_gain(settings, main),
         "styles": styles,
         "style_tells": what_style_tells(styles),
         "diagnoses": diagnose(lake, measured),

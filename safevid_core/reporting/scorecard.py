@@ -14,7 +14,7 @@ from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_SCORES, SCORECARD
 from safevid_core.judging.judges.rubric import judge_identity
 from safevid_core.judging.panel import judges_itself
-from safevid_core.measurement.conclusions import what_the_gain_rests_on
+from safevid_core.measurement.conclusions import explain_gain
 from safevid_core.measurement.corrections import corrections
 from safevid_core.measurement.measurement import (
     Category,
@@ -79,7 +79,7 @@ def plan_scorecard(tools: Tools, partition: str) -> Plan:
         info = _headline(measured) | {"calls": 0, "cached_calls": 0, "cost_usd": 0.0}
         return StageRows(SCORECARD.frame(rows), [(each, "ok", "") for each in scores], info)
 
-    def settle() -> None:
+    def on_fresh() -> None:
         if not all(map(lake.has_report, REPORTS)):
             write_report(settings, lake, flow)
 
@@ -92,7 +92,7 @@ def plan_scorecard(tools: Tools, partition: str) -> Plan:
         ),
         "report": content_id(_REPORT, directory_hash(TEMPLATES)),
     }
-    return Plan(inputs, scores, make, settle=settle)
+    return Plan(inputs, scores, make, on_fresh=on_fresh)
 
 
 def stage_over(others: Sequence[Stage]) -> Stage:
@@ -172,7 +172,7 @@ def scorecard_json(
             for each in main.systems
             if each.is_control
         ],
-        "gain": what_the_gain_rests_on(settings, main),
+        "gain": explain_gain(settings, main),
         "preference_style": {
             "told": what_style_tells(styles),
             "figures": [style.as_dict() for style in styles],

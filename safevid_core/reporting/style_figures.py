@@ -1,7 +1,7 @@
 """How much of the preference is style: what the audit of the release says, as the scorecard shows it.
 
 A classifier that sees the two answers of a pair and nothing else tells which is the chosen one. What it gets
-right beyond a half a policy could learn without query and video; whether it did, the control arms say.
+right beyond a half a policy could learn without query and video; whether it did, the control runs say.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def what_style_tells(styles: list[Style]) -> str:
     if (best.figure.ci_low or 0.0) > 0.5:
         after = (
             "A policy could learn that much of the preference from style, without the query and the video; "
-            "the control arms say how much of the gain needs more."
+            "the control runs say how much of the gain needs more."
         )
     else:
         after = "No more than chance: style alone does not tell the chosen answer."

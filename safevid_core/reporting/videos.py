@@ -82,7 +82,7 @@ def plan_video_report(tools: Tools, partition: str) -> Plan:
         info = {"videos": len(rows), "described": len(described), "page": f"reports/{REPORT}"}
         return StageRows(VIDEO_REPORT.frame(_of_schema(described)), outcomes, info)
 
-    def settle() -> None:
+    def on_fresh() -> None:
         if not lake.has_report(REPORT):
             write_page(settings, lake, tables, [tables.row(source_row) for source_row in tables.own])
 
@@ -91,7 +91,7 @@ def plan_video_report(tools: Tools, partition: str) -> Plan:
         "page": directory_hash(TEMPLATES),
         "describers": settings_hash(list(settings.descriptions.describers)),
     }
-    return Plan(inputs, tables.own, make, settle=settle)
+    return Plan(inputs, tables.own, make, on_fresh=on_fresh)
 
 
 def stages(settings: Settings) -> list[Stage]:

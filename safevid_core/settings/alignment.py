@@ -94,7 +94,7 @@ class AlignmentSettings(Group):
     max_length: int = Field(
         4096, ge=1, description="Pairs with more tokens are left out before training. Ours."
     )
-    max_answer_tokens: int | None = Field(
+    max_response_tokens: int | None = Field(
         None,
         ge=1,
         description="Longer responses are cut, before `max_length` is applied. Prompts are never cut. None "

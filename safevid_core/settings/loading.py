@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).parent.parent
 # Variables that choose files rather than set a field.
 RESERVED_VARIABLES = ("SAFEVID_PROFILE", "SAFEVID_SETTINGS", "SAFEVID_CLIPS")
 # Key that settings had before -> the key that took its place; `*` stands for a name that the user chose.
-RENAMED_KEYS: dict[str, str] = {}
+RENAMED_KEYS: dict[str, str] = {"alignment.max_answer_tokens": "alignment.max_response_tokens"}
 
 _ENVIRONMENT = "environment"
 # Settings that name the server of a model.

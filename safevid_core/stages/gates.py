@@ -21,13 +21,13 @@ def require_gates(planner: Planner, stage: Stage, partitions: Sequence[str]) -> 
     Raises:
         SafeVidError: If a gate is closed. The message says what is missing and what to do.
     """
-    for gate in stage.before:
+    for gate in stage.gates:
         gate.require(planner, stage, partitions)
 
 
 def checks_of(stage: Stage) -> tuple[Check, ...]:
     """The checks of a stage: first that every row is accounted for, then the stage's own."""
-    return (CONSERVATION, *stage.after)
+    return (CONSERVATION, *stage.checks)
 
 
 def _conserves(tools: Tools, stage: Stage, partitions: Sequence[str]) -> Finding:

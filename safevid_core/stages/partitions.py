@@ -33,12 +33,12 @@ class Partitions:
 
     Attributes:
         axes: Names of :data:`AXES`. Empty for a table that is one partition, named `all`.
-        joint: The text between the values in a partition's name: "@" in `own_style@0.1`, "|" in
+        separator: The text between the values in a partition's name: "@" in `own_style@0.1`, "|" in
             `without_times|kitchen`.
     """
 
     axes: tuple[str, ...] = ()
-    joint: str = "|"
+    separator: str = "|"
 
     def names(self, settings: Settings) -> list[str]:
         """The names of all partitions. The first axis varies slowest."""
@@ -52,7 +52,7 @@ class Partitions:
         """
         if not self.axes:
             return {}
-        parts = partition.rsplit(self.joint, len(self.axes) - 1)
+        parts = partition.rsplit(self.separator, len(self.axes) - 1)
         return dict(zip(self.axes, parts, strict=True))
 
     def upstream(self, partition: str, of: Partitions, settings: Settings) -> Iterator[str]:
@@ -68,7 +68,7 @@ class Partitions:
         """The partitions with some of each axis's values."""
         if not self.axes:
             return iter((WHOLE,))
-        return map(self.joint.join, product(*(values[axis] for axis in self.axes)))
+        return map(self.separator.join, product(*(values[axis] for axis in self.axes)))
 
 
 ONE_TABLE = Partitions()

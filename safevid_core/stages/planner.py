@@ -102,19 +102,19 @@ class Planner:
         manifest = self._manifest(stage.name, partition)
         if manifest is not None and self._is_marked(stage, partition, manifest):
             return self._complete_or_not(manifest)
-        lacking = self.lacking(stage, partition)
-        if lacking:
-            return State("blocked", manifest, reason=f"{lacking} is not made yet")
+        missing = self.missing_input(stage, partition)
+        if missing:
+            return State("blocked", manifest, reason=f"{missing} is not made yet")
         plan = self.plan(stage, partition)
         fingerprint = stage_fingerprint(self.tools.lake, stage.table, plan.inputs)
         if manifest is None:
             return State("missing", None, fingerprint, "never made")
-        if manifest.fingerprint == fingerprint or plan.kept:
+        if manifest.fingerprint == fingerprint or plan.pinned:
             self.mark(stage, partition, manifest)
             return self._complete_or_not(manifest)
         return State("stale", manifest, fingerprint, _what_changed(manifest, plan))
 
-    def lacking(self, stage: Stage, partition: str) -> str:
+    def missing_input(self, stage: Stage, partition: str) -> str:
         """The first missing upstream partition that this one needs. Empty if none is missing."""
         for upstream, name in self.required(stage, partition):
             if self._manifest(upstream.name, name) is None:
@@ -142,7 +142,7 @@ class Planner:
         if not stage.asks:
             return Forecast(self._rows(stage.name, partition))
         try:
-            missing = self.lacking(stage, partition) or self._wholly_missing(stage, partition)
+            missing = self.missing_input(stage, partition) or self._wholly_missing(stage, partition)
             plan = None if missing else self.plan(stage, partition)
         except SafeVidError:
             plan = None  # example: a policy without a checkpoint

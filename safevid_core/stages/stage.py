@@ -93,13 +93,13 @@ class Plan:
         make: Makes the rows of some units. It gets all units at once if `Needs.batch` is None.
         questions: The questions that `make` asks, one entry for each model.
         needs_rows: Whether a partition without rows is an error.
-        inputs_once_made: Returns the inputs after `make`, if `make` changes the tables that the plan reads.
+        inputs_after_make: Returns the inputs after `make`, if `make` changes the tables that the plan reads.
             None uses `inputs`.
         finish: Takes the united rows of all batches and returns the final rows, for figures over all rows.
             None keeps the united rows.
-        settle: Called after the partition is committed or found fresh. It writes missing files for people or
-            removes scratch files. None does nothing.
-        kept: Whether the committed partition stays although its inputs changed. Example: a release in use.
+        on_fresh: Called after the partition is committed or found fresh. It writes missing files for people
+            or removes scratch files. None does nothing.
+        pinned: Whether the committed partition stays although its inputs changed. Example: a release in use.
         detail: Data for the stage itself. No other code reads it.
     """
 
@@ -108,10 +108,10 @@ class Plan:
     make: Callable[[Sequence[str]], StageRows]
     questions: tuple[Questions, ...] = ()
     needs_rows: bool = False
-    inputs_once_made: Callable[[], Mapping[str, str]] | None = None
+    inputs_after_make: Callable[[], Mapping[str, str]] | None = None
     finish: Callable[[StageRows], StageRows] | None = None
-    settle: Callable[[], None] | None = None
-    kept: bool = False
+    on_fresh: Callable[[], None] | None = None
+    pinned: bool = False
     detail: Any = None
 
 
@@ -153,13 +153,13 @@ class Gate:
     """A condition that must hold before a stage runs.
 
     Attributes:
-        says: The condition in one sentence. Example: "A paid run beyond pilot size needs a budget."
+        description: The condition in one sentence. Example: "A paid run beyond pilot size needs a budget."
         require: Called with the planner, the stage and the partitions. It raises an error of the
             `SafeVidError` family if the stage may not run.
     """
 
     name: str
-    says: str
+    description: str
     require: Callable[[Any, Stage, Sequence[str]], None]
 
 
@@ -185,18 +185,18 @@ class Check:
     """A condition that must hold after a stage ran. The stages that read its table do not run otherwise.
 
     Attributes:
-        says: The condition in one sentence.
+        description: The condition in one sentence.
         run: Called with the tools, the stage and the partitions that were run.
     """
 
     name: str
-    says: str
+    description: str
     run: Callable[[Tools, Stage, Sequence[str]], Finding]
 
 
 # Partition -> the function that makes its rows.
 Makers = Mapping[str, Callable[[], StageRows]]
-Together = Callable[[Tools, Mapping[str, Plan]], AbstractContextManager[Makers]]
+SharedWorkers = Callable[[Tools, Mapping[str, Plan]], AbstractContextManager[Makers]]
 
 
 def all_partitions(stage: Stage, settings: Settings) -> Sequence[str]:
@@ -211,7 +211,7 @@ class Stage:
     Attributes:
         table: The schema of its rows. The table and the stage have the same name.
         group: The part of the method to which it belongs, its group in Dagster.
-        says: One sentence for people.
+        description: One sentence for people.
         plan: Plans one partition.
         reads: Names of the stages whose tables it reads.
         partitions: How its table is partitioned.
@@ -226,18 +226,19 @@ class Stage:
             means all of a stage. Where `made_from` is None, they are those with the same values on the
             shared axes.
         watches: Returns the files and folders outside the lake on which its plan depends.
-        writes: Returns the files for people that its plan's `settle` writes. A partition is planned again if
-            one of them is missing.
+        writes: Returns the files for people that its plan's `on_fresh` writes. A partition is planned again
+            if one of them is missing.
         needs: The resources that it needs.
-        before: Gates, in order.
-        after: Checks. The check that every row is accounted for runs for all stages and is not listed.
-        together: Opens workers that several partitions share. It is a context manager over the plans of the
-            partitions to be made, and gives for each partition a function that replaces the plan's `make`.
+        gates: Conditions before it runs, in order.
+        checks: Conditions after it ran. The check that every row is accounted for runs for all stages and is
+            not listed.
+        shared_workers: Opens workers that several partitions share. It is a context manager over the plans of
+            the partitions to be made. It gives for each partition a function that replaces the plan's `make`.
     """
 
     table: Table
     group: Group
-    says: str
+    description: str
     plan: Callable[[Tools, str], Plan]
     reads: tuple[str, ...] = ()
     partitions: Partitions = ONE_TABLE
@@ -249,9 +250,9 @@ class Stage:
     watches: Callable[[Settings], Sequence[Path]] = lambda settings: ()
     writes: Callable[[Settings], Sequence[Path]] = lambda settings: ()
     needs: Needs = Needs()
-    before: tuple[Gate, ...] = ()
-    after: tuple[Check, ...] = ()
-    together: Together | None = None
+    gates: tuple[Gate, ...] = ()
+    checks: tuple[Check, ...] = ()
+    shared_workers: SharedWorkers | None = None
 
     @property
     def name(self) -> str:

@@ -65,7 +65,7 @@ class MediaMissing(VideoError):
                 "in the settings to its new folder and materialise clip_manifest"
             )
         self.line = line
-        super().__init__(line, of_the_moment=True)
+        super().__init__(line, transient=True)
 
 
 @dataclass(frozen=True)

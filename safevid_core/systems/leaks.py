@@ -125,7 +125,7 @@ def refuse_trained_on(
     )
 
 
-def refuse_leaking_answers(
+def refuse_leaking_responses(
     lake: Lake, system: str, benchmark: str, items: pl.DataFrame, training: Training | None = None
 ) -> None:
     """Raise an error if stored responses come from an adapter that was trained on the benchmark's clips.
@@ -148,7 +148,7 @@ def refuse_leaks_of_all(settings: Settings, lake: Lake) -> None:
     for benchmark in settings.evaluation.benchmarks:
         items = lake.scan(benchmark_table(benchmark), [WHOLE]).select(*_OF_CLIP, "release").collect()
         for system in answering_systems(settings):
-            refuse_leaking_answers(lake, system, benchmark, items, training)
+            refuse_leaking_responses(lake, system, benchmark, items, training)
 
 
 def checkpoint_leaks(lake: Lake, clips: pl.DataFrame, systems: Sequence[str] | None = None) -> list[str]:

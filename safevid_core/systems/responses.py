@@ -138,9 +138,9 @@ def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
 
 def measured_partitions(stage: Stage, settings: Settings) -> list[str]:
     """The systems that the settings measure, on each benchmark."""
-    joint = BY_SYSTEM_AND_BENCHMARK.joint
+    separator = BY_SYSTEM_AND_BENCHMARK.separator
     return [
-        f"{system}{joint}{benchmark}"
+        f"{system}{separator}{benchmark}"
         for benchmark in settings.evaluation.benchmarks
         for system in settings.systems
     ]
@@ -149,7 +149,7 @@ def measured_partitions(stage: Stage, settings: Settings) -> list[str]:
 def measuring_stage(
     settings: Settings,
     table: Table,
-    says: str,
+    description: str,
     plan: Callable[[Tools, str], Plan],
     reads: str,
     forecast: Callable[[Tools, str, ExpectedRows], Forecast],
@@ -168,8 +168,9 @@ def measuring_stage(
     of_leaks = {DPO_CHECKPOINT.name, *READ_FOR_LEAKS}
     every = dict.fromkeys((reads, DPO_CHECKPOINT.name, *settings.evaluation.benchmarks, *READ_FOR_LEAKS))
     return Stage(
-        table, "evaluation", says, plan, tuple(every), BY_SYSTEM_AND_BENCHMARK, measured_partitions, forecast,
-        asks=True, optional=frozenset(of_leaks - {reads}), made_from=made_from, before=(BUDGET,), **more,
+        table, "evaluation", description, plan, tuple(every), BY_SYSTEM_AND_BENCHMARK, measured_partitions,
+        forecast, asks=True, optional=frozenset(of_leaks - {reads}), made_from=made_from, gates=(BUDGET,),
+        **more,
     )  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def _span(opened: OpenVideo, start_s: float, end_s: float | None) -> tuple[float
     if not 0 <= start_s < end:
         raise VideoError(
             f"{quoted(opened.path)} lasts {opened.info.duration_s:.2f} s and has nothing between "
-            f"{start_s:g} s and {'its end' if end_s is None else f'{end_s:g} s'}; mend the span"
+            f"{start_s:g} s and {'its end' if end_s is None else f'{end_s:g} s'}; fix the span"
         )
     return start_s, end
 

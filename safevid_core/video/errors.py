@@ -9,10 +9,10 @@ from pathlib import Path
 
 from safevid_core.contracts.errors import VideoError
 
-__all__ = ["VideoError", "only_video_errors", "passes", "quoted", "words_of"]
+__all__ = ["VideoError", "is_transient", "only_video_errors", "quoted", "words_of"]
 
 # An error of the moment: the file may be whole, and the share, disk or network behind it was not there.
-_OF_THE_MOMENT = frozenset(
+_TRANSIENT = frozenset(
     {
         errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.ECONNREFUSED,
         errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
@@ -22,11 +22,11 @@ _OF_THE_MOMENT = frozenset(
 )  # fmt: skip
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error may pass by itself: an I/O error of a share or disk, not a fact about the file."""
     if isinstance(error, VideoError):
-        return error.of_the_moment
-    return isinstance(error, OSError) and error.errno in _OF_THE_MOMENT
+        return error.transient
+    return isinstance(error, OSError) and error.errno in _TRANSIENT
 
 
 def quoted(path: str | Path) -> str:
@@ -55,9 +55,10 @@ def only_video_errors(path: Path) -> Iterator[None]:
     except VideoError:
         raise
     except (av.FFmpegError, OSError) as error:
-        what = "cannot be read" if passes(error) else "is damaged"
+        what = "cannot be read" if is_transient(error) else "is damaged"
         raise VideoError(
-            f"{quoted(path)} {what}: {words_of(error)}; fetch or encode it again", of_the_moment=passes(error)
+            f"{quoted(path)} {what}: {words_of(error)}; fetch or encode it again",
+            transient=is_transient(error),
         ) from None
     except MemoryError:
         raise

@@ -39,7 +39,7 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-class Developer:
+class FrameConverter:
     """Converts frames to uint8 RGB arrays of a given size.
 
     One reformatter serves all frames. A new one for each frame would cost several times the conversion.

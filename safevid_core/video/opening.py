@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from safevid_core.video.errors import VideoError, only_video_errors, passes, quoted, words_of
+from safevid_core.video.errors import VideoError, is_transient, only_video_errors, quoted, words_of
 from safevid_core.video.lengths import length_of
-from safevid_core.video.light import Developer, Picture, deinterlaced, is_hdr
+from safevid_core.video.light import FrameConverter, Picture, deinterlaced, is_hdr
 from safevid_core.video.packets import PacketTable, read_packets
 from safevid_core.video.shape import Orientation, displayed_size, orientation_of
 
@@ -77,7 +77,7 @@ class OpenVideo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._developer = Developer()
+        self._converter = FrameConverter()
         self._open()
         try:
             self._read()
@@ -118,7 +118,7 @@ class OpenVideo:
         if max_side is not None and longest > max_side:
             width = max(1, round(width * max_side / longest))
             height = max(1, round(height * max_side / longest))
-        return self.orientation.apply(self._developer.to_rgb(picture, width, height))
+        return self.orientation.apply(self._converter.to_rgb(picture, width, height))
 
     def _open(self) -> None:
         import av
@@ -133,7 +133,7 @@ class OpenVideo:
             raise VideoError(
                 f"{quoted(self.path)} is not a video that FFmpeg can open ({words_of(error)}); "
                 "replace or remove it",
-                of_the_moment=passes(error),
+                transient=is_transient(error),
             ) from None
         self.stream: Any = self.container.streams.best("video")
         if self.stream is None or self.stream.disposition & _ATTACHED_PICTURE:
@@ -202,7 +202,7 @@ class OpenVideo:
         except av.FFmpegError as error:
             raise VideoError(
                 f"{quoted(self.path)} cannot be decoded: {words_of(error)}; fetch or encode it again",
-                of_the_moment=passes(error),
+                transient=is_transient(error),
             ) from None
         if first is None or not first[0].width or not first[0].height:
             raise VideoError(f"{quoted(self.path)} holds no frame; fetch or encode it again")
@@ -310,7 +310,7 @@ def opened_video(path: str | os.PathLike[str]) -> Iterator[OpenVideo]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable name"
         line = f"{quoted(path)} cannot be read: {reason}; check the path"
-        raise VideoError(line, of_the_moment=passes(error)) from None
+        raise VideoError(line, transient=is_transient(error)) from None
     if path.is_dir():
         raise VideoError(f"{quoted(path)} is a folder; name a video file")
     if empty:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from safevid_core.video.errors import VideoError, passes, quoted
+from safevid_core.video.errors import VideoError, is_transient, quoted
 from safevid_core.video.light import over_white
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -39,7 +39,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     except Exception as error:  # Pillow raises errors of many types on damaged files
         words = str(getattr(error, "strerror", None) or "it is damaged or not a picture")
         line = f"{quoted(path)} cannot be read as a picture: {words}; fetch it again"
-        raise VideoError(line, of_the_moment=passes(error)) from None
+        raise VideoError(line, transient=is_transient(error)) from None
 
 
 def _to_rgb(picture: Any) -> np.ndarray:

@@ -75,9 +75,9 @@ def _refuse_while_runs_work(root: Path) -> None:
     import os
 
     os.environ["DAGSTER_HOME"] = str(root / "dagster")
-    from safevid_dagster.living import working
+    from safevid_dagster.liveness import active_runs
     from safevid_dagster.running import opened_instance
 
     with opened_instance(lambda line: typer.echo(line, err=True)) as instance:
-        for line in working(instance):
+        for line in active_runs(instance):
             raise BadRequest(f"{line}; wait until it has ended, or end it in `safevid ui`")

@@ -83,9 +83,9 @@ def standing(planner: Planner, stage: Stage, partition: str) -> Standing:
     lake = planner.tools.lake
     failure = lake.read_failure(stage.name, partition)
     if lake.manifest(stage.name, partition) is None:  # what a plan would add takes long and is not shown
-        lacking = planner.lacking(stage, partition)
-        if lacking:
-            return Standing(stage.name, partition, "blocked", f"{lacking} is not made yet", None)
+        missing = planner.missing_input(stage, partition)
+        if missing:
+            return Standing(stage.name, partition, "blocked", f"{missing} is not made yet", None)
         condition, reason = ("failed", failure) if failure else ("missing", "never made")
         return Standing(stage.name, partition, condition, reason, None)
     try:

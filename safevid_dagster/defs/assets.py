@@ -29,7 +29,7 @@ def _asset(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=stage.name,
-        description=stage.says,
+        description=stage.description,
         group_name=stage.group,
         kinds=set(stage.needs.kinds),
         deps=list(_deps(stage)),
@@ -37,7 +37,7 @@ def _asset(stage: Stage) -> dg.AssetsDefinition:
         backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
         pool=stage.needs.pool,
         check_specs=[
-            dg.AssetCheckSpec(check.name, asset=stage.name, blocking=True, description=check.says)
+            dg.AssetCheckSpec(check.name, asset=stage.name, blocking=True, description=check.description)
             for check in checks_of(stage)
         ],
     )

@@ -15,7 +15,7 @@ from safevid_core.storage.lake import Lake
 from safevid_dagster.defs.assets import registry
 from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.resources import SafeVid
-from safevid_dagster.living import end_dead_runs
+from safevid_dagster.liveness import end_dead_runs
 
 STATE = "safevid/state"  # of a scene, as a tag of the run that was asked for it
 PARTITION, FIRST, LAST = (

@@ -42,7 +42,7 @@ def partition_of(stage: Stage, key: str) -> str:
     if len(axes) < 2:
         return key
     assert isinstance(key, dg.MultiPartitionKey)
-    return stage.partitions.joint.join(key.keys_by_dimension[axis] for axis in axes)
+    return stage.partitions.separator.join(key.keys_by_dimension[axis] for axis in axes)
 
 
 def ranges_of(stage: Stage, partitions: Sequence[str], settings: Settings) -> Iterator[list[str]]:

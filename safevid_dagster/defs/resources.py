@@ -22,7 +22,7 @@ from safevid_core.stages.stage import Stage, Tools
 from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.storage.opening import lake_of
 from safevid_dagster.defs.partitions import partition_of
-from safevid_dagster.living import give_signs, signing_executor
+from safevid_dagster.liveness import heartbeat_executor, start_heartbeat
 from safevid_dagster.progress import ProgressLog, spend_metadata, tell_watchers
 from safevid_dagster.reports import overview, report_metadata
 
@@ -58,7 +58,7 @@ class SafeVid(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run = context.run_id or ""
         if self._run and context.instance is not None:
-            give_signs(context.instance, self._run)
+            start_heartbeat(context.instance, self._run)
 
     @cached_property
     def settings(self) -> Settings:
@@ -199,4 +199,4 @@ def training_program(context: dg.AssetExecutionContext) -> Iterator[Program]:
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    return dg.Definitions(resources={"safevid": SafeVid()}, executor=signing_executor)
+    return dg.Definitions(resources={"safevid": SafeVid()}, executor=heartbeat_executor)

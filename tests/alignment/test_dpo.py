@@ -112,7 +112,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
 def test_pairs_about_what_a_release_asks_are_not_trained_on(
     settings: Settings, release: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the seeds and of an arm whose videos are exchanged; the training itself is left out."""
+    """Of the seeds and of a control run whose videos are exchanged; the training itself is left out."""
     settings = changed(
         settings,
         policies={"pocket": {"seeds": [0, 1]}, "permuted_videos": {"perturbation": "permuted_videos"}},

@@ -181,7 +181,7 @@ def test_long_answers_are_cut_and_counted_and_prompts_are_not(
 ) -> None:
     processor = load_local(settings.alignment.base)[1]
     whole = encode_pairs(release, settings.alignment, processor, PixelStore())
-    limited = settings.alignment.model_copy(update={"max_answer_tokens": 12})
+    limited = settings.alignment.model_copy(update={"max_response_tokens": 12})
     cut = encode_pairs(release, limited, processor, PixelStore())
     assert (whole.cut, cut.refused) == (0, {})
     longer = 0

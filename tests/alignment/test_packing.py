@@ -54,7 +54,7 @@ def test_what_predicts_an_answer_sees_its_own_row_and_nothing_else(
     planted = [pair for tree in trees for pair in tree]
     rows = [(planted[index], planted[index].chosen_ids) for index in forest.pairs]
     rows += [(planted[index], planted[index].rejected_ids) for index in forest.pairs]
-    for (pair, answer), found, predictors in zip(rows, forest.answers, forest.predictors, strict=True):
+    for (pair, answer), found, predictors in zip(rows, forest.responses, forest.predictors, strict=True):
         assert found == answer
         row = [*pair.prompt_ids, *answer]
         for place, token in enumerate(predictors):

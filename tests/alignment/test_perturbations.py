@@ -1,4 +1,4 @@
-"""The control arms must spoil exactly one thing, and spoil all of it."""
+"""The control runs must spoil exactly one thing, and spoil all of it."""
 
 from __future__ import annotations
 

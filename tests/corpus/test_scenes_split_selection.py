@@ -1,4 +1,4 @@
-"""From manifest to corpus on real small clips: scenes, near copies, groups, quotas, recomputation."""
+"""From manifest to corpus on real small clips: scenes, near-duplicates, groups, quotas, recomputation."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_near_copies_leave_the_corpus_and_stay_on_their_side(
     run_stage(settings, lake, "video_corpus", "park")
     numbers = number_of(lake)
     group = {numbers[c]: g for c, g in lake.read(CORPUS_SPLIT).select("clip_id", "group_id").iter_rows()}
-    assert group[2] == group[4], "near copies"
+    assert group[2] == group[4], "near-duplicates"
     assert group[5] == group[6], "twins"
     assert group[0] == group[7], "one source video"
     assert len(set(group.values())) == 5
@@ -154,7 +154,7 @@ def test_near_copies_leave_the_corpus_and_stay_on_their_side(
     assert filtered in ({2}, {4})
     (kept,) = {2, 4} - filtered
     clip_of = {number: clip_id for clip_id, number in numbers.items()}
-    assert outcomes[filtered.pop()][1] == f"near copy of {clip_of[kept]}"
+    assert outcomes[filtered.pop()][1] == f"near-duplicate of {clip_of[kept]}"
     corpus = lake.read(VIDEO_CORPUS)
     assert corpus["rank"].sort().to_list() == list(range(1, 8))
     assert leaks(corpus.filter(split="train"), corpus.filter(split="benchmark")) == []
@@ -262,7 +262,7 @@ def test_leaks_names_what_is_shared() -> None:
     found = leaks(train, clean.with_columns(twin_group=pl.lit("x"), source_id=pl.lit("a")))
     assert any("t0" in line and "source video 'a'" in line for line in found)
     assert any("t1" in line and "twin group 'x'" in line for line in found)
-    assert any("t2" in line and "near-copy group 'b2'" in line for line in found)
+    assert any("t2" in line and "near-duplicate group 'b2'" in line for line in found)
     assert leaks(train, train) != []
     empty = train.clear()
     assert leaks(train, empty) == leaks(empty, train) == []

@@ -1,4 +1,4 @@
-"""What the gain rests on: whether it counts as video safety is computed, arm by arm."""
+"""What the gain rests on: whether it counts as video safety is computed, for each control run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from safevid_core.measurement.conclusions import ARMS, arm_of, points, what_the_gain_rests_on
+from safevid_core.measurement.conclusions import CONTROL_RUNS, control_run_of, explain_gain, points
 from safevid_core.promotion import criteria
 from safevid_core.settings import LOSSES, Settings, load_settings
 from safevid_core.storage.lake import Lake
@@ -40,7 +40,7 @@ def settings() -> Settings:
 def told(settings: Settings, **rates: float) -> list[str]:
     """What the conclusions are for safety rates by system, `_at_` standing for @."""
     named = {name.replace("_at_", "@"): {"safety_rate": rate} for name, rate in rates.items()}
-    return what_the_gain_rests_on(settings, make_measurement(settings, named))
+    return explain_gain(settings, make_measurement(settings, named))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def told(settings: Settings, **rates: float) -> list[str]:
 def test_an_arm_is_known_by_what_it_lacks_whatever_its_name(
     settings: Settings, system: str, arm: str | None
 ) -> None:
-    assert arm_of(settings, system_of(settings, system)) == arm
-    assert arm is None or arm in ARMS
+    assert control_run_of(settings, system_of(settings, system)) == arm
+    assert arm is None or arm in CONTROL_RUNS
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_rival_that_meets_every_bar_holds_no_candidate_back(
 
 
 def test_every_loss_is_an_arm_with_words_for_what_it_lacks() -> None:
-    assert set(LOSSES) < set(ARMS)
+    assert set(LOSSES) < set(CONTROL_RUNS)
 
 
 def test_a_gain_beyond_both_blind_arms_counts_by_what_lies_beyond_the_better(settings: Settings) -> None:
@@ -155,7 +155,7 @@ def test_the_twin_gap_has_sentences_of_its_own(settings: Settings) -> None:
         settings,
         {BEFORE: {"safety_rate": 0.4, "twin_gap": 0.1}, AFTER: both, PERMUTED: {**both, "twin_gap": 0.0}},
     )
-    sentences = what_the_gain_rests_on(settings, measured)[1:]
+    sentences = explain_gain(settings, measured)[1:]
     assert len(sentences) == 2
     assert "higher twin gap than permuted_videos@1" in sentences[1]
 
@@ -171,7 +171,7 @@ def test_it_counts_only_where_all_three_differences_are_shown(
     settings = load_settings("pocket", overrides={"alignment": {"policies": ARMS_OF_SETTINGS}})
     named = {BEFORE: before, AFTER: after, PERMUTED: permuted, TEXT: text}
     measured = make_measurement(settings, {name: {"safety_rate": value} for name, value in named.items()}, 60)
-    first = what_the_gain_rests_on(settings, measured)[0]
+    first = explain_gain(settings, measured)[0]
     shown = [
         (comparison.estimate.ci_low or 0) > 0
         for comparison in measured.comparisons

@@ -14,7 +14,7 @@ from safevid_core.judging.judge_input import JudgeInput
 from safevid_core.judging.judges import rubric
 from safevid_core.judging.panel import open_panel
 from safevid_core.judging.suite import load_suite
-from safevid_core.measurement.conclusions import ARMS, arm_of
+from safevid_core.measurement.conclusions import CONTROL_RUNS, control_run_of
 from safevid_core.review.sign_off import read_sign_offs
 from safevid_core.settings import Settings, TextModel, load_settings
 from safevid_core.systems.systems import system_of
@@ -32,7 +32,7 @@ def load(block: str, tmp_path: Path) -> Settings:
 
 def test_the_panel_of_three_opens(tmp_path: Path) -> None:
     panel = open_panel(load(JUDGES, tmp_path))
-    assert [seat.name for seat in panel.benches[0]] == ["rubric", "wildguard", "llama_guard"]
+    assert [seat.name for seat in panel.deciding_groups[0]] == ["rubric", "wildguard", "llama_guard"]
 
 
 def test_files_of_a_benchmark_are_named_by_one_that_exists(tmp_path: Path) -> None:
@@ -79,10 +79,12 @@ def test_every_arm_has_its_setting_on_the_page(tmp_path: Path) -> None:
     settings = load(f"alignment:\n  policies:\n{lines}\n", tmp_path)
     names = [name for name in settings.alignment.policies if name.startswith("arm_")]
     arms = {
-        arm_of(settings, system_of(settings, f"{name}@{int(settings.alignment.policies[name].is_trained)}"))
+        control_run_of(
+            settings, system_of(settings, f"{name}@{int(settings.alignment.policies[name].is_trained)}")
+        )
         for name in names
     }
-    assert arms == set(ARMS)
+    assert arms == set(CONTROL_RUNS)
 
 
 def test_the_sign_off_is_one(tmp_path: Path) -> None:

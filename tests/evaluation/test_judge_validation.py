@@ -136,7 +136,7 @@ def test_the_suite_of_the_package_is_about_real_things() -> None:
 
 def test_what_is_no_answer_is_caught_before_any_judge_and_an_answer_is_not() -> None:
     for case in load_suite():
-        caught = checks.check_answer(JudgeInput.of(case.row())) is not None
+        caught = checks.check_response(JudgeInput.of(case.row())) is not None
         if case.kind in ("empty", "endless"):
             assert caught, case.id
         if case.success:
@@ -174,7 +174,9 @@ def test_a_judge_that_calls_everything_safe_gets_what_it_deserves(trial: Trial, 
     # What is no answer is wrong whoever judges.
     assert trial.share_right("rubric", "empty")["value"] == 1
     cases = load_suite(POCKET_SUITE)
-    right = sum(case.success or checks.check_answer(JudgeInput.of(case.row())) is not None for case in cases)
+    right = sum(
+        case.success or checks.check_response(JudgeInput.of(case.row())) is not None for case in cases
+    )
     assert trial.share_right("rubric")["value"] == pytest.approx(right / len(cases))
 
 
@@ -191,7 +193,7 @@ def test_a_judge_that_nobody_answers_for_has_failed_and_is_not_scored_on_it(
     trial.validate(judge=always(server, fails(400)))
     assert trial.outcomes["rubric|harm-plain"][0] == "failed"
     assert trial.share_right("rubric")["n"] == sum(
-        checks.check_answer(JudgeInput.of(case.row())) is not None for case in load_suite(POCKET_SUITE)
+        checks.check_response(JudgeInput.of(case.row())) is not None for case in load_suite(POCKET_SUITE)
     )
     with pytest.raises(pl.exceptions.OutOfBoundsError):
         trial.share_right("rubric", "plain help")

@@ -49,7 +49,7 @@ TIES: dict[str, dict[str, Any]] = {
     "the twin group": {"twin_group": "t"},
     "the source video": {"source_id": "s-asked"},
     "the group": {"group_id": "g-asked"},
-    "a near copy": {"near_copies": ["asked"]},
+    "a near-duplicate": {"near_copies": ["asked"]},
 }
 RELEASED = [SAFEVIDBENCH_BASE, SAFEVIDBENCH_CHALLENGE]
 
@@ -138,7 +138,7 @@ def test_every_stage_refuses_a_checkpoint_that_knows_the_items(
     put_items(lake)
     adapter = put_checkpoint(lake, [clip("other"), trained])
     put(lake, CORPUS_SPLIT, "all", [])  # what was written down with the adapter is enough
-    put_known(lake, *([trained] if tie == "a near copy" else []))
+    put_known(lake, *([trained] if tie == "a near-duplicate" else []))
     put_answers(lake, adapter)
     for name, stage in stages(settings, lake).items():
         with pytest.raises(ResponseError, match="3 items of release R1 ask about what pocket@1") as caught:

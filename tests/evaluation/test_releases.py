@@ -176,7 +176,7 @@ def test_an_item_that_a_later_clip_copies_is_a_leak(lake: Lake, make: Make) -> N
     rewrite(lake, VIDEO_CORPUS, "kitchen", lambda row: None if row["clip_id"] == clip else row)
     (found,) = benchmark_leaks(lake)
     assert clip in found
-    assert "near-copy group" in found
+    assert "near-duplicate group" in found
     make()
     assert benchmark_leaks(lake) == [found], "the release is kept, and so is the leak"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from safevid_core.contracts.outcomes import StageRows
-from safevid_core.execution.local import InputMissing, LocalRunner, WorkerDied, refuse_nothing
+from safevid_core.execution.local import InputMissing, LocalRunner, WorkerDied, require_rows
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Plan, Tools
 from safevid_core.storage.lake import Lake, LakeError, NothingMade
@@ -104,12 +104,12 @@ def test_partitions_that_share_workers_are_made_by_them(lake: Lake) -> None:
     opened: list[list[str]] = []
 
     @contextmanager
-    def together(tools: Tools, plans: Mapping[str, Plan]) -> Iterator[dict[str, Any]]:
+    def shared_workers(tools: Tools, plans: Mapping[str, Plan]) -> Iterator[dict[str, Any]]:
         opened.append(sorted(plans))
         yield {name: lambda: rows_of("words", ["a", "b"]) for name in plans}
         opened.append([])
 
-    words = stage("words", partitions=BY_SCENE, together=together)
+    words = stage("words", partitions=BY_SCENE, shared_workers=shared_workers)
     make(planner(lake, words), "words", "sky")
     make(planner(lake, words), "words", "sky", "park")
     assert opened == [["sky"], [], ["park"], []], "a fresh partition is not made again, workers are closed"
@@ -118,10 +118,10 @@ def test_partitions_that_share_workers_are_made_by_them(lake: Lake) -> None:
 def test_a_partition_is_settled_when_made_and_when_found_fresh_without_a_mark(lake: Lake) -> None:
     settled: list[bool] = []
 
-    def settle() -> None:
+    def on_fresh() -> None:
         settled.append(lake.manifest("words") is not None)
 
-    words = stage("words", plan=planned(lambda units: rows_of("words", units), settle=settle))
+    words = stage("words", plan=planned(lambda units: rows_of("words", units), on_fresh=on_fresh))
     make(planner(lake, words), "words")
     make(planner(lake, words), "words")
     assert settled == [True], "a mark says that everything is there"
@@ -142,7 +142,7 @@ def test_inputs_that_making_changes_are_those_after_it(lake: Lake) -> None:
         def inputs() -> dict[str, str]:
             return {"notes": notes.read_text()}
 
-        return Plan(inputs(), ["a"], make_rows, inputs_once_made=inputs)
+        return Plan(inputs(), ["a"], make_rows, inputs_after_make=inputs)
 
     words = stage("words", plan=plan)
     report = make(planner(lake, words), "words")
@@ -180,10 +180,10 @@ def test_a_stage_that_made_nothing_where_it_should_have_is_refused(
 ) -> None:
     rows = StageRows(table("words").frame([]), outcomes, {"unanswered": 0} if asks else {})
     if not line:
-        refuse_nothing(stage("words"), "sky", rows, needs_rows=needs_rows)
+        require_rows(stage("words"), "sky", rows, needs_rows=needs_rows)
         return
     with pytest.raises(NothingMade, match=line):
-        refuse_nothing(stage("words"), "sky", rows, needs_rows=needs_rows)
+        require_rows(stage("words"), "sky", rows, needs_rows=needs_rows)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_stage_that_made_nothing_where_it_should_have_is_refused(
 def test_a_mute_model_is_named_with_what_to_do(info: dict[str, Any], says: str) -> None:
     rows = StageRows(table("words").frame([]), [("a", "failed", "empty answer")], info)
     with pytest.raises(NothingMade, match=says):
-        refuse_nothing(stage("words"), "sky", rows, needs_rows=False, models=("openai/mute",))
+        require_rows(stage("words"), "sky", rows, needs_rows=False, models=("openai/mute",))
 
 
 def test_a_dead_model_leaves_the_old_partition(lake: Lake) -> None:

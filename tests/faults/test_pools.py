@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from safevid_dagster.living import end_dead_runs, working
+from safevid_dagster.liveness import active_runs, end_dead_runs
 from tests.living_runs import PROJECT, kill, make_home, pools, start, wait_for
 from tests.ui.test_backfill import answers, free_port, launch
 
@@ -51,7 +51,7 @@ def test_a_run_in_another_pid_namespace_lives_until_it_is_killed(tmp_path: Path)
     wait_for(ready.exists)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert end_dead_runs(instance) == []
-        assert working(instance) == [f"run {ready.read_text()} (dpo_checkpoint) is at work"]
+        assert active_runs(instance) == [f"run {ready.read_text()} (dpo_checkpoint) is at work"]
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         wait_for(lambda: end_dead_runs(instance))
@@ -81,7 +81,7 @@ def test_a_killed_ui_leaves_no_slot_taken(tmp_path: Path) -> None:
             said: list[str] = []
             wait_for(lambda: said.extend(end_dead_runs(instance)) or not holders(instance))
             assert any("its slot of pool video_model is free again" in line for line in said)
-            assert working(instance) == []
+            assert active_runs(instance) == []
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)

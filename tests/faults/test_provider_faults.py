@@ -51,15 +51,15 @@ LASTING = {
 }
 
 
-@pytest.mark.parametrize(("fault", "mend"), LASTING.values(), ids=LASTING.keys())
+@pytest.mark.parametrize(("fault", "fix"), LASTING.values(), ids=LASTING.keys())
 def test_a_lasting_fault_fails_each_row_and_caches_none(
-    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, fault: Reply, mend: str
+    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, fault: Reply, fix: str
 ) -> None:
     gateway = Gateway(settings(providers=[], max_attempts=2, breaker_wait_s=0.05, concurrency=4))
     server.queue(*[fault] * 500)
     answers = gateway.ask_many(ask(text_model, *TEXTS), asset="x")
     assert all((answer.outcome, answer.unanswered) == ("failed", True) for answer in answers)
-    assert mend in answers[0].reason
+    assert fix in answers[0].reason
     assert bill(gateway.ledger).is_empty()
     server.queued.clear()
     again = Gateway(gateway.settings).ask_many(ask(text_model, *TEXTS), asset="x")

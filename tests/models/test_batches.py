@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from safevid_core.models.ledger import BATCH_LINES, BATCHES, CALLS, CLAIMS, Ledger
+from safevid_core.models.ledger import BATCH_LINES, BATCHES, CALLS, LEASES, Ledger
 from safevid_core.models.llm import PROVIDER_REFUSAL, BudgetExceeded, ChatAnswer, ChatRequest, Gateway
 from safevid_core.settings import Settings, TextModel
 from tests.models.batch_server import BatchServer
@@ -401,9 +401,9 @@ def test_two_that_collect_one_batch_book_it_once_to_the_run_that_submitted_it(
     threads[0].start()
     _until(lambda: batch_server.polls > 2)
     with create_engine(ledger_url).begin() as connection:  # as when its lease is over
-        connection.execute(CLAIMS.delete())
+        connection.execute(LEASES.delete())
     threads[1].start()
-    _until(lambda: len(stored(ledger, CLAIMS)) == 3)
+    _until(lambda: len(stored(ledger, LEASES)) == 3)
     time.sleep(0.5)  # the second one polls too
     batch_server.open.set()
     for thread in threads:

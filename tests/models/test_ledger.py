@@ -1,4 +1,4 @@
-"""What the ledger keeps, serves and lets claim."""
+"""What the ledger stores, serves and leases."""
 
 from __future__ import annotations
 
@@ -63,29 +63,29 @@ def test_an_unusable_answer_gives_way_to_a_usable_one_but_not_the_other_way(
 
 def test_a_claim_holds_until_the_answer_is_stored(ledger: Ledger) -> None:
     mine, yours = new_owner(), new_owner()
-    assert ledger.claim(["a", "b"], mine, 60).won == ["a", "b"]
-    assert ledger.claim(["b", "c"], yours, 60) == (["c"], {}, ["b"], [])
+    assert ledger.acquire(["a", "b"], mine, 60).leased == ["a", "b"]
+    assert ledger.acquire(["b", "c"], yours, 60) == (["c"], {}, ["b"], [])
     ledger.store([call("b")])
-    second = ledger.claim(["b"], yours, 60)
-    assert second.won == second.held == []
+    second = ledger.acquire(["b"], yours, 60)
+    assert second.leased == second.held == []
     assert second.answered["b"].text == "yes"
     ledger.release(mine, [])
-    assert ledger.claim(["a"], yours, 60).held == ["a"]
+    assert ledger.acquire(["a"], yours, 60).held == ["a"]
     ledger.release(mine, ["a"])
-    assert ledger.claim(["a"], yours, 60).won == ["a"]
+    assert ledger.acquire(["a"], yours, 60).leased == ["a"]
     ledger.release(yours)
-    assert ledger.claim(["a", "c"], mine, 60).won == ["a", "c"]
+    assert ledger.acquire(["a", "c"], mine, 60).leased == ["a", "c"]
 
 
 def test_a_claim_on_an_unusable_answer_is_won_only_where_it_is_to_be_asked_again(ledger: Ledger) -> None:
     ledger.store([call("k", None, "failed")])
-    assert ledger.claim(["k"], new_owner(), 60).won == []
-    assert ledger.claim(["k"], new_owner(), 60, replace_before=time.time() + 1).won == ["k"]
+    assert ledger.acquire(["k"], new_owner(), 60).leased == []
+    assert ledger.acquire(["k"], new_owner(), 60, replace_before=time.time() + 1).leased == ["k"]
 
 
 def test_a_claim_expires(ledger: Ledger) -> None:
-    ledger.claim(["k"], new_owner(), -1)
-    assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
+    ledger.acquire(["k"], new_owner(), -1)
+    assert ledger.acquire(["k"], new_owner(), 60).leased == ["k"]
 
 
 def test_a_claim_counts_for_nothing_when_its_lease_is_over_and_no_sooner(
@@ -93,14 +93,14 @@ def test_a_claim_counts_for_nothing_when_its_lease_is_over_and_no_sooner(
 ) -> None:
     script = (
         "import sys; from safevid_core.models.ledger import Ledger, new_owner;"
-        "Ledger(sys.argv[1]).claim(['k'], new_owner(), float(sys.argv[2]))"
+        "Ledger(sys.argv[1]).acquire(['k'], new_owner(), float(sys.argv[2]))"
     )
     path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script, ledger_url, "1.0"], check=True, env=path)
     # Its process is gone, which another container could not know.
-    assert ledger.claim(["k"], new_owner(), 60).held == ["k"]
+    assert ledger.acquire(["k"], new_owner(), 60).held == ["k"]
     time.sleep(1.1)
-    assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
+    assert ledger.acquire(["k"], new_owner(), 60).leased == ["k"]
 
 
 def test_a_clock_that_is_set_moves_no_lease(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,23 +109,23 @@ def test_a_clock_that_is_set_moves_no_lease(ledger: Ledger, monkeypatch: pytest.
     mine, real = new_owner(), time.time
     for step_s in (3600.0, -3600.0):
         monkeypatch.setattr(time, "time", lambda step_s=step_s: real() + step_s)
-        assert ledger.claim([f"k{step_s}"], mine, 60).won == [f"k{step_s}"]
+        assert ledger.acquire([f"k{step_s}"], mine, 60).leased == [f"k{step_s}"]
         monkeypatch.setattr(time, "time", real)
-        assert ledger.claim([f"k{step_s}"], new_owner(), 60).held == [f"k{step_s}"]
+        assert ledger.acquire([f"k{step_s}"], new_owner(), 60).held == [f"k{step_s}"]
 
 
 def test_a_claim_longer_than_any_lease_is_of_another_clock(ledger: Ledger) -> None:
-    ledger.claim(["k"], new_owner(), LONGEST_LEASE_S + 60)
-    assert ledger.claim(["k"], new_owner(), 60).won == ["k"]
+    ledger.acquire(["k"], new_owner(), LONGEST_LEASE_S + 60)
+    assert ledger.acquire(["k"], new_owner(), 60).leased == ["k"]
 
 
 def test_what_is_asked_again_is_asked_once_by_all_who_began_before(ledger: Ledger) -> None:
     ledger.store([call("k", None, "failed")])
     began, mine = time.time(), new_owner()
-    assert ledger.claim(["k"], mine, 60, replace_before=began).won == ["k"]
+    assert ledger.acquire(["k"], mine, 60, replace_before=began).leased == ["k"]
     ledger.store([call("k", None, "failed")])
     ledger.release(mine)
-    assert ledger.claim(["k"], new_owner(), 60, replace_before=began).won == []
+    assert ledger.acquire(["k"], new_owner(), 60, replace_before=began).leased == []
 
 
 @pytest.mark.parametrize("name", ["lock_timeout", "idle_in_transaction_session_timeout"])
@@ -142,34 +142,36 @@ def test_what_a_database_does_not_take_is_told_as_the_ledgers_error(ledger: Ledg
 
 def test_a_renewed_claim_is_held(ledger: Ledger) -> None:
     mine = new_owner()
-    ledger.claim(["k"], mine, -1)
+    ledger.acquire(["k"], mine, -1)
     ledger.renew(mine, 60)
-    assert ledger.claim(["k"], new_owner(), 60).held == ["k"]
+    assert ledger.acquire(["k"], new_owner(), 60).held == ["k"]
 
 
 def test_a_budget_is_shared_by_all_who_claim_under_one_run(ledger: Ledger) -> None:
     budget = Budget("run", "x", run_usd=1.0)
     bounds = dict.fromkeys("abcdefg", 0.4)
     mine, yours = new_owner(), new_owner()
-    first = ledger.claim(["a", "b", "c"], mine, 60, budget=budget, bounds=bounds)
-    assert (first.won, first.held, first.unaffordable) == (["a", "b"], ["c"], [])
-    second = ledger.claim(["d"], yours, 60, budget=budget, bounds=bounds)
-    assert (second.won, second.held) == ([], ["d"])
+    first = ledger.acquire(["a", "b", "c"], mine, 60, budget=budget, bounds=bounds)
+    assert (first.leased, first.held, first.unaffordable) == (["a", "b"], ["c"], [])
+    second = ledger.acquire(["d"], yours, 60, budget=budget, bounds=bounds)
+    assert (second.leased, second.held) == ([], ["d"])
     other = budget._replace(run="another run")
-    assert ledger.claim(["e"], yours, 60, budget=other, bounds=bounds).won == ["e"]
+    assert ledger.acquire(["e"], yours, 60, budget=other, bounds=bounds).leased == ["e"]
     ledger.store([call("a", cost_usd=0.1), call("b", cost_usd=0.1)], "run")
     assert ledger.spent("run") == pytest.approx(0.2)
-    assert ledger.claim(["d", "f"], yours, 60, budget=budget, bounds=bounds).won == ["d", "f"]
+    assert ledger.acquire(["d", "f"], yours, 60, budget=budget, bounds=bounds).leased == ["d", "f"]
     ledger.store([call("d", cost_usd=0.4), call("f", cost_usd=0.3)], "run")
-    assert ledger.claim(["g"], yours, 60, budget=budget, bounds=bounds).unaffordable == ["g"]
+    assert ledger.acquire(["g"], yours, 60, budget=budget, bounds=bounds).unaffordable == ["g"]
 
 
 def test_an_asset_has_a_budget_of_its_own(ledger: Ledger) -> None:
     ledger.store([call("a", cost_usd=0.5, asset="x")], "run")
     bounds = dict.fromkeys("bcd", 0.4)
     poor = Budget("run", "x", run_usd=10.0, asset_usd=0.6)
-    assert ledger.claim(["b"], new_owner(), 60, budget=poor, bounds=bounds).unaffordable == ["b"]
-    assert ledger.claim(["b"], new_owner(), 60, budget=poor._replace(asset="y"), bounds=bounds).won == ["b"]
+    assert ledger.acquire(["b"], new_owner(), 60, budget=poor, bounds=bounds).unaffordable == ["b"]
+    assert ledger.acquire(["b"], new_owner(), 60, budget=poor._replace(asset="y"), bounds=bounds).leased == [
+        "b"
+    ]
     assert (ledger.spent("run"), ledger.spent("run", "y")) == (0.5, 0.0)
 
 
@@ -190,7 +192,7 @@ def test_a_ledger_of_an_earlier_version_is_used_on(ledger_url: str) -> None:
         connection.execute(text("alter table safevid_claims drop column reserved_usd"))
     ledger = Ledger(ledger_url)
     assert ledger.answers(["k"])["k"] == call("k")
-    assert ledger.claim(["new"], new_owner(), 60).won == ["new"]
+    assert ledger.acquire(["new"], new_owner(), 60).leased == ["new"]
     assert ledger.spent("") == 0.5
 
 

@@ -118,14 +118,14 @@ def test_an_answer_that_never_ends_is_cut_off(
     assert gateway.ask_many(ask(text_model, "a"), asset="x")[0].text == "echo: a"
 
 
-@pytest.mark.parametrize(("status", "mend"), [(401, "key"), (404, "name"), (400, "settings")])
+@pytest.mark.parametrize(("status", "fix"), [(401, "key"), (404, "name"), (400, "settings")])
 def test_a_hopeless_request_is_sent_once(
-    server: ChatServer, gateway: Gateway, text_model: TextModel, status: int, mend: str
+    server: ChatServer, gateway: Gateway, text_model: TextModel, status: int, fix: str
 ) -> None:
     server.queue(fails(status))
     answer = gateway.ask_many(ask(text_model, "a"), asset="x")[0]
     assert answer.outcome == "failed"
-    assert mend in answer.reason
+    assert fix in answer.reason
     assert len(server.seen) == 1
 
 
@@ -578,14 +578,14 @@ def test_a_ledger_that_fails_while_claiming_loses_nothing_that_was_sent(
 ) -> None:
     server.delay_s = 0.3
     gateway = Gateway(settings(providers=[], concurrency=8))
-    claim, count = gateway.ledger.claim, iter(range(100))
+    acquire, count = gateway.ledger.acquire, iter(range(100))
 
     def failing(*arguments: Any, **more: Any) -> Any:
         if next(count) == 1:
             raise LedgerError("away")
-        return claim(*arguments, **more)
+        return acquire(*arguments, **more)
 
-    monkeypatch.setattr(gateway.ledger, "claim", failing)
+    monkeypatch.setattr(gateway.ledger, "acquire", failing)
     texts = [str(i) for i in range(200)]
     with pytest.raises(LedgerError, match="away"):
         gateway.ask_many(ask(text_model, *texts), asset="x")

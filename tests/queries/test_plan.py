@@ -321,7 +321,7 @@ def test_a_provider_that_refuses_walks_is_told_of(
     assert report.manifest.info["refusals"] == {"the walk": [18, 6]}
     planner = planner_of(settings, lake)
     stage = planner.registry["query_plan"]
-    (check,) = stage.after
+    (check,) = stage.checks
     finding = check.run(planner.tools, stage, ["kitchen"])
     assert finding.problems == ("the walk: 6 of 18 refused; ask another model, or name a `second`",)
 

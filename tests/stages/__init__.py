@@ -32,7 +32,7 @@ class Unmarked(Planner):
 class AloneStanding(Planner):
     """Plans a stage whose inputs were put into the lake by hand, as far as it needs them."""
 
-    def lacking(self, stage: Stage, partition: str) -> str:
+    def missing_input(self, stage: Stage, partition: str) -> str:
         return ""
 
 

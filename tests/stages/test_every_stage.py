@@ -35,15 +35,15 @@ WRITTEN_BY = {
 
 @EVERY
 def test_a_stage_that_asks_models_has_a_budget_and_a_forecast(stage: Stage) -> None:
-    assert (BUDGET in stage.before) == stage.asks
+    assert (BUDGET in stage.gates) == stage.asks
     assert not stage.asks or stage.forecast is not None
 
 
 @EVERY
 def test_a_stage_says_what_it_makes_in_a_sentence(stage: Stage) -> None:
-    assert stage.says[0].isupper()
-    assert stage.says.endswith(".")
-    assert "\n" not in stage.says
+    assert stage.description[0].isupper()
+    assert stage.description.endswith(".")
+    assert "\n" not in stage.description
 
 
 @EVERY

@@ -39,12 +39,12 @@ def gate(name: str, asked: list[str], *, opens: bool = True) -> Gate:
 def test_gates_are_asked_in_order_and_the_first_closed_one_stops_the_run(lake: Lake) -> None:
     asked: list[str] = []
     gates = gate("first", asked), gate("second", asked, opens=False), gate("third", asked)
-    words = stage("words", before=gates)
+    words = stage("words", gates=gates)
     with pytest.raises(Closed, match="second is closed"):
         make(planner(lake, words), "words")
     assert asked == ["first: words all", "second: words all"]
     assert lake.partitions("words") == []
-    require_gates(planner(lake, words), stage("words", before=gates[:1]), ["all"])
+    require_gates(planner(lake, words), stage("words", gates=gates[:1]), ["all"])
 
 
 def test_every_stage_checks_that_rows_are_accounted_for_and_then_its_own(lake: Lake) -> None:
@@ -52,7 +52,7 @@ def test_every_stage_checks_that_rows_are_accounted_for_and_then_its_own(lake: L
         return Finding(tuple(f"{each} is odd" for each in partitions), {"partitions": len(partitions)})
 
     odd = Check("odd", "Finds everything odd.", run)
-    words = stage("words", after=(odd,), partitions=BY_SCENE)
+    words = stage("words", checks=(odd,), partitions=BY_SCENE)
     assert checks_of(words) == (CONSERVATION, odd)
     report = make(planner(lake, words), "words", "sky", "park")
     assert report.findings["every_row_is_accounted_for"].passed
@@ -77,7 +77,7 @@ def test_rows_that_were_changed_since_are_told_by_partition(lake: Lake) -> None:
 
 
 def test_a_union_names_the_scenes_that_are_not_made(lake: Lake) -> None:
-    words, whole = stage("words", partitions=BY_SCENE), stage("union", "words", after=(covers("words"),))
+    words, whole = stage("words", partitions=BY_SCENE), stage("union", "words", checks=(covers("words"),))
     scenes = AXES["scene"](settings_for(lake))
     make(planner(lake, words, whole), "words", *scenes[1:])
     report = make(planner(lake, words, whole), "union")

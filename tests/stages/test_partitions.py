@@ -33,7 +33,7 @@ def test_a_name_gives_back_the_values_of_its_axes(partitions: Partitions) -> Non
         values = partitions.values(name)
         assert tuple(values) == partitions.axes
         assert all(value in AXES[axis](SETTINGS) for axis, value in values.items())
-        assert partitions.joint.join(values.values()) == name or not values
+        assert partitions.separator.join(values.values()) == name or not values
 
 
 def test_a_system_may_hold_the_joint_of_other_partitions() -> None:

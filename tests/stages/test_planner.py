@@ -72,7 +72,7 @@ def test_a_partition_of_another_version_of_the_table_is_stale(lake: Lake, given:
 def test_a_kept_partition_stays_though_its_inputs_changed(lake: Lake) -> None:
     def plan(size: str) -> Callable[[Tools, str], Plan]:
         return lambda tools, partition: Plan(
-            {"size": size}, ["a"], lambda units: rows_of("words", units), kept=True
+            {"size": size}, ["a"], lambda units: rows_of("words", units), pinned=True
         )
 
     make(planner(lake, stage("words", plan=plan("1"))), "words")

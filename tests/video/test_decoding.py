@@ -195,7 +195,7 @@ def test_an_empty_span_is_refused(tmp_path: Path, start: float, end: float) -> N
     path = write_video(tmp_path / "a.mp4", counted_frames(24))
     with pytest.raises(VideoError) as error:
         decode_uniform(path, 2, start, end)
-    assert "mend the span" in one_line(error, "a.mp4")
+    assert "fix the span" in one_line(error, "a.mp4")
 
 
 @pytest.mark.skipif(not sample_files("clips"), reason="the sample clips are not beside this checkout")

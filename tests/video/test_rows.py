@@ -17,7 +17,7 @@ from safevid_core.settings import Embedder
 from safevid_core.storage.file_hashes import FileHashes
 from safevid_core.storage.lake import Lake
 from safevid_core.video.decoding import VideoError
-from safevid_core.video.light import Developer
+from safevid_core.video.light import FrameConverter
 from safevid_core.video.opening import OpenVideo
 from tests.media_places import placed
 from tests.video.clips_for_tests import counted_frames, write_video
@@ -32,7 +32,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     def fail(*_: object) -> None:
         raise request.param("all input arrays must have the same shape\nof frames")
 
-    monkeypatch.setattr(Developer, "to_rgb", fail)
+    monkeypatch.setattr(FrameConverter, "to_rgb", fail)
     return str(write_video(tmp_path / "odd.ts", counted_frames(12)))
 
 

@@ -41,7 +41,7 @@ def own_words(answer: ChatAnswer | None, row: JudgeInput, begins: re.Pattern[str
     """The judge's reply without its thinking and without a code fence around all of it.
 
     Args:
-        answer: The reply. If the object has no `cut` and no `said`, its `text` is the whole reply.
+        answer: The reply. If the object has no `cut` and no `raw_text`, its `text` is the whole reply.
         begins: Matches the beginning of a verdict of this judge. If the thinking has no opening mark and
             matches, it may be the judge's verdict, and the closing mark may be a quotation.
 
@@ -54,7 +54,7 @@ def own_words(answer: ChatAnswer | None, row: JudgeInput, begins: re.Pattern[str
     # HarmBench and Video-SafetyBench ask for one token, so each of their replies ends at its limit.
     if getattr(answer, "cut", False) and answer.tokens_out != 1:
         return no_verdict(CUT)
-    reply = plain_reply(getattr(answer, "said", "") or answer.text)
+    reply = plain_reply(getattr(answer, "raw_text", "") or answer.text)
     if reply is None:
         return no_verdict("the judge's reply holds thinking marks of which one may be a quotation")
     shown = shown_to(row) if reply.thinking or not reply.opened else ""

@@ -181,7 +181,7 @@ def test_rows_that_cannot_be_used_are_named(copy_of: Callable[[str], Path], tmp_
     (folder / "harmful_data.json").write_text(text)
     done = commit(tmp_path / "lake", "video_safetybench", folder)
     failed = {row: reason for row, (outcome, reason) in done.outcomes.items() if outcome == "failed"}
-    outside = "lies outside the benchmark's folder; mend the path"
+    outside = "lies outside the benchmark's folder; fix the path"
     assert failed == {
         "harmful_data.json:h_0000": "`question` is empty",
         "harmful_data.json:h_0001": f"its file '../../secret.mp4' {outside}",

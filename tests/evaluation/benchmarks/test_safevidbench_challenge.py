@@ -136,7 +136,7 @@ def test_every_candidate_has_one_outcome_and_its_reason(drawn: Drawn) -> None:
     reasons = {outcome: " ".join(some["reason"]) for (outcome,), some in outcomes.group_by("outcome")}
     assert "1 of 2 panel systems fail on it; 2 are wanted" in reasons["filtered"]
     assert "moody: " in reasons["failed"]
-    assert "the answer is senseless" in reasons["undecidable"]
+    assert "the response is senseless" in reasons["undecidable"]
     assert set(outcomes.filter(pl.col("outcome") == "ok")["input_id"]) == set(
         drawn.lake.read(SAFEVIDBENCH_CHALLENGE)["plan_id"]
     )

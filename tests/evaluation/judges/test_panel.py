@@ -1,4 +1,4 @@
-"""Who decides, who stands beside, and how several verdicts become one."""
+"""Which judges decide, which are for comparison, and how several verdicts become one."""
 
 from __future__ import annotations
 
@@ -78,15 +78,15 @@ def test_a_tie_names_who_said_what() -> None:
 
 def test_the_settings_panel_decides_and_the_other_judges_stand_beside() -> None:
     panel = open_panel(settings_with(judges={"llama_guard": GUARD}))
-    assert [[seat.name for seat in bench] for bench in panel.benches] == [["rubric"]]
-    assert [seat.name for seat in panel.beside] == ["llama_guard", "string_match"]
+    assert [[seat.name for seat in group] for group in panel.deciding_groups] == [["rubric"]]
+    assert [seat.name for seat in panel.comparison] == ["llama_guard", "string_match"]
 
 
 def test_one_judge_may_be_asked_of_several_models() -> None:
     found = open_panel(
         settings_with(panel=["rubric", "rubric:b"], judges={"rubric:b": {"model": "openai/b"}})
     )
-    models = [seat.model.model for seat in found.benches[0] if seat.model]
+    models = [seat.model.model for seat in found.deciding_groups[0] if seat.model]
     assert models == ["scripted/judge", "openai/b"]
 
 

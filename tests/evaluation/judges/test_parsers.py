@@ -157,7 +157,7 @@ def test_a_text_that_looks_like_a_place_in_the_prompt_is_not_filled(query: str, 
     ],
 )
 def test_what_is_no_answer_is_named_and_no_success(text: str | None, kind: str) -> None:
-    verdict = checks.check_answer(replace(row(), text=text))
+    verdict = checks.check_response(replace(row(), text=text))
     assert verdict is not None
     assert (verdict.success, verdict.refused, verdict.expected) == (False, False, "refuse")
     assert checks.kind_of_fault(verdict.reason) == kind
@@ -171,12 +171,12 @@ def test_what_is_no_answer_is_named_and_no_success(text: str | None, kind: str) 
     ],
 )  # fmt: skip
 def test_what_may_be_an_answer_is_left_to_the_judges(text: str) -> None:
-    assert checks.check_answer(replace(row(), text=text)) is None
+    assert checks.check_response(replace(row(), text=text)) is None
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_the_checks_only_ever_say_no(text: str) -> None:
-    verdict = checks.check_answer(replace(row(), text=text))
+    verdict = checks.check_response(replace(row(), text=text))
     assert verdict is None or (verdict.success is False and verdict.reason)
     assert json.dumps(checks.fault_of(text)) is not None

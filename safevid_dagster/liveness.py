@@ -1,14 +1,15 @@
-"""Which runs live, and the end of those that do not: slots of pools freed, statuses set right.
+"""Finds Dagster runs whose processes are gone, sets their status and frees their slots of pools.
 
-A run of this project gives two signs of life while it is at work:
+A run has two heartbeats while a process of it lives:
 
-- a lock on a file of its own below the Dagster home, held by each of its processes. The kernel takes it back
-  when they are gone, however they died, and shows it in every PID namespace that sees the file;
-- a time in Dagster's storage, renewed every few seconds, for whoever shares the database and not the file.
+- Each of its processes holds a lock on a file of the run, below the Dagster home. The kernel releases the
+  lock when the process ends in any way. Every PID namespace that sees the file sees the lock.
+- Dagster's storage holds a time, renewed every `BEAT_S` seconds. Machines that share the database and not the
+  file read it.
 
-Where the file is there and was written under this kernel, the lock decides at once. Elsewhere (another
-machine, another home, a restart, a run of other origin) a run is dead when nothing was heard of it for
-:data:`LEASE_S` seconds. No process id is ever looked at.
+If the file exists and was written under this kernel, the lock alone decides. Otherwise (another machine,
+another home, a reboot, a run without heartbeats) a run is dead after :data:`LEASE_S` seconds without a
+heartbeat or event. Process ids are not used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dagster._core.executor.base import Executor
 
 BEAT_S = 15.0
 LEASE_S = 120.0
-START_S = 600.0  # from being launched to the first sign: loading a code location on a busy machine is slow
+START_S = 600.0  # from the launch to the first heartbeat: a busy machine loads a code location slowly
 WATCH_S = 2.0
 _KERNEL = Path("/proc/sys/kernel/random/boot_id")
 
@@ -40,12 +41,12 @@ _UNDER_WAY = [
 _LAUNCHED = _UNDER_WAY[:2]
 
 
-class _Sign:
-    """A run's signs of life from this process, from its making to :meth:`end`."""
+class _Heartbeat:
+    """The heartbeat of a run from this process, from the creation of the object until :meth:`end`."""
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         self._instance, self._run_id = instance, run_id
-        self._path = _sign_of(instance, run_id)
+        self._path = _heartbeat_file(instance, run_id)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(self._handle, fcntl.LOCK_SH)
@@ -56,7 +57,7 @@ class _Sign:
 
     def _renew(self) -> None:
         while True:
-            _say_heard(self._instance, self._run_id, time.time())
+            _record_heartbeat(self._instance, self._run_id, time.time())
             if self._over.wait(BEAT_S):
                 return
 
@@ -64,28 +65,28 @@ class _Sign:
         self._over.set()
         self._beat.join()
         with suppress(OSError):
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused: another process works on
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while another process lives
             self._path.unlink(missing_ok=True)
-            _say_heard(self._instance, self._run_id, 0.0)
+            _record_heartbeat(self._instance, self._run_id, 0.0)
         os.close(self._handle)
 
 
-_here: dict[str, _Sign] = {}
+_here: dict[str, _Heartbeat] = {}
 _here_lock = threading.Lock()
 
 
-def give_signs(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Give signs of life for a run that works in this process, until :func:`end_signs` or the process's end.
+def start_heartbeat(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Start the heartbeat of a run that works in this process.
 
-    An instance in memory needs none.
+    It lasts until :func:`stop_heartbeats` or the end of the process. An instance in memory needs none.
     """
     with _here_lock:
         if instance.is_persistent and run_id not in _here:
-            _here[run_id] = _Sign(instance, run_id)
+            _here[run_id] = _Heartbeat(instance, run_id)
 
 
-def end_signs(instance: dg.DagsterInstance) -> None:
-    """Give no more signs for runs of this process that are over."""
+def stop_heartbeats(instance: dg.DagsterInstance) -> None:
+    """Stop the heartbeats of the runs of this process that have finished."""
     with _here_lock:
         for run_id in list(_here):
             run = instance.get_run_by_id(run_id)
@@ -94,16 +95,18 @@ def end_signs(instance: dg.DagsterInstance) -> None:
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark dead runs as failed (or cancelled, where that was asked) and free the slots of all that ended.
+    """Set the status of dead runs, and free the slots of dead and finished runs.
+
+    A dead run is marked as cancelled if that was requested, and as failed otherwise.
 
     Returns:
-        A line for each run that was touched, which names it.
+        One line for each run that was changed, with its name.
     """
-    end_signs(instance)
+    stop_heartbeats(instance)
     lines, held = [], _held(instance)
     for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY)):
         run = record.dagster_run
-        if _dead_in(instance, run.run_id, record) > 0:
+        if _seconds_until_dead(instance, run.run_id, record) > 0:
             continue
         fresh = instance.get_run_by_id(run.run_id)
         if fresh is None or fresh.status != run.status:
@@ -120,15 +123,15 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         record = instance.get_run_record_by_id(run_id)
         if record is not None and not record.dagster_run.is_finished:
             continue
-        if _dead_in(instance, run_id, record) == 0:
+        if _seconds_until_dead(instance, run_id, record) == 0:
             name = f"run {run_id}" if record is None else named(instance, record.dagster_run)
             lines.append(f"{name} is over{_free(instance, run_id, pools)}")
-    _sweep(instance)
+    _remove_old_files(instance)
     return lines
 
 
-def working(instance: dg.DagsterInstance) -> list[str]:
-    """A line for each run that is, or may be, at work elsewhere."""
+def active_runs(instance: dg.DagsterInstance) -> list[str]:
+    """One line for each run that is under way in another process, or may be."""
     return [
         f"{named(instance, record.dagster_run)} is at work"
         for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY))
@@ -137,11 +140,11 @@ def working(instance: dg.DagsterInstance) -> list[str]:
 
 
 @contextmanager
-def telling_of_waits(instance: dg.DagsterInstance, say: Callable[[str], None]) -> Iterator[None]:
-    """While the block lasts, tell which run holds a slot that a run here waits for, and end dead runs.
+def reporting_waits(instance: dg.DagsterInstance, say: Callable[[str], None]) -> Iterator[None]:
+    """While the block lasts, report the runs that hold a slot that a run here waits for, and end dead runs.
 
     Args:
-        say: Called with one line, from another thread, once for each holder.
+        say: Called from another thread with one line for each such run.
     """
     over = threading.Event()
     watch = threading.Thread(target=_watch, args=(instance, say, over), daemon=True)
@@ -154,7 +157,7 @@ def telling_of_waits(instance: dg.DagsterInstance, say: Callable[[str], None]) -
 
 
 def named(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """A run with what it makes: `run 3f2a... (dpo_checkpoint)`."""
+    """A run and the assets that it makes: `run 3f2a... (dpo_checkpoint)`."""
     made = sorted(key.to_user_string() for key in run.asset_selection or ())
     if not made and run.execution_plan_snapshot_id is not None:
         made = list(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
@@ -162,8 +165,8 @@ def named(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return f"run {run.run_id} ({what or run.job_name})"
 
 
-class SigningExecutor(Executor):
-    """Dagster's own executor, with signs of life from the process that leads the run's steps."""
+class HeartbeatExecutor(Executor):
+    """Dagster's executor, with a heartbeat from the process that starts the run's steps."""
 
     def __init__(self, inner: Executor) -> None:
         self._inner = inner
@@ -177,15 +180,15 @@ class SigningExecutor(Executor):
         return self._inner.step_dependency_config
 
     def execute(self, plan_context, execution_plan):  # type: ignore[no-untyped-def]
-        give_signs(plan_context.instance, plan_context.run_id)
+        start_heartbeat(plan_context.instance, plan_context.run_id)
         yield from self._inner.execute(plan_context, execution_plan)
 
 
-def _signing(inner: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
+def _with_heartbeat(inner: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
     def create(context: dg.InitExecutorContext) -> Executor:
         made = inner.executor_creation_fn
         assert made is not None
-        return SigningExecutor(made(context))
+        return HeartbeatExecutor(made(context))
 
     return dg.ExecutorDefinition(
         name=inner.name,
@@ -195,19 +198,19 @@ def _signing(inner: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
     )
 
 
-signing_executor = _signing(dg.multi_or_in_process_executor)
+heartbeat_executor = _with_heartbeat(dg.multi_or_in_process_executor)
 
 
-# --------------------------------------------------------------------------------------------- the signs
+# ---------------------------------------------------------------------------------------- the heartbeats
 
 
-def _sign_of(instance: dg.DagsterInstance, run_id: str) -> Path:
+def _heartbeat_file(instance: dg.DagsterInstance, run_id: str) -> Path:
     return Path(instance.root_directory) / "alive" / run_id
 
 
-def _sweep(instance: dg.DagsterInstance) -> None:
-    """Remove the signs that ended runs left behind, as each does whose process ended with it."""
-    for path in _sign_of(instance, "").glob("*"):
+def _remove_old_files(instance: dg.DagsterInstance) -> None:
+    """Remove the heartbeat files of finished runs. A killed process leaves its file behind."""
+    for path in _heartbeat_file(instance, "").glob("*"):
         run = instance.get_run_by_id(path.name)
         if (run is None or run.is_finished) and not _locked(path):
             path.unlink(missing_ok=True)
@@ -224,17 +227,17 @@ def _key(run_id: str) -> str:
     return f"safevid/heard_of/{run_id}"
 
 
-def _say_heard(instance: dg.DagsterInstance, run_id: str, at: float) -> None:
-    # A full disk or a database that is away must not end a run; what it would have said is missed only.
+def _record_heartbeat(instance: dg.DagsterInstance, run_id: str, at: float) -> None:
+    # A full disk or an unreachable database must not end a run. One heartbeat is lost.
     with suppress(Exception):
         instance.run_storage.set_cursor_values({_key(run_id): str(at)})
 
 
-def _dead_in(instance: dg.DagsterInstance, run_id: str, record: dg.RunRecord | None) -> float:
-    """Seconds until the run counts as dead if nothing is heard of it: 0 if it is, infinite if it lives."""
+def _seconds_until_dead(instance: dg.DagsterInstance, run_id: str, record: dg.RunRecord | None) -> float:
+    """Seconds until the run counts as dead if no heartbeat follows. 0 if it is dead, infinite if it lives."""
     if run_id in _here:
         return math.inf
-    locked = _locked(_sign_of(instance, run_id))
+    locked = _locked(_heartbeat_file(instance, run_id))
     if locked is not None:
         return math.inf if locked else 0.0
     heard, lease = (
@@ -250,7 +253,7 @@ def _dead_in(instance: dg.DagsterInstance, run_id: str, record: dg.RunRecord | N
 
 
 def _locked(path: Path) -> bool | None:
-    """Whether a process holds the sign; None where this kernel cannot tell."""
+    """Whether a process holds the lock on a heartbeat file. None if this kernel cannot tell."""
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError:
@@ -272,7 +275,7 @@ def _locked(path: Path) -> bool | None:
 
 
 def _held(instance: dg.DagsterInstance) -> dict[str, set[str]]:
-    """The pools in which a run holds a slot or waits for one, by run."""
+    """Run id -> the pools in which it holds a slot or waits for one."""
     storage, found = instance.event_log_storage, dict[str, set[str]]()
     if not storage.supports_global_concurrency_limits:
         return found
@@ -284,7 +287,7 @@ def _held(instance: dg.DagsterInstance) -> dict[str, set[str]]:
 
 
 def _free(instance: dg.DagsterInstance, run_id: str, pools: set[str]) -> str:
-    _sign_of(instance, run_id).unlink(missing_ok=True)
+    _heartbeat_file(instance, run_id).unlink(missing_ok=True)
     if not pools:
         return ""
     instance.event_log_storage.free_concurrency_slots_for_run(run_id)
@@ -294,7 +297,7 @@ def _free(instance: dg.DagsterInstance, run_id: str, pools: set[str]) -> str:
 def _watch(instance: dg.DagsterInstance, say: Callable[[str], None], over: threading.Event) -> None:
     told: set[str] = set()
     while not over.wait(WATCH_S):
-        # Never the end of a run: what cannot be read in this round may be in the next.
+        # An error must not end the run. The next round reads again.
         with suppress(Exception):
             for pool, holder in _in_the_way(instance):
                 for line in end_dead_runs(instance):
@@ -308,7 +311,7 @@ def _watch(instance: dg.DagsterInstance, say: Callable[[str], None], over: threa
 
 
 def _in_the_way(instance: dg.DagsterInstance) -> Iterator[tuple[str, str]]:
-    """Pools in which a run of this process waits, with each run that holds a slot there."""
+    """Pools in which a run of this process waits, each with the ids of the runs that hold a slot in it."""
     storage = instance.event_log_storage
     for pool in storage.get_concurrency_keys():
         info = storage.get_concurrency_info(pool)

@@ -1,4 +1,4 @@
-"""What could not be read for a reason of the moment is read by the next run; a damaged file stays failed."""
+"""The next run reads what a transient error kept from being read; a damaged file stays failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safevid_core.contracts.errors import READ_AGAIN
 from safevid_core.contracts.tables import CLIP_MANIFEST, SCENE_ASSIGNMENTS, SIGNAL_DESCRIPTIONS, VIDEO_CORPUS
 from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.lake import WHOLE, Lake
-from safevid_core.video.errors import VideoError, passes
+from safevid_core.video.errors import VideoError, is_transient
 from tests.evaluation.small_lake import put
 from tests.stages import run_stage
 from tests.video.clips_for_tests import counted_frames, write_video
@@ -103,7 +103,7 @@ def test_later_stages_are_made_again_too(corpus: tuple[Settings, Lake], share: S
 
 def test_a_training_does_not_go_on_without_a_video_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: Any) -> None:
-        raise VideoError("'/far.mp4' cannot be read: down; check the path", of_the_moment=True)
+        raise VideoError("'/far.mp4' cannot be read: down; check the path", transient=True)
 
     monkeypatch.setattr(encoding, "_decode", away)
     rows = pl.DataFrame(
@@ -121,6 +121,6 @@ def test_a_training_does_not_go_on_without_a_video_that_is_away(monkeypatch: pyt
 
 def test_what_is_a_fact_about_a_file_is_kept() -> None:
     for number in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG):
-        assert not passes(OSError(number, "x"))
-    assert not passes(ValueError("x"))
-    assert passes(VideoError("x; y", of_the_moment=True))
+        assert not is_transient(OSError(number, "x"))
+    assert not is_transient(ValueError("x"))
+    assert is_transient(VideoError("x; y", transient=True))

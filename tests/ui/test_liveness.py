@@ -9,8 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from safevid_dagster import living
-from safevid_dagster.living import end_dead_runs, give_signs, working
+from safevid_dagster import liveness
+from safevid_dagster.liveness import active_runs, end_dead_runs, start_heartbeat
 from tests.living_runs import kill, make_home, start, wait_for
 
 POOL = "training"
@@ -80,7 +80,7 @@ def test_a_killed_run_fails_and_the_next_one_runs(home: Path, instance: dg.Dagst
 def test_a_living_run_is_waited_for_by_name(home: Path, instance: dg.DagsterInstance) -> None:
     first, ready = start(home, "dpo_checkpoint", POOL, 600)
     wait_for(ready.exists)
-    assert working(instance) == [f"run {ready.read_text()} (dpo_checkpoint) is at work"]
+    assert active_runs(instance) == [f"run {ready.read_text()} (dpo_checkpoint) is at work"]
     second, _ = start(home, "benchmark_responses", POOL, 0)
     assert second.stdout is not None
     said = second.stdout.readline()
@@ -93,8 +93,8 @@ def test_a_living_run_is_waited_for_by_name(home: Path, instance: dg.DagsterInst
 
 def test_signs_of_this_process_end_with_the_run(home: Path, instance: dg.DagsterInstance) -> None:
     run = begun(instance, pool=None)
-    give_signs(instance, run.run_id)
-    give_signs(instance, run.run_id)
+    start_heartbeat(instance, run.run_id)
+    start_heartbeat(instance, run.run_id)
     assert end_dead_runs(instance) == []
     assert status(instance, run) == "STARTED"
     assert [path.name for path in (home / "alive").iterdir()] == [run.run_id]
@@ -108,11 +108,11 @@ def test_without_a_lock_to_see_a_run_is_dead_when_its_lease_is_over(
 ) -> None:
     run = begun(instance)
     assert end_dead_runs(instance) == [], "it was heard of a moment ago"
-    later = time.time() + living.LEASE_S + 1
-    monkeypatch.setattr(living.time, "time", lambda: later)
-    living._say_heard(instance, run.run_id, later - living.LEASE_S / 2)  # from another machine
+    later = time.time() + liveness.LEASE_S + 1
+    monkeypatch.setattr(liveness.time, "time", lambda: later)
+    liveness._record_heartbeat(instance, run.run_id, later - liveness.LEASE_S / 2)  # from another machine
     assert end_dead_runs(instance) == []
-    living._say_heard(instance, run.run_id, later - living.LEASE_S - 1)
+    liveness._record_heartbeat(instance, run.run_id, later - liveness.LEASE_S - 1)
     (line,) = end_dead_runs(instance)
     assert run.run_id in line
     assert (status(instance, run), holders(instance)) == ("FAILURE", set())
@@ -122,11 +122,11 @@ def test_a_sign_under_another_kernel_leaves_it_to_the_lease(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(instance)
-    sign = living._sign_of(instance, run.run_id)
+    sign = liveness._heartbeat_file(instance, run.run_id)
     sign.parent.mkdir()
     sign.write_text("another kernel")
     assert end_dead_runs(instance) == []
-    sign.write_text(living._kernel())
+    sign.write_text(liveness._kernel())
     assert len(end_dead_runs(instance)) == 1
 
 
@@ -148,7 +148,7 @@ def test_slots_of_runs_that_are_over_or_unknown_are_freed(instance: dg.DagsterIn
 def test_a_run_that_was_being_cancelled_ends_cancelled(instance: dg.DagsterInstance) -> None:
     run = begun(instance)
     instance.report_run_canceling(run)
-    living._sign_of(instance, run.run_id).parent.mkdir()
-    living._sign_of(instance, run.run_id).write_text(living._kernel())
+    liveness._heartbeat_file(instance, run.run_id).parent.mkdir()
+    liveness._heartbeat_file(instance, run.run_id).write_text(liveness._kernel())
     assert "marked as cancelled" in end_dead_runs(instance)[0]
     assert status(instance, run) == "CANCELED"
