@@ -68,7 +68,7 @@ class Record:
         if not value.strip():
             raise RowError(f"`{key}` is empty")
         if not _is_unicode(value):
-            raise RowError(f"`{key}` holds characters that are no Unicode text")
+            raise RowError(f"`{key}` holds characters that are not valid Unicode")
         return value
 
     def name(self, key: str) -> str:

@@ -67,8 +67,8 @@ CLIP_MANIFEST = Table(
     version="2",
     volatile=("source_row",),
 )  # fmt: skip
-# `near_copies` are the clips that show the same pictures, whatever they are joined with; `near_copy_of` is
-# the first of all that hang together by such pairs.
+# `near_copies` are all near-duplicates of the clip. `near_copy_of` is the first clip of its group of
+# near-duplicates.
 SCENE_ASSIGNMENTS = Table(
     "scene_assignments",
     "clip_id",
@@ -80,16 +80,16 @@ SCENE_ASSIGNMENTS = Table(
     ),
 )  # fmt: skip
 # `group_id` is the group with which a side was decided: one source video, its near-duplicates, its twins.
-# `near_copy_of` is the clip that stands for this one in the corpus.
+# `near_copy_of` is the clip that represents this one in the corpus.
 CORPUS_SPLIT = Table(
     "corpus_split",
     "clip_id",
     "clip_id",
     _schema(clip_id=_S, source_id=_S, group_id=_S, split=_S, near_copy_of=_S),
 )
-# Which side each source video is on, for ever: numbered partitions that are written once. A clip has a row
-# for every source, file and twin group that it was seen with. `benchmark_fraction` is null where the side is
-# not by the hash but that of a group that was decided before, or of an earlier table.
+# The permanent side of each source video, in numbered partitions that are written once. A clip has a row
+# for every source, file and twin group that it was seen with. `benchmark_fraction` is null if the side comes
+# from an earlier decision or table and not from the hash.
 DECIDED_SIDES = Table(
     "decided_sides",
     "decision_id",

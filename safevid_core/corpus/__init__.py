@@ -1,1 +1,1 @@
-"""From sources to the video corpus: manifest, scenes, near-duplicates, split, selection, leakage."""
+"""Makes the video corpus from the sources: manifest, scenes, near-duplicates, split, selection, leakage."""

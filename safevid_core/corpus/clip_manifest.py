@@ -1,4 +1,4 @@
-"""The clip manifest: one row a usable clip, with its identity, its measure and where it came from."""
+"""Makes the clip manifest: one row for each usable clip, with its id, measured properties and source."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from safevid_core.video.decoding import DECODING_REVISION, VideoError, VideoInfo
 from safevid_core.video.errors import is_transient
 from safevid_core.video.identity import clip_id, clip_id_of_file
 
-# A file of a folder without such a suffix that does not open is no broken video: it is no video.
+# A file that cannot be opened is a broken video if it has one of these suffixes, and not a video otherwise.
 _VIDEO_SUFFIXES = frozenset({
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov",
     ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".obu", ".ogg", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob",
     ".webm", ".wmv", ".y4m",
 })  # fmt: skip
-# Published spans are rounded; an end this far past the file's is the file's end.
+# Published spans are rounded. An end at most this far past the end of the file counts as the file's end.
 _SPAN_SLACK_S = 0.5
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was read from a file's bytes: the hash, the video and the size in bytes, or why there is none.
+    """The measured properties of a file: hash, video and size in bytes, or why they are not known.
 
     Attributes:
-        unread: State of a file whose content is not known: it was not read yet, or could not be read for a
-            reason that may pass. Empty if the content is known.
+        unread: Size, times and inode of a file that was not read yet, or not because of a transient error.
+            Empty if the content is known.
     """
 
     sha256: str | None
@@ -52,12 +52,13 @@ Listed = tuple[Candidate, Measured]
 
 
 def plan_clip_manifest(tools: Tools, partition: str) -> Plan:
-    """Plan `clip_manifest`: read every source: one outcome for each file and manifest line.
+    """Plan to read every source. Each file and manifest line gets one outcome.
 
-    A clip's id comes from its source id and span where a manifest gives both, else from the bytes. The
-    second row with the same clip is `filtered` and names the first. Planning lists the files and records in
-    the media index where the known ones lie: moved files with the same names change no row. Only files that
-    are not known are read, when the table is made, see :class:`_MeasuredFiles`.
+    A clip's id comes from its source id and span if a manifest gives both, and otherwise from the bytes of
+    the file. The second row of the same clip is `filtered`, and its reason names the first.
+
+    Planning lists the files and records the paths of known files in the media index. So moved files with the
+    same names change no row. Unknown files are read when the table is made (:class:`_MeasuredFiles`).
 
     Raises:
         SourceError: If a source is missing or empty.
@@ -91,14 +92,14 @@ def plan_clip_manifest(tools: Tools, partition: str) -> Plan:
 
 
 def _places(listed: Sequence[Listed]) -> Iterator[tuple[str, Path, int]]:
-    """Hash, path and size in bytes of every video."""
+    """Hash, path and size in bytes of each video."""
     for candidate, measured in listed:
         if candidate.path is not None and measured.info is not None and measured.sha256 is not None:
             yield measured.sha256, candidate.path, measured.size
 
 
 def _without_place(candidate: Candidate, measured: Measured) -> list[Any]:
-    """What a candidate's row depends on: what its source says of it, the file's name, and its bytes."""
+    """What a candidate's row depends on: its other fields, the file's name, and the file's content."""
     told = {**asdict(candidate), "path": candidate.path.name if candidate.path is not None else None}
     return [told, measured.sha256, measured.unread or measured.error]
 
@@ -124,7 +125,7 @@ def _stage_rows(listed: Sequence[Listed], corpus: CorpusSettings) -> StageRows:
 def _judge(
     candidate: Candidate, measured: Measured, corpus: CorpusSettings
 ) -> tuple[dict[str, Any] | None, Outcome, str]:
-    """A candidate's row, or None, with its outcome and reason."""
+    """A candidate's row, outcome and reason. The row is None unless the outcome is `ok`."""
     if candidate.problem or candidate.path is None:
         return None, "failed", candidate.problem
     if measured.info is None or measured.sha256 is None:
@@ -173,9 +174,10 @@ def _row(candidate: Candidate, sha256: str, info: VideoInfo, span: tuple[float, 
 
 
 def _span_in_file(candidate: Candidate, info: VideoInfo) -> tuple[float, float] | None:
-    """Where the clip lies in its file, in seconds; None where it lies outside.
+    """Start and end of the clip in its file, in seconds. None if the span lies outside the file.
 
-    A file as long as its span, which ends past the file, was cut from the source already.
+    If the span ends past the file and is as long as the file, the file is the clip itself. Example: the span
+    10 to 15 s and a file of 5 s give 0 to 5 s.
     """
     start, end = candidate.start_s or 0.0, candidate.end_s
     if end is None:
@@ -200,7 +202,7 @@ def _filters(corpus: CorpusSettings) -> dict[str, float]:
 
 
 def _why_filtered(row: dict[str, Any], corpus: CorpusSettings) -> str:
-    """Which filter a clip fails, or nothing."""
+    """The filter that a clip fails, in words. Empty if it passes all."""
     name, seconds, side = quoted(row["file_name"]), row["duration_s"], min(row["width"], row["height"])
     if seconds < corpus.min_seconds:
         return f"{name} lasts {seconds:.2f} s; corpus.min_seconds is {corpus.min_seconds:g}"
@@ -211,21 +213,21 @@ def _why_filtered(row: dict[str, Any], corpus: CorpusSettings) -> str:
     return ""
 
 
-# What the store has of each file; `row` is the first candidate that names it.
+# Keys of the stored entry of a file. `row` is the `source_row` of the first candidate that names the file.
 _ENTRY = {"sha256", "info", "error", "size", "stat", "row"}
 
 
 class _MeasuredFiles:
-    """Hash and probe of files, remembered between runs.
+    """A cache of measured files that lasts between runs.
 
-    A file is known again by its path, size, times and inode. One that was moved with its folder is known
-    again by its `source_row`, size and time of modification.
+    A file is recognised by its path, size, times and inode. A file that was moved with its folder is
+    recognised by its `source_row`, size and time of modification.
 
     Args:
-        store: The JSON file that remembers them.
+        store: The JSON file of the cache.
 
     Attributes:
-        read: Files that were read.
+        read: Number of files that were read.
     """
 
     def __init__(self, store: Path, hashes: FileHashes) -> None:
@@ -239,11 +241,14 @@ class _MeasuredFiles:
         self._moved = {_moved_key(each["row"], each["stat"]): each for each in self._known.values()}
 
     def look_up(self, candidates: Sequence[Candidate]) -> list[Listed]:
-        """Each candidate with what is known of its file; none is read."""
+        """Each candidate with the cached properties of its file. No file is read."""
         return [(each, self._measure(each, may_read=False)) for each in candidates]
 
     def measure(self, candidates: Sequence[Candidate]) -> list[Listed]:
-        """Each candidate with what was read of its file; what was read is kept if a later one fails."""
+        """Each candidate with the properties of its file. Files that are not in the cache are read.
+
+        The cache is also written if reading a file raises an error.
+        """
         try:
             listed = [(each, self._measure(each, may_read=True)) for each in candidates]
         except BaseException:
@@ -273,7 +278,7 @@ class _MeasuredFiles:
         return Measured(entry["sha256"], info, entry["error"], entry["size"])
 
     def _entry(self, candidate: Candidate, key: str, stat: list[int] | None) -> dict[str, Any] | None:
-        """What is known of a file in its present state; None if nothing is."""
+        """The cached entry of a file in its present state. None if there is none."""
         if stat is None:
             return None
         if key in self._used or key in self._known:
@@ -283,12 +288,12 @@ class _MeasuredFiles:
 
 
 def _moved_key(source_row: str, stat: Sequence[int]) -> tuple[Any, ...]:
-    """What a file keeps when its folder is moved: its row, the decoding's revision, size and modification."""
+    """The values that moving a folder does not change: source row, decoding revision, size, modification."""
     return source_row, *stat[:3]
 
 
 def _measure(path: Path, name: str, hashes: FileHashes) -> Measured:
-    """Read a file. Messages call it by `name`, not by the place where it lies now."""
+    """Read a file. Messages name it by `name` and not by its path, because the path may change."""
     try:
         info = probe(path)
         return Measured(hashes.sha256(path), info, size=path.stat().st_size)
@@ -312,7 +317,7 @@ def _stat_of(path: Path | None) -> list[int] | None:
 def _watched(settings: Settings) -> list[Path]:
     """The folders and manifests of the sources, the files that the manifests name, and the media index.
 
-    If the index was deleted, the stage is planned, which records the places again.
+    If the index was deleted, the stage is planned again, and planning records the paths.
     """
     corpus, sources = settings.corpus, settings.corpus.sources
     manifests = [source for source in sources if source.kind != "folder"]
@@ -325,7 +330,7 @@ def _watched(settings: Settings) -> list[Path]:
 STAGE = Stage(
     CLIP_MANIFEST,
     "corpus",
-    "Every clip of every source: identity, span, container facts, licence.",
+    "Every clip of every source: id, span, length, frame rate, size, codec, licence.",
     plan_clip_manifest,
     reads=("pocket_clips",),
     watches=_watched,

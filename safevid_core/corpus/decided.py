@@ -1,7 +1,8 @@
-"""The record of sides: which source video is train and which benchmark, written down once and for ever.
+"""The permanent record of the side of each source video: train or benchmark.
 
-It grows by numbered partitions of `decided_sides`, each written once. A run that finds the next number taken
-has been overtaken by another run, reads what that one decided, and decides the rest again.
+Each run that decides sides appends one numbered partition to `decided_sides`. A partition is written once. If
+another run has written the next number first, the run reads its decisions and decides the remaining clips
+again.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from safevid_core.contracts.tables import (
 from safevid_core.corpus.trained import pairs_ever_made
 from safevid_core.storage.lake import WHOLE, Lake, LakeError
 
-# What a clip is known by: a side holds for every clip that shares one of these.
+# Kind of key -> its column. A side applies to every clip that shares one of these values.
 KEYS = {"clip": "clip_id", "source": "source_id", "media": "media_sha256", "twins": "twin_group"}
 _OF_CLIP = ("clip_id", "source_id", "media_sha256", "start_s", "end_s", "twin_group")
 
 
 @dataclass(frozen=True)
 class Record:
-    """All decisions, the first of them first.
+    """All decisions, oldest first.
 
     Attributes:
-        rows: Columns of `decided_sides` and `number`, that of the partition.
-        identity: A hash of what it holds.
-        last: Number of the last partition; 0 where there is none.
+        rows: Columns of `decided_sides`, and `number`: the number of the partition.
+        identity: Hash of the decisions.
+        last: Number of the last partition. 0 if there is none.
     """
 
     rows: pl.DataFrame
@@ -49,7 +50,7 @@ class Record:
 
 
 def read_record(lake: Lake) -> Record:
-    """The record as it is; empty where nothing was decided yet."""
+    """The present record. It is empty if no side was decided yet."""
     names = lake.partitions(DECIDED_SIDES.name)
     parts = [
         lake.read(DECIDED_SIDES, name)
@@ -67,10 +68,13 @@ def read_record(lake: Lake) -> Record:
 
 
 def append(lake: Lake, record: Record, rows: Iterable[dict[str, Any]]) -> bool:
-    """Write decisions behind those of `record`; False where another run has written since it was read.
+    """Append decisions to the record.
+
+    Returns:
+        False, with nothing written, if another run has appended decisions since `record` was read.
 
     Raises:
-        LakeError: If something else than a partition lies where the next one goes.
+        LakeError: If the place of the next partition is taken by a folder that is not a partition.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     frame = DECIDED_SIDES.frame(
@@ -88,15 +92,15 @@ def append(lake: Lake, record: Record, rows: Iterable[dict[str, Any]]) -> bool:
 
 
 def decision_id(row: dict[str, Any]) -> str:
-    """The id of a decision: the clip as it was seen."""
+    """The id of a decision: a hash of the clip's columns at that time."""
     return content_id("side", *(row[name] for name in _OF_CLIP))
 
 
 def adopted(lake: Lake) -> list[dict[str, Any]]:
-    """The decisions that a lake without a record holds: in its split, its pairs and its benchmarks.
+    """The decisions that follow from the tables of a lake without a record.
 
-    The committed split comes first, then the corpus. Of clips that are in neither, those that a pair was made
-    about are train, and those that a release asks about are benchmark.
+    The committed split counts first, then the corpus. A clip in neither is train if a pair was made about it,
+    and benchmark if a release has an item about it.
     """
     columns = ("clip_id", "source_id", "group_id", "split")
     table = lake.scan(CORPUS_SPLIT).select(columns).collect().drop_nulls("split")
@@ -128,7 +132,7 @@ def adopted(lake: Lake) -> list[dict[str, Any]]:
 
 
 def _clips_seen(lake: Lake) -> pl.DataFrame:
-    """One row a clip, with what is known of it; what the corpus was made from before what is there now."""
+    """One row for each clip, from the corpus, else from the manifest, else from pairs and benchmark items."""
     corpus = lake.scan(VIDEO_CORPUS).select(_OF_CLIP).collect()
     manifest = lake.scan(CLIP_MANIFEST).select(_OF_CLIP).collect()
     others = [frame.with_columns(source_id=pl.lit(None, pl.String)).select(_OF_CLIP)
@@ -137,7 +141,7 @@ def _clips_seen(lake: Lake) -> pl.DataFrame:
 
 
 def _items(lake: Lake) -> pl.DataFrame:
-    """The clips of every release of the benchmarks made here."""
+    """The clips of every release of SafeVidBench-Base and SafeVidBench-Challenge."""
     columns = [name for name in _OF_CLIP if name != "source_id"]
     tables: list[tuple[Table, str | None]] = [
         (SAFEVIDBENCH_BASE, WHOLE), (SAFEVIDBENCH_CHALLENGE, WHOLE), (BENCHMARK_RELEASES, None)

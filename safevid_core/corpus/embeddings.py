@@ -1,4 +1,4 @@
-"""Clips and prompts as unit vectors, by any open_clip model; each clip is embedded once for good."""
+"""Embeds clips and prompts with an open_clip model. Vectors are stored, so each clip is embedded once."""
 
 from __future__ import annotations
 
@@ -23,31 +23,34 @@ from safevid_core.video.uniform_frames import uniform_frames
 
 _STORE = ("blobs", "embeddings")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-# Digits kept of a vector: what is left does not depend on which clips shared its batch.
+# Decimals of a stored vector. The rounded values do not depend on the batch in which a clip was embedded.
 _DECIMALS = 5
 
 
 class EmbedderError(SafeVidError, RuntimeError):
-    """An embedder that cannot be loaded; the message names the setting and the fix."""
+    """An embedder cannot be loaded. The message names the setting and says what to do."""
 
 
 @dataclass(frozen=True)
 class ClipVector:
-    """`embedding` is a unit vector float32 `[D]`; `thumbnails` uint8 `[T, 32, 32, 3]` of the same frames."""
+    """A clip's embedding, a unit vector float32 `[D]`, and its frames as thumbnails, uint8 `[T, 32, 32, 3]`."""
 
     embedding: np.ndarray
     thumbnails: np.ndarray
 
 
 def embedder_identity(embedder: Embedder) -> str:
-    """What the vectors depend on: the weights (a folder's content, or name and tag) and the frames taken."""
+    """A hash of what the vectors depend on: the weights and the frames.
+
+    The weights are identified by the content of their folder, or by name and tag.
+    """
     folder = Path(embedder.model)
     weights = directory_hash(folder) if folder.is_dir() else f"{embedder.model}|{embedder.pretrained}"
     return content_id("embedder", weights, embedder.revision, embedder.frames, DECODING_REVISION)
 
 
 def embedder_files(embedder: Embedder) -> list[Path]:
-    """The folder of its weights, if it is local."""
+    """The folder of the embedder's weights. Empty if the weights are not local."""
     folder = Path(embedder.model)
     return [folder] if folder.is_dir() else []
 
@@ -55,8 +58,8 @@ def embedder_files(embedder: Embedder) -> list[Path]:
 class OpenClip:
     """An open_clip model with its preprocessing and tokenizer, loaded at the first use.
 
-    `embedder.model` is a folder that holds `open_clip_config.json` and weights, or any name open_clip
-    knows, with `pretrained` as its tag.
+    `embedder.model` is a folder with `open_clip_config.json` and weights, or the name of an open_clip model.
+    `embedder.pretrained` is the tag of its weights. Example: `ViT-B-32` with `laion2b_s34b_b79k`.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -95,15 +98,16 @@ class OpenClip:
 def clip_vectors(
     lake: Lake, embedder: Embedder, clips: Iterable[dict[str, Any]]
 ) -> tuple[dict[str, ClipVector], dict[str, str], int]:
-    """Vectors of clips, from the lake's store where they are, else computed and stored.
+    """Return the vectors of clips. Those that the lake does not have are computed and stored.
 
     Args:
-        lake: Vectors are kept below its root by the media's hash, the span and the embedder's identity.
-        embedder: The model's settings.
+        lake: Stores the vectors under the embedder's identity and a hash of the file's hash and the span.
+        embedder: Settings of the model.
         clips: Rows with `clip_id, media_sha256, start_s, end_s`.
 
     Returns:
-        Vectors by clip id, reasons by clip id for clips that cannot be decoded, and how many were computed.
+        Clip id -> vector, clip id -> reason for clips that cannot be decoded, and the number of computed
+        vectors.
     """
     identity = embedder_identity(embedder)
     vectors: dict[str, ClipVector] = {}
@@ -125,7 +129,7 @@ def clip_vectors(
 
 
 def stored_vectors(lake: Lake, identity: str, clips: pl.DataFrame) -> dict[str, ClipVector]:
-    """Vectors by clip id, of those clips that an embedder of that identity has seen.
+    """Clip id -> vector, for the clips that the embedder of this identity has embedded.
 
     Args:
         clips: Columns `clip_id, media_sha256, start_s, end_s`.
@@ -136,7 +140,11 @@ def stored_vectors(lake: Lake, identity: str, clips: pl.DataFrame) -> dict[str, 
 
 
 def stored_thumbnails(lake: Lake, clips: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Thumbnails by clip id, of those clips that any embedder has seen; columns as of `stored_vectors`."""
+    """Clip id -> thumbnails, for the clips that any embedder has embedded.
+
+    Args:
+        clips: Columns `clip_id, media_sha256, start_s, end_s`.
+    """
     found: dict[str, np.ndarray] = {}
     for folder in sorted(lake.local_path(*_STORE).glob("*")):
         left = clips.filter(~pl.col("clip_id").is_in(list(found)))
@@ -155,7 +163,7 @@ def _compute(
     missing: list[tuple[dict[str, Any], Path]],
     failures: dict[str, str],
 ) -> Iterator[tuple[dict[str, Any], Path, ClipVector]]:
-    """Decode and embed a batch of clips at a time; clips that do not decode go to `failures`."""
+    """Decode and embed batches of clips. Reasons of clips that cannot be decoded go to `failures`."""
     model = OpenClip(embedder)
     clips_at_once = max(1, embedder.batch_size // embedder.frames)
     for start in range(0, len(missing), clips_at_once):
@@ -193,7 +201,7 @@ def _load(embedder: Embedder) -> tuple[Any, Any, Any]:
             name, pretrained=embedder.pretrained, device=embedder.device
         )
         tokenizer = open_clip.get_tokenizer(name)
-    except Exception as error:  # open_clip raises many kinds for a name, a tag or a file that is wrong
+    except Exception as error:  # open_clip raises many types for a wrong name, tag or file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EmbedderError(
             f"corpus.embedder.model {quoted(embedder.model)} (pretrained {embedder.pretrained!r}) cannot be "
@@ -203,7 +211,7 @@ def _load(embedder: Embedder) -> tuple[Any, Any, Any]:
 
 
 def _refuse_random_weights(embedder: Embedder, folder: Path) -> None:
-    """open_clip only warns where it finds no weights, and goes on with random ones."""
+    """Raise an error if there are no weights. open_clip only warns and uses random weights."""
     if folder.is_dir():
         if not any(path.suffix in _WEIGHTS for path in folder.iterdir()):
             raise EmbedderError(f"corpus.embedder.model {quoted(folder)} holds no weights; copy them there")

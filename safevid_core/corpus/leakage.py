@@ -1,4 +1,4 @@
-"""Whether train and benchmark share anything: a source video, a near-duplicate, or a twin."""
+"""Finds what training clips and benchmark clips share: a source video, a file, a near-duplicate or a twin."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from safevid_core.contracts.tables import (
 from safevid_core.corpus.trained import CLIP_SCHEMA, with_source_and_group
 from safevid_core.storage.lake import WHOLE, Lake
 
-# Benchmarks whose releases are made of the corpus's clips.
+# Benchmarks whose releases are made from clips of the corpus.
 OF_CLIPS = (SAFEVIDBENCH_BASE, SAFEVIDBENCH_CHALLENGE)
 
-# What two clips can share -> the columns that tell, of which those present in both frames are compared.
+# What two clips can share, in words -> its column. A column that a frame lacks is not compared.
 _SHARED = {
     "the source video": "source_id",
     "the bytes of the file": "media_sha256",
@@ -30,7 +30,7 @@ _SHARES_SCHEMA = {"clip_id": pl.String, "clip_id_benchmark": pl.String, "what": 
 
 
 def leaks(train: pl.DataFrame, benchmark: pl.DataFrame) -> list[str]:
-    """One line for each thing that a train clip shares with a benchmark clip; none is as it should be.
+    """One line for each thing that a training clip shares with a benchmark clip. Empty if they share nothing.
 
     Args:
         train: Rows with `clip_id` and any of `source_id, media_sha256, twin_group, near_copy_of, near_copies,
@@ -44,9 +44,9 @@ def leaks(train: pl.DataFrame, benchmark: pl.DataFrame) -> list[str]:
 
 
 def shares(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
-    """What train clips share with benchmark clips: columns `clip_id, clip_id_benchmark, what, which`.
+    """What training clips share with benchmark clips: columns `clip_id, clip_id_benchmark, what, which`.
 
-    Of the benchmark clips that share one thing the first is named, so that rows do not multiply.
+    If several benchmark clips share the same thing with a training clip, the row names the first of them.
     """
     sides = [_with_copy_group(side) for side in (train, benchmark)]
     found = [pl.DataFrame(schema=_SHARES_SCHEMA), _near(*sides)]
@@ -65,10 +65,13 @@ def shares(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_ties(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
-    """Clips with all that :func:`leaks` compares, as far as the lake knows it, also of clips that are gone.
+    """Clips with the columns that :func:`leaks` compares, as far as the lake knows them.
+
+    A clip that is no longer in the corpus keeps what was recorded of it.
 
     Args:
-        clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`, maybe `source_id, group_id`.
+        clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`, and optionally `source_id` and
+            `group_id`.
     """
     told = with_source_and_group(
         lake, clips.select("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
@@ -80,16 +83,16 @@ def with_ties(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
     wanted = [name for name in ("near_copy_of", "near_copies") if name in columns]
     near = assigned.select("clip_id", *wanted).collect()
     if "near_copies" in wanted:
-        # The pairs themselves say more than the first of a group that may hang together by a clip set aside.
+        # The pairs are exact. A group may be connected only through a clip that was set aside.
         near = near.with_columns(near_copy_of=pl.when(pl.col("near_copies").is_null()).then("near_copy_of"))
-    # A clip counts as it was told of and as the manifest has it now, which may know more.
+    # Each clip is compared twice: as it was recorded, and as the manifest has it now.
     now = assigned.select("clip_id", "source_id", "twin_group").collect()
     again = told.drop("source_id", "twin_group").join(now, on="clip_id").select(told.columns)
     return pl.concat([told, again]).unique().join(near, on="clip_id", how="left")
 
 
 def held_out(lake: Lake, clips: pl.DataFrame) -> dict[str, str]:
-    """Clip id -> why no policy may train on it: what it shares with a release in use, or its side.
+    """Clip id -> why no policy may train on the clip: it is on the benchmark side, or related to a release.
 
     Args:
         clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`.
@@ -115,13 +118,13 @@ def held_out(lake: Lake, clips: pl.DataFrame) -> dict[str, str]:
 
 
 def items_of(lake: Lake, benchmark: Table) -> pl.DataFrame:
-    """The clips of the release in use: columns as of :func:`with_ties`."""
+    """The clips of the release in use, with the columns that :func:`with_ties` takes."""
     columns = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
     return lake.scan(benchmark, [WHOLE]).select(columns).unique().collect()
 
 
 def _near(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
-    """Train clips that are a near-duplicate of a benchmark clip, whichever of the two says so."""
+    """Training clips that are near-duplicates of a benchmark clip, by the record of either clip."""
     found = []
     ids = [side.select("clip_id").unique() for side in (train, benchmark)]
     for side, other, names in (
@@ -142,7 +145,7 @@ def _near(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_copy_group(side: pl.DataFrame) -> pl.DataFrame:
-    """A clip belongs to the group of the clip that it copies, or to its own."""
+    """The rows with the column `_copy_group`: the clip that the row's clip copies, or the clip itself."""
     if "near_copy_of" not in side.columns:
         return side.with_columns(pl.col("clip_id").alias("_copy_group"))
     return side.with_columns(pl.coalesce("near_copy_of", "clip_id").alias("_copy_group"))

@@ -1,4 +1,4 @@
-"""What a person calls a clip: the name of its file, and the span where the clip is a part of it."""
+"""Gives each clip a name for people: the name of its file, and the span if the clip is a part of the file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from safevid_core.storage.lake import Lake
 class ClipNames:
     """Clip id -> name, by the clip manifest of a lake.
 
-    A clip of a folder is called by its path below the folder (`holiday/beach.mp4`), any other by its file's
-    name. Where several clips are parts of one file the span is added: `talk.mp4, 3.2 to 9 s`.
+    A clip from a folder is named by its path below the folder: `holiday/beach.mp4`. Any other clip is named
+    by its file. If several clips are parts of one file, the span is added: `talk.mp4, 3.2 to 9 s`.
     """
 
     def __init__(self, lake: Lake, clips: Iterable[str] | None = None) -> None:
         """Args:
-        clips: The clip ids whose names will be asked for. None means all.
+        clips: Ids of the clips to be named. None means all clips.
         """
         self._names: dict[str, str] = {}
         self._media = lake.media
@@ -38,11 +38,13 @@ class ClipNames:
             self._names[row["clip_id"]] = name if row["parts"] == 1 else f"{name}, {_span(row)}"
 
     def __call__(self, clip: Mapping[str, Any]) -> str:
-        """The name of a row's clip; of one that the manifest does not hold its file's, if a place is known.
+        """The name of a row's clip.
+
+        If the manifest does not hold the clip, the name is that of its file. It is "" if the row has no clip,
+        or if no place of the file is known.
 
         Args:
-            clip: A row with `clip_id`, and `media_sha256` where it has one. A row without a clip has no name:
-                "".
+            clip: A row with `clip_id`, and with `media_sha256` if it is known.
         """
         known = self._names.get(clip.get("clip_id") or "")
         if known is not None:
@@ -51,7 +53,7 @@ class ClipNames:
         return "" if place is None else place.name
 
     def find(self, word: str) -> list[str]:
-        """The ids of the clips that a person means: by id, name, or the name of the file alone."""
+        """Ids of the clips that match a word: a clip id, a clip's name, or the name of its file alone."""
         if word in self._names:
             return [word]
         return [
@@ -61,7 +63,7 @@ class ClipNames:
         ]
 
     def near(self, word: str) -> list[str]:
-        """Up to three names of clips that are spelt like a word."""
+        """Up to three names of clips with a spelling close to a word."""
         return difflib.get_close_matches(word, sorted(set(self._names.values())), n=3, cutoff=0.5)
 
 

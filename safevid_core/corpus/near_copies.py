@@ -1,10 +1,13 @@
-"""Clips that show the same pictures: found by embedding, confirmed by pixels, grouped.
+"""Finds clips that show the same pictures (near-duplicates) and groups them.
 
-A scene classifier's embedding alone calls two clips of one kitchen alike. So a cosine only proposes a
-pair; it is a near-duplicate when small versions of the same frames agree everywhere. Measured: rendered
-clips encoded again (CRF 28 to 42) or scaled differ by at most 7.2 on average and 29 in the worst block,
-real ones at half the frame rate by 3.8 and 25; clips that differ in one small object by at least 55 in
-the worst block, other clips of one scene by at least 14 on average.
+The embeddings propose pairs: their cosine is at least `corpus.near_copy`. Two different clips of one kitchen
+reach that too, so thumbnails of the same frames confirm each pair. Differences of grey values that were
+measured, as the mean over a clip and as the worst 4 x 4 block:
+
+- rendered clips encoded again (CRF 28 to 42) or scaled: at most 7.2 and 29
+- real clips at half the frame rate: at most 3.8 and 25
+- clips that differ in one small object: at least 55 in the worst block
+- other clips of one scene: at least 14 in the mean
 """
 
 from __future__ import annotations
@@ -31,11 +34,12 @@ _PAIRS_AT_ONCE = 512
 def connected_groups(
     members: Sequence[Member], links: Iterable[tuple[Hashable, Hashable]]
 ) -> list[list[Member]]:
-    """The members that links connect, directly or over others: the connected components, in their order.
+    """The connected components of a graph, in the order of their first members.
 
     Args:
-        members: Each once.
-        links: Between two members, or between a member and what members may share, such as a source video.
+        members: The nodes, each once.
+        links: Edges between two members, or between a member and a thing that members share. Example: the
+            edge from a clip to its source video connects all clips of that video.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -59,8 +63,9 @@ def near_copy_pairs(
     Args:
         embeddings: Unit vectors, float `[N, D]`.
         thumbnails: The same few frames of each clip, uint8 `[N, T, 32, 32, 3]`.
-        min_cosine: Pairs below are not compared by pixels.
-        between: Where given, only rows before this number are compared with rows from it on.
+        min_cosine: Pairs with a lower cosine of the embeddings are no near-duplicates.
+        between: Compares each row before this number with each row from this number on. None compares all
+            rows.
     """
     coarse = _blocks(thumbnails)
     found: list[tuple[int, int]] = []
@@ -76,7 +81,7 @@ def near_copy_pairs(
 
 
 def pixel_vectors(thumbnails: np.ndarray) -> np.ndarray:
-    """Unit vectors float32 `[N, D]` of the pictures alone, for clips that no embedder has seen together.
+    """Unit vectors float32 `[N, D]` of the thumbnails, for clips without embeddings by the same embedder.
 
     Near-duplicates have a cosine of at least `PIXEL_COSINE`.
     """
@@ -90,12 +95,13 @@ def copies_of(
     twin_groups: Mapping[str, str | None],
     order: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
-    """Near-duplicate -> the clip it copies: the first of its group, clips with twins before others, by id.
+    """Near-duplicate -> the clip that it copies, which is the first clip of its group.
 
-    Members of one twin group are never copies of each other.
+    The order within a group is by the number in `order`, then clips with twins before clips without, then by
+    id. Members of one twin group are never copies of each other.
 
     Args:
-        order: Clip -> a number that comes before the rest. Defaults to none.
+        order: Clip -> number. A clip without a number has 0. None means 0 for all.
     """
     place = order or {}
     links = ((ids[i], ids[j]) for i, j in pairs if not _are_twins(ids[i], ids[j], twin_groups))

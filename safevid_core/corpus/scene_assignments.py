@@ -1,4 +1,4 @@
-"""Which scene each clip shows (section 3.1), and which clips copy another."""
+"""Assigns each clip to a scene (section 3.1 of the paper) and finds near-duplicates."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _COLUMNS = (
 
 
 def plan_scene_assignments(tools: Tools, partition: str) -> Plan:
-    """Plan to embed every clip and give it the scene whose prompts are nearest.
+    """Plan to embed every clip and assign it to the scene with the nearest prompts.
 
-    A scene named in the manifest wins. A clip whose best scene leads by less than
-    `corpus.scene_margin` is `undecidable`; one that leads by less than `corpus.low_margin` is flagged.
+    A scene that the manifest names is taken as it is. The margin is the lead of the best scene over the
+    second in cosine. A clip with a margin below `corpus.scene_margin` is `undecidable`. A clip with a margin
+    below `corpus.low_margin` is flagged.
     """
     settings, lake = tools.settings, tools.lake
     clips = lake.read(CLIP_MANIFEST).select(_COLUMNS)
@@ -89,14 +90,14 @@ def _assign(
 def _decide(
     clip: dict[str, Any], vector: ClipVector, prompts: np.ndarray, scenes: Scenes, corpus: CorpusSettings
 ) -> tuple[Outcome, str, dict[str, Any]]:
-    """A clip's outcome, reason and row; the margin is the lead over the best other scene, in cosine."""
+    """A clip's outcome, reason and row."""
     hint = clip["scene_hint"]
     cosines = prompts @ vector.embedding
     if hint is not None and hint not in scenes.ids:
         known = ", ".join(scenes.ids)
         return "failed", f"scene {hint!r} in the manifest is not one of: {known}; fix the line", {}
     best = scenes.ids.index(hint) if hint is not None else int(np.argmax(cosines))
-    # The least cosine stands for the rival if there is one scene only.
+    # If there is only one scene, the second scene counts as having the least possible cosine, -1.
     margin = float(cosines[best] - np.delete(cosines, best).max(initial=-1.0))
     if hint is None and margin < corpus.scene_margin:
         second = scenes.ids[int(np.argsort(-cosines, kind="stable")[1])]
@@ -135,7 +136,7 @@ def _mark_near_copies(rows: list[dict[str, Any]], vectors: dict[str, ClipVector]
 STAGE = Stage(
     SCENE_ASSIGNMENTS,
     "corpus",
-    "The scene category of each clip by a video-text embedding, with its margin; near-duplicates named.",
+    "The scene of each clip by a video-text embedding, with the margin, and its near-duplicates.",
     plan_scene_assignments,
     reads=("clip_manifest",),
     watches=lambda settings: embedder_files(settings.corpus.embedder),

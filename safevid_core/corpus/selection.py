@@ -1,4 +1,4 @@
-"""The video corpus: for each scene the clips nearest to its centroid, up to its quota (section 3.1)."""
+"""Selects the video corpus: the clips of each scene nearest to its centroid, up to a quota (section 3.1)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ _FROM_MANIFEST = (
     "clip_id", "media_sha256", "start_s", "end_s", "duration_s", "fps", "width", "height", "origin",
     "file_name", "licence", "use",
 )  # fmt: skip
-# The split of a clip that is described and reported on, and neither trains nor is measured.
+# The split of a clip that is described and reported on, and is in neither the training data nor a benchmark.
 DESCRIBED = "described"
 
 
 def plan_video_corpus(tools: Tools, scene: str) -> Plan:
-    """Plan to select one scene's clips: no near-duplicates, nearest to the centroid first, twin groups whole.
+    """Plan to select one scene's clips.
+
+    Near-duplicates are left out. Clips nearer to the centroid come first. A twin group is selected whole or
+    not at all.
 
     Raises:
-        KeyError: If `scene` is none of the scene categories.
-        TaxonomyError: If the corpus holds clips of a scene that is no scene category any more.
+        KeyError: If `scene` is not a scene of the settings.
+        TaxonomyError: If the lake holds the corpus of a scene that the settings no longer have.
     """
     _refuse_lost_scenes(tools.lake, load_scenes(tools.settings))
     quota = _quota(tools.settings, scene)
@@ -43,9 +46,10 @@ def plan_video_corpus(tools: Tools, scene: str) -> Plan:
 
 
 def expected_clips(tools: Tools, scene: str) -> tuple[int, int]:
-    """Clips of a scene's corpus, and training clips among them: as committed, or the most that there can be.
+    """The number of clips of a scene's corpus, and the number of training clips among them.
 
-    The settings bound the clips of a scene. Once clips are assigned to scenes, the scene's clips do too.
+    The numbers are exact if the corpus is committed. Otherwise they are upper bounds: the quota, and the
+    number of clips assigned to the scene if that is known.
     """
     if tools.lake.manifest(VIDEO_CORPUS.name, scene) is not None:
         splits = tools.lake.scan(VIDEO_CORPUS, [scene]).select("split").collect()["split"]
@@ -68,7 +72,10 @@ STAGE = Stage(
 
 
 def _refuse_lost_scenes(lake: Lake, scenes: Scenes) -> None:
-    """Tables are read over all committed scenes, so that rows of a lost scene would stay in every release."""
+    """Raise an error if the lake holds a scene that the settings no longer have.
+
+    Later stages read all committed scenes, so its rows would be in every release.
+    """
     lost = [scene for scene in lake.partitions(VIDEO_CORPUS.name) if scene not in scenes.ids]
     if lost:
         raise TaxonomyError(
@@ -87,7 +94,7 @@ def _inputs(clips: pl.DataFrame, quota: int) -> dict[str, str]:
 
 
 def scene_quotas(total: int, scenes: Sequence[str]) -> dict[str, int]:
-    """`total` shared out evenly, the remainder one each to the first scenes."""
+    """Scene -> its share of `total`. The first scenes get one more if the shares are not equal."""
     share, left = divmod(total, len(scenes))
     return {scene: share + (place < left) for place, scene in enumerate(scenes)}
 
@@ -97,7 +104,7 @@ def _assigned(lake: Lake, scene: str) -> pl.LazyFrame:
 
 
 def _clips_of(lake: Lake, scene: str) -> pl.DataFrame:
-    """The scene's assigned clips with all that selection and the corpus rows need, by clip id.
+    """The scene's assigned clips in the order of clip id, with the columns that the selection needs.
 
     Raises:
         LakeError: If `corpus_split` is of an earlier version.
@@ -160,7 +167,10 @@ def _select(clips: pl.DataFrame, quota: int) -> StageRows:
 
 
 def _cosines_to_centroid(clips: list[dict[str, Any]], of: int) -> dict[str, float]:
-    """Each clip's cosine to the mean direction of the first `of`, to 6 decimals: ties are then exact."""
+    """Clip id -> cosine to the mean vector of the first `of` clips.
+
+    The cosine is rounded to 6 decimals, so that equal clips have equal values.
+    """
     if not clips:
         return {}
     vectors = np.array([clip["embedding"] for clip in clips], dtype=np.float64)
@@ -171,7 +181,7 @@ def _cosines_to_centroid(clips: list[dict[str, Any]], of: int) -> dict[str, floa
 
 
 def _choose(clips: list[dict[str, Any]], cosines: dict[str, float], quota: int) -> list[str]:
-    """Clip ids in the order of choice; a twin group stands where its best member does, all or none of it."""
+    """The selected clip ids, nearest first. A twin group has the place of its nearest member."""
     units: dict[str, list[str]] = {}
     for clip in clips:
         key = f"twins {clip['twin_group']}" if clip["twin_group"] is not None else f"clip {clip['clip_id']}"

@@ -1,10 +1,10 @@
-"""Where clips come from: a folder of videos, or a manifest of JSON lines.
+"""Lists the files and manifest lines of the corpus sources.
 
-Every file of a folder and every line of a manifest becomes one candidate, usable or not, so that none
-goes missing without a word. The media stays where it is.
+A source is a folder of videos or a manifest of JSON lines. Every file and every line becomes one candidate,
+usable or not, so each has an outcome. No file is copied.
 
-A manifest line holds `file` (relative to the manifest) or `path`, and may hold `source_id`, `start_s`,
-`end_s`, `licence`, `caption`, `scene` and `twin_group`.
+A manifest line holds `file` (relative to the manifest) or `path`. It may hold `source_id`, `start_s`,
+`end_s`, `licence`, `caption`, `scene` and `twin_group`. Example: `{"file": "a.mp4", "start_s": 0, "end_s": 9}`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safevid_core.video.decoding import quoted
 
 POCKET_MANIFEST = Path("pocket") / "clips" / "manifest.jsonl"
 
-# Stands between a source and what is read of it, in a `source_row`.
+# The text between the source and the file or line in a `source_row`.
 BELOW = "::"
 
 _TEXTS = ("source_id", "licence", "caption", "scene", "twin_group")
@@ -32,7 +32,7 @@ _KEYS = ("file", "path", *_TEXTS, *_TIMES)
 
 
 class SourceError(SafeVidError, ValueError):
-    """A source that is missing or empty; the message names each."""
+    """Sources are missing or empty. The message names each."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Candidate:
     """One file or manifest line that may become a clip.
 
     Attributes:
-        source_row: Names the file or the line relative to its source, as `sources[0]::park/a.mp4` or
-            `sources[1]::manifest.jsonl:12`; unique among all candidates.
-        path: Where the bytes are now, absolute; None where the row names none. No table holds it.
-        start_s: Start of the span in the source video, None where none is given.
+        source_row: The file or line relative to its source, unique among all candidates. Examples:
+            `sources[0]::park/a.mp4` and `sources[1]::manifest.jsonl:12`.
+        path: The present absolute path of the file. None if the row names no file. No table stores it.
+        start_s: Start of the span in the source video. None if it is not given.
         origin: The kind of source: pocket, folder or manifest.
-        problem: Why the row cannot be used, or empty.
-        use: What the clip is for, see `settings.Source`.
+        problem: Why the row cannot be used. Empty if it can.
+        use: What the clip is used for. See `settings.Source`.
     """
 
     source_row: str
@@ -64,7 +64,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What a message calls the file: the path below its folder, else the file's name."""
+        """The file's name in messages: its path below the folder of the source, or its file name."""
         if self.origin == "folder":
             return self.source_row.partition(BELOW)[2]
         return self.path.name if self.path is not None else self.source_row
@@ -72,10 +72,10 @@ class Candidate:
 
 @dataclass
 class Expansion:
-    """What the sources hold.
+    """The candidates of all sources.
 
     Attributes:
-        candidates: In the order of the sources.
+        candidates: The candidates in the order of the sources.
         missing: One line for each source that is missing or empty, such as a share that is not mounted.
         warnings: One line for each other problem.
     """
@@ -86,7 +86,7 @@ class Expansion:
 
 
 def expand_sources(settings: Settings) -> Expansion:
-    """Every file and manifest line of every source."""
+    """List every file and manifest line of every source."""
     found = Expansion()
     if not settings.corpus.sources:
         found.missing.append("corpus.sources names no source; add a folder or a manifest of videos")
@@ -117,7 +117,10 @@ def expand_sources(settings: Settings) -> Expansion:
 
 
 def use_of(source: Source, corpus: CorpusSettings) -> str:
-    """What a source's clips are for: as it says, else as the profile says of clips that are not rendered."""
+    """What a source's clips are used for: `use` of the source, or else `corpus.own_clips`.
+
+    Without `use`, rendered clips of the pocket world are used for the method.
+    """
     if source.use is not None:
         return source.use
     return "method" if source.kind == "pocket" else corpus.own_clips
@@ -145,7 +148,7 @@ def _expand_folder(folder: Path, label: str, source: Source, root: Path, found: 
 
 
 def _files_below(folder: Path, root: Path, warnings: list[str]) -> Iterator[Path]:
-    """Regular files below a folder in a fixed order; hidden ones and SafeVid's own are passed over."""
+    """Regular files below a folder in a fixed order, without hidden files and without SafeVid's folder."""
 
     def cannot_list(error: OSError) -> None:
         below = os.path.relpath(error.filename, folder)
@@ -181,7 +184,7 @@ def _expand_manifest(manifest: Path, label: str, source: Source, found: Expansio
             found.candidates.append(_read_line(line, blank, manifest, unknown))
     if unknown:
         found.warnings.append(
-            f"manifest {quoted(manifest.name)} has keys that nothing reads: "
+            f"manifest {quoted(manifest.name)} has unknown keys: "
             f"{', '.join(map(repr, sorted(unknown)))}; known: {', '.join(_KEYS)}"
         )
     if len(found.candidates) == before:
@@ -220,7 +223,7 @@ def _problem_of(row: dict[str, Any]) -> str:
         value = row.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool):
             if not _is_utf8(str(value)):
-                return f"`{key}` holds characters that are no Unicode text; fix it"
+                return f"`{key}` holds characters that are not valid Unicode; fix it"
         elif value is not None:
             return f"`{key}` must be text; found {value!r}"
     for key in _TIMES:

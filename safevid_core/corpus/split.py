@@ -1,8 +1,10 @@
-"""The train/benchmark split: a side is decided once for a source video, and every later run reads it.
+"""Splits the corpus into train and benchmark. The side of a source video is decided once and never changes.
 
-What shares a source video, a file, a near-duplicate or a twin group is on one side. A clip that is tied to
-something decided takes its side; what is tied to nothing takes one by a hash. A clip that ties the two sides
-together is set aside, so that nothing that was trained on moves to the benchmark, nor the other way.
+Two clips are *tied* if they share a source video, a file or a twin group, or are near-duplicates. A clip that
+is tied to a decided clip gets the side of that clip. Clips that are tied to no decided clip get a side by the
+hash of their group. A clip that is tied to both sides is set aside. So no clip moves from train to benchmark
+or back. Example: clip 5 is a near-duplicate of clip 1 (train) and a twin of clip 2 (benchmark). Clip 5 is
+set aside, and clips 1 and 2 keep their sides.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from safevid_core.storage.lake import (
 )
 
 Key = tuple[str, str]
-# Clip -> the ids of the decisions about clips that are gone or changed, whose pictures it shows.
+# Clip -> the ids of decisions about missing or changed clips of which it is a near-duplicate.
 Departed = Mapping[str, Iterable[str]]
 
 
@@ -62,36 +64,36 @@ def plan_corpus_split(tools: Tools, partition: str) -> Plan:
         while True:
             record = _with_what_was_there(lake, record)
             departed, lost = _copies_of_departed(lake, clips, record, embedder, corpus.near_copy)
-            unseen = max(unseen, lost)  # once all is decided nothing is compared
+            unseen = max(unseen, lost)  # no clips are compared once all clips are decided
             placed = place(clips, record.rows, corpus.benchmark_fraction, departed)
             if not placed.decisions:
                 return _stage_rows(clips, record, placed, corpus.benchmark_fraction, unseen, decided_now)
-            # Whether these were written or another run was first: the sides are those that are read back.
+            # Another run may have written first. The sides that count are those that are read back.
             if append(lake, record, placed.decisions):
                 decided_now += len({row["clip_id"] for row in placed.decisions})
             record = read_record(lake)
 
-    # Making the split decides sides, and the record of them is an input.
+    # `make` appends to the record of sides, which is an input.
     return Plan(inputs(), clips["clip_id"].to_list(), make, inputs_after_make=inputs)
 
 
 STAGE = Stage(
     CORPUS_SPLIT,
     "corpus",
-    "Train or benchmark, for ever, by source video, near-duplicate and twin group.",
+    "The permanent side of each clip, train or benchmark, by source video, near-duplicate and twin group.",
     plan_corpus_split,
     reads=("clip_manifest", "scene_assignments"),
 )
 
 
 def side_of(group_id: str, benchmark_fraction: float) -> str:
-    """`benchmark` for that share of all groups, by a hash of the group's id alone; else `train`."""
+    """The side of a group by a hash of its id: `benchmark` for a share `benchmark_fraction` of groups."""
     place = int(content_id("split", group_id, length=12), 16) / 16**12
     return "benchmark" if place < benchmark_fraction else "train"
 
 
 class Decision(NamedTuple):
-    """The side of a clip, and of all that it is known by."""
+    """The side of a clip and of every clip that shares a key with it."""
 
     number: int
     clip_id: str
@@ -105,12 +107,12 @@ class Decision(NamedTuple):
 
 @dataclass
 class Placed:
-    """Where each clip stands.
+    """The result of :func:`place`.
 
     Attributes:
         sides: Clip -> its decision.
         aside: Clip -> why it is set aside.
-        decisions: Rows for the record, of what was not written down yet.
+        decisions: Rows for the record: the decisions that are not in it yet.
     """
 
     sides: dict[str, Decision] = field(default_factory=dict)
@@ -121,12 +123,12 @@ class Placed:
 def place(
     clips: pl.DataFrame, decided: pl.DataFrame, benchmark_fraction: float, departed: Departed
 ) -> Placed:
-    """Decide the sides of clips by what was decided before.
+    """Decide the side of each clip, given the earlier decisions.
 
     Args:
         clips: Columns `clip_id, source_id, media_sha256, start_s, end_s, twin_group, near_copies`.
-        decided: As of :class:`~safevid_core.corpus.decided.Record`.
-        departed: Near-duplicates of what is no more among `clips`.
+        decided: The field `rows` of :class:`~safevid_core.corpus.decided.Record`.
+        departed: Near-duplicates of decided clips that are missing from `clips` or changed in it.
     """
     return _Placing(clips, decided, departed).run(benchmark_fraction)
 
@@ -144,13 +146,13 @@ class _Placing:
             self._by_id[row["decision_id"]] = decision
             for key in _keys(row):
                 self._known.setdefault(key, decision)
-        # Of a clip that was set aside though its side was decided: what it ties together.
+        # Decided clip that is set aside -> the two decisions that it ties.
         self._tied: dict[str, tuple[Decision, Decision]] = {}
         self._placed = Placed()
 
     def run(self, benchmark_fraction: float) -> Placed:
         old = {clip: self._known["clip", clip] for clip in self._clips if ("clip", clip) in self._known}
-        # A clip that was changed since comes after those that are as they were decided.
+        # Clips that changed after their decision come last.
         changed = {clip for clip in old if decision_id(self._clips[clip]) not in self._by_id}
         for clip in sorted(old, key=lambda clip: (clip in changed, old[clip].number, clip)):
             self._keep(clip, old[clip])
@@ -160,7 +162,7 @@ class _Placing:
         return self._placed
 
     def _keep(self, clip: str, mine: Decision) -> None:
-        """Leave a decided clip on its side, or set it aside where it is tied to the other."""
+        """Leave a decided clip on its side, or set it aside if it is tied to the other side."""
         row = self._clips[clip]
         earlier = [self._placed.sides.get(other) for other in row["near_copies"] or ()]
         gone = [self._by_id[each] for each in self._departed.get(clip, ())]
@@ -174,7 +176,7 @@ class _Placing:
         self._write_down(row, mine, f"as {mine}")
 
     def _groups(self, clips: list[str]) -> list[list[str]]:
-        """Clips that hang together by what no decision is about yet."""
+        """Groups of clips that are tied to each other through keys without a decision."""
         undecided = set(clips)
         links: list[tuple[str, Key | str]] = []
         for clip in clips:
@@ -184,14 +186,14 @@ class _Placing:
         return connected_groups(clips, links)
 
     def _decide(self, group: list[str], benchmark_fraction: float) -> None:
-        """The side of clips that hang together: that of what they are tied to, or one by the hash."""
+        """Decide the side of a group: the side to which it is tied, or one by the hash of its id."""
         first: dict[str, Decision] = {}
         ties = (each for clip in group for each in self._ties(clip))
         for decision in sorted(ties, key=_when):
             first.setdefault(decision.split, decision)
         if len(first) > 1:
             one, other = sorted(first.values(), key=_when)
-            reason = f"it, or what it hangs together with, ties {one} to {other}; set aside, both stay"
+            reason = f"it, or a clip that it is tied to, ties {one} to {other}; set aside, both stay"
             self._placed.aside |= dict.fromkeys(group, reason)
             return
         fraction = None
@@ -241,7 +243,7 @@ def _keys(row: Mapping[str, Any]) -> list[Key]:
 
 
 def _clips(lake: Lake) -> tuple[pl.DataFrame, str | None]:
-    """The assigned clips with all that ties them to others, and the identity of what embedded them."""
+    """The assigned clips with the columns that tie them to others, and the embedder's identity."""
     assigned = lake.scan(SCENE_ASSIGNMENTS)
     if "near_copies" not in assigned.collect_schema().names():
         raise LakeError("scene_assignments is of an earlier version; materialise it again first")
@@ -257,7 +259,7 @@ def _clips(lake: Lake) -> tuple[pl.DataFrame, str | None]:
 
 
 def _with_what_was_there(lake: Lake, record: Record) -> Record:
-    """The record; where there is none, begun with the sides that the lake's tables hold."""
+    """The record. An empty record is first filled with the sides that the lake's tables imply."""
     if record.last == 0:
         rows = adopted(lake)
         if rows:
@@ -269,10 +271,12 @@ def _with_what_was_there(lake: Lake, record: Record) -> Record:
 def _copies_of_departed(
     lake: Lake, clips: pl.DataFrame, record: Record, embedder: str | None, min_cosine: float
 ) -> tuple[dict[str, list[str]], int]:
-    """New and changed clips that show what a decided clip showed that is gone, as far as that is kept.
+    """Find new and changed clips that are near-duplicates of decided clips that are missing or changed.
+
+    The decided clips are compared by their stored embeddings and thumbnails.
 
     Returns:
-        Clip -> ids of decisions; and how many decided clips are gone without their pictures.
+        Clip -> ids of decisions, and the number of decided clips without stored thumbnails.
     """
     seen_as = pl.Series("seen_as", [decision_id(row) for row in clips.iter_rows(named=True)], pl.String)
     new = clips.filter(~seen_as.is_in(record.rows["decision_id"].implode()))
@@ -288,7 +292,7 @@ def _copies_of_departed(
         thumbnails = np.stack([each.thumbnails for each in vectors])
         for i, j in near_copy_pairs(embeddings, thumbnails, min_cosine, between=len(news)):
             found[names[i]].append(names[j])
-    # What another embedder saw is compared by its pictures alone.
+    # Clips that only another embedder has embedded are compared by their thumbnails.
     others = stored_thumbnails(lake, gone.filter(~pl.col("clip_id").is_in(list(olds))))
     frames = next(iter(news.values())).thumbnails.shape if news else None
     others = {clip: each for clip, each in others.items() if each.shape == frames}
@@ -351,11 +355,11 @@ def _warnings(record: Record, benchmark_fraction: float, unseen: int) -> list[st
         fractions = ", ".join(f"{each:g}" for each in others["benchmark_fraction"].unique().sort())
         found.append(
             f"corpus.benchmark_fraction is {benchmark_fraction:g}; {others['source_id'].n_unique()} source "
-            f"videos were decided at {fractions} and stay where they are; it holds for new ones alone"
+            f"videos were decided at {fractions} and keep their sides; it applies to new videos only"
         )
     if unseen:
         found.append(
-            f"{unseen} decided clips are gone and their pictures are not in the store of embeddings; new "
-            "clips were compared with them by source, file and twin group alone"
+            f"{unseen} decided clips are missing from the corpus and have no stored embeddings; new clips "
+            "were compared with them by source video, file and twin group only"
         )
     return found

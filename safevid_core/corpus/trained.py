@@ -1,4 +1,4 @@
-"""Which clips a checkpoint was trained on, as it was written down with its adapter."""
+"""Stores beside each adapter the clips that it was trained on, and reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_PAIR = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
 
 
 def write_training_clips(lake: Lake, folder: Path, pairs: pl.DataFrame) -> None:
-    """Write down beside an adapter which clips it was trained on.
+    """Write the clips that an adapter was trained on into its folder.
 
     Args:
         pairs: Rows with `clip_id, media_sha256, start_s, end_s, twin_group`.
@@ -37,7 +37,7 @@ def write_training_clips(lake: Lake, folder: Path, pairs: pl.DataFrame) -> None:
 
 
 def read_training_clips(folder: Path) -> pl.DataFrame | None:
-    """The clips that the adapter in a folder was trained on; None where that was not written down."""
+    """The clips that the adapter in a folder was trained on. None if the folder has no record of them."""
     path = folder / FILE_NAME
     if not path.is_file():
         return None
@@ -47,7 +47,7 @@ def read_training_clips(folder: Path) -> pl.DataFrame | None:
 
 
 def with_source_and_group(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
-    """Clips with the source video and the group under which their side was decided, null where it was not.
+    """Clips with their source video and the group whose side was decided. Null if no side was decided.
 
     Args:
         clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`.
@@ -61,7 +61,7 @@ def with_source_and_group(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
 
 
 def pairs_ever_made(lake: Lake) -> pl.DataFrame:
-    """Every pair that the lake still knows of, in its tables or a release that it keeps, by pair id."""
+    """The pair ids and clips of all pairs in the lake's tables and in its stored releases."""
     columns = ("pair_id", *_OF_PAIR)
     found = [
         lake.scan(table).select(columns).collect()

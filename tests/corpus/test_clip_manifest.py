@@ -172,7 +172,7 @@ def test_a_manifest_gives_ids_spans_and_provenance(
         ('{"file": "a.mp4", "end_s": NaN}', "`end_s` must be seconds"),
         ({"file": "a.mp4", "start_s": 2, "end_s": 1}, "fix `end_s`"),
         ({"file": "a.mp4", "start_s": 50, "end_s": 60}, "fix the span"),
-        ('{"file": "a.mp4", "caption": "\\ud800"}', "no Unicode text"),
+        ('{"file": "a.mp4", "caption": "\\ud800"}', "not valid Unicode"),
     ],
 )
 def test_a_bad_line_fails_alone_with_one_plain_reason(

@@ -47,7 +47,7 @@ def forecast(tools, scene, rows):
     return Forecast(clips, (Questions(tools.settings.descriptions.reconciler, clips),))
 
 STAGES = (Stage(TABLE, "audits", "Words of each description.", plan, ("descriptions",), partitions=BY_SCENE,
-                forecast=forecast, asks=True, before=(BUDGET,)),)
+                forecast=forecast, asks=True, gates=(BUDGET,)),)
 """
 
 LOAD = """

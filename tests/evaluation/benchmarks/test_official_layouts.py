@@ -190,7 +190,7 @@ def test_rows_that_cannot_be_used_are_named(copy_of: Callable[[str], Path], tmp_
         "harmful_data.json:12": "`harmful_intention` is int, not text",
         "harmful_data.json:row 6": "it is null",
         "harmful_data.json:row 7": "`question_id` is missing",
-        "harmful_data.json:x": "`question` holds characters that are no Unicode text",
+        "harmful_data.json:x": "`question` holds characters that are not valid Unicode",
     }
     assert done.items.height == 4
 
