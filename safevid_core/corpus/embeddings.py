@@ -33,7 +33,7 @@ class EmbedderError(SafeVidError, RuntimeError):
 
 @dataclass(frozen=True)
 class ClipVector:
-    """A clip's embedding, a unit vector float32 `[D]`, and its frames as thumbnails, uint8 `[T, 32, 32, 3]`."""
+    """A clip's embedding, a unit vector float32 `[D]`, and its thumbnails, uint8 `[T, 32, 32, 3]`."""
 
     embedding: np.ndarray
     thumbnails: np.ndarray

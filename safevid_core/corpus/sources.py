@@ -4,7 +4,8 @@ A source is a folder of videos or a manifest of JSON lines. Every file and every
 usable or not, so each has an outcome. No file is copied.
 
 A manifest line holds `file` (relative to the manifest) or `path`. It may hold `source_id`, `start_s`,
-`end_s`, `licence`, `caption`, `scene` and `twin_group`. Example: `{"file": "a.mp4", "start_s": 0, "end_s": 9}`.
+`end_s`, `licence`, `caption`, `scene` and `twin_group`. Example: `{"file": "a.mp4", "start_s": 0, "end_s":
+9}`.
 """
 
 from __future__ import annotations

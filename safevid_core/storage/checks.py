@@ -1,4 +1,4 @@
-"""Checks that a stage accounts for every row, and that a committed partition is what was committed."""
+"""Checks that a stage accounts for every row, and that a committed partition has not changed since."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safevid_core.storage.manifest import LakeError, Manifest
 if TYPE_CHECKING:
     from safevid_core.storage.lake import Lake
 
-# A column of earlier versions of many tables, in no hash: where a file lay.
+# A column of earlier versions of many tables: the path of a file. It is in no hash.
 _PLACE = "path"
 
 
@@ -24,14 +24,14 @@ def check_conservation(table: Table, stage: StageRows, input_ids: Iterable[str] 
     """Check that every input id has one outcome, and every row a unique key and a parent that ended `ok`.
 
     Args:
-        input_ids: The ids that were handed in, each once.
+        input_ids: The ids of the inputs, each once.
 
     Raises:
         LakeError: Naming the table and the first id that is wrong.
     """
     wanted = input_ids if isinstance(input_ids, pl.Series) else pl.Series(list(input_ids), dtype=pl.String)
     if wanted.n_unique() != len(wanted):
-        raise LakeError(f"{table.name}: an input id was handed in twice")
+        raise LakeError(f"{table.name}: an input id is given twice")
     outcomes = stage.outcome_frame()
     _check_outcomes(table, outcomes)
     named = outcomes["input_id"]
@@ -46,14 +46,19 @@ def check_conservation(table: Table, stage: StageRows, input_ids: Iterable[str] 
 
 
 def audit_partition(lake: Lake, table: Table, partition: str) -> None:
-    """Check a committed partition against its manifest, from the stored files alone.
+    """Check the stored files of a committed partition against its manifest.
 
-    The files are read once, batch by batch. What is checked: the rows decode to the values that were hashed
-    at the commit (volatile columns are not hashed); outcomes likewise, and their number; one outcome an
-    input id; unique keys; parents that ended `ok`. Only keys, parents and outcomes are held in memory.
+    The checks are:
+
+    - rows and outcomes have the hashes of the commit (volatile columns are not hashed)
+    - the number of outcomes is that of the manifest
+    - each input id has one outcome
+    - keys are unique, and each row's parent ended `ok`
+
+    The files are read once, in batches. Only keys, parents and outcomes are held in memory.
 
     Raises:
-        LakeError: If the partition is missing, was changed since, or does not conserve its rows.
+        LakeError: If the partition is missing, has changed since its commit, or loses rows.
     """
     import pyarrow
 
@@ -68,7 +73,7 @@ def audit_partition(lake: Lake, table: Table, partition: str) -> None:
         told = str(error).partition("\n")[0]
         raise LakeError(where + f"a data file cannot be read ({told}); materialise it again") from None
     if outcomes.height != sum(manifest.outcomes.values()):
-        raise LakeError(where + f"{outcomes.height} outcomes, the manifest counts others")
+        raise LakeError(where + f"{outcomes.height} outcomes, the manifest has another number")
     if manifest.outcomes_hash and frame_hash(outcomes) != manifest.outcomes_hash:
         raise LakeError(where + "outcomes differ from the manifest's hash")
     if differing:
@@ -83,7 +88,7 @@ def _read_outcomes(lake: Lake, manifest: Manifest) -> pl.DataFrame:
 
 
 def _read_hashing(lake: Lake, table: Table, manifest: Manifest) -> tuple[pl.DataFrame, list[str]]:
-    """Keys and parents of the stored rows, and the columns with another hash, in one pass over the file."""
+    """Read the keys and parents of the stored rows, and find the columns with a wrong hash, in one pass."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -110,7 +115,7 @@ def _read_hashing(lake: Lake, table: Table, manifest: Manifest) -> tuple[pl.Data
 
 
 def _read_earlier(lake: Lake, table: Table, manifest: Manifest) -> tuple[pl.DataFrame, list[str]]:
-    """The same of a partition of layout 1, whose hash is of all columns together."""
+    """Like :func:`_read_hashing`, for a partition of layout 1. It has one hash over all columns."""
     with lake.open_data(manifest, "rows") as file:
         rows = pl.read_parquet(file)
     same = earlier_frame_hash(rows.drop(_PLACE, *table.volatile, strict=False)) == manifest.content_hash
@@ -118,7 +123,7 @@ def _read_earlier(lake: Lake, table: Table, manifest: Manifest) -> tuple[pl.Data
 
 
 def _check_outcomes(table: Table, outcomes: pl.DataFrame) -> None:
-    """Outcomes of the columns `OUTCOME_SCHEMA`: each of the four, one an input id."""
+    """Check that each input id has one outcome, and that it is one of the four."""
     where = f"{table.name}: "
     named = outcomes.select(OUTCOME_SCHEMA.names())["input_id"]
     if named.n_unique() != len(named):

@@ -1,9 +1,9 @@
-"""Writing a partition: data files first, then the manifest that names them.
+"""Writes a partition: first the data files, then the manifest that names them.
 
-Every commit is a generation of data files with names of its own. Data files and their folder are on the disk
-before the manifest is written, so a run that is killed leaves the old manifest or the new one, each with all
-its files. The old generation stays: a reader may have read the old manifest and open its files later. The
-next writer removes generations that were replaced long enough ago, and files that a killed commit left.
+Every commit writes a new *generation* of data files with unique names. The data files and their folder are
+synced before the manifest is written. So a killed run leaves either the old manifest or the new one, and all
+files that it names. The old generation stays for a while, because a reader may have read the old manifest and
+open its files later. The next commit removes older generations, and the files of killed commits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safevid_core.storage.manifest import LAYOUT, Manifest
 from safevid_core.storage.place import Place
 
 MANIFEST = "manifest.json"
-_ROW_GROUP_BYTES = 32 << 20  # in memory; what a reader of row groups holds at a time
+_ROW_GROUP_BYTES = 32 << 20  # of one row group in memory
 
 
 def write_generation(
@@ -40,9 +40,9 @@ def write_generation(
     inputs: Mapping[str, str],
     seconds: float,
 ) -> Manifest:
-    """Write rows and outcomes as new files in a folder; returns the manifest that is to name them.
+    """Write rows and outcomes as new files in a folder, and return the manifest that names them.
 
-    Rows are hashed once, beside the writing.
+    A second thread hashes the rows at the same time.
     """
     rows = stage.rows.select(table.schema.names())
     if not rows[table.key].is_sorted():
@@ -87,7 +87,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def after(manifest: Manifest, before: Manifest | None, keep_s: float) -> Manifest:
-    """The manifest with the generations before it that were replaced less than `keep_s` seconds ago."""
+    """The manifest, with the earlier generations that were replaced less than `keep_s` seconds ago."""
     if before is None:
         return manifest
     replaced = [*before.earlier, {"files": before.files, "until": manifest.committed_at}]
@@ -96,9 +96,9 @@ def after(manifest: Manifest, before: Manifest | None, keep_s: float) -> Manifes
 
 
 def remove_old_files(place: Place, folder: str, manifest: Manifest, keep_s: float) -> None:
-    """Remove files that the manifest does not name and that were written over `keep_s` seconds ago.
+    """Remove data files that the manifest does not name and that are older than `keep_s` seconds.
 
-    Younger ones may be those of a commit that is being written now. Files that no commit writes are left.
+    Younger files may belong to a commit that is being written. Other files are not touched.
     """
     named = set(_named(manifest))
     for name in place.names(folder, hidden=True):

@@ -1,7 +1,7 @@
-"""SHA-256 of files, computed once for each state of a file and shared by all stages and processes.
+"""Caches the SHA-256 of files for all stages and processes.
 
-A file's state is its size, its times and its inode. The hashes are kept in SQLite below the lake's `cache/`,
-which may be deleted at any time.
+A hash is computed once for each state of a file: its size, times and inode. The cache is an SQLite file in
+the lake's folder `cache/`, which may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _CHUNK = 1 << 20
-# A file that changed less than this ago may change again without a change of its times: FAT counts 2 s.
+# A file that changed less than this ago may change again without a change of its times. FAT has steps of 2 s.
 _SETTLED_S = 2.0
 _MOST_IN_MEMORY = 65_536
 _SCHEMA = (
@@ -25,7 +25,11 @@ _SCHEMA = (
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes. Raises OSError if it cannot be read."""
+    """Hex SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
@@ -34,7 +38,11 @@ def file_sha256(path: Path) -> str:
 
 
 def state_of(path: str | Path) -> str:
-    """Size, times and inode of a file, as one string. Raises OSError if there is no such file."""
+    """Size, times and inode of a file, as one string.
+
+    Raises:
+        OSError: If the file does not exist.
+    """
     stat = os.stat(path)
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
@@ -43,8 +51,8 @@ class FileHashes:
     """Hashes of files by path and state. Threads and processes may share one store.
 
     Args:
-        store: The SQLite file. None keeps the hashes in memory only. A store that cannot be read or written
-            is left unused: the hashes are computed again.
+        store: The SQLite file. None keeps the hashes in memory only. If the file cannot be read or written,
+            the hashes are computed again and kept in memory.
     """
 
     def __init__(self, store: Path | None = None) -> None:
@@ -55,7 +63,7 @@ class FileHashes:
 
     @classmethod
     def below(cls, root: Path) -> FileHashes:
-        """The hashes that a lake keeps below its root."""
+        """The cache of the lake with this root."""
         return cls(root / "cache" / "file_hashes.sqlite")
 
     def sha256(self, path: str | Path) -> str:
@@ -64,7 +72,7 @@ class FileHashes:
         Raises:
             OSError: If the file cannot be read.
         """
-        # A name that is no UTF-8 is written with its bytes escaped.
+        # Bytes of the path that are not valid UTF-8 are escaped.
         name = os.fsencode(os.path.abspath(path)).decode("utf-8", "backslashreplace")
         state = state_of(path)
         with self._lock:
@@ -107,7 +115,7 @@ class FileHashes:
             self._give_up()
 
     def _connected(self) -> sqlite3.Connection | None:
-        """The connection of this process; a forked process opens its own."""
+        """The connection of this process. A forked process opens its own. None without a store."""
         if self.store is None:
             return None
         if self._connection is None or self._connection[0] != os.getpid():
@@ -115,14 +123,14 @@ class FileHashes:
             connection = sqlite3.connect(
                 self.store, timeout=10, isolation_level=None, check_same_thread=False
             )
-            # A lost entry costs a hash; it is not worth waiting for the disk.
+            # A lost entry is only computed again, so no write waits for the disk.
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(_SCHEMA)
             self._connection = (os.getpid(), connection)
         return self._connection[1]
 
     def _give_up(self) -> None:
-        """Use memory only from now on, and remove a store that is no database."""
+        """Use memory only from now on, and remove the store if it is not a database."""
         store, self.store, self._connection = self.store, None, None
         with suppress(OSError):
             if store is not None and store.is_file():

@@ -1,4 +1,4 @@
-"""Files and folders of the local disk that survive a crash: written whole, synced, moved into place."""
+"""Writes files and folders of the local disk so that a crash leaves them whole or unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either absent, old or whole, and synced to the disk with its name."""
+    """Write a file and sync it with its name. A crash leaves the old file, none, or the complete new one."""
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -37,7 +37,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's names, to the disk."""
+    """Sync a file's bytes, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -46,7 +46,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder and everything in it to the disk, the contents first."""
+    """Sync a folder and everything in it to the disk, the contents first."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             sync(Path(parent) / name)
@@ -54,10 +54,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, target: Path) -> bool:
-    """Move a finished folder to a place that is free; False if the place is taken.
+    """Move a finished folder to `target`, and sync it.
 
-    Of several processes that try at once, one succeeds: no file system moves a folder over one that holds
-    anything. The folder is synced first, and the name of its new place afterwards.
+    If several processes try at once, one succeeds, because no file system replaces a folder that is not
+    empty.
+
+    Returns:
+        False, with nothing moved, if `target` exists and is not empty.
     """
     make_folder(target.parent)
     folder.chmod(0o755)  # mkdtemp's 0700 would hide it from the other users of a server

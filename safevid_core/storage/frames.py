@@ -1,9 +1,9 @@
-"""Decoded frames of clips on disk, for all who ask for the same ones; the least recently used go first.
+"""A cache of decoded frames on disk. If it is full, the least recently used files are removed.
 
 One file holds the frames of one key: a checksum, a JSON header, and the pixels compressed by Zstandard at
-level 1. `python -m benchmarks.frame_cache` compares lossless forms: this one takes a third to a half of the
-bytes of raw pixels and reads about ten times as fast as PNG. A file that is damaged, cut off or of another
-key is removed and counts as absent. The folder may be deleted at any time.
+level 1. This format takes a third to a half of the bytes of raw pixels and is read about ten times as fast as
+PNG (`python -m benchmarks.frame_cache`). A file that is damaged, truncated or of another key is removed and
+counts as absent. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _MAGIC = b"SVF1"
 _LEADING = struct.Struct("<4sII")  # magic, CRC-32 of all that follows, length of the header
 _LEVEL = 1
 _SUFFIX = ".frames"
-# A file left by a writer that was killed. No write takes that long.
+# A temporary file of this age was left by a killed writer. No write takes that long.
 _ABANDONED_S = 3600.0
 # The share of the limit that is left after files were removed.
 _KEPT = 0.875
-# So many processes may write at once before the folder outgrows its limit.
+# The limit holds for up to this many processes that write at the same time.
 _WRITERS = 8
-# Time of use is written down at most this often.
+# The time of the last use is recorded at most this often.
 _USE_S = 60.0
 
 
@@ -48,8 +48,8 @@ class Frames:
 
     Attributes:
         pixels: uint8 RGB `[T, H, W, 3]`.
-        times_s: When each frame begins, in seconds from the video's start.
-        span_s: The span's exact length in seconds. None if the frames are of no span.
+        times_s: Start of each frame in seconds from the video's start.
+        span_s: The span's exact length in seconds. None if the frames do not belong to a span.
     """
 
     pixels: np.ndarray
@@ -61,26 +61,25 @@ class FrameCache:
     """Frames by key, in a folder on a local disk. Threads and processes may share the folder.
 
     Args:
-        folder: Made at the first write.
-        limit_bytes: What the files may take together. 0 stores nothing.
-        hashes: Hashes of the files that frames come from, to make sure that a key is right before frames
-            are stored under it.
+        folder: The folder of the cache. It is created at the first write.
+        limit_bytes: Upper limit of the total size of the files. 0 stores nothing.
+        hashes: Hashes of the video files. A caller checks with them that a key still belongs to its file.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, hashes: FileHashes | None = None) -> None:
         self.folder = Path(folder).absolute()
         self.limit_bytes = limit_bytes
         self.hashes = hashes or FileHashes()
-        # Bytes that may still be written before the folder is looked through; the first write looks.
+        # Bytes that may still be written until the folder is listed again. The first write lists it.
         self._allowance = 0
 
     @classmethod
     def below(cls, root: Path, gb: float = DEFAULT_GB, hashes: FileHashes | None = None) -> FrameCache:
-        """The cache that a lake keeps below its root, of at most `gb` gigabytes (10^9 bytes)."""
+        """The cache of the lake with this root, of at most `gb` gigabytes (10^9 bytes)."""
         return cls(root / "cache" / "frames", int(gb * 1e9), hashes or FileHashes.below(root))
 
     def read(self, key: str) -> Frames | None:
-        """The frames stored under a key; None where there are none. The pixels are the caller's own."""
+        """The frames stored under a key. None if there are none. The caller may change the pixels."""
         if not self.limit_bytes:
             return None
         path = self._path(key)
@@ -99,10 +98,9 @@ class FrameCache:
         return frames
 
     def write(self, key: str, frames: Frames) -> None:
-        """Store frames under a key. Where there is no room, the files that were not used for longest go.
+        """Store frames under a key. If there is no room, the least recently used files are removed.
 
-        Nothing is stored if the disk cannot be written to, or if the file would take more than an eighth of
-        the limit.
+        Nothing is stored if the disk cannot be written, or if the file would exceed an eighth of the limit.
         """
         if not self.limit_bytes:
             return
@@ -114,14 +112,14 @@ class FrameCache:
             _replace(self._path(key), data)
 
     def bytes_stored(self) -> int:
-        """What the files take together."""
+        """The total size of the files."""
         return sum(entry.size for entry in self._entries())
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{_SUFFIX}"
 
     def _make_room(self, size: int) -> None:
-        """Look through the folder now and then: often enough that `_WRITERS` processes keep the limit."""
+        """Remove old files. The folder is listed often enough that `_WRITERS` processes keep the limit."""
         self._allowance -= size
         if self._allowance >= 0:
             return
@@ -137,7 +135,7 @@ class FrameCache:
         self._allowance = int((self.limit_bytes - total - size) / _WRITERS)
 
     def _entries(self) -> Iterator[_Entry]:
-        """Every file of the folder; those that killed writers left are removed."""
+        """The files of the folder. Temporary files of killed writers are removed."""
         try:
             shards = [shard.path for shard in os.scandir(self.folder) if shard.is_dir()]
         except OSError:
@@ -178,7 +176,11 @@ def _packed(key: str, frames: Frames) -> bytes:
 
 
 def _unpacked(data: bytes, key: str) -> Frames:
-    """The frames in a file's bytes. Raises ValueError, KeyError, TypeError or OSError if there are none."""
+    """The frames in a file's bytes.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError: If the bytes are not a file of this key.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -197,9 +199,9 @@ def _unpacked(data: bytes, key: str) -> Frames:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put a whole file in place of what is there.
+    """Write a file whole, in place of an earlier one.
 
-    It is not synced: a file that a power cut damages is found out by its checksum.
+    It is not synced, because a checksum detects a file that a power cut has damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)

@@ -1,13 +1,13 @@
-"""Hashes of tables, settings and directories.
+"""Hashes tables, settings and directories.
 
-A table's hash covers the names, types and values of its columns in row order. It is computed from Arrow
-batches, one at a time, and does not depend on how the rows are stored: chunks, Parquet row groups, slice
-offsets, string layouts (string, large_string, string_view, dictionary) and the bytes below nulls do not
-enter it. It depends on no version of polars: the bytes that are hashed are defined here.
+A table's hash covers the names, types and values of its columns in row order. It is computed from one Arrow
+batch at a time. It does not depend on how the rows are stored: chunks, Parquet row groups, slice offsets,
+string layouts (string, large_string, string_view, dictionary) and the bytes below nulls are not in it. It
+does not depend on the version of polars, because this module defines the bytes that are hashed.
 
-A column is hashed as a type name, the number of values, the positions of the nulls, and the values that are
-not null. Values of variable length are hashed as lengths and contents; lists and structs also hash their
-children. Each part is one running SHA-256, so where a batch ends makes no difference.
+The hash of a column covers a type name, the number of values, the positions of the nulls, and the values that
+are not null. Values of variable length are hashed as lengths and contents. Lists and structs also hash their
+children. Each part is one running SHA-256, so the size of the batches makes no difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 _LENGTH = 32  # hex digits of a hash: 128 bits
 _BLOCK = 1 << 18  # values searched for NaN at a time; 512 KiB of float16 stay in the processor's cache
-# Of a float of so many bytes: its bits without the sign, the bits of infinity, the one NaN that is hashed.
+# Bytes of a float -> mask of its bits without the sign, the bits of infinity, the bits that stand for any
+# NaN.
 _FLOAT_BITS: dict[int, tuple[Any, Any, Any]] = {
     2: (np.uint16(0x7FFF), np.uint16(0x7C00), np.uint16(0x7E00)),
     4: (np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint32(0x7FC00000)),
@@ -44,8 +45,8 @@ _FLOAT_BITS: dict[int, tuple[Any, Any, Any]] = {
 def frame_hash(frame: pl.DataFrame | pl.LazyFrame) -> str:
     """A hash of a table's column names, types and values, in column and row order.
 
-    Every NaN is the same value. -0.0 and 0.0 are different values, and so are null and an empty string. A
-    categorical column has the hash of the strings that it holds.
+    All NaN are equal. -0.0 and 0.0 differ, and so do null and an empty string. A categorical column has the
+    hash of its strings.
 
     Args:
         frame: A lazy frame is collected batch by batch.
@@ -91,7 +92,7 @@ class FrameHasher:
                 raise TypeError(f"column {field.name} cannot be hashed: {error}") from None
 
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
-        """Add the rows of a batch; columns that the schema does not name are left out."""
+        """Add the rows of a batch. Columns that are not in the schema are ignored."""
         for name, values in self._columns.items():
             column = batch.column(name)
             for chunk in getattr(column, "chunks", [column]):
@@ -134,7 +135,7 @@ class _Values:
         if kinds.is_null(kind):
             return
         if kinds.is_struct(kind):
-            # The fields of a null struct may hold anything: they are removed with it.
+            # The fields of a null struct may have any values, so they are left out.
             valid = array.is_valid() if nulls else None
             for index, child in enumerate(self._children):
                 field = array.field(index)
@@ -147,7 +148,7 @@ class _Values:
             self._add_fixed(array.drop_null() if nulls else array)
 
     def _add_nulls(self, array: pa.Array) -> int:
-        """Add the positions of the nulls, counted from the column's first row; returns how many."""
+        """Add the positions of the nulls, counted from the column's first row, and return their number."""
         nulls = int(array.null_count)
         if nulls:
             positions = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)) + self._rows
@@ -160,7 +161,7 @@ class _Values:
 
         lengths = pc.list_value_length(array).drop_null().to_numpy(zero_copy_only=False)
         self._lengths.update(np.ascontiguousarray(lengths, dtype="<i8").data)
-        self._children[0].update(array.flatten())  # without what lies under null lists
+        self._children[0].update(array.flatten())  # without the values below null lists
 
     def _add_bytes(self, array: pa.Array) -> None:
         if not len(array):
@@ -190,7 +191,7 @@ class _Values:
 
 
 def _with_one_nan(bits: np.ndarray) -> Iterator[np.ndarray]:
-    """Blocks of the floats with these bits, every NaN replaced by one."""
+    """Blocks of the floats with these bits, with every NaN replaced by the same one."""
     magnitude, infinity, nan = _FLOAT_BITS[bits.itemsize]
     for start in range(0, len(bits), _BLOCK):
         block = bits[start : start + _BLOCK]
@@ -199,7 +200,7 @@ def _with_one_nan(bits: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """The one layout in which values of a type are hashed: strings and lists large, no dictionaries."""
+    """The layout in which values of a type are hashed: large strings and lists, no dictionaries."""
     import pyarrow as pa
     import pyarrow.types as kinds
 
@@ -223,7 +224,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _name_of(kind: pa.DataType) -> str:
-    """The name of a plain type, defined here so that no library's spelling enters a hash."""
+    """The name of a plain type. It is defined here, so that no library's spelling is in a hash."""
     import pyarrow.types as kinds
 
     if kinds.is_large_string(kind):
@@ -262,7 +263,7 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
 
 
 def _batches(frame: pl.DataFrame | pl.LazyFrame) -> Iterator[pa.Table]:
-    """A frame as Arrow tables of at most `BATCH_ROWS` rows; only one is converted at a time."""
+    """A frame as Arrow tables of at most `BATCH_ROWS` rows, converted one at a time."""
     parts: Iterable[pl.DataFrame] = [frame] if isinstance(frame, pl.DataFrame) else _collected(frame)
     for part in parts:
         for start in range(0, part.height, BATCH_ROWS):
@@ -283,7 +284,7 @@ def settings_hash(*groups: Any) -> str:
 
 
 def directory_hash(folder: Path) -> str:
-    """SHA-256 over a directory's relative paths and file bytes; files are read in blocks."""
+    """SHA-256 over a directory's relative paths and file bytes, as 32 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")

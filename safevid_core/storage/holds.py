@@ -1,8 +1,8 @@
-"""Locks on partitions, so that two processes do not make the same one at once.
+"""Locks partitions, so that two processes do not make the same one at once.
 
 A lock is an exclusive `flock` on a file that names its holder. The kernel releases the lock when the process
-ends, even if it is killed. The lock is seen by all processes of one machine, and by other machines if the
-file system shares locks.
+ends, even if it is killed. All processes of the machine see the lock, and other machines too if the file
+system shares locks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _open: set[int] = set()
 
 
 def _close_in_child() -> None:
-    """Close the lock files that a forked process inherits, which would outlive their holder there."""
+    """Close the lock files that a forked process inherits. It would hold the locks after the parent's end."""
     for handle in _open:
         os.close(handle)
     _open.clear()
@@ -33,12 +33,12 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 @contextmanager
 def hold_file(path: Path, what: str, who: str) -> Iterator[None]:
-    """Hold the lock of a file for the block.
+    """Hold the lock of a file while the block lasts.
 
     Args:
-        path: The lock file; it is made, and stays.
-        what: What is locked, for the message, such as `descriptions[kitchen]`.
-        who: The holder, for the message of those who find the lock taken.
+        path: The lock file. It is created and not removed.
+        what: The name of the locked partition in messages. Example: `descriptions[kitchen]`.
+        who: The name of the holder in messages to other processes.
 
     Raises:
         PartitionHeld: If another process, or another block of this one, holds the lock.

@@ -1,6 +1,6 @@
-"""The lake: every table, partition by partition, committed whole.
+"""The lake: all tables, partition by partition. A partition is committed whole.
 
-Layout below the root, which is a folder of the local disk or of any file system of fsspec::
+The root is a folder of the local disk or of any file system of fsspec. Below it are::
 
     layout.json                                      version of this layout
     tables/<asset>/<partition>/rows-<generation>.parquet, outcomes-<generation>.parquet, manifest.json
@@ -8,8 +8,8 @@ Layout below the root, which is a folder of the local disk or of any file system
     reports/                                         pages for people
     cache/, locks/                                   on the local disk only
 
-A manifest names the data files of its partition and is what readers follow.
-:mod:`safevid_core.storage.commits` says how a partition is written.
+A manifest names the data files of its partition. Readers read the manifest first and then these files.
+:mod:`safevid_core.storage.commits` writes partitions.
 """
 
 from __future__ import annotations
@@ -57,24 +57,25 @@ __all__ = [
     "settings_hash", "stage_fingerprint", "to_be_asked_again", "write_atomically",
 ]  # fmt: skip
 
-KEEP_GENERATIONS_S = 3600.0  # longer than any reader takes from a manifest to its files
+KEEP_GENERATIONS_S = 3600.0  # longer than the time between a reader's reading the manifest and the files
 _MARK, _FAILED = "mark", "failed.json"
-_SCRATCH_S = 86_400.0  # age at which a scratch directory is one that a killed run left
+_SCRATCH_S = 86_400.0  # a scratch directory of this age was left by a killed run
 
 
 class Lake:
     """Tables and content-addressed directories below one root.
 
     Args:
-        root: The folder that holds everything SafeVid writes, as a path or as a URL that fsspec knows.
-        profile: Stamped on every row as column `profile`.
-        frame_cache_gb: Most that decoded frames may take on the disk, in gigabytes. 0 stores none.
-        keep_generations_s: Seconds for which data files stay after another commit replaced them. Defaults
+        root: The folder for everything that SafeVid writes, as a path or as a URL that fsspec knows.
+        profile: Written to every row as column `profile`.
+        frame_cache_gb: Limit of the cache of decoded frames on the disk, in gigabytes. 0 stores none.
+        keep_generations_s: Seconds for which data files stay after another commit has replaced them. Defaults
             to an hour.
 
     Attributes:
-        url: The root as people write it: an absolute path, or a URL.
-        found_layout: The layout of the lake when it was opened; below `LAYOUT`, its tables are made again.
+        url: The root as an absolute path or a URL, for messages.
+        found_layout: The layout of the lake when it was opened. If it is below `LAYOUT`, the tables are made
+            again.
 
     Raises:
         LakeError: If the root cannot be created or written to, or is of a later layout.
@@ -110,7 +111,7 @@ class Lake:
         """The root of a lake on the local disk.
 
         Raises:
-            LakeError: If the lake is elsewhere.
+            LakeError: If the lake is not on the local disk.
         """
         if self._place.local is None:
             raise LakeError(f"{self.url} is not on the local disk; ask the lake for its files by name")
@@ -119,21 +120,21 @@ class Lake:
     # Tables
 
     def assets(self) -> list[str]:
-        """Names of the tables that were ever written to, sorted."""
+        """Names of all tables in the lake, sorted."""
         return self._place.names("tables")
 
     def partitions(self, asset: str) -> list[str]:
-        """Committed partitions of an asset, sorted."""
+        """Names of the committed partitions of an asset, sorted."""
         names = self._place.names(f"tables/{asset}")
         return sorted(
             unquote(name) for name in names if self._place.exists(f"tables/{asset}/{name}/{MANIFEST}")
         )
 
     def manifest(self, asset: str, partition: str = WHOLE) -> Manifest | None:
-        """The manifest of a partition; None if the partition is not committed.
+        """The manifest of a partition. None if the partition is not committed.
 
         Raises:
-            LakeError: If the file is no manifest.
+            LakeError: If the file is not a manifest.
         """
         name = f"{_folder(asset, partition)}/{MANIFEST}"
         try:
@@ -142,13 +143,13 @@ class Lake:
             return None
         except (ValueError, TypeError):
             where = self._place.where(name)
-            raise LakeError(f"{where} is no manifest; delete it and materialise {asset} again") from None
+            raise LakeError(f"{where} is not a manifest; delete it and materialise {asset} again") from None
 
     def scan(self, table: Table, partitions: Sequence[str] | None = None) -> pl.LazyFrame:
-        """The rows of some partitions, or of all committed ones, lazily; empty if there are none.
+        """A lazy frame over the rows of some partitions, or of all committed ones. Empty if there are none.
 
-        A later commit does not change the rows of this scan: their files stay for `keep_generations_s`
-        seconds after that commit.
+        A later commit does not change the rows of this scan, because their files stay for
+        `keep_generations_s` seconds after that commit.
         """
         files = self._files(table.name, "rows", partitions)
         if not files:
@@ -156,16 +157,16 @@ class Lake:
         return self._place.scan(files)
 
     def read(self, table: Table, partition: str | None = None) -> pl.DataFrame:
-        """Rows of one partition, or of all, ordered by partition and key."""
+        """The rows of one partition, or of all partitions, in the order of partition and key."""
         return self.scan(table, None if partition is None else [partition]).collect()
 
     def outcomes(self, asset: str, partition: str | None = None) -> pl.DataFrame:
-        """One row an input id: `input_id, outcome, reason`."""
+        """One row for each input id, with the columns `input_id, outcome, reason`."""
         files = self._files(asset, "outcomes", None if partition is None else [partition])
         return self._place.scan(files).collect() if files else pl.DataFrame(schema=OUTCOME_SCHEMA)
 
     def open_data(self, manifest: Manifest, kind: str) -> IO[bytes]:
-        """The Parquet file of a partition's `rows` or `outcomes`, for reading."""
+        """Open the Parquet file of a partition's `rows` or `outcomes` for reading."""
         return self._place.open(f"{_folder(manifest.asset, manifest.partition)}/{manifest.files[kind]}")
 
     def _files(self, asset: str, kind: str, partitions: Sequence[str] | None) -> list[str]:
@@ -177,26 +178,26 @@ class Lake:
         return found
 
     def read_mark(self, asset: str, partition: str) -> str:
-        """What :meth:`write_mark` wrote last; empty if nothing."""
+        """The mark that :meth:`write_mark` stored last. Empty if there is none."""
         try:
             return self._place.read(f"{_folder(asset, partition)}/{_MARK}").decode()
         except FileNotFoundError:
             return ""
 
     def write_mark(self, asset: str, partition: str, mark: str) -> None:
-        """Store a mark beside a committed partition; losing it costs time and nothing else."""
+        """Store a mark in a committed partition's folder. If it is lost, the partition is planned again."""
         if self.read_mark(asset, partition) != mark:
             self._place.write(f"{_folder(asset, partition)}/{_MARK}", mark.encode())
 
     def read_failure(self, asset: str, partition: str) -> str:
-        """Why the last attempt to make a partition failed, in one line; empty if it did not."""
+        """Why the last attempt to make a partition failed, in one line. Empty if it did not fail."""
         try:
             return str(json.loads(self._place.read(f"{_folder(asset, partition)}/{_FAILED}"))["error"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
     def write_failure(self, asset: str, partition: str, error: str) -> None:
-        """Store why an attempt failed; an empty line removes what an earlier attempt stored."""
+        """Store why an attempt to make a partition failed. An empty text removes the stored one."""
         name = f"{_folder(asset, partition)}/{_FAILED}"
         if error:
             self._place.write(name, json.dumps({"error": error, "at": time.time()}).encode())
@@ -205,28 +206,28 @@ class Lake:
 
     @cached_property
     def file_hashes(self) -> FileHashes:
-        """Hashes of files, kept below the root."""
+        """The cache of file hashes below the root."""
         return FileHashes.below(self.root)
 
     @cached_property
     def frames(self) -> FrameCache:
-        """Decoded frames, kept below the root."""
+        """The cache of decoded frames below the root."""
         return FrameCache.below(self.root, self.frame_cache_gb, self.file_hashes)
 
     @cached_property
     def media(self) -> MediaIndex:
-        """Where the bytes of clips and pictures are now."""
+        """The index of the present paths of clips and pictures."""
         return MediaIndex(self.local_path())
 
     def place_of(self, asset: str, partition: str = WHOLE) -> str:
-        """Where a partition lies, for messages."""
+        """The folder of a partition as a path or URL, for messages."""
         return self._place.where(_folder(asset, partition))
 
     def folder(self, asset: str, partition: str = WHOLE) -> Path:
         """The folder of a partition of a lake on the local disk.
 
         Raises:
-            LakeError: If the lake is elsewhere.
+            LakeError: If the lake is not on the local disk.
         """
         return self.root / _folder(asset, partition)
 
@@ -239,10 +240,10 @@ class Lake:
         inputs: Mapping[str, str],
         seconds: float = 0.0,
     ) -> Manifest:
-        """Write a new generation of a partition; its manifest comes last.
+        """Write a new generation of a partition, its manifest last.
 
-        A process that is killed leaves the old partition or the new one. The files of the old one stay for
-        `keep_generations_s` seconds and are removed by a later commit of the partition.
+        A killed process leaves the old partition or the new one. The files of the old one stay for
+        `keep_generations_s` seconds. A later commit of the partition removes them.
         """
         folder = _folder(table.name, partition)
         manifest = write_generation(
@@ -258,10 +259,11 @@ class Lake:
     def commit_once(
         self, table: Table, partition: str, stage: StageRows, inputs: Mapping[str, str]
     ) -> Manifest | None:
-        """Write a partition that is never written again; None where it is there already.
+        """Write a partition that is never written again. Return None if it exists already.
 
-        Of two processes that try at once, one succeeds. On the local disk the finished folder is moved to a
-        place that is free. Elsewhere the manifest is created on condition that there is none.
+        If two processes try at once, one succeeds. On the local disk the finished folder is moved to its
+        place if the place is free. On other file systems the manifest is created on the condition that none
+        exists.
         """
         folder = _folder(table.name, partition)
         if self._place.local is None:
@@ -290,22 +292,23 @@ class Lake:
         )  # fmt: skip
 
     def hold(self, asset: str, partition: str, who: str) -> AbstractContextManager[None]:
-        """Hold a partition for the block, so that no other process of this machine makes it.
+        """Lock a partition while the block lasts, so that no other process of this machine makes it.
 
         Args:
-            who: Named to those who find the partition held, such as `run 4f1c2a`.
+            who: The name of the holder in messages to other processes. Example: `run 4f1c2a`.
 
         Raises:
-            PartitionHeld: If it is held, by another process or by this one. One line with the holder.
+            PartitionHeld: If another process, or another block of this one, holds it. The message names the
+                holder.
         """
         lock = self.local_path("locks", asset, quote(partition, safe="@") + ".lock")
         return hold_file(lock, f"{asset}[{partition}]", who)
 
-    # Directories that are kept under the hash of their content
+    # Directories, each stored under the hash of its content
 
     @contextmanager
     def new_directory(self, kind: str) -> Iterator[Path]:
-        """A scratch directory on the local disk, removed afterwards unless :meth:`keep` took it."""
+        """A scratch directory on the local disk, removed at the end unless :meth:`keep` has moved it."""
         parent = self.local_path("blobs", kind)
         make_folder(parent)
         for left in parent.glob(".new-*"):
@@ -318,7 +321,7 @@ class Lake:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def keep(self, kind: str, scratch: Path) -> str:
-        """Move a finished directory to its content address, such as `blobs/release/<hash>`."""
+        """Move a finished directory to its content address and return that: `blobs/release/<hash>`."""
         digest = directory_hash(scratch)
         address = f"blobs/{kind}/{digest}"
         if self._place.local is not None:
@@ -329,7 +332,7 @@ class Lake:
         return address
 
     def directories(self, kind: str) -> list[str]:
-        """Addresses of the kept directories of a kind, sorted."""
+        """Addresses of the stored directories of a kind, sorted."""
         names = self._place.names(f"blobs/{kind}")
         if self._place.local is None:
             suffix = _complete("")
@@ -337,19 +340,19 @@ class Lake:
         return [f"blobs/{kind}/{name}" for name in names]
 
     def local_directory(self, address: str) -> Path:
-        """A local folder with the content of a kept directory, for reading.
+        """A local folder with the content of a stored directory, for reading.
 
-        If the lake is on the local disk, this is the directory itself; it is not checked that it exists. If
-        the lake is elsewhere, this is a copy below :meth:`local_path`, made at the first call.
+        If the lake is on the local disk, this is the directory itself, whether or not it exists. Otherwise it
+        is a copy below :meth:`local_path`, made at the first call.
 
         Raises:
-            LakeError: If the lake is elsewhere and holds no such directory.
+            LakeError: If the lake is not on the local disk and has no such directory.
         """
         local = self.local_path(*address.split("/"))
         if self._place.local is not None or local.is_dir():
             return local
         if not self._place.exists(_complete(address)):
-            raise LakeError(f"{self._place.where(address)} is gone; bring it back from a copy")
+            raise LakeError(f"{self._place.where(address)} does not exist; restore it from a backup")
         make_folder(local.parent)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=local.parent) as scratch:
             copy = Path(scratch) / "copy"
@@ -358,13 +361,13 @@ class Lake:
         return local
 
     def address_of(self, directory: Path) -> str:
-        """The address of what :meth:`local_directory` gave."""
+        """The address of a folder that :meth:`local_directory` returned."""
         return directory.relative_to(self.local_path()).as_posix()
 
-    # Reports, and what needs the local disk
+    # Reports, and files that need the local disk
 
     def write_report(self, name: str, data: bytes) -> str:
-        """Write `reports/<name>` whole; returns where it lies, as people write it."""
+        """Write `reports/<name>`, and return its path or URL."""
         self._place.write(f"reports/{name}", data)
         return self.report_place(name)
 
@@ -372,15 +375,15 @@ class Lake:
         return self._place.exists(f"reports/{name}")
 
     def report_place(self, name: str) -> str:
-        """Where a report lies, or would lie: an absolute path, or a URL."""
+        """The absolute path or URL of a report, whether or not it exists."""
         return self._place.where(f"reports/{name}")
 
     def local_path(self, *parts: str) -> Path:
-        """A path on the local disk, for files that a library or a person must have there.
+        """A path on the local disk, for files that a library or a person needs there.
 
         Examples are the state of an unfinished training and the sign-off sheet. If the lake is on the local
-        disk, the path is below the root. If the lake is elsewhere, the path is below
-        `$XDG_CACHE_HOME/safevid/<hash of the URL>` (default `~/.cache`), which other machines do not see.
+        disk, the path is below the root. Otherwise it is below `$XDG_CACHE_HOME/safevid/<hash of the URL>`
+        (default `~/.cache`), which other machines do not see.
         """
         if self._place.local is not None:
             return self._place.local.joinpath(*parts)
@@ -388,7 +391,7 @@ class Lake:
         return (caches / "safevid" / content_id(self.url)).joinpath(*parts)
 
     def cache_folder(self, *parts: str) -> Path:
-        """A folder on the local disk for files that can be made again; the caller creates it."""
+        """The path of a folder on the local disk for files that can be made again. The caller creates it."""
         return self.local_path("cache", *parts)
 
 
@@ -397,5 +400,5 @@ def _folder(asset: str, partition: str) -> str:
 
 
 def _complete(address: str) -> str:
-    """The object that says that a directory was stored to its end, where folders cannot be moved."""
+    """The name of the marker file that is written after all files of a directory, on remote file systems."""
     return f"{address}.complete"

@@ -1,4 +1,4 @@
-"""The layout of a lake: `layout.json` at its root, and what an older layout means.
+"""Reads and writes the layout version of a lake: `layout.json` at its root.
 
 Layout 1 has no such file. Its tables can be read. A stage makes its table again when it runs next, because
 the fingerprint includes the layout. Tables that are never made again (`decided_sides`, `benchmark_releases`)
@@ -19,7 +19,10 @@ NAME = "layout.json"
 
 
 def mark_layout(place: Place) -> int:
-    """Write the layout of a lake that names none; returns the layout that was found, `LAYOUT` if new.
+    """Write `layout.json` if the lake has none.
+
+    Returns:
+        The layout that the lake had: 1 for tables without `layout.json`, `LAYOUT` for a new lake.
 
     Raises:
         LakeError: If the lake was written by a later version of SafeVid.

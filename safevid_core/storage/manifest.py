@@ -1,4 +1,4 @@
-"""What one committed partition is, and the errors of a lake."""
+"""The manifest of a committed partition, and the errors of a lake."""
 
 from __future__ import annotations
 
@@ -7,34 +7,41 @@ from typing import Any
 
 from safevid_core.contracts.errors import SafeVidError
 
-# How tables lie in a lake and how their rows are hashed. 1: the rows as one NDJSON text; 2: Arrow batches.
+# The version of the files of a lake and of the hash of rows. Layout 1 hashes one NDJSON text, 2 Arrow
+# batches.
 LAYOUT = 2
 
 
 class LakeError(SafeVidError, RuntimeError):
-    """A lake that cannot be used, or a stage whose rows do not add up."""
+    """A lake cannot be used, or a stage does not account for its rows."""
 
 
 class NothingMade(LakeError):
-    """A stage that made nothing: no clip can be used, or a model answers nothing; the message says why."""
+    """A stage made no row. The message says why. Examples: no clip can be used, a model gives no answer."""
 
 
 class PartitionHeld(LakeError):
-    """A partition that another process is making; the message says which process and since when."""
+    """Another process is making the partition. The message says which process and since when."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one committed partition is, what it was made from, and the seconds its rows took.
+    """The record of one committed partition.
 
     Attributes:
+        fingerprint: Hash of the inputs, the table's schema and the profile.
         content_hash: Hash of the rows without the table's volatile columns.
-        files: Names of the data files, `rows` and `outcomes`.
-        layout: The layout that it was written in; see `LAYOUT`.
-        columns: Column name -> hash, of the columns that `content_hash` covers. Empty in layout 1.
+        outcomes: Outcome -> number of input ids.
+        files: `rows` and `outcomes` -> name of the data file.
+        inputs: Name -> hash of each input.
+        info: Figures of the stage, for people.
+        seconds: Time that the rows took.
+        committed_at: Time of the commit in seconds since 1970.
+        layout: The layout in which it was written. See `LAYOUT`.
+        columns: Column name -> hash, for the columns that `content_hash` covers. Empty in layout 1.
         outcomes_hash: Hash of the outcomes. Empty in layout 1.
-        earlier: Generations of data files that a reader may still hold: each the `files`, and `until`, when
-            the next generation took its place, in seconds since 1970.
+        earlier: Earlier generations of data files that a reader may still open. Each has its `files`, and
+            `until`: the time in seconds since 1970 at which the next generation replaced it.
     """
 
     asset: str

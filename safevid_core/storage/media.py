@@ -1,9 +1,9 @@
-"""The media index: where the bytes of each clip and picture are now, by their SHA-256.
+"""The media index: SHA-256 of each clip and picture -> the present paths of its file.
 
-No table holds a path. A stage that lists files records where each lies, and whatever opens a file asks the
-index at that moment, so moving files changes no row and no fingerprint. The index is the SQLite file
-`media.sqlite` below the lake's root. A place below the root is stored relative to it: a lake that was moved
-as a whole finds its files. A hash may have several places; the places of the latest recording come first.
+No table holds a path. A stage that lists files records their paths, and code that opens a file asks the index
+at that moment. So moving files changes no row and no fingerprint. The index is the SQLite file `media.sqlite`
+below the lake's root. Paths below the root are stored relative to it, so a lake can be moved as a whole. A
+hash may have several paths. Those that were recorded last come first.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from safevid_core.contracts.errors import SafeVidError, VideoError
 
 FILE_NAME = "media.sqlite"
-# Hashes that one query looks up.
+# Number of hashes in one query.
 _BATCH = 10_000
-# How long a writer waits for another, in seconds.
+# Seconds for which a writer waits for another.
 _BUSY_S = 60.0
-# Indexes that a thread keeps open.
+# Number of indexes that a thread keeps open.
 _MOST_OPEN = 4
 _SCHEMA = """\
 CREATE TABLE IF NOT EXISTS places (
@@ -39,23 +39,23 @@ _CONNECTIONS = threading.local()
 
 
 class MediaIndexError(SafeVidError):
-    """A media index that cannot be read or written; the message names its file and what to do."""
+    """A media index cannot be read or written. The message names its file and says what to do."""
 
 
 class MediaMissing(VideoError):
-    """Bytes that are at none of their known places. The next run looks for them again.
+    """A file is at none of its recorded paths. The next run looks for it again.
 
     Attributes:
-        sha256: Of the bytes.
-        last_place: Where they were last, None if no place was ever recorded.
-        line: The message without the words that it is asked again.
+        sha256: Hash of the file.
+        last_place: The path that was recorded last. None if no path was ever recorded.
+        line: The message without its last part, which says that the next run tries again.
     """
 
     def __init__(self, sha256: str, last_place: Path | None, *, replaced: bool = False) -> None:
         self.sha256, self.last_place = sha256, last_place
         if last_place is None:
             line = (
-                f"media {sha256[:12]}: no place is recorded in this lake; materialise clip_manifest, or the "
+                f"media {sha256[:12]}: no path is recorded in this lake; materialise clip_manifest, or the "
                 "benchmark that it belongs to"
             )
         else:
@@ -70,22 +70,22 @@ class MediaMissing(VideoError):
 
 @dataclass(frozen=True)
 class MediaFile(os.PathLike[str]):
-    """A file that is known by its bytes. Where it lies is looked up each time that it is opened."""
+    """A file that is known by its hash. Its path is looked up each time it is opened."""
 
     sha256: str
     index: MediaIndex = field(compare=False, repr=False)
 
     def __fspath__(self) -> str:
-        """The place of the bytes.
+        """The present path of the file.
 
         Raises:
-            MediaMissing: If they are at none of their known places.
+            MediaMissing: If the file is at none of its recorded paths.
         """
         return str(self.index.path(self.sha256))
 
 
 class MediaIndex:
-    """Places of the media of one lake.
+    """The recorded paths of the media of one lake.
 
     Several processes and threads may read and record at once.
 
@@ -102,13 +102,16 @@ class MediaIndex:
         return self.root / FILE_NAME
 
     def record(self, places: Iterable[tuple[str, Path, int]]) -> int:
-        """Record where media lies now: (sha256, path, size in bytes) of each file.
+        """Record the present paths of files.
 
-        Afterwards these places come first for their hashes, in the given order; earlier places stay behind
-        them. Nothing is written if that is so already.
+        The given paths come first for their hashes, in the given order. Earlier paths follow. Nothing is
+        written if the index holds them in this order already.
+
+        Args:
+            places: (sha256, path, size in bytes) of each file.
 
         Returns:
-            The number of hashes whose places changed.
+            The number of hashes whose paths changed.
         """
         by_hash: dict[str, dict[bytes, int]] = {}
         for sha256, path, size in places:
@@ -128,7 +131,7 @@ class MediaIndex:
         return len(changed)
 
     def path(self, sha256: str) -> Path:
-        """The first known place that holds a file of the recorded size.
+        """The first recorded path with a file of the recorded size.
 
         Raises:
             MediaMissing: If there is none.
@@ -136,7 +139,7 @@ class MediaIndex:
         return self._first_there(sha256, self._known([sha256]).get(sha256, {}))
 
     def paths(self, hashes: Iterable[str]) -> dict[str, Path]:
-        """Hash -> place, as of :meth:`path`; without the hashes whose bytes are missing."""
+        """Hash -> path, as :meth:`path` returns it. Hashes whose files are missing are left out."""
         found: dict[str, Path] = {}
         for some in _portions(list(dict.fromkeys(hashes))):
             for sha256, places in self._known(some).items():
@@ -147,17 +150,17 @@ class MediaIndex:
         return found
 
     def file(self, sha256: str | None) -> MediaFile | None:
-        """The file of that hash, looked up when it is opened; None for no hash."""
+        """The file with this hash, looked up when it is opened. None if the hash is None or empty."""
         return MediaFile(sha256, self) if sha256 else None
 
     def last_known(self, sha256: str) -> Path | None:
-        """The place that was recorded last, whether or not the bytes are there; None if there is none."""
+        """The path that was recorded last, whether or not the file exists. None if there is none."""
         return next((self._placed(place) for place in self._known([sha256]).get(sha256, {})), None)
 
     def for_export(self, hashes: Iterable[str]) -> dict[str, str]:
-        """Hash -> place as an export writes it: relative to the root where it lies below it, else absolute.
+        """Hash -> path for an export: relative to the root if it is below the root, otherwise absolute.
 
-        Missing bytes have their last known place; a hash without any is left out.
+        A missing file has the path that was recorded last. A hash without a recorded path is left out.
         """
         wanted = list(dict.fromkeys(hashes))
         found = self.paths(wanted)
@@ -181,7 +184,7 @@ class MediaIndex:
         raise MediaMissing(sha256, last, replaced=replaced)
 
     def _changed(self, by_hash: dict[str, dict[bytes, int]]) -> list[str]:
-        """The hashes whose first known places are not the given ones."""
+        """The hashes whose first recorded paths are not the given ones."""
         changed: list[str] = []
         for some in _portions(list(by_hash)):
             known = self._known(some)
@@ -192,7 +195,7 @@ class MediaIndex:
         return changed
 
     def _known(self, hashes: Collection[str]) -> dict[str, dict[bytes, int]]:
-        """Hash -> its places with their sizes, the latest first; of the hashes that have any."""
+        """Hash -> recorded paths with their sizes, latest first. Hashes without a path are left out."""
         if not self.database.is_file():
             return {}
         found: dict[str, list[tuple[int, bytes, int]]] = {}
@@ -205,7 +208,7 @@ class MediaIndex:
         }
 
     def _stored(self, path: Path) -> bytes:
-        """A place as it is stored: relative to the root where it lies below it, else absolute."""
+        """A path as it is stored: relative to the root if it is below the root, otherwise absolute."""
         place = os.fspath(path)
         if not place.startswith("/"):
             place = os.path.abspath(place)
@@ -218,7 +221,7 @@ class MediaIndex:
 
     @contextmanager
     def _connection(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; a writer's transaction is committed with the block."""
+        """This thread's connection. The transaction of a writer is committed at the end of the block."""
         try:
             connection = self._open()
             if not write:
@@ -230,11 +233,11 @@ class MediaIndex:
         except (sqlite3.Error, OSError) as error:
             raise MediaIndexError(
                 f"media index {self.database} cannot be used ({error}); check disk and permissions, "
-                "or delete the file: clip_manifest and the benchmarks record the places again when they run"
+                "or delete the file: clip_manifest and the benchmarks record the paths again when they run"
             ) from None
 
     def _open(self) -> sqlite3.Connection:
-        """A connection of this thread and process; a file that was deleted or exchanged is opened anew."""
+        """The connection of this thread and process. A deleted or replaced file is opened again."""
         kept: dict[str, tuple[tuple[int, int, int], sqlite3.Connection]] = _CONNECTIONS.__dict__
         name = str(self.database)
         before = kept.get(name)
@@ -252,7 +255,7 @@ class MediaIndex:
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    """What tells this process's view of a file from another's: process, device, inode; zeros if absent."""
+    """Process, device and inode of an open file. Device and inode are 0 if the file does not exist."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Opening the lake of some settings, or one that is there already."""
+"""Opens the lake of the settings, or an existing lake by its root."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from safevid_core.storage.place import Place
 
 
 def lake_of(settings: Settings) -> Lake:
-    """The lake that the settings name; its root is made if it is not there."""
+    """The lake of the settings. Its root is created if it does not exist."""
     return Lake(settings.root, settings.profile, frame_cache_gb=settings.storage.frame_cache_gb)
 
 
 def open_lake(root: Path, file: Path | None = None) -> tuple[Settings, Lake]:
-    """The lake below `root`, and settings of its profile.
+    """Open an existing lake and load settings with its profile.
 
     Args:
-        file: YAML of the run that made it. Defaults to `SAFEVID_SETTINGS` if that is set.
+        root: The root of the lake.
+        file: The settings file of the run that made the lake. Defaults to `SAFEVID_SETTINGS` if that is set.
 
     Raises:
-        LakeError: If there is no lake; none is made.
+        LakeError: If there is no lake. No lake is created.
         SettingsError: If the settings cannot be read.
     """
     profile = profile_of(root)
     settings = load_settings(profile, file)
-    # Whatever SAFEVID_ROOT says: the lake to read is the one that was named.
+    # `root` takes precedence over SAFEVID_ROOT.
     return settings.model_copy(update={"root": root}), Lake(root, profile)
 
 
 def profile_of(root: str | Path) -> str:
-    """The profile that a lake's tables carry.
+    """The profile with which a lake's tables were made.
 
     Raises:
         LakeError: If `root` holds no committed table, or a manifest that cannot be read.
@@ -50,12 +51,12 @@ def profile_of(root: str | Path) -> str:
         return str(json.loads(place.read(path))["profile"])
     except (OSError, ValueError, KeyError, TypeError):
         raise LakeError(
-            f"{place.where(path)} is no manifest of a lake; materialise that table again"
+            f"{place.where(path)} is not a manifest of a lake; materialise that table again"
         ) from None
 
 
 def _manifests(place: Place) -> Iterator[str]:
-    """Names of the manifests that the folders of a place may hold."""
+    """Names of the files that are manifests if they exist."""
     for asset in place.names("tables"):
         for partition in place.names(f"tables/{asset}"):
             yield f"tables/{asset}/{partition}/{MANIFEST}"

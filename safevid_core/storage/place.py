@@ -1,7 +1,7 @@
-"""The folder that a lake lies in, on any file system of fsspec.
+"""Reads and writes files below the root of a lake, on any file system of fsspec.
 
-Names are relative to the folder, with `/` between their parts. Renames and syncs, which only the local disk
-has, are in :mod:`safevid_core.storage.files`.
+Names are relative to the root, with `/` between their parts. Renames and syncs exist on the local disk only
+and are in :mod:`safevid_core.storage.files`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Place:
         root: A path of the local disk, or a URL that fsspec knows, such as `memory://lake`.
 
     Attributes:
-        local: The folder as an absolute path; None if it is not on the local disk.
-        url: The folder as people write it: a path, or a URL.
+        local: The folder as an absolute path. None if it is not on the local disk.
+        url: The folder as an absolute path or a URL, for messages.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -42,18 +42,18 @@ class Place:
             self._root = self.url = str(self.local)
 
     def path(self, name: str) -> str:
-        """The path of a name, as the file system knows it."""
+        """The path of a name in the file system."""
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
     def where(self, name: str) -> str:
-        """The place of a name, for messages."""
+        """The path or URL of a name, for messages."""
         return f"{self.url}/{name}"
 
     def names(self, folder: str, *, hidden: bool = False) -> list[str]:
-        """Names in a folder, sorted; none if there is no folder.
+        """The names in a folder, sorted. Empty if the folder does not exist.
 
         Args:
-            hidden: Whether to give names that begin with a dot, which are those of unfinished files.
+            hidden: Whether to include names that begin with a dot. Unfinished files have such names.
         """
         try:
             found = self._files.ls(self.path(folder), detail=False, refresh=True)
@@ -66,10 +66,10 @@ class Place:
         return bool(self._files.exists(self.path(name)))
 
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading.
+        """Open a file for reading.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If the file does not exist.
         """
         return cast(IO[bytes], self._files.open(self.path(name), "rb"))
 
@@ -77,12 +77,12 @@ class Place:
         """The bytes of a file.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If the file does not exist.
         """
         return bytes(self._files.cat_file(self.path(name)))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that is either absent, old or whole."""
+        """Write a file. Readers see the old file, or none, or the complete new one."""
         if self.local is not None:
             write_atomically(self.local / name, data)
         else:
@@ -90,7 +90,7 @@ class Place:
             self._files.pipe_file(self.path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless there is one; False if there is. For places that are not local."""
+        """Write a file if it does not exist, and return whether it was written. For remote file systems."""
         self._make_folder_of(name)
         try:
             self._files.pipe_file(self.path(name), data, mode="create")
@@ -100,9 +100,9 @@ class Place:
 
     @contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
-        """A local path to write a file to; when the block ends, the file is stored in the place and synced.
+        """Give a local path to write a file to. At the end of the block the file is stored and synced.
 
-        If the block raises, nothing is stored. The caller syncs the folder once all its files are written.
+        If the block raises, nothing is stored. The caller syncs the folder after all its files are written.
         """
         if self.local is not None:
             path = self.local / name
@@ -121,33 +121,33 @@ class Place:
             self._files.put_file(str(path), self.path(name))
 
     def sync(self, folder: str) -> None:
-        """Bring the names in a folder to the disk."""
+        """Sync the names in a folder to the disk."""
         if self.local is not None:
             sync(self.local / folder)
 
     def remove(self, name: str) -> None:
-        """Remove a file if that is possible now; the next writer tries again."""
+        """Remove a file. An error is ignored, because the next writer tries again."""
         try:
             self._files.rm_file(self.path(name))
         except OSError:
             return
 
     def modified(self, name: str) -> float | None:
-        """When a file was last written, in seconds since 1970; None if there is no such file."""
+        """Time of the last change of a file, in seconds since 1970. None if the file does not exist."""
         try:
             return float(self._files.modified(self.path(name)).timestamp())
         except FileNotFoundError:
             return None
 
     def upload(self, folder: Path, name: str) -> None:
-        """Store a local folder with all that it holds. For places that are not local."""
+        """Store a local folder with all its files. For remote file systems."""
         for path in sorted(each for each in folder.rglob("*") if each.is_file()):
             below = f"{name}/{path.relative_to(folder).as_posix()}"
             self._make_folder_of(below)
             self._files.put_file(str(path), self.path(below))
 
     def download(self, name: str, folder: Path) -> None:
-        """Bring a folder with all that it holds to a local one. For places that are not local."""
+        """Copy a folder with all its files to a local folder. For remote file systems."""
         root = self.path(name)
         for found in self._files.find(root):
             target = folder / str(found)[len(root) :].lstrip("/")
@@ -155,9 +155,10 @@ class Place:
             self._files.get_file(found, str(target))
 
     def scan(self, names: Sequence[str]) -> pl.LazyFrame:
-        """The rows of Parquet files, lazily, with the columns of the first file.
+        """A lazy frame over the rows of Parquet files, with the columns of the first file.
 
-        Of the others, columns that the first one lacks are left out, and columns that they lack are null.
+        Columns that only other files have are left out. Columns that another file lacks are null for its
+        rows.
         """
         if self.local is not None:
             files = [self.local / name for name in names]

@@ -81,7 +81,7 @@ def test_a_pipe_gets_plain_lines(lake: Lake) -> None:
 def test_a_lake_whose_manifest_is_damaged_is_one_line(lake: Lake) -> None:
     (lake.folder("descriptions", "kitchen") / "manifest.json").write_text("{")
     done = safevid("status", "descriptions", root=lake.root)
-    assert is_one_line(done, 2, "is no manifest; delete it and materialise descriptions again")
+    assert is_one_line(done, 2, "is not a manifest; delete it and materialise descriptions again")
 
 
 def test_it_loads_neither_dagster_nor_models(lake: Lake) -> None:

@@ -233,7 +233,9 @@ def spoil_a_manifest(root: Path) -> None:
     next((root / "tables" / BENCHMARK_SCORES.name).glob("*/manifest.json")).write_text("{")
 
 
-@pytest.mark.parametrize(("spoil", "says"), [(delete, "holds no lake"), (spoil_a_manifest, "is no manifest")])
+@pytest.mark.parametrize(
+    ("spoil", "says"), [(delete, "holds no lake"), (spoil_a_manifest, "is not a manifest")]
+)
 def test_an_error_is_one_line(
     evaluated: Evaluated, other: Lake, spoil: Callable[[Path], None], says: str
 ) -> None:

@@ -47,7 +47,9 @@ def test_rows_come_back_with_their_profile_and_outcomes(lake: Lake) -> None:
 def test_a_manifest_that_is_none_is_named_with_the_mend(lake: Lake, text: str) -> None:
     run_rows(lake, TABLE, "kitchen", {"x": "1"}, ["a"], lambda: stage("a"))
     (lake.folder("things", "kitchen") / "manifest.json").write_text(text)
-    with pytest.raises(LakeError, match=r"kitchen/manifest.json is no manifest; delete it and materialise"):
+    with pytest.raises(
+        LakeError, match=r"kitchen/manifest.json is not a manifest; delete it and materialise"
+    ):
         lake.read(TABLE, "kitchen")
 
 

@@ -92,7 +92,7 @@ def test_missing_bytes_are_told_in_one_line_with_the_place_and_what_to_do(
     index: MediaIndex, tmp_path: Path
 ) -> None:
     sha256, path, size = file(tmp_path / "a.mp4")
-    with pytest.raises(MediaMissing, match=r"no place is recorded.*materialise clip_manifest"):
+    with pytest.raises(MediaMissing, match=r"no path is recorded.*materialise clip_manifest"):
         index.path(sha256)
     index.record([(sha256, path, size)])
     path.write_bytes(b"of another size")

@@ -49,5 +49,5 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tables" / "corpus_split" / "all" / "manifest.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    with pytest.raises(LakeError, match=r"corpus_split/all/manifest.json is no manifest of a lake"):
+    with pytest.raises(LakeError, match=r"corpus_split/all/manifest.json is not a manifest of a lake"):
         open_lake(tmp_path)

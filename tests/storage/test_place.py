@@ -101,7 +101,7 @@ def test_directories_are_kept_and_copied_to_the_local_disk(lake: Lake, tmp_path:
         assert local.is_relative_to(tmp_path / "caches")
         assert (local / "deep" / "adapter.bin").read_bytes() == b"weights"
     assert lake.address_of(local) == addresses[0]
-    with pytest.raises(LakeError, match="blobs/checkpoints/none is gone; bring it back"):
+    with pytest.raises(LakeError, match="blobs/checkpoints/none does not exist; restore it"):
         lake.local_directory("blobs/checkpoints/none")
 
 

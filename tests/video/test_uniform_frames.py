@@ -173,7 +173,7 @@ def test_frames_in_the_cache_need_no_file(tmp_path: Path, stored: FrameCache, de
     path = write_video(tmp_path / "clip.mp4", counted_frames(24))
     sha256, media = file_sha256(path), MediaIndex(tmp_path)
     file = MediaFile(sha256, media)
-    with pytest.raises(MediaMissing, match="no place is recorded"):
+    with pytest.raises(MediaMissing, match="no path is recorded"):
         uniform_frames(file, 4, media_sha256=sha256, stored=stored)
     media.record([(sha256, path, path.stat().st_size)])
     first = uniform_frames(file, 4, media_sha256=sha256, stored=stored)
