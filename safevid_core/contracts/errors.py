@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-# The end of a reason that says nothing of the row: what it needs could not be read for a reason of the
-# moment, such as a share that was down. The next run makes the partition again.
+# The end of the reason of a row that failed because of a transient error, such as a share that was down. The
+# next run makes the partition again.
 READ_AGAIN = "(transient error: the next run tries again)"
 
 
 class SafeVidError(Exception):
-    """Base of every error that a user can cause; a command prints its message and ends with status 2."""
+    """Base of every error that a user can cause. A command prints its message and exits with status 2."""
 
 
 class SchemaError(SafeVidError, ValueError):
-    """A frame that does not have the columns of its rows; the message names the column."""
+    """A frame lacks a column of its rows. The message names the column."""
 
 
 class VideoError(SafeVidError, ValueError):
-    """A file that cannot be used as a video; the message is one line, names the file and what to do.
+    """A file cannot be used as a video. The message is one line, names the file and says what to do.
 
     Attributes:
-        transient: The file could not be read for a reason that may pass, such as a share that is down.
-            It says nothing of the file and is never kept as a fact about it; the message says so at its end.
+        transient: Whether a later attempt may succeed, as after an error of a share that was down. Such an
+            error is not stored as a property of the file, and its message ends with `READ_AGAIN`.
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:

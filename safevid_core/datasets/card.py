@@ -14,28 +14,29 @@ from safevid_core.preferences.calibration import Calibration
 _WHAT_A_ROW_IS = """\
 ## What a row is
 
-`pairs.jsonl` holds one preference pair a line, as chat messages: `prompt` (a video and a query), `chosen`,
-`rejected`, and `video`, the file, with `start_s` and `end_s`. A video path that is not absolute is relative
-to the folder that SafeVid writes to. The chosen answer is written by a text model from a description of the
-clip, under the `policy` of the query's subcategory and the `criteria` of the query; the rejected one by an
-unaligned video model that sees the clip. `criteria` are sentences that are all true of a safe response;
-`chosen_score` and `rejected_score` are the shares of them that the pair judge finds met, and `margin` is the
-difference. `flags` names what patterns saw in a pair; no pair was kept or dropped by them.
+Each line of `pairs.jsonl` is one preference pair, as chat messages: `prompt` (a video and a query), `chosen`
+and `rejected`. `video` is the file, with the span from `start_s` to `end_s` in seconds. A video path that is
+not absolute is relative to the root folder of SafeVid.
 
-SafeVid's trainer reads these rows: `safevid_core.datasets.release.read_export` gives them as
-`safevid_core.alignment.encoding.encode_pairs` takes them, and `dpo_checkpoint` trains on the same pairs in
-the table `safevid_350k_release`. trl's own `DPOTrainer` (1.16) refuses them, because a prompt holds a part
-for the video and it passes no videos to the processor."""
+A text model wrote the chosen response from a description of the clip, the `policy` of the query's subcategory
+and the `criteria` of the query. An unaligned video model that saw the clip wrote the rejected response. All
+`criteria` are true of a safe response. `chosen_score` and `rejected_score` are the shares of the criteria
+that the pair judge finds met, and `margin` is their difference. `flags` names the patterns that match a pair.
+No pair was kept or dropped because of a pattern.
+
+`safevid_core.datasets.release.read_export` reads these rows for SafeVid's trainer. `dpo_checkpoint` trains on
+the same pairs in the table `safevid_350k_release`. trl's `DPOTrainer` (1.16) refuses them, because a prompt
+holds a video part and `DPOTrainer` passes no videos to the processor."""
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a release came from.
+    """The sources of a release.
 
     Attributes:
         models: Role -> models with their revisions.
         sources: Asset -> hash over the content hashes of its partitions.
-        audit: What people say of the descriptions, in a sentence.
+        audit: The result of the audit of the descriptions, in a sentence.
     """
 
     models: Mapping[str, list[str]]
@@ -61,8 +62,10 @@ def dataset_card(
 
     Args:
         pairs: The rows of the release, without its id.
-        licences: Clip id -> licence, of every clip with a pair.
-        calibration: People's labels on the pairs.
+        licences: Clip id -> licence, for every clip with a pair.
+        calibration: The calibration of the pair judge by people's labels.
+        release: Id of the release.
+        profile: Name of the profile.
     """
     sections = [
         _head(pairs, release, profile, calibration),
@@ -97,23 +100,23 @@ def _head(pairs: pl.DataFrame, release: str, profile: str, calibration: Calibrat
 
 def _warnings(pairs: pl.DataFrame, licences: Mapping[str, str], lineage: Lineage, profile: str) -> str:
     warnings = [
-        "Rejected answers are unsafe or unhelpful on purpose. Show them to nobody as advice.",
-        "Chosen answers rest on descriptions made by models and may be wrong about a clip.",
-        "A model decided which pairs were kept; see the section on the pair judge.",
-        "A clip's licence binds the pair that is about it.",
+        "Rejected responses are unsafe or unhelpful on purpose. Show them to nobody as advice.",
+        "Chosen responses are based on descriptions by models and may be wrong about a clip.",
+        "A model decided which pairs were kept. See the section on the pair judge.",
+        "The licence of a clip applies to its pairs.",
     ]
     if profile == "pocket":
         warnings.insert(
             0,
-            "This is the pocket profile: rendered clips, tiny models, scripted teachers. "
-            "It is not SafeVid-350K and must not be taken for it.",
+            "This release was made with the pocket profile: rendered clips, small models, scripted teachers. "
+            "It is not SafeVid-350K.",
         )
     scripted = [role for role, names in lineage.models.items() if any("scripted/" in name for name in names)]
     if scripted:
         warnings.insert(0, f"Scripted, and no language model: {', '.join(scripted)}.")
     unknown = sum(licence == "unknown" for licence in licences.values())
     if unknown:
-        warnings.append(f"{unknown} clips have no known licence; do not pass their pairs on.")
+        warnings.append(f"{unknown} clips have no known licence. Do not distribute their pairs.")
     if pairs.is_empty():
         warnings.append("This release is empty.")
     return "## Warnings\n\n" + "\n".join(f"- {warning}" for warning in warnings)

@@ -1,4 +1,4 @@
-"""The release: the pairs of all scenes as one immutable set with a content hash, a card and an export."""
+"""Makes the release: the pairs of all scenes as one immutable set with content hash, card and export."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from safevid_core.storage.media import MediaIndex
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "5"
+_EXPORT_VERSION = "6"
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     """Plan to unite the pairs of all scenes, and to write `pairs.jsonl` and `README.md` into a folder.
 
-    The folder is `info["path"]`, relative to the lake's root, the release id `info["release"]`.
+    `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release.
     """
     settings, lake = tools.settings, tools.lake
     pairs = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
@@ -82,12 +82,12 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """The stage `safevid_350k_release`, whose card names all that the pairs came from."""
+    """The stage `safevid_350k_release`."""
     return [
         Stage(
             RELEASE,
             "preferences",
-            "All scenes' pairs as one release: its id is the hash of its rows; card and export beside it.",
+            "The pairs of all scenes as one release, with card and export. Its id is a hash of its rows.",
             plan_dataset_release,
             reads=(
                 PAIRS.name,
@@ -108,16 +108,16 @@ def stages(settings: Settings) -> list[Stage]:
 
 
 def release_id(pairs: pl.DataFrame) -> str:
-    """Hex id of the pairs' content; where the videos lie does not count."""
+    """Hex id of a set of pairs: a hash of their content. It does not depend on the paths of the videos."""
     return content_id("release", frame_hash(pairs.sort("pair_id")))
 
 
 def chat_row(pair: Pair, licence: str, video: str | None, release: str) -> dict[str, Any]:
-    """One pair as chat messages, with the video it is about; :func:`read_export` reads it back.
+    """One pair as chat messages, with its video. :func:`read_export` reads it back.
 
     Args:
-        video: Where the file lies now, as :meth:`~safevid_core.storage.media.MediaIndex.for_export` gives it:
-            relative to the lake's root where it lies below it. None if the pair has no video.
+        video: Path of the file, from :meth:`~safevid_core.storage.media.MediaIndex.for_export`. A path below
+            the lake's root is relative to it. None if the pair has no video.
     """
     content = [{"type": "video"}, {"type": "text", "text": pair.prompt}]
     return {
@@ -140,16 +140,19 @@ def chat_row(pair: Pair, licence: str, video: str | None, release: str) -> dict[
 
 
 def read_export(path: Path, root: Path) -> pl.DataFrame:
-    """The pairs of a `pairs.jsonl`, as :func:`~safevid_core.alignment.encoding.encode_pairs` takes them.
+    """Read the pairs of a `pairs.jsonl` for :func:`~safevid_core.alignment.encoding.encode_pairs`.
 
-    The keys of the requests, which the export leaves out, are null. `path` is where the export says that the
-    video lies.
+    Request keys are null, because the export does not hold them.
 
     Args:
-        root: What a relative `video` is relative to.
+        path: The file.
+        root: The folder to which a relative `video` is relative.
+
+    Returns:
+        The columns of `safevid_350k_release`, and `path`: the path of the video.
 
     Raises:
-        ValueError: If a line is no pair of a release; says which.
+        ValueError: If a line is not a pair of a release. The message names the line.
     """
     rows = []
     with path.open("rb") as file:
@@ -158,7 +161,7 @@ def read_export(path: Path, root: Path) -> pl.DataFrame:
                 rows.append(_pair(json.loads(line), root))
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{path}, line {number}: no pair as a release exports it "
+                    f"{path}, line {number}: not a pair of an exported release "
                     f"({type(error).__name__}: {error}); fix the line or leave it out"
                 ) from error
     places = [row.pop("path") for row in rows]
@@ -166,7 +169,7 @@ def read_export(path: Path, root: Path) -> pl.DataFrame:
 
 
 def _pair(row: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The row of the release that :func:`chat_row` was given."""
+    """The row of the release from which :func:`chat_row` made a line."""
     video = row["video"]
     kept = {name: row[name] for name in RELEASE.schema.names() if name in row}
     turns = {name: _text(row[name]) for name in ("prompt", "chosen", "rejected")}
@@ -174,7 +177,7 @@ def _pair(row: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _text(turns: Sequence[Mapping[str, Any]]) -> str:
-    """What the only turn says; its video stands beside it."""
+    """The text of the only turn, which may also hold a video."""
     texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
     if len(turns) != 1 or len(texts) != 1 or not isinstance(texts[0], str):
         raise ValueError("not one turn with one text")
@@ -192,13 +195,13 @@ def _write_jsonl(
 
 
 def _licences(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
-    """Clip id -> the licence recorded for it, of every clip with a pair."""
+    """Clip id -> recorded licence, for every clip with a pair."""
     known = dict(lake.scan(VIDEO_CORPUS).select("clip_id", "licence").collect().iter_rows())
     return {clip: known.get(clip) or "unknown" for clip in sorted(set(pairs["clip_id"].to_list()))}
 
 
 def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
-    """What the pairs came from: models with their revisions, and the content hash of every partition."""
+    """The models with their revisions, and the content hashes of the tables that the pairs are made from."""
     taxonomy = load_taxonomy(settings)
     models = {
         "reconciler": _writers(lake, DESCRIPTIONS),
@@ -222,7 +225,7 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
 
 
 def _audit(settings: Settings, lake: Lake) -> str:
-    """Whether people checked the descriptions, and what they found."""
+    """Whether people have checked the descriptions, and the rate of made-up claims that they found."""
     manifest = lake.manifest(DESCRIPTION_FIDELITY_AUDIT.name)
     told = {} if manifest is None else manifest.info
     if told.get("passed"):
@@ -233,7 +236,7 @@ def _audit(settings: Settings, lake: Lake) -> str:
             f"Audit {told['audit']}, signed by {told['signed_by']}."
         )
     waived = "" if settings.descriptions.audit.required else ", which the settings do not require"
-    return f"The descriptions have passed no signed audit by people{waived}. They may be wrong about a clip."
+    return f"The descriptions have not passed a signed audit by people{waived}. They may be wrong about a clip."
 
 
 def _writers(lake: Lake, table: Table) -> list[str]:

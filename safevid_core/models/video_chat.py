@@ -1,8 +1,8 @@
-"""Questions to video language models, local or served, behind one protocol and one ledger.
+"""Asks video language models, local or served, through one protocol and one ledger.
 
-A local checkpoint is known by the hash of its files (and of its adapter's), so the same question to
-the same weights is generated once, whatever the folder is called. An answer does not depend on the
-other questions of its batch: sampling noise comes from the question's own key.
+A local checkpoint is identified by the hash of its files and of its adapter's files. So an answer of the same
+weights to the same question is generated once, also if the folder is renamed. An answer does not depend on
+the other questions of its batch, because the sampling noise is seeded with the question's key.
 """
 
 from __future__ import annotations
@@ -39,34 +39,35 @@ from safevid_core.video.uniform_frames import uniform_frames
 if TYPE_CHECKING:
     import torch
 
-# Raised when the inputs or the way of sampling change what a local model answers.
+# Raised when a change of the inputs or of the sampling changes the answers of a local model.
 GENERATION = "generation/2"
-# Batches whose questions are sorted by length together; their frames are in memory together.
+# The questions of this many batches are sorted by length together. Their frames are in memory together.
 _BATCHES_SORTED_TOGETHER = 16
 _JPEG_QUALITY = 90
 _PICTURES = ("still", "image")
-# What sees is small beside what speaks, and what it loses nothing later brings back.
+# The vision tower is small compared to the language model, and its quantisation error lowers the quality.
 _NOT_QUANTISED = ("model.vision_tower", "model.visual", "model.multi_modal_projector", "lm_head")
 
 
 class CheckpointError(SafeVidError, RuntimeError):
-    """A checkpoint that cannot be loaded; the message names it and the fix."""
+    """A checkpoint cannot be loaded. The message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoQuestion:
-    """One question about a video, or asked without one.
+    """One question, with or without a video.
 
     Attributes:
-        path: The file that is shown, or a `MediaFile` that finds it when it is opened. Needed for all but
-            `none`.
-        media_sha256: Of that file; computed where None.
-        start_s: Span of the clip within the file, in seconds.
-        end_s: End of the span. Defaults to the file's end.
-        video: What is shown: the clip, nothing, grey frames of the clip's count and size, or a picture: as a
-            video of one frame (`still`) or in the way the model takes images (`image`).
-        system: A system message. Defaults to none.
-        sample_index: Tells repeated samples of one question apart.
+        path: The file that is shown, or a `MediaFile`, whose path is looked up when it is opened. Required
+            unless `video` is `none`.
+        media_sha256: Hash of the file. None computes it.
+        start_s: Start of the clip's span in the file, in seconds.
+        end_s: End of the span. None means the end of the file.
+        video: What is shown. `right`: the clip. `none`: nothing. `blank`: grey frames, as many and as large
+            as those of the clip. `still`: a picture as a video of one frame. `image`: a picture in the form
+            in which the model takes images.
+        system: A system message. None means no system message.
+        sample_index: Distinguishes repeated samples of one question.
     """
 
     prompt: str
@@ -80,7 +81,7 @@ class VideoQuestion:
 
     @property
     def kind(self) -> Literal["video", "still", "image", "none"]:
-        """What the model is fed; a batch holds one kind."""
+        """The kind of input that the model gets. All questions of a batch have the same kind."""
         if self.video == "right" or self.video == "blank":
             return "video"
         return self.video
@@ -90,27 +91,27 @@ class VideoChat(Protocol):
     """A video language model that answers questions."""
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
-        """Answers in the order of the questions; a question that cannot be asked ends `failed`."""
+        """The answers in the order of the questions. A question that cannot be asked ends `failed`."""
 
     def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
-        """The questions' keys in the ledger, in their order."""
+        """The ledger keys of the questions, in their order."""
 
 
 def open_video_chat(model: VideoModel, gateway: Gateway, *, adapter: Path | None = None) -> VideoChat:
-    """The model behind the protocol; a local one is loaded when the first question needs it.
+    """Open a model. A local model is loaded when the first question needs it.
 
     Args:
-        adapter: Folder of a peft adapter to merge into a local checkpoint.
+        adapter: Folder of a peft adapter to merge into a local checkpoint. None means no adapter.
 
     Raises:
-        CheckpointError: If a local folder holds no checkpoint, or an adapter is given for a model that is
+        CheckpointError: If a local folder holds no checkpoint, or if an adapter is given for a model that is
             served or quantised.
-        FamilyError: If there is no such family.
+        FamilyError: If the family is unknown.
     """
     family_of(model.family)
     if adapter is not None and model.quantisation != "none":
         raise CheckpointError(
-            f"{model.path}: an adapter is merged into whole weights; set quantisation: none"
+            f"{model.path}: an adapter cannot be merged into quantised weights; set quantisation: none"
         )
     if model.served_at is None:
         return LocalVideoChat(model, gateway, adapter=adapter)
@@ -123,13 +124,14 @@ def open_video_chat(model: VideoModel, gateway: Gateway, *, adapter: Path | None
 
 
 def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any]:
-    """A checkpoint in evaluation mode, its adapter merged, and its processor.
+    """Load a checkpoint in evaluation mode, with its adapter merged, and its processor.
 
     Args:
-        adapter: Folder of a peft adapter, or of whole weights that take the place of the checkpoint's.
+        adapter: Folder of a peft adapter, or of complete weights that replace those of the checkpoint. None
+            means neither.
 
     Raises:
-        CheckpointError: If the folder is missing or is no checkpoint of a video language model.
+        CheckpointError: If the folder is missing or is not a checkpoint of a video language model.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -147,7 +149,7 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
             folder,
             dtype=getattr(torch, model.dtype),
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
+            ignore_mismatched_sizes=True,  # an error below names them
             **where,
             **_quantised(model),
         )
@@ -158,8 +160,8 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
     lacking = {*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])}
     if lacking:
         raise CheckpointError(
-            f"checkpoint {folder} lacks {len(lacking)} of the model's weights, {min(lacking)} the first; "
-            "fetch it whole"
+            f"checkpoint {folder} lacks {len(lacking)} of the model's weights, the first is {min(lacking)}; "
+            "fetch it again"
         )
     space_as_trained(loaded)
     if adapter is not None and not whole:
@@ -168,12 +170,13 @@ def load_local(model: VideoModel, adapter: Path | None = None) -> tuple[Any, Any
 
 
 def with_adapter(loaded: Any, adapter: Path, base: str) -> Any:
-    """A model with a peft adapter, every weight of which has found its place.
+    """The model with a peft adapter, after a check that every weight of the adapter is loaded.
 
-    peft loads an adapter of another model with no more than a warning, and what answers then is the base.
+    peft only warns if the adapter is of another model. The base model would then answer without an adapter.
 
     Raises:
-        CheckpointError: If the adapter cannot be read, or its weights and those of the model differ in name.
+        CheckpointError: If the adapter cannot be read, or if its weights and those of the model have
+            different names.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
@@ -188,7 +191,7 @@ def with_adapter(loaded: Any, adapter: Path, base: str) -> Any:
             "give the base model that it was trained on"
         ) from None
     wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    # Beside an adapter of the embedding peft may store the embedding itself.
+    # With an adapter of the embedding, peft may store the embedding too.
     taken = set(get_peft_model_state_dict(adapted, save_embedding_layers=True))
     if not (given and wanted <= given <= taken):
         fit, odd = len(given & wanted), sorted((wanted - given) | (given - taken))[:1]
@@ -201,7 +204,7 @@ def with_adapter(loaded: Any, adapter: Path, base: str) -> Any:
 
 
 def model_files(*models: VideoModel) -> list[Path]:
-    """The folders of those models that are local."""
+    """The folders of the local ones among the models."""
     return [Path(model.path) for model in models if model.served_at is None and Path(model.path).is_dir()]
 
 
@@ -211,7 +214,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _quantised(model: VideoModel) -> dict[str, Any]:
-    """What `from_pretrained` is told of the quantisation; weights are quantised on the device."""
+    """The arguments of `from_pretrained` for the quantisation. Weights are quantised on the device."""
     if model.quantisation == "none":
         return {}
     if find_spec("bitsandbytes") is None:
@@ -232,10 +235,10 @@ def _quantised(model: VideoModel) -> dict[str, Any]:
 
 
 def checkpoint_identity(model: VideoModel, adapter: Path | None = None) -> str:
-    """What the weights are: a hash of the checkpoint's files, or the hub id and revision.
+    """The identity of the weights: a hash of the checkpoint's files, or the hub id and revision.
 
     Raises:
-        CheckpointError: If a folder that should hold a checkpoint or an adapter does not.
+        CheckpointError: If the folder of a checkpoint or an adapter does not exist or is empty.
     """
     folder = Path(model.path)
     if folder.is_dir():
@@ -269,7 +272,7 @@ def _hash_of_files(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str
 
 
 def _media_of(question: VideoQuestion, hashes: FileHashes) -> str:
-    """SHA-256 of the file that a question shows, empty where it shows none."""
+    """SHA-256 of the file that a question shows. Empty if it shows none."""
     if question.video == "none":
         return ""
     if question.media_sha256 is not None:
@@ -284,7 +287,7 @@ def _media_of(question: VideoQuestion, hashes: FileHashes) -> str:
 
 
 class LocalVideoChat:
-    """A transformers checkpoint, asked in batches."""
+    """A local transformers checkpoint that is asked in batches."""
 
     def __init__(
         self,
@@ -308,11 +311,11 @@ class LocalVideoChat:
 
     @property
     def stored_frames(self) -> FrameCache:
-        """The cache that decoded frames come from."""
+        """The cache of decoded frames."""
         return self._gateway.frames
 
     def loaded(self) -> tuple[Any, Any]:
-        """The model and its processor, loaded once."""
+        """The model and its processor. They are loaded at the first call."""
         if self._loaded is None:
             if self.model.threads is not None:
                 import torch
@@ -336,7 +339,7 @@ class LocalVideoChat:
 
 
 def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
-    """What of a video a question shows, for the request key."""
+    """The part of the request key that says what a question shows."""
     if question.video == "none":
         return ["none"]
     if question.video in _PICTURES:
@@ -346,7 +349,7 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
 
 
 class _LocalCaller:
-    """Generates the answers that the ledger does not have, window by window."""
+    """Generates the answers that the ledger does not have. A window of several batches is decoded at once."""
 
     def __init__(
         self, chat: LocalVideoChat, keys: Sequence[str], questions: Sequence[VideoQuestion], asset: str
@@ -393,7 +396,11 @@ class _LocalCaller:
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
 
     def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, VideoError]]:
-        """The frames of each clip once, and what is wrong for each question whose video is unusable."""
+        """Decode each clip once.
+
+        Returns:
+            Clip -> frames, and position -> error for the questions whose video is unusable.
+        """
         frames: dict[Any, Frames | None] = {}
         broken: dict[Any, VideoError] = {}
         for position in window:
@@ -415,7 +422,7 @@ class _LocalCaller:
         return (question.video, question.path, question.start_s, question.end_s)
 
     def _batches(self, positions: list[int]) -> Iterator[list[int]]:
-        """Questions of like length together, each kind apart."""
+        """Batches of questions of one kind and of similar length."""
         size = self._chat.model.batch_size
         for kind in ("video", "still", "image", "none"):
             some = [p for p in positions if self._questions[p].kind == kind]
@@ -463,10 +470,10 @@ class _LocalCaller:
 
 
 def frames_of(question: VideoQuestion, n: int, stored: FrameCache | None = None) -> Frames | None:
-    """The `n` frames that a question shows; None where it shows none.
+    """The `n` frames that a question shows. None if it shows none.
 
     Args:
-        stored: Cache of decoded frames. None decodes them.
+        stored: Cache of decoded frames. None decodes without a cache.
 
     Raises:
         VideoError: If the file cannot be decoded.
@@ -492,7 +499,7 @@ def frames_of(question: VideoQuestion, n: int, stored: FrameCache | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One generated answer; `finish_reason` is `stop`, or `length` where the limit cut it."""
+    """One generated answer. `finish_reason` is `stop`, or `length` if the answer was cut at its limit."""
 
     text: str
     finish_reason: str
@@ -510,7 +517,7 @@ def generate(
     *,
     as_images: bool = False,
 ) -> list[Generated]:
-    """One batch of answers, greedy at temperature 0, else sampled with noise drawn from each key."""
+    """Generate a batch of answers: greedy at temperature 0, else sampled with noise seeded by the keys."""
     import torch
 
     inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
@@ -551,7 +558,7 @@ def _read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Genera
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The text of token ids without special tokens, but with those that mark thinking."""
+    """The text of token ids, without special tokens other than those that mark thinking."""
     special = {
         place: token.content for place, token in tokenizer.added_tokens_decoder.items() if token.special
     }
@@ -563,9 +570,9 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
 
 
 def _penalty(penalty: float, prompt_length: int) -> list[Any]:
-    """The repetition penalty on generated tokens. None if it is 1.
+    """The processor for the repetition penalty on generated tokens. Empty if the penalty is 1.
 
-    `generate(repetition_penalty=...)` also penalises the words of the prompt, which an answer has to repeat.
+    `generate(repetition_penalty=...)` also penalises words of the prompt, which an answer has to repeat.
     """
     from transformers import RepetitionPenaltyLogitsProcessor
 
@@ -575,10 +582,10 @@ def _penalty(penalty: float, prompt_length: int) -> list[Any]:
 
 
 def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:
-    """Sampling as an argmax: logits over the temperature plus Gumbel noise has the softmax's law.
+    """A processor that turns greedy decoding into sampling (the Gumbel-max trick).
 
-    Each row draws from a generator of its own, seeded by its key, so that a sampled answer does not
-    depend on which questions share its batch.
+    The argmax of logits / temperature + Gumbel noise has the distribution of the softmax. Each row has its
+    own generator, seeded with its key, so a sampled answer does not depend on the questions of its batch.
     """
     import torch
     from transformers import LogitsProcessor
@@ -599,7 +606,7 @@ def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:
 
 
 class ServedVideoChat:
-    """A model behind an OpenAI-compatible server; frames go as JPEG images before the text."""
+    """A model behind an OpenAI-compatible server. Frames are sent as JPEG images before the text."""
 
     def __init__(self, model: VideoModel, gateway: Gateway) -> None:
         self.model = model
@@ -660,6 +667,6 @@ def _jpeg(pixels: Any, side: int) -> str:
     from PIL import Image
 
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
-    picture.thumbnail((side, side), Image.Resampling.BICUBIC)  # which never makes it larger
+    picture.thumbnail((side, side), Image.Resampling.BICUBIC)  # thumbnail never enlarges
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,7 @@
-"""Frames out of video files, however odd the file; every failure is one plain line.
+"""Decodes frames of video files. Every failure is an error with a message of one line.
 
-PyAV decides which frame is shown when: the frame at an instant is the one a plain pass over the file shows
-there. decord decodes H.264 faster and is used where :mod:`safevid_core.video.decord_reader` trusts it.
+PyAV determines which frame is shown at a time: it is the frame that playing the file from the start shows.
+decord decodes H.264 faster. It is used for files that :mod:`safevid_core.video.decord_reader` accepts.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ __all__ = [
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Length, rate, displayed size and codec of a file's best video stream.
+    """Length, frame rate, displayed size and codec of a file's best video stream.
 
-    Reads all packets and decodes one frame; all frames where the packets have no times, as in raw streams.
+    All packets are read and one frame is decoded. If the packets have no times, as in raw streams, all frames
+    are decoded.
 
     Raises:
-        VideoError: If the file is missing, empty, no video, or its first frame cannot be decoded.
+        VideoError: If the file is missing, empty or not a video, or if its first frame cannot be decoded.
     """
     with opened_video(path) as opened:
         return opened.info
@@ -53,19 +54,22 @@ def decode_uniform(
 ) -> Frames:
     """The frames shown at the centres of `n` equal segments of a span.
 
+    Frames are returned as displayed: upright, with square pixels, and at the size of the first frame.
+    Transparent parts are white, high dynamic range is converted to sRGB, and interlaced frames are
+    deinterlaced.
+
     Args:
-        path: Any video file. Frames are given as displayed: upright, with square pixels, at the size of
-            the first, transparent parts over white, high dynamic range as sRGB, interlaced ones filled in.
-        n: Frames to return; a clip of fewer frames repeats frames.
+        path: A video file.
+        n: Number of frames. If the clip has fewer frames, frames are repeated.
         start_s: Start of the span, in seconds from the video's start.
         end_s: End of the span. Defaults to the video's end.
         size: Height and width to resize to. Defaults to the video's own.
 
     Returns:
-        Frames with `pixels` `[n, H, W, 3]`; `times_s` are the frames' own presentation times.
+        Frames with `pixels` `[n, H, W, 3]`. `times_s` are the presentation times of the frames.
 
     Raises:
-        VideoError: If the file cannot be decoded, ends before the span does, or the span is empty.
+        VideoError: If the file cannot be decoded or ends before the span does, or if the span is empty.
     """
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
@@ -85,16 +89,19 @@ def iterate_frames(
     start_s: float = 0.0,
     end_s: float | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Every frame of a span in presentation order: its time in seconds and uint8 RGB `[H, W, 3]`.
+    """Yield every frame of a span in presentation order: its time in seconds and uint8 RGB `[H, W, 3]`.
+
+    Frames are displayed as in :func:`decode_uniform`.
 
     Args:
-        path: Any video file; frames are given as :func:`decode_uniform` gives them.
-        max_side: Frames are scaled down, shape kept, so that no side is longer. Defaults to no limit.
+        path: A video file.
+        max_side: Upper limit of a frame's longer side. Larger frames are scaled down, with the same aspect
+            ratio. None means no limit.
         start_s: Start of the span. Defaults to the video's start.
         end_s: End of the span. Defaults to the video's end.
 
     Raises:
-        VideoError: As :func:`decode_uniform`, while iterating.
+        VideoError: As in :func:`decode_uniform`, during the iteration.
     """
     with opened_video(path) as opened:
         start_s, end_s = _span(opened, start_s, end_s)
@@ -115,7 +122,7 @@ def blank_like(n: int, height: int, width: int) -> np.ndarray:
 
 
 def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 RGB frame at another height and width, each new pixel the mean of those it covers."""
+    """A uint8 RGB frame resized to a height and width. Each new pixel is the mean of those that it covers."""
     from PIL import Image
 
     height, width = size
@@ -123,7 +130,7 @@ def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _decode_with_decord(opened: OpenVideo, n: int, start_s: float, end_s: float | None) -> Frames | None:
-    """Uniform frames by decord, or None where PyAV should decode."""
+    """Uniform frames by decord. None if PyAV has to decode."""
     start_s, end_s = _span(opened, start_s, end_s)
     targets = _centres(n, start_s, end_s)
     chosen = np.searchsorted(opened.shown_s, targets + SAME_INSTANT_S, side="right") - 1
@@ -160,11 +167,11 @@ def _decode_with_av(opened: OpenVideo, n: int, start_s: float, end_s: float | No
 
 
 def _span(opened: OpenVideo, start_s: float, end_s: float | None) -> tuple[float, float]:
-    """The span within the video; an end past the video's is drawn back to it."""
+    """The span within the video. An end past the end of the video is replaced by the latter."""
     end = opened.info.duration_s if end_s is None else min(end_s, opened.info.duration_s)
     if not 0 <= start_s < end:
         raise VideoError(
-            f"{quoted(opened.path)} lasts {opened.info.duration_s:.2f} s and has nothing between "
+            f"{quoted(opened.path)} lasts {opened.info.duration_s:.2f} s and has no frames between "
             f"{start_s:g} s and {'its end' if end_s is None else f'{end_s:g} s'}; fix the span"
         )
     return start_s, end
@@ -179,6 +186,6 @@ def _refuse_shortfall(opened: OpenVideo, end_s: float, stopped_s: float | None) 
         raise VideoError(f"{quoted(opened.path)} holds no frame in that span; fetch or encode it again")
     if end_s - stopped_s > tolerance(opened.info.duration_s):
         raise VideoError(
-            f"{quoted(opened.path)} is truncated: pictures stop at {stopped_s:.2f} s of {end_s:.2f} s; "
+            f"{quoted(opened.path)} is truncated: its frames end at {stopped_s:.2f} s of {end_s:.2f} s; "
             "fetch it again"
         )

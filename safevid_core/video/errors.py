@@ -1,4 +1,4 @@
-"""Turns what decoders raise into :class:`VideoError`, and the words of its messages."""
+"""Turns the exceptions of decoders into :class:`VideoError`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safevid_core.contracts.errors import VideoError
 
 __all__ = ["VideoError", "is_transient", "only_video_errors", "quoted", "words_of"]
 
-# An error of the moment: the file may be whole, and the share, disk or network behind it was not there.
+# Errors of a share, disk or network. The file itself may be intact.
 _TRANSIENT = frozenset(
     {
         errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.ECONNREFUSED,
@@ -23,7 +23,7 @@ _TRANSIENT = frozenset(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error may pass by itself: an I/O error of a share or disk, not a fact about the file."""
+    """Whether a later attempt may succeed: the error comes from a share or disk and not from the file."""
     if isinstance(error, VideoError):
         return error.transient
     return isinstance(error, OSError) and error.errno in _TRANSIENT
@@ -35,18 +35,18 @@ def quoted(path: str | Path) -> str:
 
 
 def words_of(error: Exception) -> str:
-    """The first line of what a library says went wrong."""
+    """The first line of a library's error message."""
     text = str(getattr(error, "strerror", None) or error).splitlines()
     words = text[0].rstrip(".") if text else type(error).__name__
-    return "no container of moving pictures" if words == "Invalid argument" else words
+    return "it is not a video container" if words == "Invalid argument" else words
 
 
 @contextmanager
 def only_video_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises on a file into a :class:`VideoError`.
+    """Turn any exception that a decoder raises on a file into a :class:`VideoError`.
 
-    Decoders raise ValueError, TypeError, AttributeError and others on files that are damaged on purpose.
-    Only a MemoryError of Python's own passes, because it tells of the machine and not of the file.
+    Decoders raise ValueError, TypeError, AttributeError and others on files that are damaged on purpose. Only
+    a MemoryError of Python is not turned, because its cause is the machine and not the file.
     """
     import av
 
