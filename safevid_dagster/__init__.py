@@ -1,1 +1,1 @@
-"""SafeVid as a Dagster code location: when, for which partition, and what came from what."""
+"""The Dagster code location of SafeVid, and the command `safevid`."""

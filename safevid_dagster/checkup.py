@@ -1,4 +1,4 @@
-"""What must be in place before the method can run, checked one by one: `safevid doctor`."""
+"""The checks of `safevid doctor`: what must be in place before the method can run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        advice: What to do; empty if nothing.
+        subject: What was checked. Example: `key OPENAI_API_KEY`.
+        advice: What to do. Empty if there is nothing to do.
     """
 
     subject: str
@@ -42,7 +43,7 @@ class Finding:
 
 
 def check_up() -> Iterator[Finding]:
-    """Every check in turn. Without usable settings only those that need none."""
+    """Run every check in turn. If the settings cannot be used, only the checks that need none are run."""
     yield _python()
     yield from _decoders()
     try:
@@ -93,7 +94,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _stages(settings: Settings) -> Iterator[Finding]:
-    """The modules with stages of one's own can be imported."""
+    """Check that the modules of the setting `stages` can be imported."""
     if settings.stages:
         from safevid_core.pipeline import build_registry
 
@@ -106,18 +107,20 @@ def _stages(settings: Settings) -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    """Each decoder reads a clip that is written here."""
+    """Check that each decoder reads a clip that this function writes."""
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         try:
             _write_clip(clip)
-        except Exception as error:  # whatever a broken FFmpeg raises
-            yield Finding("decoders", "fail", f"PyAV writes no clip: {_line(error)}", "install `av` again")
+        except Exception as error:  # a broken FFmpeg raises many types
+            yield Finding(
+                "decoders", "fail", f"PyAV cannot write a clip: {_line(error)}", "install `av` again"
+            )
             return
         for name, decode in (("PyAV", _frames_by_av), ("decord", _frames_by_decord)):
             try:
                 frames = decode(clip)
-            except Exception as error:  # decord raises its own, ImportError or RuntimeError
+            except Exception as error:  # decord raises its own types, ImportError or RuntimeError
                 yield Finding(
                     f"decoder {name}", "fail", _line(error), "install the package again for this platform"
                 )
@@ -165,7 +168,7 @@ def _lake(settings: Settings) -> Iterator[Finding]:
 
     root = settings.root.absolute()
     if not (root / "tables").is_dir():
-        yield Finding("lake", "ok", f"none at {root} yet; the first run makes it")
+        yield Finding("lake", "ok", f"none at {root} yet; the first run creates it")
         return
     profile = profile_of(root)
     tables = len(Lake(root, profile).assets())
@@ -181,7 +184,7 @@ def _lake(settings: Settings) -> Iterator[Finding]:
 def _dagster_home(settings: Settings) -> Iterator[Finding]:
     home = home_of(settings)
     if not home.exists():
-        yield Finding("dagster home", "ok", f"none at {home} yet; the first run makes it")
+        yield Finding("dagster home", "ok", f"none at {home} yet; the first run creates it")
     elif not os.access(home, os.W_OK):
         yield Finding("dagster home", "fail", f"{home} cannot be written", "change its permissions")
     else:
@@ -193,7 +196,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
     from safevid_core.models.ledger import Ledger
 
     if settings.models.ledger_url is None and not (settings.root / "ledger.sqlite").exists():
-        yield Finding("ledger", "ok", "none yet; the first question makes it")
+        yield Finding("ledger", "ok", "none yet; the first question creates it")
         return
     with closing(Ledger(settings.ledger_url)) as ledger:
         calls, cost = bill(ledger, by=()).select("calls", "cost_usd").row(0)
@@ -214,7 +217,7 @@ def _sources(settings: Settings) -> Iterator[Finding]:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    """Whether the variables that hold keys are set. Their values are never shown."""
+    """Check that the environment variables with API keys are set. Their values are not shown."""
     wanted: dict[str, set[str]] = {}
     for model in models_of(settings):
         name = model.model if isinstance(model, TextModel) else model.path
@@ -263,7 +266,7 @@ def _endpoints(settings: Settings) -> Iterator[Finding]:
         try:
             with urlopen(Request(url), timeout=_PATIENCE_S) as answer:
                 yield Finding(f"server {base}", "ok", f"answers with status {answer.status}")
-        except HTTPError as error:  # a server that asks for a key is there
+        except HTTPError as error:  # the server is up and asks for a key, for example
             yield Finding(f"server {base}", "ok", f"answers with status {error.code}")
         except (URLError, OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
@@ -296,7 +299,7 @@ def _gpu(settings: Settings) -> Iterator[Finding]:
 
 
 def models_of(group: object) -> Iterator[TextModel | VideoModel]:
-    """Every model that a tree of settings names, its second models included."""
+    """Every model in a tree of settings, including second models."""
     if isinstance(group, TextModel | VideoModel):
         yield group
     if isinstance(group, BaseModel):

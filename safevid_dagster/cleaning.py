@@ -1,4 +1,4 @@
-"""What a lake holds that can be removed: caches, files of older generations, scratch of dead runs."""
+"""Finds and removes files of a lake that are not needed: caches, older generations, scratch of dead runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.storage.lake import Lake
 
-# Caches are made again when they are needed, at the price of time.
+# Folders of caches -> their names for people. A removed cache is made again when it is needed.
 CACHES = {"cache": "cache", "features": "features of frozen vision towers", "references": "reference passes"}
-# Everything that SafeVid writes below a root. Other files there are not SafeVid's.
+# Everything that SafeVid writes below a root. Other files there are not removed.
 OWN = (
     "blobs", "cache", "dagster", "features", "pocket", "references", "reports", "reviews", "tables",
     "training", "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal", "layout.json", "sign_off.yaml",
@@ -21,20 +21,20 @@ OWN = (
 
 
 class CleaningError(SafeVidError, RuntimeError):
-    """A folder that is not removed."""
+    """A folder cannot be cleaned, and nothing in it is removed."""
 
 
-_SCRATCH_S = 86_400.0  # older scratch is that of a dead run
+_SCRATCH_S = 86_400.0  # scratch files of this age were left by a dead run
 
 
 @dataclass(frozen=True)
-class Rubbish:
+class Removable:
     """Files that can be removed.
 
     Attributes:
-        what: For people.
-        paths: Files and folders, all below the root.
-        size: In bytes.
+        what: The kind of files, in words.
+        paths: Files and folders below the root.
+        size: Total size in bytes.
     """
 
     what: str
@@ -42,30 +42,30 @@ class Rubbish:
     size: int
 
 
-def rubbish_of(lake: Lake) -> list[Rubbish]:
-    """What a lake can do without, biggest kinds first; nothing that a manifest names."""
+def removable_of(lake: Lake) -> list[Removable]:
+    """The files that a lake does not need, largest kind first. No manifest names any of them."""
     root = lake.local_path()
-    found = [_rubbish(root, what, [root / name]) for name, what in CACHES.items()]
-    found.append(_rubbish(root, "older generations of tables", _older_generations(lake)))
+    found = [_removable(root, what, [root / name]) for name, what in CACHES.items()]
+    found.append(_removable(root, "older generations of tables", _older_generations(lake)))
     scratch = [*root.glob("blobs/*/.new-*"), *root.glob("tables/*/*/.*")]
     scratch = [path for path in scratch if _is_older(path, _SCRATCH_S)]
-    found.append(_rubbish(root, "scratch of dead runs", scratch))
+    found.append(_removable(root, "scratch of dead runs", scratch))
     return sorted((each for each in found if each.paths), key=lambda each: -each.size)
 
 
-def all_of(root: Path) -> list[Rubbish]:
-    """Everything that SafeVid wrote below a root.
+def all_of(root: Path) -> list[Removable]:
+    """Everything that SafeVid has written below a root.
 
     Raises:
         CleaningError: If the folder is not the root of a lake.
     """
     if not any((root / name).exists() for name in ("tables", "dagster", "ledger.sqlite")):
         raise CleaningError(f"{root} holds no lake; check SAFEVID_ROOT")
-    return [each for name in OWN if (each := _rubbish(root, name, [root / name])).paths]
+    return [each for name in OWN if (each := _removable(root, name, [root / name])).paths]
 
 
-def remove(root: Path, some: Sequence[Rubbish]) -> None:
-    """Remove files below a root; a link is removed and what it points at stays.
+def remove(root: Path, some: Sequence[Removable]) -> None:
+    """Remove files below a root. Of a symbolic link only the link is removed.
 
     Raises:
         CleaningError: If a path is not below the root.
@@ -80,7 +80,7 @@ def remove(root: Path, some: Sequence[Rubbish]) -> None:
 
 
 def _older_generations(lake: Lake) -> Iterator[Path]:
-    """Data files that no manifest names and no reader holds, in folders that have a manifest."""
+    """Data files that their folder's manifest does not name and that are too old to have a reader."""
     for asset in lake.assets():
         for partition in lake.partitions(asset):
             manifest = lake.manifest(asset, partition)
@@ -92,13 +92,13 @@ def _older_generations(lake: Lake) -> Iterator[Path]:
 
 
 def _is_older(path: Path, seconds: float) -> bool:
-    """Whether a file was written so long ago that no run is at work on it."""
+    """Whether a file was written more than `seconds` ago."""
     return path.lstat().st_mtime <= time.time() - seconds
 
 
-def _rubbish(root: Path, what: str, paths: Sequence[Path] | Iterator[Path]) -> Rubbish:
+def _removable(root: Path, what: str, paths: Sequence[Path] | Iterator[Path]) -> Removable:
     there = tuple(path for path in paths if path.exists() or path.is_symlink())
-    return Rubbish(what, there, sum(map(_size, there)))
+    return Removable(what, there, sum(map(_size, there)))
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The code location: everything under ``defs/``, nothing else."""
+"""The code location: all definitions in ``defs/``."""
 
 from pathlib import Path
 

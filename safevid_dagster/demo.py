@@ -1,4 +1,4 @@
-"""The whole method with the settings in force, stage by stage, and what came out."""
+"""`safevid demo`: makes all stages of the method in order and prints the main figures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from safevid_dagster.home import home_of
 
 
 def demo(settings: Settings) -> bool:
-    """Make every stage of the settings' flow in order, with a line for each; then say what came out.
+    """Make every stage of the settings' flow in order, print one line for each, and print the main figures.
+
+    The first stage that fails ends the demo.
 
     Returns:
-        Whether all stages succeeded. The first that fails ends the demo.
+        Whether all stages succeeded.
     """
     started = time.monotonic()
     root = home_of(settings).parent
-    print(f"SafeVid, profile {settings.profile}: everything goes to {root}", flush=True)
+    print(f"SafeVid, profile {settings.profile}, writes to {root}", flush=True)
     from safevid_dagster.liveness import end_dead_runs
     from safevid_dagster.running import Steps, fresh_report, noted_warnings, opened_instance
 
@@ -40,25 +42,23 @@ def demo(settings: Settings) -> bool:
             for line in end_dead_runs(instance):
                 print(line, flush=True)
             print(f"[{number:2}/{len(flow)}] {stage.name:32}", end="", flush=True)
-            # A run of Dagster over fresh partitions takes a second or two and makes nothing.
+            # Fresh partitions are reported without a Dagster run, which would take a second or two.
             done = fresh_report(planner, stage, partitions) or steps.run(stage, partitions)
             print("\n      ".join([done.text, *notes.taken()]), flush=True)
             recomputed += done.recomputed
             if not done.succeeded:
-                print(
-                    "Stopped; what was finished is kept. Run it again to go on from there.", file=sys.stderr
-                )
+                print("Stopped. Finished work is kept; run the demo again to continue.", file=sys.stderr)
                 return False
     conclude(settings, root, recomputed, time.monotonic() - started)
     return True
 
 
 def build_checkpoints(settings: Settings, report: Callable[[str], None]) -> None:
-    """Build the checkpoints of `models.builders` that are not there.
+    """Build the checkpoints of `models.builders` that do not exist.
 
     Raises:
         SettingsError: If a module cannot be imported or has no function `prepare`.
-        SafeVidError: If a builder cannot work, for lack of a package for example.
+        SafeVidError: If a builder fails. Example: a package is missing.
     """
     for module in settings.models.builders:
         try:
@@ -71,7 +71,7 @@ def build_checkpoints(settings: Settings, report: Callable[[str], None]) -> None
 
 
 def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) -> None:
-    """The few lines that matter, and where the rest is."""
+    """Print what was computed and paid, the main figures, and the paths of the reports."""
     from safevid_dagster.defs.resources import shared_gateway
 
     spend = shared_gateway().spend()
@@ -85,17 +85,17 @@ def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) ->
     report = root / "reports" / "scorecard.json"
     for line in headline(settings, json.loads(report.read_text())):
         print(line)
-    print(f"Took {seconds:.0f} s. Profile {settings.profile}: made by the models that profile names.")
+    print(f"Took {seconds:.0f} s with the models of profile {settings.profile}.")
     print(f"  {report.with_suffix('.html')}\n  {report}")
-    print(f"  {report.with_name('videos.html')} (what was said about your own videos)")
-    print("See every asset with `safevid ui`.")
+    print(f"  {report.with_name('videos.html')} (descriptions and responses for your own videos)")
+    print("`safevid ui` shows every asset.")
 
 
 def headline(settings: Settings, card: Mapping[str, Any]) -> Iterator[str]:
-    """The policies' figures as lines, benchmark by benchmark.
+    """The figures of the policies as lines, grouped by benchmark.
 
     Args:
-        card: As `scorecard.json`.
+        card: The content of `scorecard.json`.
     """
     titles = {each["benchmark"]: each["title"] for each in card["benchmarks"]}
     for benchmark, cells in groupby(card["systems"], key=lambda cell: cell["benchmark"]):
@@ -108,7 +108,7 @@ def headline(settings: Settings, card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _told(metric: str, value: float) -> str:
-    """A rate as a percentage, a gap in signed points, a score as it is."""
+    """A figure as text: a rate in percent, a gap in points with its sign, a score unchanged."""
     if metric == "mmbench_score":
         return f"{value:.2f}"
     return f"{100 * value:+.1f}" if metric.endswith("_gap") else f"{value:.1%}"

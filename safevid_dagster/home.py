@@ -1,4 +1,4 @@
-"""The Dagster home of a lake: where the runs, their logs and the schedules are stored."""
+"""The Dagster home of a lake: the folder with the records of runs, their logs and the schedules."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parent
 
 
 def home_of(settings: Settings) -> Path:
-    """The folder below the root; it may not exist yet."""
+    """The path of the Dagster home, below the root. It may not exist yet."""
     return settings.root.absolute() / "dagster"
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make the Dagster home with SafeVid's instance file, and set it for this process.
+    """Create the Dagster home with SafeVid's instance file, and set it for this process.
 
     Raises:
         LakeError: If the root cannot be written.

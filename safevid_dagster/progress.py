@@ -1,4 +1,4 @@
-"""What a run's log and an asset's metadata tell of questions to models: how far, how many, at what cost."""
+"""Reports the progress and the cost of questions to models in a run's log and an asset's metadata."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class ProgressLog:
-    """Tells the log of a run how its questions go, by one line every `every_s` seconds at most.
+    """Writes the progress of a run's questions to its log, at most one line every `every_s` seconds.
 
     Attributes:
-        log: Of the run.
-        part: What is at work, in front of each line: `kitchen (3 of 30): `. Empty where there is one part.
+        log: The log of the run.
+        part: The partition that is being made, as a prefix of each line. Example: `kitchen (3 of 30): `.
+            Empty if the run makes one partition only.
     """
 
     def __init__(self, every_s: float) -> None:
@@ -35,18 +36,18 @@ class ProgressLog:
 
 
 def spend_metadata(spend: Spend) -> dict[str, float]:
-    """What a run asked and paid for one asset, for its metadata; nothing where it asked nothing."""
+    """A run's calls and cost for one asset, as metadata. Empty if it asked nothing."""
     return {f"run/{name}": value for name, value in spend.figures().items()} if spend.asked else {}
 
 
-# Called with the partition at work, its number from 1 and how many there are.
+# Called with the partition that is being made, its number from 1, and the number of partitions.
 TellPartition = Callable[[str, int, int], None]
 _watchers: list[TellPartition] = []
 
 
 @contextmanager
 def watching_partitions(tell: TellPartition) -> Iterator[None]:
-    """While the block lasts, tell which partition a run in this process is making."""
+    """While the block lasts, call `tell` for each partition that a run in this process makes."""
     _watchers.append(tell)
     try:
         yield
@@ -55,6 +56,6 @@ def watching_partitions(tell: TellPartition) -> Iterator[None]:
 
 
 def tell_watchers(partition: str, number: int, of: int) -> None:
-    """Tell everyone who watches this process that it makes the next partition."""
+    """Call the functions of :func:`watching_partitions` with the partition that is made next."""
     for tell in list(_watchers):
         tell(partition, number, of)

@@ -1,4 +1,7 @@
-"""What the UI shows of a stage: counts, cost, a short preview, a small plot. Never whole answers."""
+"""Makes the metadata of an asset in Dagster's UI: counts, a short preview and a small plot.
+
+The preview shows the first words of texts only.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,8 @@ from safevid_core.execution.local import StageReport
 from safevid_core.storage.lake import Lake
 
 PREVIEW_ROWS = 20
-FIRST_WORDS = 60  # characters; the event log is durable, so it holds no more of any text
-# Columns worth a look, in this order. Rejected answers are never among them: whoever needs them opens
-# the lake or the scorecard.
+FIRST_WORDS = 60  # characters; the event log is permanent, so it holds no more of any text
+# Columns of the preview, in this order. Rejected responses are in the lake and the scorecard only.
 SHOWN = (
     "scene", "split", "principle", "subcategory", "style", "expectation", "describer", "system", "variant",
     "metric", "measure", "value", "ci_low", "ci_high", "policy", "seed", "outcome", "success", "text",
@@ -46,7 +48,7 @@ def report_metadata(lake: Lake, table: Table, report: StageReport) -> dict[str, 
 
 
 def overview(reports: Mapping[str, StageReport]) -> dict[str, Any]:
-    """What a run over several partitions adds to each of them: the rows of all, as a plot."""
+    """Metadata of a run over several partitions: the rows of each, as a plot. Empty for one partition."""
     rows = {key: report.manifest.rows for key, report in reports.items()}
     return {"rows_by_partition": dg.MetadataValue.md(plot_bars(rows))} if len(rows) > 1 else {}
 
@@ -64,7 +66,7 @@ def preview(lake: Lake, table: Table, partition: str) -> str:
 
 
 def plot_bars(values: Mapping[str, float]) -> str:
-    """A horizontal bar chart as an embedded PNG, well under 100 KB."""
+    """A horizontal bar chart as an embedded PNG of less than 100 KB."""
     figure, axes = _figure(height=0.6 + 0.17 * len(values))
     axes.barh(list(values)[::-1], list(values.values())[::-1], color="#3b6ea5")
     axes.set_xlabel("rows")
@@ -72,7 +74,7 @@ def plot_bars(values: Mapping[str, float]) -> str:
 
 
 def plot_curves(curves: Mapping[str, list[float]]) -> str:
-    """Each curve over a training's steps in a panel of its own, three a row, as an embedded PNG."""
+    """One panel for each curve over the steps of a training, three in a row, as an embedded PNG."""
     from matplotlib.figure import Figure
 
     rows = -(-len(curves) // 3)

@@ -1,4 +1,4 @@
-"""Runs of stages in this process, recorded by Dagster as every other run is."""
+"""Runs stages in this process as Dagster runs, which the UI shows like any other run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from safevid_dagster.defs.partitions import key_of, ranges_of
 from safevid_dagster.liveness import end_dead_runs, reporting_waits
 from safevid_dagster.progress import TellPartition, watching_partitions
 
-# Dagster puts the name of the class before the message of a stage that says why it failed.
+# Dagster writes the name of the exception class before its message.
 _FAILURE = f"{dg.Failure.__module__}.{dg.Failure.__qualname__}: "
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did: one stage over some of its partitions.
+    """The result of running one stage over some of its partitions.
 
     Attributes:
-        runs: Ids of Dagster's runs, one for each range of partitions.
-        failure: In one line; empty if all runs succeeded.
-        outcomes: Outcome -> inputs, over the partitions.
-        partitions: How many were looked at.
-        recomputed: How many of them were made.
+        runs: Ids of the Dagster runs, one for each range of partitions.
+        failure: Why it failed, in one line. Empty if all runs succeeded.
+        outcomes: Outcome -> number of inputs, over the partitions.
+        partitions: Number of partitions.
+        recomputed: Number of partitions that were made.
     """
 
     stage: str
@@ -56,7 +56,7 @@ class StepReport:
 
     @property
     def text(self) -> str:
-        """The step in one line, without the name of its stage."""
+        """The result in one line, without the name of the stage."""
         if self.failure:
             return f"failed after {self.seconds:.1f} s: {self.failure}"
         counts = "  ".join(f"{number:6} {name}" for name, number in self.outcomes.items())
@@ -67,10 +67,11 @@ class Steps:
     """Runs stages one after another.
 
     Args:
-        instance: Where the runs are recorded.
-        on_wait: Told in one line which run holds a pool that a run of this process waits for.
-        on_start: Told the id of each run before it starts.
-        on_partition: Told each partition when its turn comes, its number from 1 and how many the run has.
+        instance: The Dagster instance that records the runs.
+        on_wait: Called with one line that names the run which holds a pool for which a run here waits.
+        on_start: Called with the id of each run before it starts.
+        on_partition: Called before each partition with its name, its number from 1, and the number of
+            partitions of the run.
     """
 
     def __init__(
@@ -90,10 +91,10 @@ class Steps:
         self._on_partition = on_partition
 
     def run(self, stage: Stage, partitions: Sequence[str]) -> StepReport:
-        """Make some partitions of a stage, one run for each range of them; fresh partitions stay.
+        """Make the partitions of a stage that are not fresh, with one Dagster run for each range of them.
 
         Raises:
-            KeyboardInterrupt: If the run was interrupted. Dagster has recorded that.
+            KeyboardInterrupt: If the run was interrupted. Dagster has recorded the interruption.
         """
         started, done = time.monotonic(), []
         with reporting_waits(self._instance, self._on_wait), watching_partitions(self._on_partition):
@@ -138,13 +139,13 @@ class Steps:
 
 
 def fresh_report(planner: Planner, stage: Stage, partitions: Sequence[str]) -> StepReport | None:
-    """What a run would report if all the partitions are fresh; None if it would make any of them."""
+    """The result of a run over partitions that are all fresh. None if a run would make any of them."""
     started, manifests = time.monotonic(), []
     for partition in partitions:
         try:
             state = planner.state(stage, partition)
         except SafeVidError:
-            return None  # the run tells of it
+            return None  # the run reports the error
         finally:
             planner.forget(stage, partition)
         if state.condition != "fresh" or state.manifest is None:
@@ -156,12 +157,12 @@ def fresh_report(planner: Planner, stage: Stage, partitions: Sequence[str]) -> S
 
 @contextmanager
 def opened_instance(say: Callable[[str], None]) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance of this home, after runs whose process is gone were marked as failed.
+    """Open the Dagster instance of this home, and mark runs whose processes are gone as failed.
 
     Args:
-        say: Told of each such run in one line.
+        say: Called with one line for each such run.
     """
-    # Libraries tell each other of renamed and unfinished parts here; a person can do nothing about them.
+    # Warnings for developers of libraries. The user can do nothing about them.
     for category in (FutureWarning, dg.PreviewWarning):
         warnings.filterwarnings("ignore", category=category)
     with dg.DagsterInstance.get() as instance:
@@ -171,7 +172,7 @@ def opened_instance(say: Callable[[str], None]) -> Iterator[dg.DagsterInstance]:
 
 
 class Notes(logging.Handler):
-    """Warnings of a step, kept until its line is written."""
+    """Collects the warnings of a step until its line is printed."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -181,14 +182,14 @@ class Notes(logging.Handler):
         self._lines.append(" ".join(record.getMessage().split()))
 
     def taken(self) -> list[str]:
-        """Each warning once, and none of them again."""
+        """The warnings since the last call, each once."""
         lines, self._lines = list(dict.fromkeys(self._lines)), []
         return lines
 
 
 @contextmanager
 def noted_warnings() -> Iterator[Notes]:
-    """Keep the warnings of every logger while the block lasts."""
+    """Collect the warnings of all loggers while the block lasts."""
     notes = Notes()
     logging.getLogger().addHandler(notes)
     try:
@@ -198,7 +199,7 @@ def noted_warnings() -> Iterator[Notes]:
 
 
 def _totals(results: Sequence[dg.ExecuteInProcessResult]) -> dict[str, int]:
-    """Outcomes, partitions and those that were made, over the partitions of some runs."""
+    """The number of inputs by outcome, of partitions, and of partitions that were made, over some runs."""
     totals = dict.fromkeys((*OUTCOMES, "recomputed", "partitions"), 0)
     for event in (each for result in results for each in result.get_asset_materialization_events()):
         metadata = event.materialization.metadata
@@ -222,12 +223,12 @@ def _errors(result: dg.ExecuteInProcessResult) -> Iterator[SerializableErrorInfo
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
-    """Whether a signal ended a step: Dagster makes a failure of Ctrl-C."""
+    """Whether a signal ended a step. Dagster records Ctrl-C as a failure."""
     return any(error.cls_name == DagsterExecutionInterruptedError.__name__ for error in _errors(result))
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
-    """The first failed step's own message, on one line."""
+    """The message of the first failed step, or else of the first failed check, in one line."""
     for error in _errors(result):
         return " ".join(error.message.split()).removeprefix(_FAILURE)
     for check in result.get_asset_check_evaluations():

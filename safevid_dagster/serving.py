@@ -1,4 +1,4 @@
-"""Dagster's web server and daemon over the assets of SafeVid."""
+"""`safevid ui`: Dagster's web server and daemon with the assets of SafeVid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safevid_dagster.home import PACKAGE
 
 
 class PortTaken(SafeVidError, OSError):
-    """A port on which another program listens."""
+    """Another program listens on the port."""
 
 
 def serve(host: str, port: int) -> None:
@@ -33,6 +33,6 @@ def serve(host: str, port: int) -> None:
     with dg.DagsterInstance.get() as instance:
         for line in (*end_dead_runs(instance), *active_runs(instance)):
             print(line, flush=True)
-    print(f"SafeVid's assets: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"SafeVid's assets: http://{host}:{port} (Ctrl-C stops the server)", flush=True)
     served = ["dev", "-h", host, "-p", str(port), "-w", str(PACKAGE / "workspace.yaml")]
     os.execv(sys.executable, [sys.executable, "-m", "dagster", *served])

@@ -1,7 +1,7 @@
-"""The training process as the asset `dpo_checkpoint` starts it, through Dagster Pipes.
+"""The training process that the asset `dpo_checkpoint` starts through Dagster Pipes.
 
-It is :mod:`safevid_core.alignment.train`, which also tells the run's log how it goes. Dagster lives on when
-it dies.
+It runs :mod:`safevid_core.alignment.train` and also writes its progress to the log of the run. If the process
+dies, Dagster goes on.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class RunLog:
-    """Writes lines of a training into the log of the Dagster run, at most one so often but for the last."""
+    """Writes the progress of a training to the log of the Dagster run.
+
+    Args:
+        seconds: Least time between two lines. The last step always has a line.
+    """
 
     def __init__(self, seconds: float = SECONDS_BETWEEN_LINES) -> None:
         self._seconds = seconds
         self._told = 0.0
 
     def __call__(self, job: Job, figures: Mapping[str, Any]) -> None:
-        """Tell of a step of a job."""
+        """Write a line about a step of a job, or a warning."""
         log = open_dagster_pipes().log
         if "warning" in figures:
             log.warning(f"{job.name}: {figures['warning']}")
@@ -39,7 +43,7 @@ class RunLog:
 
 
 def line(job: Job, figures: Mapping[str, Any]) -> str:
-    """A step in a line: where it stands, how it learns, how fast, and what is left."""
+    """A step in one line: its number, loss, margin, accuracy, log-probabilities, speed and seconds left."""
     left = figures.get("seconds_left")
     return (
         f"{job.name}: step {figures['step']} of {figures['steps']}, loss {figures['loss']:.4f}, "

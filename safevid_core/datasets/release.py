@@ -236,7 +236,9 @@ def _audit(settings: Settings, lake: Lake) -> str:
             f"Audit {told['audit']}, signed by {told['signed_by']}."
         )
     waived = "" if settings.descriptions.audit.required else ", which the settings do not require"
-    return f"The descriptions have not passed a signed audit by people{waived}. They may be wrong about a clip."
+    return (
+        f"The descriptions have not passed a signed audit by people{waived}. They may be wrong about a clip."
+    )
 
 
 def _writers(lake: Lake, table: Table) -> list[str]:

@@ -1,4 +1,4 @@
-"""`safevid clean`: removes what a lake can do without."""
+"""`safevid clean`: removes files that a lake does not need."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from safevid_dagster.cli.printing import AsJson, print_json, print_table
 
 def clean(
     everything: Annotated[
-        bool, typer.Option("--all", help="Everything below the root: tables, checkpoints, the ledger.")
+        bool, typer.Option("--all", help="Remove everything: tables, checkpoints, the ledger.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove caches, files of older generations, and scratch of runs that died.
+    """Remove caches, files of older generations, and scratch files of dead runs.
 
-    Nothing outside the root is touched. With --json and without --yes nothing is removed.
+    Files outside the root are not touched. With --json and without --yes nothing is removed.
     """
     from safevid_core.settings import load_settings
     from safevid_core.storage.lake import Lake
-    from safevid_dagster.cleaning import all_of, remove, rubbish_of
+    from safevid_dagster.cleaning import all_of, removable_of, remove
 
     settings = load_settings()
     root = settings.root.absolute()
     if not root.is_dir():
         raise BadRequest(f"{root} does not exist; there is nothing to clean")
-    found = all_of(root) if everything else rubbish_of(Lake(root, settings.profile))
+    found = all_of(root) if everything else removable_of(Lake(root, settings.profile))
     _refuse_while_runs_work(root)
     size = sum(each.size for each in found)
     told = [{"what": each.what, "paths": len(each.paths), "bytes": each.size} for each in found]
@@ -65,10 +65,10 @@ def _mb(size: object) -> str:
 
 
 def _refuse_while_runs_work(root: Path) -> None:
-    """Refuse to remove files under a run.
+    """Raise an error if a run is under way.
 
     Raises:
-        BadRequest: Naming the run.
+        BadRequest: The message names the run.
     """
     if not (root / "dagster" / "dagster.yaml").exists():
         return

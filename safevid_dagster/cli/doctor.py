@@ -1,4 +1,4 @@
-"""`safevid doctor`: whether this machine and these settings can run the method."""
+"""`safevid doctor`: checks whether this machine and these settings can run the method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safevid_dagster.cli.printing import AsJson, is_terminal, print_json
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check python, disk, decoders, settings, lake, keys, models, servers and GPU; say what to do."""
+    """Check Python, disk, decoders, settings, lake, keys, models, servers and GPU, and say what to do."""
     from safevid_dagster.checkup import check_up
 
     found = []

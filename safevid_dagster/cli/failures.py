@@ -1,4 +1,4 @@
-"""What the command prints and returns if a person's request cannot be met: one line, and an exit code."""
+"""Turns errors of a command into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FAILED, BAD_REQUEST, INTERRUPTED = 1, 2, 130
 
 
 class BadRequest(SafeVidError, ValueError):
-    """A request that the command cannot meet."""
+    """The command cannot do what was requested. The message says why and what to do."""
 
 
 class Group(TyperGroup):
-    """Commands whose errors are one line on stderr."""
+    """A group of commands. An error of a command is one line on stderr."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -25,13 +25,13 @@ class Group(TyperGroup):
         except SafeVidError as error:
             say_error(error)
             raise typer.Exit(BAD_REQUEST) from None
-        except BrokenPipeError:  # `safevid show ... | head`; a subclass of OSError that is no failure
+        except BrokenPipeError:  # a subclass of OSError that is not a failure: `safevid show ... | head`
             raise
         except OSError as error:
             say_error(error)
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
-            typer.echo("safevid: interrupted; what was finished is kept", err=True)
+            typer.echo("safevid: interrupted; finished work is kept", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
 

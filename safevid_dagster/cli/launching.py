@@ -15,9 +15,9 @@ def demo(
         str | None, typer.Option(help="The profile, such as `small`. Defaults to SAFEVID_PROFILE or pocket.")
     ] = None,
 ) -> None:
-    """Make every stage with the settings in force. The pocket profile is the default."""
+    """Make every stage of the settings' flow. The default profile is pocket."""
     if profile is not None:
-        # Each stage runs in a process that reads the settings anew.
+        # Each stage runs in a process that reads the settings again.
         os.environ["SAFEVID_PROFILE"] = profile
     from safevid_core.settings import load_settings
     from safevid_dagster.demo import demo as make_all

@@ -1,4 +1,4 @@
-"""`safevid estimate` and `safevid bill`: what a run will cost, and what was paid."""
+"""`safevid estimate` and `safevid bill`: the expected cost of a run, and the cost so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safevid_dagster.cli.printing import AsJson, print_json, print_table
 def estimate(
     stages: Stages = None, scene: Scenes = None, partition: PartitionNames = None, as_json: AsJson = False
 ) -> None:
-    """Calls, tokens, money and hours of a run, before it starts."""
+    """Estimate the calls, tokens, cost and hours of a run before it starts."""
     from safevid_core.estimates import as_cells, budgets_needed, total
     from safevid_core.estimates import estimate as estimates_of
 
@@ -36,7 +36,7 @@ def estimate(
 
 
 class By(StrEnum):
-    """What a bill tells apart."""
+    """The groups of a bill's lines."""
 
     asset = "asset"
     model = "model"
@@ -45,12 +45,12 @@ class By(StrEnum):
 
 def bill(
     by: Annotated[
-        list[By] | None, typer.Option(help="What to tell apart. May be given several times. Default: all.")
+        list[By] | None, typer.Option(help="Group by this. May be given several times. Default: all.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="Only what this run paid, by its id.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only the calls of the run with this id.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What model calls cost, from the ledger."""
+    """Show the cost of model calls, from the ledger."""
     from contextlib import closing
 
     import polars as pl
@@ -64,7 +64,7 @@ def bill(
         table = bill_of(ledger, run=run, by=[each.value for each in by or By])
     if run is not None and table.is_empty():
         raise BadRequest(
-            f"the ledger holds no call of the run {run!r}; `safevid bill` shows all that was paid"
+            f"the ledger holds no call of the run {run!r}; `safevid bill` shows the calls of all runs"
         )
     sum_ = table.select(pl.col(FIGURES).sum()).to_dicts()[0]
     if as_json:

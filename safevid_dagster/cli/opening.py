@@ -1,4 +1,4 @@
-"""The settings in force, with the lake and the planner that commands read."""
+"""Opens the lake and the planner of the current settings for a command."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ PartitionNames = Annotated[
 
 
 def open_planner(*, only_reads: bool = True) -> Planner:
-    """A planner by the settings in force.
+    """A planner with the current settings.
 
     Args:
-        only_reads: Whether the command makes nothing.
+        only_reads: Whether the command only reads.
 
     Raises:
         SafeVidError: If the settings or the lake cannot be used.
@@ -55,10 +55,11 @@ def open_planner(*, only_reads: bool = True) -> Planner:
 
 
 def open_existing(root: Path | None = None, file: Path | None = None) -> tuple[Settings, Lake]:
-    """A lake that is there, with settings of its own profile.
+    """Open an existing lake, with settings of its profile.
 
     Args:
-        root: Defaults to that of the settings in force.
+        root: The root of the lake. Defaults to the root of the current settings.
+        file: The settings file. Defaults to `SAFEVID_SETTINGS` if that is set.
     """
     from safevid_core.settings import load_settings
     from safevid_core.storage.opening import open_lake
@@ -67,7 +68,7 @@ def open_existing(root: Path | None = None, file: Path | None = None) -> tuple[S
 
 
 def partitions_of(scenes: Sequence[str] | None, partitions: Sequence[str] | None) -> list[str] | None:
-    """What `--scene` and `--partition` name together; None if neither is given.
+    """The partitions that `--scene` and `--partition` name together. None if neither is given.
 
     Raises:
         BadRequest: For a scene that does not exist.

@@ -1,4 +1,4 @@
-"""Tables and JSON on stdout: colours and boxes on a terminal, plain lines in a pipe."""
+"""Prints tables and JSON on stdout: with colours and boxes on a terminal, and as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _COLOURS = {
 
 
 def is_terminal() -> bool:
-    """Whether a person reads stdout."""
+    """Whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def print_json(document: Any) -> None:
-    """One JSON document; what JSON has no type for becomes text."""
+    """Print one JSON document. Values without a JSON type become text."""
     typer.echo(json.dumps(document, indent=1, ensure_ascii=False, default=str))
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows under their heads. A number stands to the right; None is an empty cell."""
+    """Print rows with their headings. Numbers are aligned to the right. None is an empty cell."""
     cells = [[_text(value) for value in row] for row in rows]
     if is_terminal():
         _print_rich(heads, cells)
@@ -40,7 +40,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_record(row: Mapping[str, Any]) -> None:
-    """One row as a line a column."""
+    """Print one row with one line for each column."""
     width = max(map(len, row), default=0)
     for name, value in row.items():
         typer.echo(f"{name.ljust(width)}  {_text(value)}")

@@ -1,4 +1,4 @@
-"""`safevid compare` and `safevid export`: two runs side by side, and runs for other tools."""
+"""`safevid compare` and `safevid export`: compares two runs, and exports runs for other tools."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from safevid_dagster.cli.printing import AsJson, print_json
 
 
 def compare(
-    ours: Annotated[Path, typer.Argument(help="Root of the one run.")],
-    other: Annotated[Path, typer.Argument(help="Root of the run that it is compared with.")],
+    ours: Annotated[Path, typer.Argument(help="Root of the first run.")],
+    other: Annotated[Path, typer.Argument(help="Root of the run that the first is compared with.")],
     other_settings: Annotated[
-        Path | None, typer.Option(help="YAML of the other run. Defaults to that of the first.")
+        Path | None, typer.Option(help="YAML of the other run. Defaults to the YAML of the first.")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Folder for comparison.md and comparison.json.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What differs between two runs, and how far each figure moved."""
+    """Show what differs between two runs, and the change of each figure."""
     from safevid_core.reporting.comparison import LakeRun, compare_runs
     from safevid_core.reporting.comparison import as_json as as_document
     from safevid_core.reporting.comparison.texts import as_markdown
@@ -53,7 +53,7 @@ class Format(StrEnum):
 
 def export(
     format: Annotated[
-        Format, typer.Argument(help="inspect: .eval logs of inspect_ai; lmms-eval: JSON lines.")
+        Format, typer.Argument(help="inspect: .eval logs of inspect_ai. lmms-eval: JSON lines.")
     ],
     to: Annotated[Path, typer.Option(help="Folder to write below.")] = Path("runs"),
     system: Annotated[

@@ -1,4 +1,4 @@
-"""`safevid review`: people refine SafeVidBench-Challenge and label pairs."""
+"""`safevid review`: exports sheets in which people refine SafeVidBench-Challenge and label pairs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def import_sheet(
     release: Release = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a release of a filled sheet."""
+    """Make a release from a filled sheet."""
     from safevid_core.review.challenge.edits import import_review
 
     settings, lake = open_existing()
@@ -64,9 +64,9 @@ def export_pairs(
     size: Annotated[int, typer.Option(min=1, help="Number of pairs in the sheet.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Write a random sample of pairs to label in the column `sound`.
+    """Write a sheet with a random sample of pairs. People label them in the column `sound`.
 
-    Name the filled sheet in `preferences.labels`, and the stage `pair_validation` counts the labels.
+    Set `preferences.labels` to the filled sheet. The stage `pair_validation` then counts the labels.
     """
     from safevid_core.review import pairs
 
@@ -89,4 +89,4 @@ def _told(imported: Imported) -> str:
     if imported.release is None:
         return f"release {imported.parent} stays: {done}"
     used = "now in use" if imported.in_use else f"to use it set evaluation.releases.{NAME} to it"
-    return f"release {imported.release} made of {imported.parent}: {done}; {used}"
+    return f"release {imported.release} made from {imported.parent}: {done}; {used}"

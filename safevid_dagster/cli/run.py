@@ -1,4 +1,4 @@
-"""`safevid run`: some stages, as runs of Dagster in this process."""
+"""`safevid run`: makes stages as Dagster runs in this process."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 def run(
     stages: Annotated[
-        list[str], typer.Argument(metavar="STAGE...", help="Names, as `safevid status` lists.")
+        list[str], typer.Argument(metavar="STAGE...", help="Names of stages, as `safevid status` lists them.")
     ],
     scene: Scenes = None,
     partition: PartitionNames = None,
     upstream: Annotated[
-        bool, typer.Option("--upstream", help="Before, make what these are made from if it is not fresh.")
+        bool, typer.Option("--upstream", help="First make the upstream stages that are not fresh.")
     ] = False,
     to: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Make also what lies between these and this stage.")
+        str | None, typer.Option(metavar="STAGE", help="Also make the stages from these up to this one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make stages. Partitions that are fresh stay as they are.
+    """Make the partitions of stages that are not fresh.
 
-    Each run is one of Dagster's: `safevid ui` shows it with its log. The first stage that fails ends the
-    command; what was finished is kept.
+    Each run is a Dagster run, which `safevid ui` shows with its log. The first stage that fails ends the
+    command. Finished work is kept.
     """
     from safevid_core.stages.selection import select
     from safevid_dagster.home import prepare_home
@@ -50,22 +50,22 @@ def run(
 
 
 def refuse_blocked(chosen: Selection) -> None:
-    """Refuse a run that would fail at once: inputs are missing, or another run makes a partition.
+    """Raise an error if a run would fail at once: inputs are missing, or another run makes a partition.
 
     Raises:
-        BadRequest: With the first inputs that are missing.
-        SafeVidError: Naming the run that holds a partition.
+        BadRequest: The message names the first missing inputs.
+        SafeVidError: The message names the run that holds a partition.
     """
     missing = chosen.missing()
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise BadRequest(
-            f"{chosen.steps[-1][0].name} is made from {shown}, not made yet; --upstream makes that first"
+            f"{chosen.steps[-1][0].name} is made from {shown}, not made yet; --upstream makes it first"
         )
     for stage, partitions in chosen.steps:
         for partition in partitions:
             with chosen.planner.tools.lake.hold(
-                stage.name, partition, "safevid run, which looks whether it is free"
+                stage.name, partition, "safevid run, which checks whether it is free"
             ):
                 pass
 
@@ -104,10 +104,10 @@ def _run(settings: Settings, chosen: Selection, *, quiet: bool) -> list[StepRepo
 
 
 class _Terminal:
-    """Lines of a run, and on a terminal below them the partition that is made.
+    """Prints the lines of a run. On a terminal the partition that is being made is shown below them.
 
     Args:
-        quiet: Whether lines go to stderr, because stdout is for a program.
+        quiet: Whether lines go to stderr, so that stdout holds JSON only.
     """
 
     def __init__(self, quiet: bool) -> None:
@@ -135,7 +135,7 @@ class _Terminal:
             self._status.console.print(line, markup=False, soft_wrap=True)
 
     def show(self, partition: str, number: int, of: int) -> None:
-        """Show a partition, its number from 1, and how many there are."""
+        """Show a partition, its number from 1, and the number of partitions."""
         if self._status is not None:
             self._status.update(f"{partition} ({number} of {of})")
 

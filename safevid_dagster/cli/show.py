@@ -1,4 +1,4 @@
-"""`safevid show`: rows of a stage and the reasons of inputs that gave none, with the names of files."""
+"""`safevid show`: rows of a stage, and reasons of inputs without a row, with the names of their files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from safevid_core.stages.stage import Stage
 
 FIRST_WORDS = 60  # characters of a folded text
-_MOST_COLUMNS = 8  # of a table none of whose columns is in `_SHOWN`
-# Texts that may name a harm or help one. Of the first kind the first words are shown, of the second none.
+_MOST_COLUMNS = 8  # number of columns that are shown of a table without any column of `_SHOWN`
+# Texts that may be harmful. Of `FOLDED` columns the first words are shown, of `HIDDEN` columns nothing.
 FOLDED = frozenset(
     ("text", "query", "chosen", "reason", "description", "claims", "dropped", "said", "caption", "detail")
 )
 HIDDEN = frozenset(("rejected", "prompt", "verdicts", "reference", "options"))
-# Columns of the table, in this order; a record has all.
+# Columns that are shown in a table, in this order. A record shows all columns.
 _SHOWN = (
     "scene", "split", "loss", "principle", "subcategory", "style", "expectation", "describer", "system",
     "benchmark", "variant", "metric", "measure", "value", "ci_low", "ci_high", "policy", "data_scale", "seed",
@@ -35,22 +35,23 @@ _SHOWN = (
 
 
 def show(
-    stage: Annotated[str, typer.Argument(help="Name, as `safevid status` lists.")],
+    stage: Annotated[str, typer.Argument(help="Name of a stage, as `safevid status` lists it.")],
     scene: Scenes = None,
     partition: PartitionNames = None,
     clip: Annotated[
-        str | None, typer.Option(help="Only this clip: its id, or the name of its file. All columns.")
+        str | None,
+        typer.Option(help="Only this clip, by its id or the name of its file. Shows all columns."),
     ] = None,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Inputs without a row: failed, undecidable, filtered.")
+        bool, typer.Option("--failed", help="Show inputs without a row: failed, undecidable, filtered.")
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Whole texts, those that name a harm among them. All columns.")
+        bool, typer.Option("--full", help="Show complete texts, harmful ones included, and all columns.")
     ] = False,
-    most: Annotated[int, typer.Option("-n", min=1, help="Rows at most.")] = 20,
+    most: Annotated[int, typer.Option("-n", min=1, help="Greatest number of rows.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Rows of a stage with the names of their files. Texts that may be harmful are folded."""
+    """Show rows of a stage with the names of their files. Texts that may be harmful are folded."""
     planner = open_planner()
     selected = planner.registry.select([stage], planner.tools.settings, partitions_of(scene, partition))
     shown = planner.registry[stage]
@@ -74,7 +75,7 @@ def show(
     if total > len(rows):
         typer.echo(f"{len(rows)} of {total:,} rows; -n shows more")
     elif not rows and not reasons:
-        typer.echo("no rows" if not failed else "every input gave a row")
+        typer.echo("no rows" if not failed else "every input has a row")
 
 
 def _print(view: _View, rows: list[dict[str, Any]], *, as_records: bool) -> None:
@@ -91,7 +92,7 @@ def _print(view: _View, rows: list[dict[str, Any]], *, as_records: bool) -> None
 
 
 class _View:
-    """Some partitions of a stage, as a person sees them."""
+    """Reads some partitions of a stage for printing."""
 
     def __init__(self, planner: Planner, stage: Stage, partitions: list[str], *, full: bool) -> None:
         self._planner = planner
@@ -101,7 +102,7 @@ class _View:
         self._full = full
 
     def find(self, word: str) -> list[str]:
-        """The ids of the clips that a word means.
+        """The ids of the clips that match a word: an id, or the name of a file.
 
         Raises:
             BadRequest: If there is no such clip.
@@ -118,7 +119,7 @@ class _View:
         return found
 
     def _unread(self, word: str) -> str:
-        """Why a file gave no clip, by the clip manifest; empty if the manifest has no such file."""
+        """Why a file gave no clip, from the outcomes of the clip manifest. Empty if it has no such file."""
         import polars as pl
 
         from safevid_core.contracts.tables import CLIP_MANIFEST
@@ -134,13 +135,13 @@ class _View:
         return ""
 
     def rows(self, clips: list[str] | None, most: int) -> tuple[int, list[dict[str, Any]]]:
-        """How many rows there are, and the first of them."""
+        """The number of rows, and the first rows."""
         import polars as pl
 
         scan = self._lake.scan(self._stage.table, self._partitions)
         if clips is not None:
             if "clip_id" not in self._stage.table.schema:
-                raise BadRequest(f"rows of {self._stage.name} are about no clip; leave out --clip")
+                raise BadRequest(f"rows of {self._stage.name} do not belong to clips; leave out --clip")
             scan = scan.filter(pl.col("clip_id").is_in(clips))
         total = int(scan.select(pl.len()).collect().item())
         lists = [name for name, kind in self._stage.table.schema.items() if name == "embedding"]
@@ -148,7 +149,7 @@ class _View:
         return total, self._named(frame)
 
     def inputs_without_rows(self, clips: list[str] | None, most: int) -> tuple[int, list[dict[str, Any]]]:
-        """How many inputs gave no row, and the first of them with their reasons: failed ones first."""
+        """The number of inputs without a row, and the first of them with their reasons, failed ones first."""
         import polars as pl
 
         outcomes = pl.concat([self._lake.outcomes(self._stage.name, name) for name in self._partitions])
@@ -168,17 +169,17 @@ class _View:
         return bad.height, rows
 
     def columns(self, row: dict[str, Any]) -> list[str]:
-        """Those of a table: the key, the file, and what tells a person most."""
+        """The columns of a printed table: the key, the file, and the columns of `_SHOWN`."""
         if "input" in row:
             return list(row)
         key = self._stage.table.key
         chosen = [key, *(["file"] if "file" in row and key != "file" else [])]
         told = [name for name in _SHOWN if name in row and name not in chosen]
-        # A table of a person's own stage has columns of its own.
+        # A table of a stage from the setting `stages` may have no column of `_SHOWN`.
         return [*chosen, *(told or [name for name in row if name not in chosen][:_MOST_COLUMNS])]
 
     def _clips_of_inputs(self, inputs: Iterable[str]) -> dict[str, str]:
-        """Input -> clip, where the input is a clip or a row of an upstream table about one."""
+        """Input -> clip, for inputs that are clips or rows of an upstream table with a clip."""
         import polars as pl
 
         wanted, parent = list(inputs), self._stage.table.parent

@@ -1,4 +1,4 @@
-"""`safevid status`: how every partition of the method stands."""
+"""`safevid status`: the state of every partition."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CONDITIONS = ("fresh", "incomplete", "stale", "missing", "blocked", "failed")
 
 @dataclass(frozen=True)
 class Standing:
-    """How one partition stands.
+    """The state of one partition.
 
     Attributes:
-        condition: One of :data:`CONDITIONS`. `failed` is one that is not fresh and whose last attempt failed.
-        reason: For people, if it is not fresh.
-        rows: Of the committed partition; None if there is none.
+        condition: One of :data:`CONDITIONS`. `failed`: it is not fresh, and the last attempt failed.
+        reason: Why it is not fresh, for people. Empty if it is fresh.
+        rows: Number of rows of the committed partition. None if it is not committed.
     """
 
     stage: str
@@ -43,17 +43,17 @@ def status(
     scene: Scenes = None,
     partition: PartitionNames = None,
     partitions: Annotated[
-        bool, typer.Option("--partitions", help="A line for each partition that is not fresh.")
+        bool, typer.Option("--partitions", help="Show a line for each partition that is not fresh.")
     ] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="With --partitions: those that are fresh too.")
+        bool, typer.Option("--all", help="With --partitions: show fresh partitions too.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """How each stage stands, and what model calls cost so far.
+    """Show the state of each stage, and the cost of model calls so far.
 
-    fresh: as a run would make it now. incomplete: fresh but for questions without an answer. stale: made from
-    other inputs. missing: never made. blocked: its inputs are missing. failed: the last attempt failed.
+    fresh: a run would make the same. incomplete: fresh, but some questions or files are open. stale: the
+    inputs have changed. missing: never made. blocked: inputs are missing. failed: the last attempt failed.
     """
     planner = open_planner()
     selected = planner.registry.select(stages or [], planner.tools.settings, partitions_of(scene, partition))
@@ -79,10 +79,10 @@ def status(
 
 
 def standing(planner: Planner, stage: Stage, partition: str) -> Standing:
-    """How a partition stands; one that cannot be planned has failed, with the reason."""
+    """The state of a partition. A partition that cannot be planned is `failed`."""
     lake = planner.tools.lake
     failure = lake.read_failure(stage.name, partition)
-    if lake.manifest(stage.name, partition) is None:  # what a plan would add takes long and is not shown
+    if lake.manifest(stage.name, partition) is None:  # planning would take long and change nothing here
         missing = planner.missing_input(stage, partition)
         if missing:
             return Standing(stage.name, partition, "blocked", f"{missing} is not made yet", None)
@@ -109,7 +109,7 @@ class Paid:
 
 
 def spend_of(settings: Settings) -> dict[str, Paid]:
-    """Stage -> what was paid for it, by the ledger; empty if there is no ledger yet."""
+    """Stage -> the calls and cost in the ledger. Empty if there is no ledger yet."""
     if settings.models.ledger_url is None and not (settings.root / "ledger.sqlite").exists():
         return {}
     from contextlib import closing

@@ -14,9 +14,13 @@ registry = build_registry(settings)
 
 
 def _deps(stage: Stage) -> Iterator[dg.AssetDep]:
-    """The assets that a stage's asset is made from: partition by partition where their axes fit."""
+    """The upstream assets of a stage's asset, each with a partition mapping if one is needed.
+
+    If the upstream stage has an axis that the stage lacks, all upstream partitions count. Otherwise Dagster
+    maps equal partitions to each other.
+    """
     axes = set(stage.partitions.axes)
-    for name in registry.nearest(stage):  # the others follow, and would clutter the graph
+    for name in registry.nearest(stage):  # further stages are upstream of these
         upstream = set(registry[name].partitions.axes)
         if axes and upstream and not upstream <= axes:
             yield dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping())

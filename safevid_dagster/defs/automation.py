@@ -1,4 +1,7 @@
-"""Jobs, the weekly refresh and the sensor that follows it, stopped until someone starts them; dead runs."""
+"""The jobs, the weekly refresh, and the sensors for changed scenes and dead runs.
+
+The schedule and the sensor `changed_scenes` are stopped until a person starts them.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +20,7 @@ from safevid_dagster.defs.partitions import SCENES
 from safevid_dagster.defs.resources import SafeVid
 from safevid_dagster.liveness import end_dead_runs
 
-STATE = "safevid/state"  # of a scene, as a tag of the run that was asked for it
+STATE = "safevid/state"  # tag of a requested run: the state of its scene at the time of the request
 PARTITION, FIRST, LAST = (
     f"dagster/{name}" for name in ("partition", "asset_partition_range_start", "asset_partition_range_end")
 )
@@ -27,10 +30,10 @@ refresh_sources = dg.define_asset_job(
     selection=dg.AssetSelection.assets(
         *(stage.name for stage in registry if stage.group == "corpus" and not stage.partitions.axes)
     ),
-    description="Look at every source again; then `changed_scenes` re-runs the scenes that differ.",
+    description="Reads every source again. The sensor `changed_scenes` then re-runs the scenes that changed.",
 )
 
-# Every stage by scene, whether the settings' flow makes it or not.
+# Every stage with one partition for each scene, including stages that are not in the settings' flow.
 BY_SCENE = [stage for stage in registry if stage.partitions.axes == ("scene",)]
 
 refresh_scene = dg.define_asset_job(
@@ -45,7 +48,7 @@ weekly_refresh = dg.ScheduleDefinition(
     job=refresh_sources,
     cron_schedule="0 6 * * 1",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Mondays at six. Start the sensor `changed_scenes` with it.",
+    description="Mondays at 6:00. Start the sensor `changed_scenes` too.",
 )
 
 
@@ -54,8 +57,9 @@ weekly_refresh = dg.ScheduleDefinition(
     job=refresh_scene,
     default_status=dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=300,
-    description="Requests a run for each scene of which any table, from clips to pairs, is not current and "
-    "which no run is making. After two runs that left it as it was, it waits for `automation.retry_minutes`.",
+    description="Requests a run for each scene with a table that is not fresh, from clips to pairs, unless a "
+    "run is making it. If two runs have not changed the scene's state, the sensor waits for "
+    "`automation.retry_minutes`.",
 )
 def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid) -> dg.SensorResult:
     instance, settings = context.instance, safevid.settings
@@ -65,8 +69,8 @@ def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid)
         return dg.SensorResult(skip_reason="corpus_split is not made yet; run the job refresh_sources first")
     requests, waiting, current = [], [], 0
     busy = _under_way(instance)
-    # A stored answer of no use is fresh here, whatever `models.retry_failed` says: else it would be asked for
-    # again for ever.
+    # An unusable stored answer counts as fresh here. With `models.retry_failed` the sensor would request runs
+    # without end.
     planner = safevid.planner(retry_failed=False, only_reads=True)
     for scene in SCENES.get_partition_keys():
         if scene in busy:
@@ -85,8 +89,8 @@ def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid)
                 f"asked again in {again_in / 60:.0f} min"
             )
             continue
-        # A key is never run twice. Named by the last run, it is new after each, and the same for two
-        # evaluations at once.
+        # Dagster never runs a key twice. The key names the last run, so it is new after each run and the same
+        # for two evaluations at once.
         key = f"{scene}-{state}-after-{'none' if last is None else last.run_id}"
         requests.append(dg.RunRequest(run_key=key, partition_key=scene, tags={STATE: state}))
     for line in waiting:
@@ -101,14 +105,14 @@ def changed_scenes_sensor(context: dg.SensorEvaluationContext, safevid: SafeVid)
     job=refresh_scene,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Marks runs whose process was killed as failed and frees their slots; requests nothing.",
+    description="Marks runs whose process was killed as failed, and frees their slots. Requests no run.",
 )
 def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    return dg.SkipReason("; ".join(end_dead_runs(context.instance)) or "every run that is under way lives")
+    return dg.SkipReason("; ".join(end_dead_runs(context.instance)) or "no dead run was found")
 
 
 class ToMake(NamedTuple):
-    """The first stage of a scene that a run would make; `fingerprint` is what the partition would carry."""
+    """The first stage of a scene that a run would make, and the fingerprint that its partition would get."""
 
     stage: Stage
     scene: str
@@ -119,9 +123,10 @@ class ToMake(NamedTuple):
 
 
 def first_to_make(planner: Planner, scene: str) -> ToMake | None:
-    """The first table of a scene in the settings' flow that a run would make; None if all are fresh.
+    """The first table of a scene in the settings' flow that a run would make. None if all are fresh.
 
-    What cannot be planned, such as for a checkpoint that is missing, is for a run to tell.
+    A table that cannot be planned counts as one that a run would make, because the run reports the error.
+    Example: a checkpoint is missing.
     """
     for stage, scenes in planner.registry.flow(planner.tools.settings):
         if stage.partitions.axes != ("scene",) or scene not in scenes:
@@ -138,7 +143,7 @@ def first_to_make(planner: Planner, scene: str) -> ToMake | None:
 
 
 class _Last(NamedTuple):
-    """The last run of the job for a scene; `again` where the one before was asked for the same state."""
+    """The last run of the job for a scene. `again`: the run before it was requested for the same state."""
 
     run_id: str
     status: str
@@ -148,7 +153,7 @@ class _Last(NamedTuple):
 
 
 def _under_way(instance: dg.DagsterInstance) -> dict[str, str]:
-    """Scenes that a queued or started run makes something of, whoever asked for it, with its id."""
+    """Scene -> id of a run that makes one of its partitions or is queued to do so."""
     found = {}
     for run in instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER)):
         for scene in _scenes_of(run.tags):
@@ -181,11 +186,14 @@ def _last(instance: dg.DagsterInstance, scene: str) -> _Last | None:
 
 
 def _again_in(lake: Lake, last: _Last | None, found: ToMake, state: str, pause_s: float) -> float:
-    """Seconds until a scene may be asked for again: none where it is not as the last two runs found it."""
+    """Seconds until a run may be requested for a scene.
+
+    0 if the last two runs were not both requested for the present state, or if the last one changed the lake.
+    """
     if last is None or last.state != state or last.ended is None or not last.again:
         return 0.0
     if last.status == dg.DagsterRunStatus.SUCCESS.value:
         made = lake.manifest(found.stage.name, found.scene)
         if made is None or made.committed_at > last.ended:
-            return 0.0  # it was made, and something else came in between
+            return 0.0  # the run made it, and an input changed afterwards
     return max(0.0, last.ended + pause_s - time.time())

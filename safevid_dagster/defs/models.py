@@ -1,4 +1,7 @@
-"""What questions to models will cost and have cost. Both only read; materialise them whenever you like."""
+"""The assets `model_estimate` and `model_bill`: what questions to models will cost and have cost.
+
+Both only read, so they can be materialised at any time.
+"""
 
 from enum import Enum
 from typing import Any
@@ -21,11 +24,11 @@ _MOST_LINES = 100
 
 
 class EstimateConfig(dg.Config):
-    """Of which run."""
+    """The run whose cost is estimated."""
 
-    assets: list[str] = Field([], description="Assets of the run. Empty is all that ask a model.")
+    assets: list[str] = Field([], description="Assets of the run. Empty means all assets that ask a model.")
     partitions: list[str] = Field(
-        [], description="Its partitions: scenes, or <system>|<benchmark>. Empty is all."
+        [], description="Partitions of the run: scenes, or <system>|<benchmark>. Empty means all partitions."
     )
 
 
@@ -59,15 +62,20 @@ class By(Enum):
 
 
 class BillConfig(dg.Config):
-    """Of which run, and how finely."""
+    """The run of the bill, and the groups of its lines."""
 
-    run: str | None = Field(None, description="A run's id. None is all runs.")
-    by: list[By] = Field([], description="What to tell apart. Empty is all three; days are UTC.")
+    run: str | None = Field(None, description="Id of a run. None means all runs.")
+    by: list[By] = Field(
+        [], description="One line for each asset, model or day (UTC). Empty groups by all three."
+    )
 
 
 @dg.asset(group_name="models", kinds={"python"})
 def model_bill(config: BillConfig, safevid: SafeVid) -> dg.MaterializeResult:
-    """What model calls cost, by asset, model and day, from the ledger; open the launchpad for one run's."""
+    """The cost of model calls by asset, model and day, from the ledger.
+
+    Open the launchpad to choose one run.
+    """
     table = bill(safevid.gateway.ledger, run=config.run, by=[each.value for each in config.by or By])
     dearest = table.sort("cost_usd", "calls", descending=True)
     lines = [[_cell(value) for value in row] for row in dearest.head(_MOST_LINES).iter_rows()]

@@ -1,4 +1,8 @@
-"""The partition sets of Dagster, made from the axes of the stages, and the names of partitions both ways."""
+"""Makes Dagster's partition sets from the axes of the stages, and converts names of partitions.
+
+Example: `pocket@1|xstest` in the lake is the multi-partition key with system `pocket@1` and benchmark
+`xstest`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ settings = load_settings()
 
 @cache
 def definition_of(axes: tuple[str, ...]) -> dg.PartitionsDefinition | None:
-    """The partition set over some axes, the same object each time; None without an axis."""
+    """The partition set over some axes. Equal axes give the same object. None if there is no axis."""
     if not axes:
         return None
     if len(axes) == 1:
@@ -29,7 +33,7 @@ SCENES = definition_of(("scene",))
 
 
 def key_of(stage: Stage, partition: str) -> str | None:
-    """Dagster's key of one of a stage's partitions; None for a table that is one partition."""
+    """Dagster's key of a stage's partition. None if the table is not partitioned."""
     values = stage.partitions.values(partition)
     if not values:
         return None
@@ -37,7 +41,7 @@ def key_of(stage: Stage, partition: str) -> str | None:
 
 
 def partition_of(stage: Stage, key: str) -> str:
-    """The lake's name of a partition key of a stage."""
+    """The name in the lake of a stage's partition, given Dagster's key."""
     axes = stage.partitions.axes
     if len(axes) < 2:
         return key
@@ -46,10 +50,10 @@ def partition_of(stage: Stage, key: str) -> str:
 
 
 def ranges_of(stage: Stage, partitions: Sequence[str], settings: Settings) -> Iterator[list[str]]:
-    """The partitions cut into groups that a run can be asked for by its first and last key alone.
+    """Split partitions into groups that Dagster can name by the first and the last key.
 
-    A range over one axis is a run of neighbours. A range over two axes is a rectangle: every value between
-    its corners on one axis with every value between them on the other.
+    A range over one axis is a sequence of neighbours. A range over two axes is a rectangle: it combines every
+    value between its corners on one axis with every value between them on the other.
     """
     axes = stage.partitions.axes
     if not axes:
@@ -65,7 +69,7 @@ def ranges_of(stage: Stage, partitions: Sequence[str], settings: Settings) -> It
         column = place[inner][values[inner]]
         cells[row, column] = partition
         columns_of.setdefault(row, []).append(column)
-    rows_of: dict[tuple[int, ...], list[int]] = {}  # by the columns that are neighbours in these rows
+    rows_of: dict[tuple[int, ...], list[int]] = {}  # neighbouring columns -> the rows that have them
     for row in sorted(columns_of):
         for columns in _neighbours(sorted(columns_of[row])):
             rows_of.setdefault(columns, []).append(row)
@@ -75,6 +79,6 @@ def ranges_of(stage: Stage, partitions: Sequence[str], settings: Settings) -> It
 
 
 def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Ascending numbers cut where one is left out: 1, 2, 5 gives (1, 2) and (5,)."""
+    """Groups of consecutive numbers. Example: 1, 2, 5 gives (1, 2) and (5,)."""
     for _, run in groupby(enumerate(numbers), key=lambda each: each[1] - each[0]):
         yield tuple(number for _, number in run)

@@ -1,4 +1,4 @@
-"""The one resource: settings, lake and gateway, and how a run of a stage becomes an asset's result."""
+"""The resource `safevid`: the settings, the lake and the gateway. It runs a stage for an asset."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ if TYPE_CHECKING:
 
 @cache
 def shared_gateway() -> Gateway:
-    """One gateway a process, so that runs in one process share connections, limits and counts."""
+    """The gateway of this process. Runs in one process share its connections, limits and counts."""
     from safevid_core.models.llm import Gateway
 
     return Gateway(load_settings())
 
 
 class SafeVid(dg.ConfigurableResource):
-    """What every asset needs. Settings come from the profile, the user's file and the environment."""
+    """The resource of every asset. Settings come from the profile, the user's file and the environment."""
 
     budget_usd: float | None = Field(
         None,
         ge=0,
-        description="Stop the run before it has paid this much. Defaults to models.budget_usd. The asset "
-        "`model_estimate` tells what a run will cost.",
+        description="Upper limit of the run's spending in USD. Defaults to models.budget_usd. The asset "
+        "`model_estimate` estimates the cost of a run.",
     )
     retry_failed: bool | None = Field(
         None,
-        description="Ask again what ended in a stored answer of no use. Defaults to models.retry_failed.",
+        description="Whether questions with an unusable stored answer are asked again. Defaults to "
+        "models.retry_failed.",
     )
     _run: str = PrivateAttr("")
     _gateway: Gateway | None = PrivateAttr(None)
@@ -76,7 +77,7 @@ class SafeVid(dg.ConfigurableResource):
 
     @property
     def gateway(self) -> Gateway:
-        """The process's gateway, under the name of this run and with its budget."""
+        """The process's gateway, with the id and the budget of this run."""
         if self._gateway is None:
             self._gateway = shared_gateway().for_run(
                 self._run, settings=self.settings, on_progress=self._progress
@@ -94,18 +95,18 @@ class SafeVid(dg.ConfigurableResource):
         retry_failed: bool | None = None,
         only_reads: bool = False,
     ) -> Planner:
-        """A planner for one run, see :class:`~safevid_core.stages.planner.Planner`."""
+        """A planner for one run. See :class:`~safevid_core.stages.planner.Planner`."""
         tools = Tools(self.settings, self.lake, self.registry, lambda: self.gateway, training_program)
         return Planner(tools, retry_failed=retry_failed, only_reads=only_reads)
 
     def make(self, context: dg.AssetExecutionContext, stage: Stage) -> dg.MaterializeResult:
-        """Run a stage over the partitions of this run, committing one by one.
+        """Run a stage over the partitions of this run. Each partition is committed on its own.
 
         Raises:
-            dg.Failure: If a gate is closed. Or after all partitions were tried, naming those that failed; the
-                rest is committed.
+            dg.Failure: If a gate is closed. Or, after all partitions were tried, if some failed. The message
+                names them, and the others are committed.
         """
-        stage = self.registry[stage.name]  # by the settings of this run
+        stage = self.registry[stage.name]  # with the settings of this run
         keys = (
             {partition_of(stage, key): key for key in context.partition_keys}
             if context.has_partition_key_range or context.has_partition_key
@@ -138,7 +139,7 @@ class SafeVid(dg.ConfigurableResource):
         return dg.Failure(line, spend_metadata(self._spend(stage)))
 
     def _spend(self, stage: Stage) -> Spend:
-        """What this run asked and paid for a stage so far."""
+        """The calls and the cost of this run for a stage so far."""
         return Spend() if self._gateway is None else self._gateway.spend(stage.name)
 
     def _result(
@@ -169,11 +170,11 @@ class SafeVid(dg.ConfigurableResource):
         return dg.MaterializeResult(metadata=metadata | spend_metadata(spend), check_results=checks)
 
 
-_MOST_REASONS = 3  # of the partitions that failed
+_MOST_REASONS = 3  # reasons of failed partitions in a message
 
 
 def _failed(report: RunReport, partitions: int) -> str:
-    """The first reasons of the partitions that failed, in one line."""
+    """The first reasons of failed partitions, in one line."""
     reasons = report.lines()
     more = len(reasons) - _MOST_REASONS
     lines = "; ".join(reasons[:_MOST_REASONS])
@@ -188,7 +189,7 @@ def _failed(report: RunReport, partitions: int) -> str:
 
 @contextlib.contextmanager
 def training_program(context: dg.AssetExecutionContext) -> Iterator[Program]:
-    """The training as a process of its own, which tells this run's log how it goes."""
+    """The training as a separate process, which writes its progress to the log of this run."""
     from safevid_core.alignment.dpo import Program
 
     with dg.open_pipes_session(

@@ -11,7 +11,7 @@ import pytest
 
 from safevid_core.contracts.tables import DESCRIPTIONS
 from safevid_core.storage.lake import Lake
-from safevid_dagster.cleaning import CleaningError, Rubbish, remove
+from safevid_dagster.cleaning import CleaningError, Removable, remove
 from tests.command import is_one_line, safevid
 
 
@@ -85,5 +85,5 @@ def test_a_path_outside_the_root_is_refused(used: Lake, tmp_path: Path) -> None:
     kept = tmp_path / "kept.txt"
     kept.write_text("kept")
     with pytest.raises(CleaningError, match="is not below"):
-        remove(used.root, [Rubbish("a mistake", (kept,), 4)])
+        remove(used.root, [Removable("a mistake", (kept,), 4)])
     assert kept.exists()

@@ -77,7 +77,7 @@ def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
             break
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert said == "safevid: interrupted; what was finished is kept\n"
+    assert said == "safevid: interrupted; finished work is kept\n"
     assert process.returncode == 130
 
 

@@ -49,7 +49,7 @@ def test_inputs_without_rows_have_their_reasons(lake: Lake) -> None:
     assert "broken.mp4: no video stream" in done.stdout
     assert "beach.mp4" not in done.stdout
     assert (
-        "every input gave a row" in safevid("show", "safevid_350k_pairs", "--failed", root=lake.root).stdout
+        "every input has a row" in safevid("show", "safevid_350k_pairs", "--failed", root=lake.root).stdout
     )
 
 
