@@ -52,8 +52,9 @@ def status(
 ) -> None:
     """Show the state of each stage, and the cost of model calls so far.
 
-    fresh: a run would make the same. incomplete: fresh, but some questions or files are open. stale: the
-    inputs have changed. missing: never made. blocked: inputs are missing. failed: the last attempt failed.
+    fresh: a run would make the same. incomplete: fresh, but some questions have no answer or some files were
+    not read. stale: the inputs have changed. missing: never made. blocked: inputs are missing. failed: the
+    last attempt failed.
     """
     planner = open_planner()
     selected = planner.registry.select(stages or [], planner.tools.settings, partitions_of(scene, partition))
