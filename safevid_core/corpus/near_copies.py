@@ -23,8 +23,9 @@ THUMBNAIL_SIDE = 32
 _BLOCK = 4
 _MAX_MEAN_DIFFERENCE = 9.0
 _MAX_BLOCK_DIFFERENCE = 42.0
-# Added to every value, so that near-duplicates point the same way: the mean square of their differences is at
-# most the mean times the largest, and cutting both vectors to one length shrinks what is between them.
+# Added to every value before the vectors are normalised. The mean squared difference of two near-duplicates
+# is at most their mean difference times their largest one. Every value is at least the offset, so the squared
+# distance of the unit vectors is at most that product / offset^2.
 _OFFSET = 64.0
 PIXEL_COSINE = 1 - _MAX_MEAN_DIFFERENCE * _MAX_BLOCK_DIFFERENCE / _OFFSET**2 / 2
 _ROWS_AT_ONCE = 2048

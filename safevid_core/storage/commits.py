@@ -86,7 +86,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return json.dumps(asdict(manifest), indent=1).encode()
 
 
-def after(manifest: Manifest, before: Manifest | None, keep_s: float) -> Manifest:
+def with_earlier(manifest: Manifest, before: Manifest | None, keep_s: float) -> Manifest:
     """The manifest, with the earlier generations that were replaced less than `keep_s` seconds ago."""
     if before is None:
         return manifest

@@ -34,9 +34,9 @@ from safevid_core.contracts.tables import Table
 from safevid_core.storage.checks import audit_partition, check_conservation
 from safevid_core.storage.commits import (
     MANIFEST,
-    after,
     manifest_bytes,
     remove_old_files,
+    with_earlier,
     write_generation,
     write_manifest,
 )
@@ -251,7 +251,7 @@ class Lake:
             profile=self.profile, fingerprint=fingerprint, inputs=inputs, seconds=seconds,
         )  # fmt: skip
         before = self.manifest(table.name, partition)
-        manifest = after(manifest, before, self.keep_generations_s)
+        manifest = with_earlier(manifest, before, self.keep_generations_s)
         write_manifest(self._place, folder, manifest)
         remove_old_files(self._place, folder, manifest, self.keep_generations_s)
         return manifest

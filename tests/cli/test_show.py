@@ -48,9 +48,7 @@ def test_inputs_without_rows_have_their_reasons(lake: Lake) -> None:
     done = safevid("show", "clip_manifest", "--failed", root=lake.root)
     assert "broken.mp4: no video stream" in done.stdout
     assert "beach.mp4" not in done.stdout
-    assert (
-        "every input has a row" in safevid("show", "safevid_350k_pairs", "--failed", root=lake.root).stdout
-    )
+    assert "every input has a row" in safevid("show", "safevid_350k_pairs", "--failed", root=lake.root).stdout
 
 
 def test_no_more_rows_than_asked_for(lake: Lake) -> None:
