@@ -115,7 +115,7 @@ def test_a_training_does_not_go_on_without_a_video_that_is_away(monkeypatch: pyt
     settings = load_settings("pocket").alignment
 
     processor = AutoProcessor.from_pretrained(settings.base.path)
-    with pytest.raises(VideoError, match="next run reads it again"):
+    with pytest.raises(VideoError, match="next run tries again"):
         encoding.encode_pairs(rows, settings, processor, None)  # type: ignore[arg-type]
 
 
