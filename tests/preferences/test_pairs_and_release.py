@@ -321,7 +321,7 @@ def test_a_release_is_a_table_a_card_and_an_export(settings: Settings, lake: Lak
         assert words in card
     assert "1 clips have no known licence" in card
     assert "`safevid_core.datasets.release.read_export`" in card
-    assert "trl's own `DPOTrainer` (1.16) refuses them" in card.replace("\n", " ")
+    assert "trl's `DPOTrainer` (1.16) refuses them" in card.replace("\n", " ")
     back = read_export(folder / "pairs.jsonl", lake.root)
     left_out = ("chosen_request_key", "rejected_request_key")
     known = rows.select(RELEASE.schema.names()).sort("pair_id")
