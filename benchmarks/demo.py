@@ -6,7 +6,6 @@ second run. Run with ``python -m benchmarks.demo``.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import time
 from pathlib import Path
 
 import psutil
+
+from benchmarks import print_result
 
 PROJECT = Path(__file__).resolve().parent.parent
 GOALS = {"first run, s": 600.0, "peak memory, GB": 6.0, "second run, s": 60.0}
@@ -63,14 +64,7 @@ def main() -> None:
         {"case": case, "ours": round(value, 2), "peers": {"goal": goal}, "ratio": round(goal / value, 3)}
         for (case, value), goal in zip(measured.items(), GOALS.values(), strict=True)
     ]
-    result = {
-        "name": "demo",
-        "unit": "as named in each case",
-        "n": 1,
-        "cases": cases,
-        "ratio": cases[0]["ratio"],
-    }
-    print(json.dumps(result))
+    print_result("demo", "as named in each case", 1, cases, cases[0]["ratio"])
 
 
 if __name__ == "__main__":

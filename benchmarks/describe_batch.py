@@ -10,7 +10,6 @@ times the better peer, in every family. Run with ``python -m benchmarks.describe
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import print_result
 from safevid_core.models.families import build_inputs, conversation
 from safevid_core.models.llm import Gateway
 from safevid_core.models.video_chat import LocalVideoChat, VideoQuestion
@@ -141,8 +141,7 @@ def main() -> None:
         cases = [
             measure(model, descriptions.prompt, clips, root) for model in descriptions.describers.values()
         ]
-    told = {"name": "describe_batch", "unit": "clips/s", "n": len(clips), "goal": GOAL}
-    print(json.dumps({**told, "cases": cases, "ratio": min(case["ratio"] for case in cases)}))
+    print_result("describe_batch", "clips/s", len(clips), cases, goal=GOAL)
 
 
 if __name__ == "__main__":

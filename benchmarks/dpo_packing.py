@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import math
 import multiprocessing
 import os
@@ -35,9 +34,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks import print_result
 
 VIDEO_TOKENS, QUERY, ANSWER, PAIRS = 1152, 40, 120, 28
 # Most pairs of a turn, beside the trunk: those that count, and others to compare them with.
@@ -50,20 +51,29 @@ PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PLOTS = {"cpu": PICTURES / "dpo_packing.svg", "cuda": PICTURES / "dpo_packing_gpu.svg"}
 
 
+class Transformer(NamedTuple):
+    """Sizes of a transformer, by their names in a configuration of the library transformers."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+
+
 @dataclass(frozen=True)
 class Shape:
-    """Of the model: width, layers, heads and inner width of the language model, then of the vision tower."""
+    """Sizes of the model."""
 
-    language: tuple[int, int, int, int]
-    vision: tuple[int, int, int, int]
+    language: Transformer
+    vision: Transformer
     vocabulary: int
     rank: int
     dtype: str
 
 
 SHAPES = {
-    "cpu": Shape((384, 4, 6, 1024), (112, 2, 2, 448), 2048, 16, "float32"),
-    "cuda": Shape((4096, 32, 32, 11008), (1024, 24, 16, 4096), 32064, 64, "bfloat16"),
+    "cpu": Shape(Transformer(384, 4, 6, 1024), Transformer(112, 2, 2, 448), 2048, 16, "float32"),
+    "cuda": Shape(Transformer(4096, 32, 32, 11008), Transformer(1024, 24, 16, 4096), 32064, 64, "bfloat16"),
 }
 
 
@@ -81,25 +91,14 @@ def build_model(shape: Shape, device: str) -> Any:
         LlavaNextVideoForConditionalGeneration,
     )
 
-    width, layers, heads, inner = shape.language
-    vision_width, vision_layers, vision_heads, vision_inner = shape.vision
     config = LlavaNextVideoConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=vision_width,
-            intermediate_size=vision_inner,
-            num_hidden_layers=vision_layers,
-            num_attention_heads=vision_heads,
-            image_size=336,
-            patch_size=14,
-            projection_dim=vision_width,
+            **shape.vision._asdict(), image_size=336, patch_size=14, projection_dim=shape.vision.hidden_size
         ),
         text_config=LlamaConfig(
+            **shape.language._asdict(),
             vocab_size=shape.vocabulary,
-            hidden_size=width,
-            intermediate_size=inner,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
+            num_key_value_heads=shape.language.num_attention_heads,
             max_position_embeddings=4096,
         ),
         image_token_index=4,
@@ -473,19 +472,8 @@ def main() -> None:
     )
     if options.growth:
         cases.append(_growth(shape, device, stock["step"] / count, in_turns))
-    print(
-        json.dumps(
-            {
-                "name": "dpo_packing",
-                "unit": "pairs/s",
-                "n": count,
-                "device": device,
-                "shape": str(shape),
-                "cases": cases,
-                "ratio": round(ratios[0], 2),
-            }
-        )
-    )
+    ratio = round(ratios[0], 2)
+    print_result("dpo_packing", "pairs/s", count, cases, ratio, device=device, shape=str(shape))
 
 
 def _medians(measured: Sequence[dict[str, float]]) -> dict[str, float]:

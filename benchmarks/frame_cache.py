@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import print_result
 from safevid_core.pocket.clips import generate_clips
 from safevid_core.storage.frames import FrameCache, Frames
 from safevid_core.video.decoding import decode_uniform, resize
@@ -184,8 +184,7 @@ def main() -> None:
                 for clip in real
             ]
             forms[f"real clips at {SERVED_SIDE} pixels"] = forms_of(served)
-    told = {"name": "frame_cache", "unit": "clips/s", "n": len(rendered) + len(real), "goal": GOAL}
-    print(json.dumps({**told, "cases": cases, "forms": forms, "ratio": min(case["ratio"] for case in cases)}))
+    print_result("frame_cache", "clips/s", len(rendered) + len(real), cases, goal=GOAL, forms=forms)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
-import json
 import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import print_result
 from safevid_core.judging.people import ALL, Rated, groups, measures, rated
 from safevid_core.statistics.agreement import Figure
 
@@ -133,18 +133,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     peers = {"goal": GOAL_S, "scikit-learn, all answers alone": peer_seconds(units, said)}
     cases.append({"case": f"{len(figures)} figures, s", "ours": round(seconds, 2), "peers": peers})
-    print(
-        json.dumps(
-            {
-                "name": "judge_labels",
-                "unit": "s",
-                "n": ANSWERS,
-                "judges": JUDGES,
-                "cases": cases,
-                "ratio": round(GOAL_S / seconds, 1),
-            }
-        )
-    )
+    print_result("judge_labels", "s", ANSWERS, cases, round(GOAL_S / seconds, 1), judges=JUDGES)
 
 
 def _rest(unit: Rated) -> tuple[Any, ...]:

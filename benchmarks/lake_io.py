@@ -9,7 +9,6 @@ table. Run with ``python -m benchmarks.lake_io``.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 import polars as pl
 import pyarrow.dataset as ds
 
+from benchmarks import print_result
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import Table
 from safevid_core.storage.files import sync_folder
@@ -183,14 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases += io_cases(rows, stage, Path(folder))
     cases.append(check_case(stage))
-    result = {
-        "name": "lake_io",
-        "unit": "as named in each case",
-        "n": ROWS,
-        "cases": cases,
-        "ratio": min(each["ratio"] for each in cases),
-    }
-    print(json.dumps(result))
+    print_result("lake_io", "as named in each case", ROWS, cases)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from benchmarks import print_result
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import ChatRequest, Gateway, ask_structured, request_key
 from safevid_core.models.teacher import teacher_request
@@ -105,8 +106,7 @@ def main() -> None:
             "ratio": round(GOAL_MB / most_mb, 2),
         },
     ]
-    told = {"name": "ledger_replay", "unit": "rows/s", "n": rows}
-    print(json.dumps({**told, "cases": cases, "ratio": round(rate / GOAL_ROWS_S, 2)}))
+    print_result("ledger_replay", "rows/s", rows, cases, round(rate / GOAL_ROWS_S, 2))
 
 
 if __name__ == "__main__":

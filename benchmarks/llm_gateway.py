@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
 import tempfile
@@ -23,6 +22,8 @@ import time
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 from typing import Any
+
+from benchmarks import print_result
 
 ANSWER_S = 0.1
 CONCURRENCY = 128
@@ -291,8 +292,7 @@ def main() -> None:
             "goal": GOAL_MEMORY,
         },
     ]
-    told = {"name": "llm_gateway", "unit": "calls/s", "n": chosen.calls, "cores": os.cpu_count()}
-    print(json.dumps({**told, "cases": cases, "ratio": ratio}))
+    print_result("llm_gateway", "calls/s", chosen.calls, cases, ratio, cores=os.cpu_count())
 
 
 if __name__ == "__main__":

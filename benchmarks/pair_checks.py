@@ -15,7 +15,6 @@ the words of refusal.
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import polars as pl
 
+from benchmarks import print_result
 from safevid_core.judging.judges.judge import Verdict, no_verdict
 from safevid_core.judging.refusal_words import refuses
 from safevid_core.preferences.facts import fact_against, same_words
@@ -167,18 +167,9 @@ def main(folder: Path) -> None:
     for judge, (dropped, _) in found.items():
         ours = 1 - (dropped.value or 0.0)
         cases.append({"case": judge, "ours": ours, "peers": {WORDS: peer}, "ratio": ours / peer})
-    best = max(cases, key=lambda case: float(str(case["ratio"])))
-    print(
-        json.dumps(
-            {
-                "name": "pair_checks",
-                "unit": "share of sound pairs kept",
-                "n": sum(1 for _ in pairs_of(answers)),
-                "cases": cases,
-                "ratio": best["ratio"],
-            }
-        )
-    )
+    best = max(float(str(case["ratio"])) for case in cases)
+    count = sum(1 for _ in pairs_of(answers))
+    print_result("pair_checks", "share of sound pairs kept", count, cases, best)
 
 
 def _told(figure: Estimate) -> str:

@@ -6,7 +6,6 @@ There is no peer that keeps a judge's answers apart from what was read in them; 
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import print_result
 from benchmarks.scorecard import make_lake, settings_for
 from safevid_core.contracts.tables import BENCHMARK_RESPONSES, BENCHMARK_SCORES
 from safevid_core.judging.judges.registry import JUDGES
@@ -64,8 +64,7 @@ def main() -> None:
         "peers": {"goal": GOAL},
         "ratio": round(GOAL / ours, 3),
     }
-    result = {"name": "rejudging", "unit": "s", "n": TIMES, "cases": [case], "ratio": case["ratio"]}
-    print(json.dumps(result))
+    print_result("rejudging", "s", TIMES, [case])
 
 
 if __name__ == "__main__":

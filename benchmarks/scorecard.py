@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import print_result
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import (
@@ -350,14 +351,7 @@ def main() -> None:
                         "ratio": ratio,
                     }
                 )
-    result = {
-        "name": "scorecard",
-        "unit": "as named in each case",
-        "n": _OPENINGS,
-        "cases": cases,
-        "ratio": min(case["ratio"] for case in cases),
-    }
-    print(json.dumps(result))
+    print_result("scorecard", "as named in each case", _OPENINGS, cases)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ bounds. Goals: under 20 s, and 10 times the better peer. Run with ``python -m be
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from benchmarks import print_result
 from safevid_core.statistics.intervals import SAMPLE_SCHEMA, Estimate, Sample, estimates, wilson
 from safevid_core.statistics.variance import bootstrap_covariances, clustered_covariance
 
@@ -194,7 +194,7 @@ def main() -> None:
         },
         *({**case, "peers": {}, "ratio": None} for case in agreement),
     ]
-    print(json.dumps({"name": "statistics", "unit": "s", "n": VERDICTS, "cases": cases, "ratio": ratio}))
+    print_result("statistics", "s", VERDICTS, cases, ratio)
 
 
 def _items_variance(videos: float, templates: float, category: Category) -> float:

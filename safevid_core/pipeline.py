@@ -42,7 +42,7 @@ def build_registry(settings: Settings) -> Registry:
     stages = [*_method(settings), *_extensions(settings.stages)]
     told = Registry(stages)
     stages.append(scorecard.stage_over(list(told)))
-    return Registry([*stages, *decision.stages(settings), *videos.stages(settings)])
+    return Registry([*stages, decision.stage(settings), videos.stage(settings)])
 
 
 def _method(settings: Settings) -> Iterable[Stage]:
@@ -50,13 +50,13 @@ def _method(settings: Settings) -> Iterable[Stage]:
     yield from (sources.STAGE, clip_manifest.STAGE, scene_assignments.STAGE, split.STAGE, selection.STAGE)
     yield from synthesis.stages(settings)
     yield signal.STAGE
-    yield from reconciliation.stages(settings)
-    yield from (*fidelity.stages(settings), loss_of_detail.STAGE, *temporal.stages(settings))
+    yield reconciliation.stage(settings)
+    yield from (fidelity.stage(settings), loss_of_detail.STAGE, temporal.stage(settings))
     yield from (*query_plan.STAGES[:1], *generation.STAGES[:1], *pairs.STAGES[:1])
-    yield from (review_pairs.STAGE, *release.stages(settings), preference_style.STAGE, own_style.STAGE)
+    yield from (review_pairs.STAGE, release.stage(settings), preference_style.STAGE, own_style.STAGE)
     yield from (*query_plan.STAGES[1:2], *generation.STAGES[1:2], *pairs.STAGES[1:2])
     yield from (
-        *lossy.stages(settings),
+        lossy.stage(settings),
         *query_plan.STAGES[2:],
         *generation.STAGES[2:],
         *pairs.STAGES[2:],
@@ -68,7 +68,7 @@ def _method(settings: Settings) -> Iterable[Stage]:
         *benchmark.STAGES,
     )
     yield from (drift.STAGE, dpo.STAGE)
-    yield from (*responses.stages(settings), *scores.stages(settings))
+    yield from (responses.stage(settings), scores.stage(settings))
     yield from (robustness.STAGE, validation.STAGE)
 
 

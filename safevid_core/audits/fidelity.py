@@ -305,21 +305,19 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The audit's stage. It reads the candidate descriptions of every describer of the settings."""
-    return [
-        Stage(
-            TABLE,
-            "audits",
-            "How far the describers agree, and what people say of a sample, for whom it writes a sheet.",
-            plan_description_fidelity_audit,
-            reads=(
-                CLIP_MANIFEST.name,
-                VIDEO_CORPUS.name,
-                *settings.descriptions.candidate_tables,
-                DESCRIPTIONS.name,
-            ),
-            optional=frozenset({CLIP_MANIFEST.name}),
-            watches=lambda settings: [review_folder(settings)],
-        )
-    ]
+    return Stage(
+        TABLE,
+        "audits",
+        "How far the describers agree, and what people say of a sample, for whom it writes a sheet.",
+        plan_description_fidelity_audit,
+        reads=(
+            CLIP_MANIFEST.name,
+            VIDEO_CORPUS.name,
+            *settings.descriptions.candidate_tables,
+            DESCRIPTIONS.name,
+        ),
+        optional=frozenset({CLIP_MANIFEST.name}),
+        watches=lambda settings: [review_folder(settings)],
+    )

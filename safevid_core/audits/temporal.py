@@ -86,15 +86,13 @@ def _outcome(clip_id: str, motion: str | None) -> tuple[str, Outcome, str]:
     return clip_id, "ok", ""
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The audit's stage. It reads the candidate descriptions of every describer of the settings."""
-    return [
-        Stage(
-            TABLE,
-            "audits",
-            "How often the described direction of motion is the one measured from the pixels, and how often "
-            "the opposite one, which only the order of the frames tells apart.",
-            plan_temporal_audit,
-            reads=(DESCRIPTIONS.name, SIGNAL_DESCRIPTIONS.name, *settings.descriptions.candidate_tables),
-        )
-    ]
+    return Stage(
+        TABLE,
+        "audits",
+        "How often the described direction of motion is the one measured from the pixels, and how often "
+        "the opposite one, which only the order of the frames tells apart.",
+        plan_temporal_audit,
+        reads=(DESCRIPTIONS.name, SIGNAL_DESCRIPTIONS.name, *settings.descriptions.candidate_tables),
+    )

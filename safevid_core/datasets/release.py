@@ -81,30 +81,28 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     return Plan(inputs, ids, make)
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `safevid_350k_release`."""
-    return [
-        Stage(
-            RELEASE,
-            "preferences",
-            "The pairs of all scenes as one release, with card and export. Its id is a hash of its rows.",
-            plan_dataset_release,
-            reads=(
-                PAIRS.name,
-                TAXONOMY_QUERIES.name,
-                DESCRIPTIONS.name,
-                *settings.descriptions.candidate_tables,
-                VIDEO_CORPUS.name,
-                PAIR_VALIDATION.name,
-                DESCRIPTION_FIDELITY_AUDIT.name,
-            ),
-            optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name}),
-            forecast=lambda tools, partition, rows: Forecast(
-                sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
-            ),
-            checks=(covers(PAIRS.name),),
-        )
-    ]
+    return Stage(
+        RELEASE,
+        "preferences",
+        "The pairs of all scenes as one release, with card and export. Its id is a hash of its rows.",
+        plan_dataset_release,
+        reads=(
+            PAIRS.name,
+            TAXONOMY_QUERIES.name,
+            DESCRIPTIONS.name,
+            *settings.descriptions.candidate_tables,
+            VIDEO_CORPUS.name,
+            PAIR_VALIDATION.name,
+            DESCRIPTION_FIDELITY_AUDIT.name,
+        ),
+        optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name}),
+        forecast=lambda tools, partition, rows: Forecast(
+            sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
+        ),
+        checks=(covers(PAIRS.name),),
+    )
 
 
 def release_id(pairs: pl.DataFrame) -> str:

@@ -98,27 +98,25 @@ def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
     return Forecast(rows(DESCRIPTIONS.name, scene))
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `lossy_descriptions`; the flow makes the losses that a policy of the settings trains on."""
-    return [
-        Stage(
-            LOSSY_DESCRIPTIONS,
-            "descriptions",
-            "Descriptions that lose a detail on purpose: for ablations.",
-            plan_lossy_descriptions,
-            reads=(
-                "video_corpus",
-                *settings.descriptions.candidate_tables,
-                SIGNAL_DESCRIPTIONS.name,
-                DESCRIPTIONS.name,
-            ),
-            partitions=BY_LOSS_AND_SCENE,
-            wanted=trained_losses,
-            forecast=_forecast,
-            asks=True,
-            gates=(BUDGET,),
-        )
-    ]
+    return Stage(
+        LOSSY_DESCRIPTIONS,
+        "descriptions",
+        "Descriptions that lose a detail on purpose: for ablations.",
+        plan_lossy_descriptions,
+        reads=(
+            "video_corpus",
+            *settings.descriptions.candidate_tables,
+            SIGNAL_DESCRIPTIONS.name,
+            DESCRIPTIONS.name,
+        ),
+        partitions=BY_LOSS_AND_SCENE,
+        wanted=trained_losses,
+        forecast=_forecast,
+        asks=True,
+        gates=(BUDGET,),
+    )
 
 
 def reconciled_by(settings: Settings, loss: str) -> Settings:

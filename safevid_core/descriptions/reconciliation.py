@@ -249,24 +249,22 @@ def forecast_descriptions(tools: Tools, scene: str, rows: ExpectedRows) -> Forec
     return Forecast(clips, (Questions(tools.settings.descriptions.reconciler, clips),))
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `descriptions`, which reads the candidates of every describer of the settings."""
-    return [
-        Stage(
-            DESCRIPTIONS,
-            "descriptions",
-            "One description a clip from the claims that witnesses support, with what was dropped and why.",
-            plan_descriptions,
-            reads=("video_corpus", *settings.descriptions.candidate_tables, SIGNAL_DESCRIPTIONS.name),
-            partitions=BY_SCENE,
-            forecast=forecast_descriptions,
-            optional=frozenset()
-            if settings.descriptions.signal_witness
-            else frozenset({SIGNAL_DESCRIPTIONS.name}),
-            asks=True,
-            gates=(BUDGET,),
-        )
-    ]
+    return Stage(
+        DESCRIPTIONS,
+        "descriptions",
+        "One description a clip from the claims that witnesses support, with what was dropped and why.",
+        plan_descriptions,
+        reads=("video_corpus", *settings.descriptions.candidate_tables, SIGNAL_DESCRIPTIONS.name),
+        partitions=BY_SCENE,
+        forecast=forecast_descriptions,
+        optional=frozenset()
+        if settings.descriptions.signal_witness
+        else frozenset({SIGNAL_DESCRIPTIONS.name}),
+        asks=True,
+        gates=(BUDGET,),
+    )
 
 
 def _without_witness(testimony: Testimony, lake: Lake, scene: str) -> list[tuple[str, Outcome, str]]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from safevid_core.contracts.tables import Track, lossy
+from safevid_core.contracts.tables import AS_DESCRIBED, WITHOUT_DESCRIPTIONS, Table, Track, lossy
 from safevid_core.settings import Settings
-from safevid_core.stages.partitions import BY_LOSS_AND_SCENE
-from safevid_core.stages.stage import Stage, all_partitions
+from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
+from safevid_core.stages.stage import (
+    ExpectedRows,
+    Forecast,
+    Group,
+    Plan,
+    Stage,
+    Tools,
+    all_partitions,
+)
 
 # Partition -> its track.
 TrackOf = Callable[[str], Track]
+Forecaster = Callable[[Tools, str, ExpectedRows], Forecast]
 
 
 def track_of_partition(track: Track) -> TrackOf:
@@ -39,3 +50,49 @@ def if_trained_on(pairs: str) -> Callable[[Stage, Settings], Sequence[str]]:
         return all_partitions(stage, settings) if pairs in settings.alignment.pair_sets else ()
 
     return wanted
+
+
+def stages_of_tracks(
+    table_of: Callable[[Track], Table],
+    group: Group,
+    descriptions: tuple[str, str, str],
+    plan: Callable[[TrackOf, Tools, str], Plan],
+    reads: Callable[[Track], tuple[str, ...]],
+    forecast: Callable[[Track], Forecaster],
+    **more: Any,
+) -> tuple[Stage, Stage, Stage]:
+    """A stage on each track: as described, without descriptions, and with lossy descriptions.
+
+    Args:
+        table_of: Gives the table of a track.
+        descriptions: One sentence for people about each stage.
+        plan: Plans a partition, given how to find its track.
+        reads: Gives the names of the stages that are read on a track.
+        forecast: Gives the forecast of a track.
+        more: Further arguments of each stage.
+    """
+
+    def stage(text: str, track_of: TrackOf, **when: Any) -> Stage:
+        track = track_of(BY_LOSS_AND_SCENE.separator)
+        return Stage(
+            table_of(track),
+            group,
+            text,
+            partial(plan, track_of),
+            reads=reads(track),
+            forecast=forecast(track),
+            **when,
+            **more,
+        )
+
+    described, undescribed, lost = descriptions
+    return (
+        stage(described, track_of_partition(AS_DESCRIBED), partitions=BY_SCENE),
+        stage(
+            undescribed,
+            track_of_partition(WITHOUT_DESCRIPTIONS),
+            partitions=BY_SCENE,
+            wanted=if_trained_on("without_descriptions"),
+        ),
+        stage(lost, track_of_loss, partitions=BY_LOSS_AND_SCENE, wanted=trained_losses),
+    )

@@ -101,25 +101,23 @@ def _judged_from(settings: Settings, partition: str) -> Iterator[tuple[str, str 
     yield from asked_from(settings, partition)
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `benchmark_scores`."""
     description = (
         "One verdict a response; a judge that cannot or will not judge gives `undecidable`, no score."
     )
     reads = BENCHMARK_RESPONSES.name
-    return [
-        measuring_stage(
-            settings,
-            BENCHMARK_SCORES,
-            description,
-            plan_benchmark_scores,
-            reads,
-            _forecast,
-            _judged_from,
-            watches=prompt_files,
-            checks=(SOME_DECIDED,),
-        )
-    ]
+    return measuring_stage(
+        settings,
+        BENCHMARK_SCORES,
+        description,
+        plan_benchmark_scores,
+        reads,
+        _forecast,
+        _judged_from,
+        watches=prompt_files,
+        checks=(SOME_DECIDED,),
+    )
 
 
 def responses_to_judge(lake: Lake, partition: str, items: pl.DataFrame) -> pl.DataFrame:

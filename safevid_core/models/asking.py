@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from safevid_core.models.chat import CallResult, ChatRequest, text_of_times
 from safevid_core.models.ledger import Call
@@ -37,6 +38,7 @@ from safevid_core.models.providers import (
 _LONGEST_LINE = 2_000  # characters of a provider's reason that are stored
 
 
+@dataclass(eq=False, repr=False)
 class Asker:
     """Asks questions to text models on the event loop of the process. Base of the two callers.
 
@@ -48,21 +50,14 @@ class Asker:
         asset: The asset that pays.
     """
 
-    last_wait_s = 10.0  # seconds to wait for open calls when a round is interrupted
+    limits: Limits
+    prices: Prices
+    keys: Sequence[str]
+    requests: Sequence[ChatRequest]
+    asset: str
+    last_wait_s: ClassVar[float] = 10.0  # seconds to wait for open calls when a round is interrupted
 
-    def __init__(
-        self,
-        limits: Limits,
-        prices: Prices,
-        keys: Sequence[str],
-        requests: Sequence[ChatRequest],
-        asset: str,
-    ) -> None:
-        self._limits = limits
-        self._prices = prices
-        self._keys = keys
-        self._requests = requests
-        self._asset = asset
+    def __post_init__(self) -> None:
         self._finished: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
         self._arrived = threading.Event()
         self._tasks: set[Future[None]] = set()
@@ -70,14 +65,14 @@ class Asker:
         self._stopped = False
         # Large enough that no slot waits for a lease. If the process is killed, leased questions that were
         # not asked yet stay blocked until their lease expires, so the number is not larger.
-        self.portion = max(2 * limits.models.concurrency, 64)
+        self.portion = max(2 * self.limits.models.concurrency, 64)
 
     def bound(self, position: int) -> float:
-        return self._prices.bound(self._requests[position])
+        return self.prices.bound(self.requests[position])
 
     def start(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         for position in positions:
-            api_key(self._requests[position].model)  # raise one error for a missing key, not one for each row
+            api_key(self.requests[position].model)  # raise one error for a missing key, not one for each row
         self._secrets = known_secrets()
         task = event_loop().submit(self._ask_all(positions, holds))
         self._tasks.add(task)
@@ -114,14 +109,14 @@ class Asker:
         raise NotImplementedError
 
     def _call(self, position: int, reason: str = "", text: str | None = None, **known: Any) -> Call:
-        model = self._requests[position].model
+        model = self.requests[position].model
         if "finish_reason" in known:
             known["finish_reason"] = storable(known["finish_reason"], self._secrets)[:_LONGEST_LINE]
         return Call(
-            self._keys[position],
+            self.keys[position],
             model.model,
             model.revision,
-            self._asset,
+            self.asset,
             reason=storable(reason, self._secrets)[:_LONGEST_LINE],
             text=None if text is None else storable(text, self._secrets),
             **known,
@@ -136,7 +131,7 @@ class TextCaller(Asker):
 
     async def _ask_into_queue(self, position: int, holds: Callable[[], bool]) -> None:
         try:
-            async with self._prices.one_first(self._requests[position].model), self._limits.slots:
+            async with self.prices.one_first(self.requests[position].model), self.limits.slots:
                 result = await self._ask(position, holds)
         except asyncio.CancelledError:
             raise
@@ -145,7 +140,7 @@ class TextCaller(Asker):
         self._finish(result)
 
     async def _ask(self, position: int, holds: Callable[[], bool]) -> CallResult:
-        request = self._requests[position]
+        request = self.requests[position]
         try:
             messages, times = await rendered(request)
         except ValueError as error:
@@ -162,8 +157,8 @@ class TextCaller(Asker):
         times: tuple[float, ...],
         holds: Callable[[], bool],
     ) -> CallResult:
-        request, models = self._requests[position], self._limits.models
-        model, limits = request.model, self._limits.of(request.model.model)
+        request, models = self.requests[position], self.limits.models
+        model, limits = request.model, self.limits.of(request.model.model)
         likely = likely_tokens(request.messages, request.images, model)
         started, attempt = time.monotonic(), 0
         while True:
@@ -186,7 +181,7 @@ class TextCaller(Asker):
                 call = self._call(position, reason=str(down), attempts=attempt - 1)
                 return CallResult(position, call, billed=False, again=True)
             if fault is None:
-                read["cost_usd"] = self._prices.cost(request, response)
+                read["cost_usd"] = self.prices.cost(request, response)
             elif _should_retry(fault) and attempt < models.max_attempts:
                 await asyncio.sleep(fault.wait_s(attempt))
                 continue

@@ -16,14 +16,13 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from safevid_core.models.asking import Asker, rendered
-from safevid_core.models.chat import CallResult, ChatRequest, text_of_times
+from safevid_core.models.chat import CallResult, text_of_times
 from safevid_core.models.filters import is_filter_error
 from safevid_core.models.ledger import Ledger
-from safevid_core.models.limits import Limits
-from safevid_core.models.prices import Prices
 from safevid_core.models.providers import (
     PROVIDER_REFUSAL,
     api_key,
@@ -62,33 +61,30 @@ class _Batch(NamedTuple):
     keys: list[str]
 
 
+@dataclass(eq=False, repr=False)
 class BatchCaller(Asker):
-    """Asks questions through batch files. Each file asks one model."""
+    """Asks questions through batch files. Each file asks one model.
 
-    last_wait_s = 0.0  # the next run collects an open batch
+    Args:
+        ledger: Holds the batches that are open.
+    """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        limits: Limits,
-        prices: Prices,
-        keys: Sequence[str],
-        requests: Sequence[ChatRequest],
-        asset: str,
-    ) -> None:
-        super().__init__(limits, prices, keys, requests, asset)
+    ledger: Ledger
+    last_wait_s: ClassVar[float] = 0.0  # the next run collects an open batch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.portion = _MOST_LINES
-        self._ledger = ledger
         # Request key -> position of each open question, and request key -> times of its frames.
         self._waiting: dict[str, int] = {}
         self._times: dict[str, str] = {}
 
     async def _ask_all(self, positions: Sequence[int], holds: Callable[[], bool]) -> None:
         """Find batches that already hold some of the questions, submit the other questions, collect all."""
-        keys = [self._keys[position] for position in positions]
+        keys = [self.keys[position] for position in positions]
         self._waiting.update(zip(keys, positions, strict=True))
         with self._failing(keys):
-            found = await asyncio.to_thread(self._ledger.batches_of, keys)
+            found = await asyncio.to_thread(self.ledger.batches_of, keys)
             async with asyncio.TaskGroup() as underway:
                 async for batch in self._batches(keys, found, holds):
                     underway.create_task(self._wait_and_settle(batch))
@@ -138,7 +134,7 @@ class BatchCaller(Asker):
             page = await self._with_retries(litellm.alist_batches, model, after=after, limit=_PAGE)
             for batch in page.data:
                 if (batch.metadata or {}).get(_NAME) == name:
-                    await asyncio.to_thread(self._ledger.confirm_batch, name, batch.id)
+                    await asyncio.to_thread(self.ledger.confirm_batch, name, batch.id)
                     return str(batch.id)
             if len(page.data) < _PAGE:
                 return None
@@ -169,7 +165,7 @@ class BatchCaller(Asker):
     async def _rendered_line(self, key: str, model: TextModel) -> bytes:
         """Return the line of a question. If it cannot be rendered, settle it as failed and return nothing."""
         try:
-            messages, times = await rendered(self._requests[self._waiting[key]])
+            messages, times = await rendered(self.requests[self._waiting[key]])
         except ValueError as error:
             self._settle(key, billed=False, reason=one_line(error))
             return b""
@@ -181,13 +177,13 @@ class BatchCaller(Asker):
     ) -> _Batch | None:
         """Submit a new batch. Return None if the lease on its questions expired in the meantime."""
         litellm, name = load_litellm(), uuid.uuid4().hex
-        await asyncio.to_thread(self._ledger.open_batch, name, model.model, keys)
+        await asyncio.to_thread(self.ledger.open_batch, name, model.model, keys)
         file = (f"{name}.jsonl", b"".join(lines))
         sent = False
         try:
             uploaded = await self._with_retries(litellm.acreate_file, model, file=file, purpose="batch")
             if not holds():
-                await asyncio.to_thread(self._ledger.withdraw_batch, name)
+                await asyncio.to_thread(self.ledger.withdraw_batch, name)
                 for key in keys:
                     self._settle(key, billed=False, lost=True)
                 return None
@@ -204,9 +200,9 @@ class BatchCaller(Asker):
         except Exception as error:
             fault = fault_of(error)
             if not sent or (fault.provider_is_there and not fault.transient):
-                await asyncio.to_thread(self._ledger.withdraw_batch, name)
+                await asyncio.to_thread(self.ledger.withdraw_batch, name)
             raise
-        await asyncio.to_thread(self._ledger.confirm_batch, name, batch.id)
+        await asyncio.to_thread(self.ledger.confirm_batch, name, batch.id)
         return _Batch(name, str(batch.id), model, keys)
 
     async def _wait_and_settle(self, batch: _Batch) -> None:
@@ -219,7 +215,7 @@ class BatchCaller(Asker):
                     raise
                 ending = f"the provider no longer knows batch {batch.provider_id}"
             left = [key for key in batch.keys if key in self._waiting]
-            await asyncio.to_thread(self._ledger.forget_lines, left, batch.name)
+            await asyncio.to_thread(self.ledger.forget_lines, left, batch.name)
             for key in left:
                 line = f"{batch.model.model}: {ending}; run again"
                 self._settle(key, billed=False, again=True, reason=line)
@@ -231,7 +227,7 @@ class BatchCaller(Asker):
             seen = await self._with_retries(litellm.aretrieve_batch, model, batch_id=batch.provider_id)
             if seen.status in _OVER:
                 break
-            await asyncio.sleep(self._limits.models.batch_poll_s)
+            await asyncio.sleep(self.limits.models.batch_poll_s)
         seconds = time.monotonic() - started
         for file_id in (seen.output_file_id, getattr(seen, "error_file_id", None)):
             if file_id:
@@ -269,7 +265,7 @@ class BatchCaller(Asker):
         except Exception as error:  # a line of any form may have been paid for
             billed, again, read = True, False, self._unreadable(batch, key, error)
         if not billed:
-            self._ledger.forget_lines([key], batch.name)
+            self.ledger.forget_lines([key], batch.name)
         self._settle(
             key, billed=billed, again=again, latency_s=seconds, attempts=1, batch_id=batch.name, **read
         )
@@ -307,19 +303,19 @@ class BatchCaller(Asker):
     def _read_body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = response_of(body)
         read = read_response(answer)
-        return {**read, "cost_usd": self._prices.cost(self._requests[self._waiting[key]], answer)}
+        return {**read, "cost_usd": self.prices.cost(self.requests[self._waiting[key]], answer)}
 
     def _unreadable(self, batch: _Batch, key: str, error: Exception) -> dict[str, Any]:
         """Return the ledger's fields for an answer that cannot be read. Its cost is the upper bound."""
         why = f"the line of batch {batch.provider_id} cannot be read ({one_line(error)})"
         _LOG.warning("%s: %s", batch.model.model, why)
-        cost = self._prices.cost(self._requests[self._waiting[key]], response_of({}))
+        cost = self.prices.cost(self.requests[self._waiting[key]], response_of({}))
         reason = f"{batch.model.model}: {why}; counted at the most that it may cost"
         return {"reason": reason, "cost_usd": cost, "frame_times": self._times.get(key, "")}
 
     def _times_again(self, key: str) -> str:
         # An earlier process submitted the batch. The question determines the frames that it showed.
-        request = self._requests[self._waiting[key]]
+        request = self.requests[self._waiting[key]]
         if request.render is None:
             return ""
         try:
@@ -345,7 +341,7 @@ class BatchCaller(Asker):
         self._finish(CallResult(position, call, billed=billed, again=again, lost=lost))
 
     def _model(self, key: str) -> TextModel:
-        return self._requests[self._waiting[key]].model
+        return self.requests[self._waiting[key]].model
 
     async def _with_retries(self, call: Callable[..., Awaitable[Any]], model: TextModel, **asked: Any) -> Any:
         """Send one free request of the batch API, with retries after passing faults."""
@@ -353,10 +349,10 @@ class BatchCaller(Asker):
         while True:
             attempt += 1
             try:
-                return await call(**asked, timeout=self._limits.models.timeout_s, max_retries=0, **_at(model))
+                return await call(**asked, timeout=self.limits.models.timeout_s, max_retries=0, **_at(model))
             except Exception as error:
                 fault = fault_of(error)
-                if not fault.transient or attempt >= self._limits.models.max_attempts:
+                if not fault.transient or attempt >= self.limits.models.max_attempts:
                     raise
                 await asyncio.sleep(fault.wait_s(attempt))
 

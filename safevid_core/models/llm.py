@@ -68,6 +68,8 @@ __all__ = [
 
 
 _LOG = logging.getLogger(__name__)
+# Called with the progress of a round of questions.
+OnProgress = Callable[[Progress], None]
 
 
 class BudgetExceeded(GatewayError):
@@ -94,7 +96,7 @@ class Gateway:
         settings: Settings,
         *,
         run: str | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.settings = settings
         self.run = run or uuid.uuid4().hex
@@ -114,7 +116,7 @@ class Gateway:
         run: str,
         *,
         settings: Settings | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Gateway:
         """Return a gateway for one run with this gateway's ledger and limits, and its own count of spending.
 
@@ -167,7 +169,7 @@ class Gateway:
         if True not in in_batch:
             return self._ask_by(TextCaller, requests, asset)
         answers: dict[int, ChatAnswer] = {}
-        for kind, batch in ((TextCaller, False), (partial(BatchCaller, self.ledger), True)):
+        for kind, batch in ((TextCaller, False), (partial(BatchCaller, ledger=self.ledger), True)):
             places = [place for place, each in enumerate(in_batch) if each is batch]
             some = self._ask_by(kind, [requests[place] for place in places], asset)
             answers.update(zip(places, some, strict=True))

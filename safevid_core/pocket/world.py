@@ -66,7 +66,7 @@ _SCENE_LOOKS = {
 }
 SCENES = tuple(sorted(_SCENE_LOOKS))
 
-_OBJECT_RGB = {
+OBJECT_RGB = {
     "red": (225, 20, 25),
     "green": (10, 165, 45),
     "blue": (25, 60, 230),
@@ -237,7 +237,7 @@ def _sprite(truth: ClipTruth, size: int, scale: float, tilt: float) -> Image.Ima
     canvas = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     pen = _Pen(ImageDraw.Draw(canvas), side / 2, side * _RADIUS * scale, tilt)
     _EVENT_DRAWERS[truth.event](pen)
-    _OBJECT_DRAWERS[truth.object](pen, _OBJECT_RGB[truth.colour])
+    _OBJECT_DRAWERS[truth.object](pen, OBJECT_RGB[truth.colour])
     return canvas.resize((size, size), Image.Resampling.BOX)
 
 

@@ -24,20 +24,10 @@ from safevid_core.contracts.intent import BENIGN, INTENT_COLUMNS, MAX_CRITERIA, 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
     AS_DESCRIBED,
-    LOSSY_PAIRS,
-    PAIRS,
-    PAIRS_WITHOUT_DESCRIPTIONS,
-    WITHOUT_DESCRIPTIONS,
     Table,
     Track,
 )
-from safevid_core.descriptions.tracks import (
-    TrackOf,
-    if_trained_on,
-    track_of_loss,
-    track_of_partition,
-    trained_losses,
-)
+from safevid_core.descriptions.tracks import TrackOf, stages_of_tracks
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.chat import request_key
 from safevid_core.models.llm import ChatAnswer, ChatRequest, ask_structured
@@ -58,8 +48,7 @@ from safevid_core.preferences.pair_judge import (
 )
 from safevid_core.settings import PreferenceSettings, Settings, VideoModel
 from safevid_core.stages.gates import SOME_DECIDED
-from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
-from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
+from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.storage.media import MediaIndex
 
@@ -207,24 +196,6 @@ def plan_pairs(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
     return Plan(inputs, queries["query_id"].to_list(), make, asked)
 
 
-def _stage(table: Table, description: str, track_of: TrackOf, **more: Any) -> Stage:
-    track = track_of(BY_LOSS_AND_SCENE.separator)
-    return Stage(
-        table,
-        "preferences",
-        description,
-        partial(plan_pairs, track_of),
-        reads=(track.queries.name,),
-        forecast=partial(_forecast, track.queries.name),
-        watches=_files,
-        needs=Needs(("pytorch",), pool="video_model"),
-        asks=True,
-        gates=(BUDGET,),
-        checks=(FEW_REFUSALS, SOME_DECIDED),
-        **more,
-    )
-
-
 def _forecast(queries: str, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
     preferences, expected = tools.settings.preferences, rows(queries, partition)
     writers = (preferences.responder, unaligned_model(preferences))
@@ -236,27 +207,22 @@ def _files(settings: Settings) -> list[Path]:
     return [*model_files(settings.preferences.unaligned), *prompt_files(settings.preferences)]
 
 
-STAGES = (
-    _stage(
-        PAIRS,
+STAGES = stages_of_tracks(
+    lambda track: track.pairs,
+    "preferences",
+    (
         "A safe response from the description beside an unsafe one from the unaligned video model.",
-        track_of_partition(AS_DESCRIBED),
-        partitions=BY_SCENE,
-    ),
-    _stage(
-        PAIRS_WITHOUT_DESCRIPTIONS,
         "Pairs whose queries and chosen responses were made without descriptions: for an ablation.",
-        track_of_partition(WITHOUT_DESCRIPTIONS),
-        partitions=BY_SCENE,
-        wanted=if_trained_on("without_descriptions"),
-    ),
-    _stage(
-        LOSSY_PAIRS,
         "Pairs whose queries and chosen responses rest on descriptions that lost a detail: for ablations.",
-        track_of_loss,
-        partitions=BY_LOSS_AND_SCENE,
-        wanted=trained_losses,
     ),
+    plan_pairs,
+    reads=lambda track: (track.queries.name,),
+    forecast=lambda track: partial(_forecast, track.queries.name),
+    watches=_files,
+    needs=Needs(("pytorch",), pool="video_model"),
+    asks=True,
+    gates=(BUDGET,),
+    checks=(FEW_REFUSALS, SOME_DECIDED),
 )
 
 

@@ -111,26 +111,22 @@ def plan_promotion_decision(tools: Tools, partition: str) -> Plan:
     return Plan(inputs, [*checkpoints, *signed], make)
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `promotion_decision`, which refuses the leaks of every benchmark of the settings."""
     looked_at = (
         JUDGE_VALIDATION.name, PAIR_VALIDATION.name, DESCRIPTIONS.name, BENCHMARK_RESPONSES.name,
         *READ_FOR_LEAKS,
         *settings.evaluation.benchmarks, SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_CHALLENGE.name,
     )  # fmt: skip
-    return [
-        Stage(
-            PROMOTION_DECISION,
-            "evaluation",
-            "Whether the aligned policy replaces the one in use: bars, regressions, judges, sign-offs.",
-            plan_promotion_decision,
-            reads=tuple(
-                dict.fromkeys((SCORECARD.name, DPO_CHECKPOINT.name, BENCHMARK_SCORES.name, *looked_at))
-            ),
-            optional=frozenset(looked_at),
-            watches=lambda settings: [settings.evaluation.promotion.sign_off or settings.root / FILE_NAME],
-        )
-    ]
+    return Stage(
+        PROMOTION_DECISION,
+        "evaluation",
+        "Whether the aligned policy replaces the one in use: bars, regressions, judges, sign-offs.",
+        plan_promotion_decision,
+        reads=tuple(dict.fromkeys((SCORECARD.name, DPO_CHECKPOINT.name, BENCHMARK_SCORES.name, *looked_at))),
+        optional=frozenset(looked_at),
+        watches=lambda settings: [settings.evaluation.promotion.sign_off or settings.root / FILE_NAME],
+    )
 
 
 def candidate_of(settings: Settings) -> System:

@@ -64,34 +64,12 @@ def ask_queries(
     Args:
         clips: Columns :data:`safevid_core.queries.plan.CLIP_COLUMNS`.
     """
-    asking = ask_about(cells, clips, settings, taxonomy, gateway, asset)
+    asking = Asking(clips, settings.queries, taxonomy, gateway, asset)
+    asking.ask_all(cells)
     result = asking.result
     result.plan_ids = [cell.plan_id for cell in cells]
     result.info = spend_info(asking.answers) | _counts(result.rows)
     return result
-
-
-def ask_about(
-    cells: Sequence[PlanCell],
-    clips: pl.DataFrame,
-    settings: Settings,
-    taxonomy: Taxonomy,
-    gateway: Gateway,
-    asset: str,
-) -> Asking:
-    """As :func:`ask_queries`, with all that is known afterwards."""
-    asking = Asking(clips, settings.queries, taxonomy, gateway, asset)
-    new: list[PlanCell] = []
-    mirrored: list[PlanCell] = []
-    for cell in cells:
-        obsolete = asking.obsolete(cell)
-        if obsolete:
-            asking.record_outcome(cell, "filtered", obsolete)
-        else:
-            (new if cell.mirrored_from is None else mirrored).append(cell)
-    asking.ask(new, texts={})
-    asking.mirror(mirrored)
-    return asking
 
 
 @dataclass
@@ -132,6 +110,19 @@ class Asking:
         self.left_open = (0, 0)
         self.answers: list[ChatAnswer] = []
         self.result = AskedQueries()
+
+    def ask_all(self, cells: Sequence[PlanCell]) -> None:
+        """Ask about the new cells, then about the twins of those kept. Each cell is settled."""
+        new: list[PlanCell] = []
+        mirrored: list[PlanCell] = []
+        for cell in cells:
+            obsolete = self.obsolete(cell)
+            if obsolete:
+                self.record_outcome(cell, "filtered", obsolete)
+            else:
+                (new if cell.mirrored_from is None else mirrored).append(cell)
+        self.ask(new, texts={})
+        self.mirror(mirrored)
 
     def ask(self, cells: Sequence[PlanCell], texts: Mapping[str, str]) -> None:
         """Ask about one batch. `texts` gives the fixed text of a cell's query by plan id."""

@@ -12,31 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from functools import cache, partial
-from typing import Any
 
 import polars as pl
 
 from safevid_core.contracts.outcomes import StageRows
-from safevid_core.contracts.tables import (
-    AS_DESCRIBED,
-    LOSSY_QUERIES,
-    QUERIES_WITHOUT_DESCRIPTIONS,
-    TAXONOMY_QUERIES,
-    WITHOUT_DESCRIPTIONS,
-    Table,
-)
-from safevid_core.descriptions.tracks import (
-    TrackOf,
-    if_trained_on,
-    track_of_loss,
-    track_of_partition,
-    trained_losses,
-)
+from safevid_core.descriptions.tracks import TrackOf, stages_of_tracks
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
 from safevid_core.models.rehearsal import Rehearsal
 from safevid_core.models.teacher import teacher_hash
-from safevid_core.queries.asking import ask_about, ask_queries
+from safevid_core.queries.asking import Asking, ask_queries
 from safevid_core.queries.candidates import (
     task_of,
 )
@@ -48,8 +33,7 @@ from safevid_core.queries.rating import (
 )
 from safevid_core.queries.styles import style_definitions
 from safevid_core.settings import Settings, TextModel
-from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
-from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Questions, Stage, Tools
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Questions, Tools
 from safevid_core.storage.lake import frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
@@ -118,7 +102,9 @@ def questions_of(
     @cache
     def rehearsed() -> tuple[Rehearsal, int, int]:
         with closing(Rehearsal(settings)) as rehearsal:
-            unrated, unasked = ask_about(cells, clips, settings, taxonomy, rehearsal, "").left_open
+            asking = Asking(clips, queries, taxonomy, rehearsal, "")
+            asking.ask_all(cells)
+        unrated, unasked = asking.left_open
         return rehearsal, unasked, _RATINGS_A_CELL * (unrated + unasked)
 
     def keys_of(model: TextModel) -> Callable[[], Collection[str]]:
@@ -138,22 +124,6 @@ def questions_of(
 # ----------------------------------------------------------------------------------------- the stages
 
 
-def _stage(table: Table, description: str, track_of: TrackOf, **more: Any) -> Stage:
-    track = track_of(BY_LOSS_AND_SCENE.separator)
-    return Stage(
-        table,
-        "queries",
-        description,
-        partial(plan_taxonomy_queries, track_of),
-        reads=(track.plan.name, track.descriptions.name),
-        forecast=partial(_forecast, track.plan.name),
-        asks=True,
-        gates=(BUDGET,),
-        checks=(FEW_REFUSALS,),
-        **more,
-    )
-
-
 def _forecast(plan: str, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
     """A query for each cell of the plan."""
     queries, cells = tools.settings.queries, rows(plan, partition)
@@ -162,25 +132,18 @@ def _forecast(plan: str, tools: Tools, partition: str, rows: ExpectedRows) -> Fo
     )
 
 
-STAGES = (
-    _stage(
-        TAXONOMY_QUERIES,
+STAGES = stages_of_tracks(
+    lambda track: track.queries,
+    "queries",
+    (
         "Queries on the training clips of a scene: the best of several candidates, rated by a second model.",
-        track_of_partition(AS_DESCRIBED),
-        partitions=BY_SCENE,
-    ),
-    _stage(
-        QUERIES_WITHOUT_DESCRIPTIONS,
         "Queries on the same clips by a teacher that is told nothing of them: for an ablation.",
-        track_of_partition(WITHOUT_DESCRIPTIONS),
-        partitions=BY_SCENE,
-        wanted=if_trained_on("without_descriptions"),
-    ),
-    _stage(
-        LOSSY_QUERIES,
         "Queries from descriptions that lost a detail: for ablations.",
-        track_of_loss,
-        partitions=BY_LOSS_AND_SCENE,
-        wanted=trained_losses,
     ),
+    plan_taxonomy_queries,
+    reads=lambda track: (track.plan.name, track.descriptions.name),
+    forecast=lambda track: partial(_forecast, track.plan.name),
+    asks=True,
+    gates=(BUDGET,),
+    checks=(FEW_REFUSALS,),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -17,16 +17,10 @@ import polars as pl
 from pydantic import BaseModel
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
-from safevid_core.contracts.tables import AS_DESCRIBED, WITHOUT_DESCRIPTIONS, Table, Track
+from safevid_core.contracts.tables import AS_DESCRIBED, Table, Track
 from safevid_core.corpus.selection import expected_clips
 from safevid_core.descriptions.audit_gate import SIGNED_AUDIT
-from safevid_core.descriptions.tracks import (
-    TrackOf,
-    if_trained_on,
-    track_of_loss,
-    track_of_partition,
-    trained_losses,
-)
+from safevid_core.descriptions.tracks import TrackOf, stages_of_tracks
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.chat import request_key
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
@@ -37,8 +31,8 @@ from safevid_core.queries.prompts import WALK
 from safevid_core.queries.rating import require_other_family
 from safevid_core.queries.styles import style_definitions
 from safevid_core.settings import QuerySettings, TextModel
-from safevid_core.stages.partitions import BY_LOSS_AND_SCENE, BY_SCENE
-from safevid_core.stages.stage import ExpectedRows, Forecast, Gate, Plan, Questions, Stage, Tools
+from safevid_core.stages.partitions import BY_LOSS_AND_SCENE
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Questions, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
@@ -217,24 +211,6 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------- the stages
 
 
-def _stage(
-    table: Table, description: str, track_of: TrackOf, gates: tuple[Gate, ...] = (BUDGET,), **more: Any
-) -> Stage:
-    track = track_of(BY_LOSS_AND_SCENE.separator)
-    return Stage(
-        table,
-        "queries",
-        description,
-        partial(plan_query_plan, track_of),
-        reads=(track.descriptions.name,),
-        forecast=partial(_forecast, track.described),
-        asks=True,
-        gates=gates,
-        checks=(FEW_REFUSALS,),
-        **more,
-    )
-
-
 def _forecast(described: bool, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
     """As many cells as the settings ask for on each training clip, and one walk a clip."""
     scene = partition.rpartition(BY_LOSS_AND_SCENE.separator)[2]
@@ -243,26 +219,20 @@ def _forecast(described: bool, tools: Tools, partition: str, rows: ExpectedRows)
     return Forecast(clips * tools.settings.queries.subcategories_per_clip, questions)
 
 
-STAGES = (
-    _stage(
-        AS_DESCRIBED.plan,
+_DESCRIBED, *_OTHERS = stages_of_tracks(
+    lambda track: track.plan,
+    "queries",
+    (
         "Which subcategories have ground in each training clip, and which queries to write.",
-        track_of_partition(AS_DESCRIBED),
-        (SIGNED_AUDIT, BUDGET),
-        partitions=BY_SCENE,
-    ),
-    _stage(
-        WITHOUT_DESCRIPTIONS.plan,
         "The queries to write by a teacher that is told nothing of the clips: for an ablation.",
-        track_of_partition(WITHOUT_DESCRIPTIONS),
-        partitions=BY_SCENE,
-        wanted=if_trained_on("without_descriptions"),
-    ),
-    _stage(
-        track_of_loss(BY_LOSS_AND_SCENE.separator).plan,
         "The queries to write from descriptions that lost a detail: for ablations.",
-        track_of_loss,
-        partitions=BY_LOSS_AND_SCENE,
-        wanted=trained_losses,
     ),
+    plan_query_plan,
+    reads=lambda track: (track.descriptions.name,),
+    forecast=lambda track: partial(_forecast, track.described),
+    asks=True,
+    gates=(BUDGET,),
+    checks=(FEW_REFUSALS,),
 )
+# Only the plan of the main track waits for the signed audit of the descriptions.
+STAGES = (replace(_DESCRIBED, gates=(SIGNED_AUDIT, BUDGET)), *_OTHERS)

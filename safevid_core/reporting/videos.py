@@ -94,23 +94,21 @@ def plan_video_report(tools: Tools, partition: str) -> Plan:
     return Plan(inputs, tables.own, make, on_fresh=on_fresh)
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `video_report`, which tells how far each video came."""
     reads = (
         CLIP_MANIFEST, SCENE_ASSIGNMENTS, CORPUS_SPLIT, VIDEO_CORPUS, SIGNAL_DESCRIPTIONS, DESCRIPTIONS,
         TAXONOMY_QUERIES, PAIRS,
     )  # fmt: skip
-    return [
-        Stage(
-            VIDEO_REPORT,
-            "evaluation",
-            "What was said about your own videos, by file name: a page, and a table with a row a file.",
-            plan_video_report,
-            reads=(*(table.name for table in reads), *settings.descriptions.candidate_tables),
-            optional=frozenset({SCENE_ASSIGNMENTS.name, CORPUS_SPLIT.name}),
-            writes=lambda settings: [settings.root / "reports" / REPORT],
-        )
-    ]
+    return Stage(
+        VIDEO_REPORT,
+        "evaluation",
+        "What was said about your own videos, by file name: a page, and a table with a row a file.",
+        plan_video_report,
+        reads=(*(table.name for table in reads), *settings.descriptions.candidate_tables),
+        optional=frozenset({SCENE_ASSIGNMENTS.name, CORPUS_SPLIT.name}),
+        writes=lambda settings: [settings.root / "reports" / REPORT],
+    )
 
 
 def write_page(settings: Settings, lake: Lake, tables: _Tables, rows: list[dict[str, Any]]) -> None:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safevid_core.pocket.build.architectures import IMAGE_SIDE, PATCH, llava_processor
+from safevid_core.pocket.build.architectures import (
+    IMAGE_SIDE,
+    PATCH,
+    llava_config,
+    llava_processor,
+    vision_config,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
@@ -61,11 +67,7 @@ def create(
         tokenizer: Its tokenizer. Two tokens are added, one for a video and one for an image.
     """
     import torch
-    from transformers import (
-        CLIPVisionConfig,
-        LlavaNextVideoConfig,
-        LlavaNextVideoForConditionalGeneration,
-    )
+    from transformers import LlavaNextVideoForConditionalGeneration
 
     known = len(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": [_VIDEO, _IMAGE]}, False)
@@ -73,24 +75,8 @@ def create(
     text_config = type(language_model.config)(
         **{**language_model.config.to_dict(), "vocab_size": len(tokenizer)}
     )
-    config = LlavaNextVideoConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=_VISION_HIDDEN,
-            intermediate_size=_VISION_MLP,
-            num_hidden_layers=_VISION_LAYERS,
-            num_attention_heads=_VISION_HEADS,
-            image_size=IMAGE_SIDE,
-            patch_size=PATCH,
-            projection_dim=_VISION_HIDDEN,
-        ),
-        text_config=text_config,
-        image_token_index=image,
-        video_token_index=video,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        image_grid_pinpoints=[[IMAGE_SIDE, IMAGE_SIDE]],
-        tie_word_embeddings=True,
-    )
+    vision = vision_config(_VISION_HIDDEN, _VISION_MLP, _VISION_LAYERS, _VISION_HEADS)
+    config = llava_config(vision, text_config, image, video)
     model = LlavaNextVideoForConditionalGeneration(config).float()
     weights = language_model.model.state_dict()
     table = weights["embed_tokens.weight"]

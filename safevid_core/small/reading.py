@@ -17,7 +17,7 @@ from safevid_core.models.families import build_inputs, conversation
 from safevid_core.pocket.build.grammar import EVENTS, MOTION_SAID, scene_names
 from safevid_core.pocket.build.samples import Samples
 from safevid_core.pocket.world import ClipTruth
-from safevid_core.small.resuming import Report, Training, drawn_rows, plan_hash
+from safevid_core.small.resuming import Report, Schedule, Training, drawn_rows, plan_hash
 from safevid_core.small.vision import seeing_parts
 from safevid_core.video.decoding import Frames
 
@@ -49,7 +49,7 @@ class TokenLimitError(SafeVidError, ValueError):
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Schedule):
     """Length and rate of the second training.
 
     Attributes:
@@ -162,14 +162,6 @@ def learn_reading(
         return loss, {}
 
     model.eval()
-    Training(
-        "reading",
-        seeing_parts(model),
-        rate=plan.rate,
-        steps=plan.steps,
-        file=file,
-        identity=plan_hash("reading/1", plan.__dict__, seed, len(samples.truths)),
-        every=plan.every,
-        report=report,
-    ).run(loss_of, stop)
+    identity = plan_hash("reading/1", plan.__dict__, seed, len(samples.truths))
+    Training("reading", seeing_parts(model), plan, file, identity, report).run(loss_of, stop)
     return read

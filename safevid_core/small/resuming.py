@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,23 @@ def plan_hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Length and rate of a training.
+
+    Attributes:
+        steps: Length of the training.
+        batch: Examples of a step.
+        rate: Highest learning rate.
+        every: Steps between two stored states.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    every: int
+
+
 class Training:
     """Steps of AdamW under a cosine schedule, with the state stored every few steps.
 
@@ -32,11 +51,9 @@ class Training:
     Args:
         name: Of the training, for its lines in the log.
         modules: What is trained.
-        rate: Highest learning rate.
-        steps: Length of the training.
+        schedule: Its length and rate.
         file: Where the state is stored.
         identity: Hash of the plan. A state of another plan is not used.
-        every: Steps between two stored states.
         report: Called with one line for each stored state.
     """
 
@@ -44,26 +61,17 @@ class Training:
         self,
         name: str,
         modules: nn.ModuleDict,
-        *,
-        rate: float,
-        steps: int,
+        schedule: Schedule,
         file: Path,
         identity: str,
-        every: int,
         report: Report,
     ) -> None:
         import torch
 
-        self._name, self._modules, self._steps = name, modules, steps
-        self._rate, self._file, self._identity, self._every, self._report = (
-            rate,
-            file,
-            identity,
-            every,
-            report,
-        )
+        self._name, self._modules, self._schedule = name, modules, schedule
+        self._file, self._identity, self._report = file, identity, report
         self._weights = list(modules.parameters())
-        self._adamw = torch.optim.AdamW(self._weights, lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+        self._adamw = torch.optim.AdamW(self._weights, lr=schedule.rate, weight_decay=0.02, betas=(0.9, 0.98))
         self.done = self._resume()
 
     def run(
@@ -77,24 +85,24 @@ class Training:
         """
         import torch
 
-        began, first = time.monotonic(), self.done
+        began, first, steps = time.monotonic(), self.done, self._schedule.steps
         mean: dict[str, float] = {}
-        for step in range(self.done, self._steps if stop is None else min(stop, self._steps)):
+        for step in range(self.done, steps if stop is None else min(stop, steps)):
             loss, figures = loss_of(step)
             self._adamw.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
             for group in self._adamw.param_groups:
-                group["lr"] = self._rate * cosine(step, self._steps)
+                group["lr"] = self._schedule.rate * cosine(step, steps)
             self._adamw.step()
             for figure, value in {"loss": loss.item(), **figures}.items():
                 mean[figure] = mean.get(figure, value) + (value - mean.get(figure, value)) * 0.05
             self.done = step + 1
-            if self.done % self._every == 0 or self.done == self._steps:
+            if self.done % self._schedule.every == 0 or self.done == steps:
                 self._store()
                 told = " ".join(f"{figure} {value:.3f}" for figure, value in mean.items())
                 seconds = (time.monotonic() - began) / (self.done - first)
-                self._report(f"{self._name} {self.done}/{self._steps} {told} {seconds:.2f} s a step")
+                self._report(f"{self._name} {self.done}/{steps} {told} {seconds:.2f} s a step")
 
     def _store(self) -> None:
         import torch
@@ -117,7 +125,7 @@ class Training:
             return 0
         try:
             state = torch.load(self._file, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             self._report(f"{self._name}: {self._file} cannot be read ({type(error).__name__}); begun anew")
             return 0
         if state.get("identity") != self._identity:

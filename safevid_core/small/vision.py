@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from safevid_core.pocket.build.samples import FRAMES, Samples
 from safevid_core.pocket.build.vision import pixels_of, possible_values
-from safevid_core.small.resuming import Report, Training, drawn_rows, plan_hash
+from safevid_core.small.resuming import Report, Schedule, Training, drawn_rows, plan_hash
 from safevid_core.small.words import label_rows, possible_tokens, slots_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _PULL = 0.2
 
 
 @dataclass(frozen=True)
-class Spelling:
+class Spelling(Schedule):
     """Length and rate of the first training. A batch holds single frames."""
 
     steps: int = 3000
@@ -100,14 +100,6 @@ def learn_spelling(
         return loss, right
 
     model.train()
-    Training(
-        "spelling",
-        seeing_parts(model),
-        rate=plan.rate,
-        steps=plan.steps,
-        file=file,
-        identity=plan_hash("spelling/1", plan.__dict__, seed, len(samples.truths)),
-        every=plan.every,
-        report=report,
-    ).run(loss_of, stop)
+    identity = plan_hash("spelling/1", plan.__dict__, seed, len(samples.truths))
+    Training("spelling", seeing_parts(model), plan, file, identity, report).run(loss_of, stop)
     model.eval()

@@ -187,9 +187,9 @@ def asked_from(settings: Settings, partition: str) -> Iterator[tuple[str, str | 
         yield from ((name, None) for name in READ_FOR_LEAKS)
 
 
-def stages(settings: Settings) -> list[Stage]:
+def stage(settings: Settings) -> Stage:
     """The stage `benchmark_responses`."""
-    stage = measuring_stage(
+    return measuring_stage(
         settings,
         BENCHMARK_RESPONSES,
         "The responses of a system, before or after alignment, or of a control, to one benchmark.",
@@ -200,7 +200,6 @@ def stages(settings: Settings) -> list[Stage]:
         watches=lambda settings: model_files(settings.alignment.base),
         needs=Needs(("pytorch",), pool="video_model"),
     )
-    return [stage]
 
 
 def read_items(lake: Lake, benchmark: str) -> pl.DataFrame:

@@ -204,13 +204,10 @@ def load_taxonomy(settings: Settings | None = None) -> Taxonomy:
     if settings is None:
         return read_taxonomy()
     wanted = settings.taxonomy
-    taxonomy = read_taxonomy(wanted.path or SAFETY_FILE, wanted.subcategories)
-    expected = wanted.expected_challenge
-    if expected is not None and len(taxonomy.challenge) != expected:
-        raise TaxonomyError(
-            f"{_name(wanted.path, SAFETY_FILE)}: {len(taxonomy.challenge)} categories are marked `challenge: "
-            f"true`; taxonomy.expected_challenge asks for {expected}"
-        )
+    path = wanted.path or SAFETY_FILE
+    taxonomy = read_taxonomy(path, wanted.subcategories)
+    marked = f"{len(taxonomy.challenge)} categories are marked `challenge: true`"
+    _check_number(len(taxonomy.challenge), wanted.expected_challenge, path, marked, "expected_challenge")
     return taxonomy
 
 
@@ -227,13 +224,10 @@ def load_scenes(settings: Settings | None = None) -> Scenes:
     if settings is None:
         return read_scenes()
     wanted = settings.taxonomy
-    scenes = read_scenes(wanted.scenes_path or SCENES_FILE)
-    expected = wanted.expected_scenes
-    if expected is not None and len(scenes.scenes) != expected:
-        raise TaxonomyError(
-            f"{_name(wanted.scenes_path, SCENES_FILE)}: {len(scenes.scenes)} scenes; "
-            f"taxonomy.expected_scenes asks for {expected}"
-        )
+    path = wanted.scenes_path or SCENES_FILE
+    scenes = read_scenes(path)
+    found = len(scenes.scenes)
+    _check_number(found, wanted.expected_scenes, path, f"{found} scenes", "expected_scenes")
     return scenes
 
 
@@ -307,8 +301,10 @@ def _read_scenes(path: Path, stamp: tuple[int, ...]) -> Scenes:
     return Scenes(str(tree["version"]), str(tree["source"]), tuple(scenes), hash_of(tree))
 
 
-def _name(path: Path | None, default: Path) -> str:
-    return (path or default).name
+def _check_number(found: int, expected: int | None, path: Path, says: str, setting: str) -> None:
+    """Raise an error if a file holds another number of entries than the setting asks for."""
+    if expected is not None and found != expected:
+        raise TaxonomyError(f"{path.name}: {says}; taxonomy.{setting} asks for {expected}")
 
 
 def _subset(

@@ -230,6 +230,28 @@ class Subject:
     def pairs(self, drawn: Drawn) -> list[EncodedPair]:
         return [self.pair(number, each) for number, each in enumerate(drawn)]
 
+    def packed_and_padded(
+        self, drawn: Drawn, packing: Any, way: Way = "segments", change: Any = None
+    ) -> tuple[Figures, Figures]:
+        """The figures of the same pairs packed and padded. `change` may spoil the packed batch."""
+        pairs = self.pairs(drawn)
+        true = padded(self.trainer, self.store, pairs)
+        return packed(self.trainer, self.store, pairs, packing, way, change), true
+
+    def turns_and_padded(
+        self, drawn: Drawn, room: int, way: Way
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], int]:
+        """The gradients of the trainer's own step and of padded rows, and the most turns of a tree.
+
+        Args:
+            room: Tokens of a pass beyond the longest video.
+        """
+        pairs = self.pairs(drawn)
+        true = padded(self.trainer, self.store, pairs)
+        limit = max(template.video_end for template in self.templates) + room
+        found, turns = stepped(self.trainer, self.store, pairs, limit, way)
+        return found, true.gradients, turns
+
 
 class Subjects:
     """A subject of each family that is asked for, over a release's first two clips."""

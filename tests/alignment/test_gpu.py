@@ -28,9 +28,6 @@ from tests.alignment.exactness import (
     few,
     largest_relative,
     largest_relative_of_checkpointed_turns,
-    packed,
-    padded,
-    stepped,
 )
 from tests.alignment.progress_log import logged
 
@@ -61,10 +58,7 @@ def subjects(
 def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
     subjects: Subjects, family: str, packing: str, drawn: Drawn
 ) -> None:
-    subject = subjects(family)
-    pairs = subject.pairs(drawn)
-    true = padded(subject.trainer, subject.store, pairs)
-    found = packed(subject.trainer, subject.store, pairs, packing, "flex")
+    found, true = subjects(family).packed_and_padded(drawn, packing, "flex")
     assert found.largest_difference(true) < EXACT
 
 
@@ -74,12 +68,8 @@ def test_flex_attention_has_the_figures_and_gradients_of_padded_rows(
 def test_turns_under_flex_attention_have_the_gradients_of_padded_rows(
     subjects: Subjects, family: str, drawn: Drawn, room: int
 ) -> None:
-    subject = subjects(family)
-    pairs = subject.pairs(drawn)
-    true = padded(subject.trainer, subject.store, pairs)
-    limit = max(template.video_end for template in subject.templates) + room
-    found, _ = stepped(subject.trainer, subject.store, pairs, limit, "flex")
-    assert largest_relative(found, true.gradients) < EXACT
+    found, true, _ = subjects(family).turns_and_padded(drawn, room, "flex")
+    assert largest_relative(found, true) < EXACT
 
 
 def test_turns_under_gradient_checkpointing(subjects: Subjects) -> None:
@@ -91,10 +81,7 @@ def test_turns_under_gradient_checkpointing(subjects: Subjects) -> None:
 def test_one_mistake_is_seen(
     subjects: Subjects, family: str, spoil: Callable[[dict[str, Any]], None]
 ) -> None:
-    subject = subjects(family)
-    pairs = subject.pairs(SOME)
-    true = padded(subject.trainer, subject.store, pairs)
-    found = packed(subject.trainer, subject.store, pairs, "video", "flex", change=spoil)
+    found, true = subjects(family).packed_and_padded(SOME, "video", "flex", spoil)
     assert found.largest_difference(true) > 100 * EXACT
 
 

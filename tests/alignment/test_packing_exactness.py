@@ -28,8 +28,6 @@ from tests.alignment.exactness import (
     largest_relative_of_checkpointed_turns,
     one_leaked_cell,
     packed,
-    padded,
-    stepped,
 )
 
 
@@ -63,11 +61,8 @@ drawn_pairs = st.lists(
 def test_packed_pairs_have_the_loss_the_log_probabilities_and_the_gradients_of_padded_rows(
     subjects: Subjects, family: str, packing: str, drawn: Drawn
 ) -> None:
-    subject = subjects(family)
-    pairs = subject.pairs(drawn)
-    true = padded(subject.trainer, subject.store, pairs)
+    found, true = subjects(family).packed_and_padded(drawn, packing)
     assert all(gradient.norm() > 0 for gradient in true.gradients.values())
-    found = packed(subject.trainer, subject.store, pairs, packing)
     assert found.largest_difference(true) < EXACT
 
 
@@ -87,14 +82,11 @@ def test_turns_over_one_trunk_have_the_gradients_of_padded_rows(
     subjects: Subjects, family: str, drawn: Drawn, room: int, way: Any
 ) -> None:
     """By the trainer's own step, whose passes hold the trunk and so many further tokens."""
-    subject = subjects(family)
     # A query has a token: from the end of a video no answer is predicted.
-    pairs = subject.pairs([(clip, [*query, 25], *answers) for clip, query, *answers in drawn])
-    true = padded(subject.trainer, subject.store, pairs)
-    limit = max(template.video_end for template in subject.templates) + room
-    found, turns = stepped(subject.trainer, subject.store, pairs, limit, way)
+    asked: Drawn = [(clip, [*query, 25], chosen, rejected) for clip, query, chosen, rejected in drawn]
+    found, true, turns = subjects(family).turns_and_padded(asked, room, way)
     event(f"most turns: {min(turns, 3)}")
-    assert largest_relative(found, true.gradients) < EXACT
+    assert largest_relative(found, true) < EXACT
 
 
 def test_turns_under_gradient_checkpointing(subjects: Subjects) -> None:
@@ -122,11 +114,8 @@ def test_one_mistake_is_seen(
     subjects: Subjects, family: str, spoil: Callable[[dict[str, Any]], None]
 ) -> None:
     """The bar of the tests above would fail if packing did any of these."""
-    subject = subjects(family)
-    pairs = subject.pairs(SOME)
-    true = padded(subject.trainer, subject.store, pairs)
     way: Any = "dense" if spoil is one_leaked_cell else "segments"
-    found = packed(subject.trainer, subject.store, pairs, "video", way, change=spoil)
+    found, true = subjects(family).packed_and_padded(SOME, "video", way, spoil)
     assert found.largest_difference(true) > 100 * EXACT
 
 

@@ -10,7 +10,7 @@ import pytest
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS
 from safevid_core.models.llm import Gateway
-from safevid_core.settings import Settings, load_settings
+from safevid_core.settings import Settings
 from safevid_core.storage.lake import Lake
 from tests.descriptions.candidates import BALL, CRATE, DESCRIBERS, SCENE, commit_candidates, commit_corpus
 from tests.models.chat_server import ChatServer, says
@@ -107,20 +107,13 @@ def test_measured_signals_carry_a_clip_that_no_model_describes(settings: Setting
     assert row["agreement"] == 0
 
 
-def test_a_description_that_no_claim_supports_is_sent_back_once(server: ChatServer, tmp_path: Path) -> None:
-    lake = Lake(tmp_path, "pocket")
+def test_a_description_that_no_claim_supports_is_sent_back_once(
+    server: ChatServer, hosted: Settings, lake: Lake
+) -> None:
     commit_corpus(lake, ("a", "b"))
     commit_candidates(lake, DESCRIBERS[0], {"a": CRATE, "b": BALL})
     for describer in DESCRIBERS[1:]:
         commit_candidates(lake, describer, {"a": None, "b": None})
-    hosted = load_settings(
-        "pocket",
-        overrides={
-            "root": str(tmp_path),
-            "models": {"providers": [], "max_attempts": 1, "concurrency": 1},
-            "descriptions": {"reconciler": {"model": "openai/loopback", "api_base": server.url}},
-        },
-    )
     bare = says('{"description": "A man runs.", "claims": [{"text": " "}]}')
     whole = says('{"description": "A man runs.", "claims": [{"text": "A man runs.", "kind": "action"}]}')
     server.queue(bare, bare, whole, bare)

@@ -16,6 +16,7 @@ from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.tables import SIGNAL_DESCRIPTIONS, VIDEO_CORPUS
 from safevid_core.descriptions.motion_words import described_motion, measured_motion, measured_object_motion
 from safevid_core.descriptions.signal import Measurements, describe, measure, measure_frames
+from safevid_core.pocket.world import OBJECT_RGB
 from safevid_core.settings import load_settings
 from safevid_core.storage.lake import Lake
 from safevid_core.video.decoding import VideoError
@@ -23,15 +24,6 @@ from safevid_core.video.identity import file_sha256
 from tests.media_places import placed
 from tests.stages import run_stage
 from tests.video.clips_for_tests import counted_frames, sample_files, write_video
-
-COLOURS = {
-    "red": (225, 20, 25),
-    "green": (10, 165, 45),
-    "blue": (25, 60, 230),
-    "yellow": (250, 220, 10),
-    "white": (250, 250, 250),
-    "purple": (150, 20, 200),
-}
 
 
 def ground(frames: int, height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
@@ -48,7 +40,7 @@ def with_box(
     """A square drawn over the frames, its top left corner at each of `path` (x, y in pixels)."""
     out = frames.copy()
     for frame, (x, y) in zip(out, path, strict=True):
-        frame[round(y) : round(y) + side, round(x) : round(x) + side] = COLOURS[colour]
+        frame[round(y) : round(y) + side, round(x) : round(x) + side] = OBJECT_RGB[colour]
     return out
 
 
@@ -195,7 +187,7 @@ def test_a_thing_that_crosses_the_edge_is_followed(tmp_path: Path, direction: st
         thing = np.zeros(frame.shape[:2], bool)
         thing[36:60, 52:76] = True
         thing = np.roll(thing, tuple(int(2.5 * index * step) for step in way[::-1]), (0, 1))
-        frame[thing] = COLOURS["blue"]
+        frame[thing] = OBJECT_RGB["blue"]
     result = measured(tmp_path / "r.mp4", frames)
     assert named(result) == (direction, direction)
     assert f"Motion: something moves {direction}, steadily." in describe(result)
@@ -226,7 +218,7 @@ def test_a_thing_that_turns_round_on_the_ring_is_named_by_no_direction(tmp_path:
     for start in (0, 40, 80):
         frames = ground(36)
         for frame, shift in zip(frames, shifts, strict=True):
-            frame[35:61, (np.arange(26) + start + round(shift)) % frame.shape[1]] = COLOURS["white"]
+            frame[35:61, (np.arange(26) + start + round(shift)) % frame.shape[1]] = OBJECT_RGB["white"]
         result = measured(tmp_path / "t.mp4", frames)
         assert named(result) == (None, None)
         assert described_motion(describe(result)) is None
@@ -280,9 +272,9 @@ def test_stillness(tmp_path: Path) -> None:
     assert result.changed_share < 0.01
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", OBJECT_RGB)
 def test_a_plain_colour_is_named(tmp_path: Path, colour: str) -> None:
-    frames = np.zeros((6, 48, 64, 3), np.uint8) + np.array(COLOURS[colour], np.uint8)
+    frames = np.zeros((6, 48, 64, 3), np.uint8) + np.array(OBJECT_RGB[colour], np.uint8)
     assert [each.name for each in measured(tmp_path / "c.mp4", frames).colours] == [colour]
 
 

@@ -16,7 +16,7 @@ from safevid_core.descriptions.claims import KINDS
 from safevid_core.descriptions.reconciliation import KINDS_IN_WORDS, TASK
 from safevid_core.descriptions.signals.measurement import Measurements
 from safevid_core.models.llm import Gateway
-from safevid_core.settings import load_settings
+from safevid_core.settings import Settings
 from safevid_core.storage.lake import Lake
 from tests.descriptions.candidates import SCENE, commit_candidates, commit_corpus
 from tests.models.chat_server import ChatServer, says
@@ -33,7 +33,7 @@ MEASURED = {
 
 
 @pytest.fixture
-def made(server: ChatServer, tmp_path: Path) -> tuple[dict[str, Any], ChatServer]:
+def made(server: ChatServer, hosted: Settings, tmp_path: Path) -> tuple[dict[str, Any], ChatServer]:
     """The row of the example, and the server that answered as the page says."""
     lake = Lake(tmp_path, "pocket")
     commit_corpus(lake, ("a",))
@@ -43,16 +43,8 @@ def made(server: ChatServer, tmp_path: Path) -> tuple[dict[str, Any], ChatServer
     signal = lake.read(SIGNAL_DESCRIPTIONS, SCENE).drop("profile")
     signal = signal.with_columns(measurements=pl.lit(json.dumps(MEASURED)))
     lake.commit(SIGNAL_DESCRIPTIONS, SCENE, StageRows(signal, [("a", "ok", "")]), "given", {})
-    settings = load_settings(
-        "pocket",
-        overrides={
-            "root": str(tmp_path),
-            "models": {"providers": [], "max_attempts": 1, "concurrency": 1},
-            "descriptions": {"reconciler": {"model": "openai/loopback", "api_base": server.url}},
-        },
-    )
     server.queue(says(json.dumps(ANSWERED)))
-    report = run_stage(settings, lake, "descriptions", SCENE, Gateway(settings))
+    report = run_stage(hosted, lake, "descriptions", SCENE, Gateway(hosted))
     assert report.manifest.outcomes["ok"] == 1
     (row,) = lake.read(DESCRIPTIONS, SCENE).to_dicts()
     return row, server

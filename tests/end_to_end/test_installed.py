@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import PROJECT
 from tests.end_to_end.test_reproducible import SMALL
-from tests.ui.test_backfill import answers, free_port, query, wait_for
+from tests.ui.test_backfill import query, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -103,23 +100,7 @@ def test_the_demo_runs_to_its_end(environment: Path, folder: Path) -> None:
 
 
 def test_the_ui_serves_the_code_location(environment: Path, folder: Path) -> None:
-    port = free_port()
-    server = subprocess.Popen(
-        [environment / "bin" / "safevid", "ui", "--port", str(port)],
-        cwd=folder,
-        env=bare(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(lambda: answers(port), 180, "the webserver")
+    with served([environment / "bin" / "safevid"], folder, bare()) as port:
         (location,) = query(port, LOCATIONS)["workspaceOrError"]["locationEntries"]
         assert location["name"] == "safevid"
         assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation", location
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        time.sleep(3)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait(30)

@@ -893,15 +893,22 @@ def test_where_both_models_refuse_the_refusal_stands(
     assert (answer.outcome, answer.reason) == ("undecidable", PROVIDER_REFUSAL)
 
 
-BREAKER = {"providers": [], "concurrency": 4, "max_attempts": 2, "breaker_faults": 4}
+@pytest.fixture
+def down(server: ChatServer, settings: Callable[..., Settings]) -> Callable[[int, float], Gateway]:
+    """Opens a gateway to a provider that fails so many requests. Its breaker waits so many seconds."""
+
+    def open_gateway(faults: int, wait_s: float) -> Gateway:
+        server.queue(*[fails(503)] * faults)
+        breaker = {"breaker_faults": 4, "breaker_wait_s": wait_s}
+        return Gateway(settings(providers=[], concurrency=4, max_attempts=2, **breaker))
+
+    return open_gateway
 
 
 def test_a_provider_that_is_down_is_left_alone_and_found_again(
-    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+    server: ChatServer, down: Callable[[int, float], Gateway], text_model: TextModel
 ) -> None:
-    gateway = Gateway(settings(**BREAKER, breaker_wait_s=0.3))
-    server.queue(*[fails(503)] * 5)
-    answers = gateway.ask_many(ask(text_model, *map(str, range(12))), asset="x")
+    answers = down(5, 0.3).ask_many(ask(text_model, *map(str, range(12))), asset="x")
     assert all(answer.text for answer in answers[4:])
     assert len(server.seen) == 12 + 5 - sum(answer.unanswered for answer in answers)
     gaps = [later - sooner for sooner, later in zip(server.at, server.at[1:], strict=False)]
@@ -909,10 +916,9 @@ def test_a_provider_that_is_down_is_left_alone_and_found_again(
 
 
 def test_a_provider_that_stays_down_fails_the_rest_at_once(
-    server: ChatServer, settings: Callable[..., Settings], text_model: TextModel
+    server: ChatServer, down: Callable[[int, float], Gateway], text_model: TextModel
 ) -> None:
-    gateway = Gateway(settings(**BREAKER, breaker_wait_s=0.1))
-    server.queue(*[fails(503)] * 1000)
+    gateway = down(1000, 0.1)
     answers = gateway.ask_many(ask(text_model, *map(str, range(200))), asset="x")
     assert {(answer.outcome, answer.unanswered) for answer in answers} == {("failed", True)}
     assert "provider is down" in answers[-1].reason

@@ -18,7 +18,7 @@ from safevid_core.corpus.decided import append, decision_id, read_record
 from safevid_core.storage.lake import Lake, LakeError, audit_partition
 from safevid_core.storage.manifest import LAYOUT
 from tests.stages import run_rows
-from tests.storage.things import TABLE, stage
+from tests.storage.things import TABLE, stage, with_places
 
 
 def put_earlier(root: Path, table: Table, partition: str, made: StageRows, **more: Any) -> Path:
@@ -85,14 +85,7 @@ def test_what_is_for_ever_stays_valid_and_grows(root: Path) -> None:
 
 
 def test_a_kept_release_with_the_places_of_its_clips_stays_valid(tmp_path: Path) -> None:
-    """Earlier versions of the table had a column `path`, which no hash counted."""
-    earlier = Table(
-        BENCHMARK_RELEASES.name,
-        BENCHMARK_RELEASES.key,
-        BENCHMARK_RELEASES.parent,
-        pl.Schema({**BENCHMARK_RELEASES.schema, "path": pl.String}),
-        volatile=("path",),
-    )
+    earlier = with_places(BENCHMARK_RELEASES)
     lake, partition = Lake(tmp_path, "pocket"), f"{SAFEVIDBENCH_BASE.name}@0123"
     item = dict.fromkeys(earlier.schema) | {"item_id": "i", "plan_id": "p", "path": "/clips/a.mp4"}
     lake.commit_once(earlier, partition, StageRows(earlier.frame([item]), [("p", "ok", "")]), {})

@@ -11,11 +11,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from safevid_core.contracts.outcomes import StageRows
-from safevid_core.contracts.tables import Table
 from safevid_core.storage.lake import Lake, LakeError, PartitionHeld, audit_partition
 from safevid_core.storage.opening import profile_of
 from tests.stages import run_rows
-from tests.storage.things import TABLE, stage
+from tests.storage.things import TABLE, stage, with_places
 
 URL = "memory://a lake/below"
 
@@ -64,13 +63,7 @@ def test_a_scan_collects_after_another_commit_and_old_files_go(lake: Lake) -> No
 def test_partitions_of_an_earlier_version_are_read_with_those_of_this(
     lake: Lake, tmp_path: Path, first: str
 ) -> None:
-    earlier = Table(
-        TABLE.name,
-        TABLE.key,
-        TABLE.parent,
-        pl.Schema({**TABLE.schema, "path": pl.String}),
-        volatile=("path",),
-    )
+    earlier = with_places(TABLE)
     rows = earlier.frame([{"thing_id": "t-a", "source": "a", "n": 0, "path": "/clips/a.mp4"}])
     for here in (lake, Lake(tmp_path / "lake", "pocket")):
         here.commit(earlier, first, StageRows(rows, [("a", "ok", "")]), "f", {})

@@ -12,6 +12,12 @@ TABLE = Table(
 )
 
 
+def with_places(table: Table) -> Table:
+    """An earlier version of a table: it has a column `path`, which no hash counts."""
+    schema = pl.Schema({**table.schema, "path": pl.String})
+    return Table(table.name, table.key, table.parent, schema, volatile=("path",))
+
+
 def stage(*ids: str, dropped: str | None = None) -> StageRows:
     rows = TABLE.frame({"thing_id": f"t-{i}", "source": i, "n": k} for k, i in enumerate(ids))
     outcomes = [(i, "ok", "") for i in ids] + ([(dropped, "filtered", "too short")] if dropped else [])

@@ -8,17 +8,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.command import PROJECT, command_line
+
 SCENES = ["kitchen", "street", "sky"]
 pytestmark = pytest.mark.slow
 
@@ -43,12 +43,26 @@ def query(port: int, text: str, **variables: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    root, port = tmp_path_factory.mktemp("ui") / "safevid", free_port()
+    root = tmp_path_factory.mktemp("ui") / "safevid"
     environment = {**os.environ, "SAFEVID_ROOT": str(root), "PYTHONPATH": str(PROJECT)}
+    with served(command_line(), PROJECT, environment) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def served(safevid: Sequence[str | Path], folder: Path, environment: Mapping[str, str]) -> Iterator[int]:
+    """The port at which `safevid ui` answers while the block runs.
+
+    Args:
+        safevid: The command `safevid`, as the beginning of a command line.
+        folder: The working folder.
+        environment: All variables of the process.
+    """
+    port = free_port()
     # `dagster dev` outlives a signal to itself alone: it gets a process group of its own.
     server = subprocess.Popen(
-        [sys.executable, "-m", "safevid_dagster.cli", "ui", "--port", str(port)],
-        cwd=PROJECT,
+        [*safevid, "ui", "--port", str(port)],
+        cwd=folder,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

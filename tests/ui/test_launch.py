@@ -1,26 +1,11 @@
 """Errors before the demo or the UI starts are one clear line."""
 
 import logging
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from safevid_dagster.running import Notes
-
-PROJECT = Path(__file__).parents[2]
-
-
-def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "safevid_dagster.cli", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+from tests.command import safevid_process
 
 
 def test_a_taken_port_is_named_with_the_next_one(tmp_path: Path) -> None:
@@ -28,14 +13,14 @@ def test_a_taken_port_is_named_with_the_next_one(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = launch("ui", "--port", str(port), SAFEVID_ROOT=str(tmp_path / "root"))
+        done = safevid_process("ui", "--port", str(port), SAFEVID_ROOT=str(tmp_path / "root"))
     assert done.returncode == 2
     assert done.stderr == f"safevid: port {port} is taken; try `safevid ui --port {port + 1}`\n"
 
 
 def test_an_unwritable_output_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = launch("demo", SAFEVID_ROOT=str(tmp_path / "file" / "root"))
+    done = safevid_process("demo", SAFEVID_ROOT=str(tmp_path / "file" / "root"))
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -44,7 +29,7 @@ def test_an_unwritable_output_folder_is_one_line(tmp_path: Path) -> None:
 def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("corpus: {scene_margn: 0.1}\n")
-    done = launch("demo", SAFEVID_SETTINGS=str(file), SAFEVID_ROOT=str(tmp_path / "root"))
+    done = safevid_process("demo", SAFEVID_SETTINGS=str(file), SAFEVID_ROOT=str(tmp_path / "root"))
     assert done.returncode == 2
     assert "did you mean 'scene_margin'?" in done.stderr
     assert done.stderr.count("\n") == 1

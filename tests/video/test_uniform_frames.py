@@ -29,6 +29,12 @@ def stored(tmp_path: Path) -> FrameCache:
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A clip of 24 numbered frames."""
+    return write_video(tmp_path / "clip.mp4", counted_frames(24))
+
+
+@pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were decoded."""
     seen: list[Path] = []
@@ -126,9 +132,8 @@ def test_another_revision_of_decoding_is_another_key(monkeypatch: pytest.MonkeyP
 
 
 def test_a_file_with_other_bytes_than_its_hash_says_is_never_stored(
-    tmp_path: Path, stored: FrameCache, decoded: list[Path]
+    path: Path, stored: FrameCache, decoded: list[Path]
 ) -> None:
-    path = write_video(tmp_path / "clip.mp4", counted_frames(24))
     sha256 = file_sha256(path)
     write_video(path, counted_frames(24)[::-1])
     changed = uniform_frames(path, 2, media_sha256=sha256, stored=stored)
@@ -141,9 +146,8 @@ def test_a_file_with_other_bytes_than_its_hash_says_is_never_stored(
 
 
 def test_a_file_that_changes_while_it_is_decoded_is_not_stored(
-    tmp_path: Path, stored: FrameCache, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, path: Path, stored: FrameCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_video(tmp_path / "clip.mp4", counted_frames(24))
     other = write_video(tmp_path / "other.mp4", counted_frames(24)[::-1])
     sha256 = file_sha256(path)
 
@@ -159,9 +163,8 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_stored(
 
 
 def test_frames_come_from_the_cache_wherever_the_file_lies(
-    tmp_path: Path, stored: FrameCache, decoded: list[Path]
+    tmp_path: Path, path: Path, stored: FrameCache, decoded: list[Path]
 ) -> None:
-    path = write_video(tmp_path / "clip.mp4", counted_frames(24))
     sha256 = file_sha256(path)
     first = uniform_frames(path, 4, media_sha256=sha256, stored=stored)
     moved = path.rename(tmp_path / "moved.mp4")
@@ -169,8 +172,9 @@ def test_frames_come_from_the_cache_wherever_the_file_lies(
     assert decoded == [path]
 
 
-def test_frames_in_the_cache_need_no_file(tmp_path: Path, stored: FrameCache, decoded: list[Path]) -> None:
-    path = write_video(tmp_path / "clip.mp4", counted_frames(24))
+def test_frames_in_the_cache_need_no_file(
+    tmp_path: Path, path: Path, stored: FrameCache, decoded: list[Path]
+) -> None:
     sha256, media = file_sha256(path), MediaIndex(tmp_path)
     file = MediaFile(sha256, media)
     with pytest.raises(MediaMissing, match="no path is recorded"):
@@ -185,9 +189,8 @@ def test_frames_in_the_cache_need_no_file(tmp_path: Path, stored: FrameCache, de
 
 
 def test_without_a_hash_or_a_cache_the_file_is_decoded(
-    tmp_path: Path, stored: FrameCache, decoded: list[Path]
+    path: Path, stored: FrameCache, decoded: list[Path]
 ) -> None:
-    path = write_video(tmp_path / "clip.mp4", counted_frames(24))
     uniform_frames(path, 4, stored=stored)
     uniform_frames(path, 4, media_sha256=file_sha256(path))
     assert len(decoded) == 2
@@ -195,9 +198,8 @@ def test_without_a_hash_or_a_cache_the_file_is_decoded(
 
 
 def test_questions_and_film_strips_share_the_frames(
-    tmp_path: Path, stored: FrameCache, decoded: list[Path]
+    tmp_path: Path, path: Path, stored: FrameCache, decoded: list[Path]
 ) -> None:
-    path = write_video(tmp_path / "clip.mp4", counted_frames(24))
     sha256 = file_sha256(path)
     shown = frames_of(VideoQuestion("What?", str(path), sha256, 0.0, 2.0), 4, stored)
     blank = frames_of(VideoQuestion("What?", str(path), sha256, 0.0, 2.0, video="blank"), 4, stored)

@@ -9,7 +9,13 @@ from safevid_core.pocket.build import tokenizer as tokens
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
+    from transformers import (
+        LlavaNextVideoConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+        ProcessorMixin,
+    )
 
 LLAVA, QWEN, INTERNVL = "llava_next_video", "qwen2_5_vl", "internvl2_5"
 FAMILIES = (LLAVA, QWEN, INTERNVL)
@@ -107,12 +113,13 @@ def visual_tokens(family: str, model: PreTrainedModel, inputs: dict[str, torch.T
     return torch.cat([part.flatten() for part in features]).reshape(-1, TOKENS_A_GROUP, HIDDEN)
 
 
-def _vision_config() -> dict[str, Any]:
+def vision_config(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+    """The sizes of a vision tower that sees frames of `IMAGE_SIDE` in patches of `PATCH`."""
     return {
-        "hidden_size": VISION_HIDDEN,
-        "intermediate_size": VISION_MLP,
-        "num_hidden_layers": VISION_LAYERS,
-        "num_attention_heads": HEADS,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
         "image_size": IMAGE_SIDE,
         "patch_size": PATCH,
     }
@@ -139,24 +146,37 @@ def _square(side: int) -> dict[str, int]:
 
 
 def _llava(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, ProcessorMixin]:
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaNextVideoConfig,
-        LlavaNextVideoForConditionalGeneration,
-    )
+    from transformers import LlamaConfig, LlavaNextVideoForConditionalGeneration
 
-    config = LlavaNextVideoConfig(
-        vision_config=CLIPVisionConfig(**_vision_config(), projection_dim=VISION_HIDDEN),
-        text_config=LlamaConfig(**_text_config(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids(tokens.IMAGE),
-        video_token_index=tokenizer.convert_tokens_to_ids(tokens.VIDEO),
+    image, video = tokenizer.convert_tokens_to_ids([tokens.IMAGE, tokens.VIDEO])
+    vision = vision_config(VISION_HIDDEN, VISION_MLP, VISION_LAYERS, HEADS)
+    config = llava_config(vision, LlamaConfig(**_text_config(tokenizer)), image, video)
+    return LlavaNextVideoForConditionalGeneration(config), llava_processor(tokenizer)
+
+
+def llava_config(
+    vision: dict[str, Any], language: PreTrainedConfig, image: int, video: int
+) -> LlavaNextVideoConfig:
+    """The configuration of a LLaVA-NeXT-Video that sees frames of `IMAGE_SIDE`.
+
+    Args:
+        vision: Sizes of the vision tower, from :func:`vision_config`.
+        language: Configuration of the language model.
+        image: Id of the token that stands for an image.
+        video: Id of the token that stands for a video.
+    """
+    from transformers import CLIPVisionConfig, LlavaNextVideoConfig
+
+    return LlavaNextVideoConfig(
+        vision_config=CLIPVisionConfig(**vision, projection_dim=vision["hidden_size"]),
+        text_config=language,
+        image_token_index=image,
+        video_token_index=video,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_grid_pinpoints=[[IMAGE_SIDE, IMAGE_SIDE]],
         tie_word_embeddings=True,
     )
-    return LlavaNextVideoForConditionalGeneration(config), llava_processor(tokenizer)
 
 
 def llava_processor(tokenizer: PreTrainedTokenizerFast, chat_template: str | None = None) -> ProcessorMixin:
@@ -245,8 +265,9 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Proc
         Qwen2Config,
     )
 
+    vision = vision_config(VISION_HIDDEN, VISION_MLP, VISION_LAYERS, HEADS)
     config = InternVLConfig(
-        vision_config=InternVLVisionConfig(**_vision_config(), attention_bias=True),
+        vision_config=InternVLVisionConfig(**vision, attention_bias=True),
         text_config=Qwen2Config(**_text_config(tokenizer)),
         image_token_id=tokenizer.convert_tokens_to_ids(tokens.FRAME_PATCH),
         image_seq_length=TOKENS_A_GROUP,
