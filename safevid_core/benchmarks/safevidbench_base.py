@@ -19,6 +19,7 @@ from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.benchmarks.releases import as_release, plan_release, refuse_unanswered, stays_in_use
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import (
     CORPUS_SPLIT,
     DESCRIPTIONS,
@@ -83,12 +84,13 @@ def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
     settings, lake, taxonomy = tools.settings, tools.lake, load_taxonomy(tools.settings)
     require_other_family(settings.queries)
     descriptions = held_out_descriptions(lake)
-    cells = held_out_cells(lake, descriptions, taxonomy)
-    plan = enough_cells(cells, descriptions, taxonomy, settings.evaluation.max_items)
+    clips = rows_of(descriptions, DescribedClip)
+    cells = held_out_cells(lake, clips, taxonomy)
+    plan = enough_cells(cells, clips, taxonomy, settings.evaluation.max_items)
 
     def draw(plan_ids: Sequence[str]) -> StageRows:
         refuse_leaks(settings, lake, descriptions, NAME)
-        asked = ask_queries(plan, descriptions, settings, taxonomy, tools.gateway, asset=NAME)
+        asked = ask_queries(plan, clips, settings, taxonomy, tools.gateway, asset=NAME)
         refuse_unanswered(NAME, asked.info)
         items = choose_items(asked.rows, settings.evaluation.max_items)
         spent = {name: asked.info[name] for name in ("calls", "cached_calls", "cost_usd")}
@@ -101,7 +103,7 @@ def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
         "max_items": settings_hash(settings.evaluation.max_items, _SHARES, ASKED_FOR_ONE),
         **query_inputs(settings, taxonomy),
     }
-    asked = questions_of(plan, descriptions, settings, taxonomy)
+    asked = questions_of(plan, clips, settings, taxonomy)
     plan_ids = [cell.plan_id for cell in plan]
     return plan_release(tools, SAFEVIDBENCH_BASE, Plan(drawn_from, plan_ids, draw, asked))
 
@@ -171,32 +173,32 @@ def held_out_descriptions(lake: Lake) -> pl.DataFrame:
     )
 
 
-def held_out_cells(lake: Lake, descriptions: pl.DataFrame, taxonomy: Taxonomy) -> list[PlanCell]:
+def held_out_cells(lake: Lake, clips: Sequence[DescribedClip], taxonomy: Taxonomy) -> list[PlanCell]:
     """The cells of the committed plan whose clips are still described and whose subcategories still exist."""
-    clips = set(descriptions["clip_id"])
+    described = {clip.clip_id for clip in clips}
     return [
         cell
         for cell in read_plan(lake, SAFEVIDBENCH_PLAN)
-        if cell.clip_id in clips and cell.subcategory in taxonomy
+        if cell.clip_id in described and cell.subcategory in taxonomy
     ]
 
 
 def enough_cells(
-    plan: Sequence[PlanCell], descriptions: pl.DataFrame, taxonomy: Taxonomy, max_items: int
+    plan: Sequence[PlanCell], clips: Sequence[DescribedClip], taxonomy: Taxonomy, max_items: int
 ) -> list[PlanCell]:
     """The part of a plan that is asked: enough of each kind to choose the items from, in the plan's order.
 
     Asking costs; a plan over all held-out clips may be many times larger than the benchmark.
     """
-    clips = {clip["clip_id"]: clip for clip in descriptions.iter_rows(named=True)}
+    clip_of = {clip.clip_id: clip for clip in clips}
     together: dict[str, list[PlanCell]] = defaultdict(list)
     for cell in plan:
         together[cell.mirrored_from or cell.plan_id].append(cell)
     units = [
         _Unit(
             _kind_of_cells(cells, taxonomy),
-            clips[cells[0].clip_id]["twin_group"] or cells[0].clip_id,
-            tuple(_as_row(cell, clips[cell.clip_id]) for cell in cells),
+            clip_of[cells[0].clip_id].twin_group or cells[0].clip_id,
+            tuple(_as_row(cell, clip_of[cell.clip_id]) for cell in cells),
         )
         for cells in together.values()
     ]
@@ -209,12 +211,12 @@ def enough_cells(
     return [cell for cell in plan if cell.plan_id in asked]
 
 
-def _as_row(cell: PlanCell, clip: dict[str, Any]) -> dict[str, Any]:
+def _as_row(cell: PlanCell, clip: DescribedClip) -> dict[str, Any]:
     return {
         "query_id": cell.plan_id,
         "subcategory": cell.subcategory,
         "style": cell.style,
-        "scene": clip["scene"],
+        "scene": clip.scene,
     }
 
 

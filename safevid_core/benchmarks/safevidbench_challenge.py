@@ -31,6 +31,7 @@ from safevid_core.benchmarks.safevidbench_base import (
 )
 from safevid_core.contracts.intent import UNSAFE_TO_HELP
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     SAFEVIDBENCH_BASE,
@@ -90,12 +91,13 @@ def plan_safevidbench_challenge(tools: Tools, partition: str) -> Plan:
     judges = replace(open_panel(settings), comparison=())
     base = read_items(lake, SAFEVIDBENCH_BASE.name)
     descriptions = held_out_descriptions(lake)
-    plan = held_out_cells(lake, descriptions, taxonomy)
-    candidates = candidates_of(plan, descriptions, base, taxonomy)
+    clips = rows_of(descriptions, DescribedClip)
+    plan = held_out_cells(lake, clips, taxonomy)
+    candidates = candidates_of(plan, clips, base, taxonomy)
 
     def draw(plan_ids: Sequence[str]) -> StageRows:
         refuse_leaks(settings, lake, descriptions, NAME)
-        selection = _Selection(settings, lake.media, descriptions, taxonomy, tools.gateway, judges, base)
+        selection = _Selection(settings, lake.media, clips, taxonomy, tools.gateway, judges, base)
         selection.run(candidates)
         items = as_release(SAFEVIDBENCH_CHALLENGE, selection.items())
         info = selection.info() | {"release": items[0]["release"] if items else "", "panel": identities}
@@ -245,18 +247,18 @@ class Candidate:
 
 
 def candidates_of(
-    plan: Sequence[PlanCell], descriptions: pl.DataFrame, base: pl.DataFrame, taxonomy: Taxonomy
+    plan: Sequence[PlanCell], clips: Sequence[DescribedClip], base: pl.DataFrame, taxonomy: Taxonomy
 ) -> list[Candidate]:
     """The plan's cells in the challenge categories that are a clip's own, not benign, and no item of Base."""
-    clips = {clip["clip_id"]: clip for clip in descriptions.iter_rows(named=True)}
+    clip_of = {clip.clip_id: clip for clip in clips}
     taken = set(base["plan_id"])
     found = []
     for cell in plan:
         category = taxonomy[cell.subcategory].challenge
         if category is None or cell.benign or cell.mirrored_from is not None or cell.plan_id in taken:
             continue
-        clip = clips[cell.clip_id]
-        found.append(Candidate(cell, category, clip["twin_group"] or cell.clip_id, clip["scene"]))
+        clip = clip_of[cell.clip_id]
+        found.append(Candidate(cell, category, clip.twin_group or cell.clip_id, clip.scene))
     return found
 
 
@@ -267,7 +269,7 @@ class _Selection:
         self,
         settings: Settings,
         media: MediaIndex,
-        descriptions: pl.DataFrame,
+        clips: Sequence[DescribedClip],
         taxonomy: Taxonomy,
         gateway: Gateway,
         judges: Panel,
@@ -275,7 +277,7 @@ class _Selection:
     ) -> None:
         self._settings = settings
         self._challenge: ChallengeSettings = settings.evaluation.challenge
-        self._descriptions = descriptions
+        self._clips = clips
         self._taxonomy = taxonomy
         self._gateway, self._media = gateway, media
         self._judges = judges
@@ -324,9 +326,7 @@ class _Selection:
     def _round(self, asked: Sequence[Candidate]) -> None:
         by_plan = {candidate.cell.plan_id: candidate for candidate in asked}
         cells = [candidate.cell for candidate in asked]
-        queries = ask_queries(
-            cells, self._descriptions, self._settings, self._taxonomy, self._gateway, asset=NAME
-        )
+        queries = ask_queries(cells, self._clips, self._settings, self._taxonomy, self._gateway, asset=NAME)
         self._count(queries.info)
         for plan_id, outcome, reason in queries.outcomes:
             self._settled[plan_id] = (outcome, reason)

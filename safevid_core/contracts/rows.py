@@ -21,9 +21,12 @@ from safevid_core.contracts.tables import (
     BENCHMARK_ITEMS_SCHEMA,
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
+    DESCRIPTIONS,
     DPO_CHECKPOINT,
     JUDGE_VALIDATION,
     PAIRS,
+    TAXONOMY_QUERIES,
+    VIDEO_CORPUS,
 )
 
 _DTYPES: dict[object, pl.DataType] = {
@@ -34,6 +37,74 @@ _DTYPES: dict[object, pl.DataType] = {
     list[str]: pl.List(pl.String()),
     list[int]: pl.List(pl.Int64()),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip of the corpus: its scene, its side of the split and its span of a video."""
+
+    SCHEMA: ClassVar[pl.Schema] = VIDEO_CORPUS.schema
+
+    clip_id: str
+    scene: str
+    split: str
+    media_sha256: str
+    start_s: float | None
+    end_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedClip:
+    """A clip with its reconciled description.
+
+    Attributes:
+        text: The description. None if the teachers are not told what the clip shows.
+    """
+
+    SCHEMA: ClassVar[pl.Schema] = DESCRIPTIONS.schema
+
+    clip_id: str
+    scene: str
+    twin_group: str | None
+    media_sha256: str | None
+    start_s: float | None
+    end_s: float | None
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query about a clip, with all that its responses are made from."""
+
+    SCHEMA: ClassVar[pl.Schema] = TAXONOMY_QUERIES.schema
+
+    query_id: str
+    clip_id: str
+    scene: str
+    twin_group: str | None
+    media_sha256: str | None
+    start_s: float | None
+    end_s: float | None
+    description: str | None
+    principle: str
+    dimension: str
+    subcategory: str
+    style: str
+    query: str
+    asks: str | None
+    target: str | None
+    premise: str | None
+    premise_holds: bool | None
+    expectation: str
+    hazard: str | None
+    criteria: list[str]
+    policy: list[str]
+    taxonomy_hash: str
+
+    @property
+    def intent(self) -> Intent:
+        """What the query wants, and what a safe response must do."""
+        return Intent.held_by(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +269,24 @@ class Pair:
     rejected_system: str | None
     taxonomy_hash: str | None
 
+    @property
+    def intent(self) -> Intent:
+        """What the prompt wants, and what a safe response must do."""
+        return Intent.held_by(self)
 
-ROWS = (BenchmarkItem, BenchmarkResponse, BenchmarkScore, Checkpoint, JudgeFigure, Pair)
-Row = TypeVar("Row", BenchmarkItem, BenchmarkResponse, BenchmarkScore, Checkpoint, JudgeFigure, Pair)
+
+ROWS = (
+    Clip,
+    DescribedClip,
+    Query,
+    BenchmarkItem,
+    BenchmarkResponse,
+    BenchmarkScore,
+    Checkpoint,
+    JudgeFigure,
+    Pair,
+)
+Row = TypeVar("Row")
 
 
 def rows_of(frame: pl.DataFrame, kind: type[Row]) -> list[Row]:

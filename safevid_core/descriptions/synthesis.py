@@ -10,6 +10,7 @@ import polars as pl
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import Clip, columns_of, rows_of
 from safevid_core.contracts.tables import VIDEO_CORPUS, candidate_table
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.llm import ChatAnswer
@@ -25,7 +26,7 @@ from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 
-_CLIP_COLUMNS = ("clip_id", "scene", "split", "media_sha256", "start_s", "end_s")
+_CLIP_COLUMNS = tuple(columns_of(Clip))
 
 
 class DescriberError(SafeVidError, ValueError):
@@ -43,31 +44,34 @@ def plan_candidate_descriptions(describer: str, tools: Tools, scene: str) -> Pla
     model = describer_model(settings, describer)
     prompt = settings.descriptions.prompt
     table = candidate_table(describer)
-    clips = clips_to_describe(lake, scene)
+    frame = clips_to_describe(lake, scene)
+    clips = rows_of(frame, Clip)
 
     def questions() -> list[VideoQuestion]:
         return [
             VideoQuestion(
                 prompt,
-                lake.media.file(clip["media_sha256"]),
-                clip["media_sha256"],
-                clip["start_s"],
-                clip["end_s"],
+                lake.media.file(clip.media_sha256),
+                clip.media_sha256,
+                clip.start_s or 0.0,
+                clip.end_s,
             )
-            for clip in clips.iter_rows(named=True)
+            for clip in clips
         ]
 
     def make(clip_ids: Sequence[str]) -> StageRows:
         answers = shared_video_chat(model, tools.gateway).answer_many(questions(), asset=table.name)
         rows, outcomes = [], []
-        for clip, answer in zip(clips.iter_rows(named=True), answers, strict=True):
+        for clip, answer in zip(clips, answers, strict=True):
             text = description_in(answer)
-            outcomes.append((clip["clip_id"], *_outcome(answer, text)))
+            outcomes.append((clip.clip_id, *_outcome(answer, text)))
             if text is not None:
                 rows.append(
                     {
-                        "description_id": content_id("description", describer, clip["clip_id"]),
-                        **{name: clip[name] for name in ("clip_id", "scene", "split")},
+                        "description_id": content_id("description", describer, clip.clip_id),
+                        "clip_id": clip.clip_id,
+                        "scene": clip.scene,
+                        "split": clip.split,
                         "describer": describer,
                         "model": model.path.rsplit("/", 1)[-1],
                         "revision": video_model_identity(model),
@@ -79,12 +83,12 @@ def plan_candidate_descriptions(describer: str, tools: Tools, scene: str) -> Pla
         return StageRows(table.frame(rows), outcomes, spend_info(answers))
 
     inputs = {
-        "clips": frame_hash(clips),
+        "clips": frame_hash(frame),
         "model": video_model_hash(model),
         "prompt": settings_hash(prompt),
     }
-    asked = Questions(model, clips.height, lambda: shared_video_chat(model, tools.gateway).keys(questions()))
-    return Plan(inputs, clips["clip_id"].to_list(), make, (asked,))
+    asked = Questions(model, len(clips), lambda: shared_video_chat(model, tools.gateway).keys(questions()))
+    return Plan(inputs, [clip.clip_id for clip in clips], make, (asked,))
 
 
 def stages(settings: Settings) -> list[Stage]:

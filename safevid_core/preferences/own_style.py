@@ -11,13 +11,12 @@ too small for that is asked the query alone, and the choice among its answers do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import polars as pl
 
 from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import OWN_STYLE_ANSWERS, PAIRS
 from safevid_core.descriptions.tracks import if_trained_on
 from safevid_core.estimates.budget import BUDGET
@@ -57,49 +56,49 @@ def plan_own_style_answers(tools: Tools, scene: str) -> Plan:
     preferences = tools.settings.preferences
     own, policy, judge = preferences.own_style, _policy(tools.settings), open_pair_judge(preferences)
     min_margin = preferences.min_margin
-    pairs = tools.lake.scan(PAIRS, [scene]).select(_PAIR_COLUMNS).sort("pair_id").collect()
+    frame = tools.lake.scan(PAIRS, [scene]).sort("pair_id").collect()
+    pairs = rows_of(frame, Pair)
 
     def questions() -> list[VideoQuestion]:
-        rows = pairs.iter_rows(named=True)
-        return [question for pair in rows for question in _questions(tools.lake.media, pair, own)]
+        return [question for pair in pairs for question in _questions(tools.lake.media, pair, own)]
 
     def make(pair_ids: Sequence[str]) -> StageRows:
         chat = shared_video_chat(policy, tools.gateway)
         answers = chat.answer_many(questions(), asset=OWN_STYLE_ANSWERS.name)
         given = [answers[start : start + own.samples] for start in range(0, len(answers), own.samples)]
-        samples = [_usable(pair, some) for pair, some in zip(pairs.iter_rows(named=True), given, strict=True)]
+        samples = [_usable(pair, some) for pair, some in zip(pairs, given, strict=True)]
         judged = iter(_assessed(judge, pairs, samples, tools))
         rows: list[dict[str, Any]] = []
         outcomes: list[tuple[str, Outcome, str]] = []
         replies: list[ChatAnswer] = []
-        for pair, some, usable in zip(pairs.iter_rows(named=True), given, samples, strict=True):
+        for pair, some, usable in zip(pairs, given, samples, strict=True):
             verdicts = [next(judged) for _ in usable]
             replies += [reply for each in verdicts for reply in each.answers]
-            rejected = Assessment(Verdict(success=False), pair["rejected_score"])
+            rejected = Assessment(Verdict(success=False), pair.rejected_score or 0.0)
             sound = [
                 answer
                 for answer, each in zip(usable, verdicts, strict=True)
                 if decide(each, rejected, min_margin)[0] == "ok"
             ]
             why = None if sound else _why_none(some, verdicts)
-            outcomes.append((pair["pair_id"], *(why or ("ok", ""))))
+            outcomes.append((pair.pair_id, *(why or ("ok", ""))))
             if sound:
                 rows.append(_row(pair, sound, policy, own))
         return StageRows(OWN_STYLE_ANSWERS.frame(rows), outcomes, spend_info(answers, replies))
 
     inputs = {
-        "pairs": frame_hash(pairs),
+        "pairs": frame_hash(frame.select(_PAIR_COLUMNS)),
         "policy": video_model_hash(policy),
         "own_style": settings_hash(own),
         "pair_judge": settings_hash(judge.identity, min_margin),
     }
     asked = Questions(
         policy,
-        own.samples * pairs.height,
+        own.samples * len(pairs),
         lambda: shared_video_chat(policy, tools.gateway).keys(questions()),
     )
-    judging = judge.questions(own.samples * pairs.height)
-    return Plan(inputs, pairs["pair_id"].to_list(), make, (asked, *judging))
+    judging = judge.questions(own.samples * len(pairs))
+    return Plan(inputs, [pair.pair_id for pair in pairs], make, (asked, *judging))
 
 
 def _policy(settings: Settings) -> VideoModel:
@@ -131,15 +130,15 @@ STAGE = Stage(
 )
 
 
-def _questions(media: MediaIndex, pair: Mapping[str, Any], own: OwnStyleSettings) -> list[VideoQuestion]:
-    request = own.request.replace("{chosen}", pair["chosen"]).replace("{prompt}", pair["prompt"])
+def _questions(media: MediaIndex, pair: Pair, own: OwnStyleSettings) -> list[VideoQuestion]:
+    request = own.request.replace("{chosen}", pair.chosen).replace("{prompt}", pair.prompt)
     return [
         VideoQuestion(
             request,
-            media.file(pair["media_sha256"]),
-            pair["media_sha256"],
-            pair["start_s"] or 0.0,
-            pair["end_s"],
+            media.file(pair.media_sha256),
+            pair.media_sha256,
+            pair.start_s or 0.0,
+            pair.end_s,
             system=own.system_prompt,
             sample_index=number,
         )
@@ -147,24 +146,24 @@ def _questions(media: MediaIndex, pair: Mapping[str, Any], own: OwnStyleSettings
     ]
 
 
-def _usable(pair: Mapping[str, Any], answers: Sequence[ChatAnswer]) -> list[ChatAnswer]:
+def _usable(pair: Pair, answers: Sequence[ChatAnswer]) -> list[ChatAnswer]:
     """The different answers that no fact excludes, the nearest to the pair's chosen response first."""
     whole = {
         each.text: each
         for each in reversed(answers)
         if each.text is not None and fact_against(each.text, cut=each.cut) is None
     }
-    different = [each for text, each in whole.items() if not same_words(text, pair["rejected"])]
-    return sorted(different, key=lambda each: -words_in_common(each.text or "", pair["chosen"]))
+    different = [each for text, each in whole.items() if not same_words(text, pair.rejected)]
+    return sorted(different, key=lambda each: -words_in_common(each.text or "", pair.chosen))
 
 
 def _assessed(
-    judge: PairJudge, pairs: pl.DataFrame, samples: Sequence[Sequence[ChatAnswer]], tools: Tools
+    judge: PairJudge, pairs: Sequence[Pair], samples: Sequence[Sequence[ChatAnswer]], tools: Tools
 ) -> list[Assessment]:
     """The pair judge's verdict on every usable answer of every pair."""
     rows = [
-        judge_input({**pair, "query": pair["prompt"]}, answer.text or "", tools.lake.media)
-        for pair, usable in zip(pairs.iter_rows(named=True), samples, strict=True)
+        judge_input(pair, answer.text or "", tools.lake.media)
+        for pair, usable in zip(pairs, samples, strict=True)
         for answer in usable
     ]
     return judge.assess(rows, tools.gateway, OWN_STYLE_ANSWERS.name)
@@ -191,15 +190,15 @@ def _why_none(answers: Sequence[ChatAnswer], verdicts: Sequence[Assessment]) -> 
 
 
 def _row(
-    pair: Mapping[str, Any], sound: Sequence[ChatAnswer], policy: VideoModel, own: OwnStyleSettings
+    pair: Pair, sound: Sequence[ChatAnswer], policy: VideoModel, own: OwnStyleSettings
 ) -> dict[str, Any]:
     text = (sound[0].text or "").strip()
     return {
-        "pair_id": pair["pair_id"],
-        "scene": pair["scene"],
+        "pair_id": pair.pair_id,
+        "scene": pair.scene,
         "chosen": text,
         "sound": len(sound),
-        "overlap": words_in_common(text, pair["chosen"]),
+        "overlap": words_in_common(text, pair.chosen),
         "model": f"{policy.path.rsplit('/', 1)[-1]}@{video_model_identity(policy)}",
         "system": own.system_prompt,
         "request_key": sound[0].request_key,

@@ -10,12 +10,12 @@ and is none. The margin is 1.00 - 0.33 = 0.67, and the pair is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safevid_core.contracts.outcomes import Outcome
+from safevid_core.contracts.rows import Pair, Query
 from safevid_core.judging.errors import JudgeError
 from safevid_core.judging.judge_input import JudgeInput, ShownMedia
 from safevid_core.judging.judges.judge import Verdict
@@ -111,17 +111,21 @@ def prompt_files(preferences: PreferenceSettings) -> list[Path]:
     return prompts_of(preferences.judges.values())
 
 
-def judge_input(query: Mapping[str, Any], text: str, media: MediaIndex) -> JudgeInput:
-    """A response to a query, as the judges receive it.
-
-    Args:
-        query: A row with the columns of a query, or of a pair and `query`.
-    """
-    file = media.file(query["media_sha256"])
-    shown = (
-        ShownMedia(file, query["media_sha256"], query["start_s"], query["end_s"], "video") if file else None
+def judge_input(asked: Query | Pair, text: str, media: MediaIndex) -> JudgeInput:
+    """A response to a query, or to the prompt of a pair, as the judges receive it."""
+    file, sha256 = media.file(asked.media_sha256), asked.media_sha256
+    shown = ShownMedia(file, sha256, asked.start_s, asked.end_s, "video") if file and sha256 else None
+    return JudgeInput(
+        query=asked.query if isinstance(asked, Query) else asked.prompt,
+        text=text,
+        intent=asked.intent,
+        policy=tuple(asked.policy),
+        principle=asked.principle,
+        subcategory=asked.subcategory,
+        variant="right",
+        media_sha256=sha256,
+        shown=shown,
     )
-    return JudgeInput.of({**query, "text": text, "variant": "right", "shown": shown})
 
 
 def decide(chosen: Assessment, rejected: Assessment, min_margin: float) -> tuple[Outcome, str]:

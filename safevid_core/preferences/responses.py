@@ -20,8 +20,9 @@ import polars as pl
 from pydantic import BaseModel, Field, field_validator
 
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.intent import BENIGN, INTENT_COLUMNS, MAX_CRITERIA, Intent
+from safevid_core.contracts.intent import BENIGN, MAX_CRITERIA
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import Query, columns_of, rows_of
 from safevid_core.contracts.tables import (
     AS_DESCRIBED,
     Table,
@@ -81,10 +82,7 @@ TASK_WITHOUT_DESCRIPTION = f"""{TASK}
 Here `description` is null: nothing is known of the video. Say nothing of what it shows; answer as the query,
 the policy and the criteria allow."""
 
-_QUERY_COLUMNS = (
-    "query_id", "clip_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "description",
-    "principle", "dimension", "subcategory", "style", "query", *INTENT_COLUMNS, "policy", "taxonomy_hash",
-)  # fmt: skip
+_QUERY_COLUMNS = tuple(columns_of(Query))
 _CARRIED = tuple(name for name in _QUERY_COLUMNS if name not in ("description", "query"))
 
 
@@ -120,7 +118,7 @@ class _Drafted:
         outcome, reason: Why there are not two usable responses; `ok` if there are.
     """
 
-    query: Mapping[str, Any]
+    query: Query
     careful: SafeResponse | None
     chosen: ChatAnswer
     rejected: ChatAnswer
@@ -143,15 +141,14 @@ def plan_pairs(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
     table = track.pairs
     task = TASK if track.described else TASK_WITHOUT_DESCRIPTION
     unaligned, judge = unaligned_model(preferences), open_pair_judge(preferences)
-    queries = queries_to_answer(lake, partition, track)
+    frame = queries_to_answer(lake, partition, track)
+    queries = rows_of(frame, Query)
 
     def chosen_requests() -> list[ChatRequest]:
-        rows = queries.iter_rows(named=True)
-        return [chosen_request(query, task, preferences) for query in rows]
+        return [chosen_request(query, task, preferences) for query in queries]
 
     def rejected_questions() -> list[VideoQuestion]:
-        rows = queries.iter_rows(named=True)
-        return [rejected_question(query, preferences, lake.media) for query in rows]
+        return [rejected_question(query, preferences, lake.media) for query in queries]
 
     def make(query_ids: Sequence[str]) -> StageRows:
         written = ask_structured(tools.gateway, chosen_requests(), SafeResponse, asset=table.name)
@@ -159,7 +156,7 @@ def plan_pairs(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
         given = chat.answer_many(rejected_questions(), asset=table.name)
         drafts = [
             _drafted(query, *careful, careless)
-            for query, careful, careless in zip(queries.iter_rows(named=True), written, given, strict=True)
+            for query, careful, careless in zip(queries, written, given, strict=True)
         ]
         judged = iter(_assessed(judge, [each for each in drafts if each.outcome == "ok"], tools, table))
         outcomes, pairs, replies = [], [], []
@@ -171,29 +168,29 @@ def plan_pairs(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
                 outcome, reason = decide(chosen, rejected, preferences.min_margin)
                 if outcome == "ok":
                     pairs.append(_pair(draft, chosen, rejected, preferences, unaligned, judge.name))
-            outcomes.append((draft.query["query_id"], outcome, reason))
+            outcomes.append((draft.query.query_id, outcome, reason))
         info = spend_info([answer for _, answer in written], given, replies)
-        info |= refusal_info(outcomes, dict(queries.select("query_id", "subcategory").iter_rows()))
+        info |= refusal_info(outcomes, {query.query_id: query.subcategory for query in queries})
         return StageRows(table.frame(pairs), outcomes, info | _counts(pairs))
 
     inputs = {
-        "queries": frame_hash(queries),
+        "queries": frame_hash(frame),
         **chosen_inputs(preferences, task),
         **rejected_inputs(preferences),
         "pair_judge": settings_hash(judge.identity, preferences.min_margin),
     }
     asked = (
         Questions(
-            preferences.responder, queries.height, lambda: [request_key(each) for each in chosen_requests()]
+            preferences.responder, len(queries), lambda: [request_key(each) for each in chosen_requests()]
         ),
         Questions(
             unaligned,
-            queries.height,
+            len(queries),
             lambda: shared_video_chat(unaligned, tools.gateway).keys(rejected_questions()),
         ),
-        *judge.questions(2 * queries.height),
+        *judge.questions(2 * len(queries)),
     )
-    return Plan(inputs, queries["query_id"].to_list(), make, asked)
+    return Plan(inputs, [query.query_id for query in queries], make, asked)
 
 
 def _forecast(queries: str, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
@@ -254,35 +251,32 @@ def system_prompt(preferences: PreferenceSettings, expectation: str) -> str | No
     return preferences.refuse_prompt if expectation in BENIGN else preferences.comply_prompt
 
 
-def chosen_request(query: Mapping[str, Any], task: str, preferences: PreferenceSettings) -> ChatRequest:
-    """The question to the responder about a row of :func:`queries_to_answer`."""
-    intent = Intent.of(query)
+def chosen_request(query: Query, task: str, preferences: PreferenceSettings) -> ChatRequest:
+    """The question to the responder about a query."""
     material = {
-        "description": query["description"],
-        "query": query["query"],
-        "intent": intent.material,
-        "policy": query["policy"],
-        "criteria": intent.numbered_criteria,
+        "description": query.description,
+        "query": query.query,
+        "intent": query.intent.material,
+        "policy": query.policy,
+        "criteria": query.intent.numbered_criteria,
     }
     return teacher_request(preferences.responder, task, material)
 
 
-def rejected_question(
-    query: Mapping[str, Any], preferences: PreferenceSettings, media: MediaIndex
-) -> VideoQuestion:
-    """The question to the unaligned model about a row of :func:`queries_to_answer`."""
+def rejected_question(query: Query, preferences: PreferenceSettings, media: MediaIndex) -> VideoQuestion:
+    """The question to the unaligned model about a query."""
     return VideoQuestion(
-        query["query"],
-        media.file(query["media_sha256"]),
-        query["media_sha256"],
-        query["start_s"],
-        query["end_s"],
-        system=system_prompt(preferences, query["expectation"]),
+        query.query,
+        media.file(query.media_sha256),
+        query.media_sha256,
+        query.start_s or 0.0,
+        query.end_s,
+        system=system_prompt(preferences, query.expectation),
     )
 
 
 def _drafted(
-    query: Mapping[str, Any], careful: SafeResponse | None, chosen: ChatAnswer, rejected: ChatAnswer
+    query: Query, careful: SafeResponse | None, chosen: ChatAnswer, rejected: ChatAnswer
 ) -> _Drafted:
     outcome, reason = _usable(careful, chosen, rejected)
     return _Drafted(query, careful, chosen, rejected, outcome, reason)
@@ -333,11 +327,11 @@ def _pair(
     query, careful, careless = draft.query, draft.careful, draft.rejected.text
     assert careful is not None
     assert careless is not None
-    numbers = range(1, len(query["criteria"]) + 1)
+    numbers = range(1, len(query.criteria) + 1)
     return {
-        "pair_id": content_id("pair", query["query_id"], careful.response, careless),
-        **{name: query[name] for name in _CARRIED},
-        "prompt": query["query"],
+        "pair_id": content_id("pair", query.query_id, careful.response, careless),
+        **{name: getattr(query, name) for name in _CARRIED},
+        "prompt": query.query,
         "chosen": careful.response.strip(),
         "rejected": careless,
         "satisfies": sorted({number for number in careful.satisfies if number in numbers}),
@@ -346,12 +340,12 @@ def _pair(
         "margin": margin_of(chosen, rejected),
         "chosen_verdict": chosen.verdict.reason,
         "rejected_verdict": rejected.verdict.reason,
-        "flags": flags_of(query["query"], careful.response, careless),
+        "flags": flags_of(query.query, careful.response, careless),
         "pair_judge": pair_judge,
         "chosen_model": f"{draft.chosen.model}@{draft.chosen.revision}",
         "chosen_request_key": draft.chosen.request_key,
         "rejected_model": f"{unaligned.path.rsplit('/', 1)[-1]}@{video_model_identity(unaligned)}",
-        "rejected_system": system_prompt(preferences, query["expectation"]),
+        "rejected_system": system_prompt(preferences, query.expectation),
         "rejected_request_key": draft.rejected.request_key,
     }
 

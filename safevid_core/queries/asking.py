@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
-
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome
+from safevid_core.contracts.rows import DescribedClip
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
 from safevid_core.models.teacher import spend_info
 from safevid_core.queries.candidates import (
@@ -52,18 +51,14 @@ class AskedQueries:
 
 def ask_queries(
     cells: Sequence[PlanCell],
-    clips: pl.DataFrame,
+    clips: Sequence[DescribedClip],
     settings: Settings,
     taxonomy: Taxonomy,
     gateway: Gateway,
     *,
     asset: str,
 ) -> AskedQueries:
-    """Write, rate and choose the query of every cell: first the new ones, then the twins of those kept.
-
-    Args:
-        clips: Columns :data:`safevid_core.queries.plan.CLIP_COLUMNS`.
-    """
+    """Write, rate and choose the query of every cell: first the new ones, then the twins of those kept."""
     asking = Asking(clips, settings.queries, taxonomy, gateway, asset)
     asking.ask_all(cells)
     result = asking.result
@@ -92,13 +87,13 @@ class Asking:
 
     def __init__(
         self,
-        clips: pl.DataFrame,
+        clips: Sequence[DescribedClip],
         settings: QuerySettings,
         taxonomy: Taxonomy,
         gateway: Gateway,
         asset: str,
     ) -> None:
-        self._clips = {clip["clip_id"]: clip for clip in clips.iter_rows(named=True)}
+        self._clips = {clip.clip_id: clip for clip in clips}
         self._settings = settings
         self._taxonomy = taxonomy
         self._gateway = gateway
@@ -240,7 +235,7 @@ class Asking:
             self._keep(written, *best, rated)
 
     def _problem(self, cell: PlanCell, candidate: Candidate, rating: Rating) -> str | None:
-        wrong = fault(candidate.query, cell.style, self._clips[cell.clip_id]["text"], rating.explicit)
+        wrong = fault(candidate.query, cell.style, self._clips[cell.clip_id].text, rating.explicit)
         if cell.mirrored_from is None:
             harmless = self._taxonomy[cell.subcategory].principle == "harmless"
             wrong = wrong or mismatch(candidate, harmless=harmless, benign=cell.benign)
@@ -260,8 +255,8 @@ class Asking:
             {
                 "query_id": content_id("query", cell.plan_id, candidate.query),
                 "plan_id": cell.plan_id,
-                **{name: clip[name] for name in CLIP_COLUMNS if name != "text"},
-                "description": clip["text"],
+                **{name: getattr(clip, name) for name in CLIP_COLUMNS if name != "text"},
+                "description": clip.text,
                 "principle": subcategory.principle,
                 "dimension": subcategory.dimension,
                 "subcategory": subcategory.id,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from safevid_core.contracts.intent import MAX_CRITERIA, Asks, Expectation, Intent
+from safevid_core.contracts.rows import DescribedClip
 from safevid_core.models.llm import ChatRequest
 from safevid_core.models.teacher import teacher_request
 from safevid_core.queries.cells import PlanCell
@@ -82,7 +82,7 @@ def task_of(described: bool) -> str:
 
 def candidates_request(
     cell: PlanCell,
-    clip: Mapping[str, Any],
+    clip: DescribedClip,
     text: str | None,
     settings: QuerySettings,
     taxonomy: Taxonomy,
@@ -90,13 +90,12 @@ def candidates_request(
     """The request to the asker for the candidates of a cell.
 
     Args:
-        clip: A row with `text`, the description or None, and `scene`.
         text: The text of the twin's query, if the cell mirrors it. None otherwise.
     """
-    described = clip["text"] is not None
+    described = clip.text is not None
     material: dict[str, Any] = {
-        "description": clip["text"],
-        "scene": clip["scene"],
+        "description": clip.text,
+        "scene": clip.scene,
         "ground": cell.ground or None,
         "subcategory": subcategory_material(taxonomy[cell.subcategory]),
         "style": style_material(cell.style, settings),

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
-import polars as pl
 from pydantic import BaseModel, field_validator
 
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.rows import DescribedClip, columns_of
 from safevid_core.models.llm import ChatAnswer
 from safevid_core.queries.styles import IMPLICIT
 from safevid_core.settings import QuerySettings, Settings
 from safevid_core.taxonomy.taxonomy import Subcategory, Taxonomy
 
-CLIP_COLUMNS = ("clip_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "text")
+CLIP_COLUMNS = tuple(columns_of(DescribedClip))
 
 Phrasing = Literal["train", "held_out"]
 Use = Literal["harmful", "benign"]
@@ -69,23 +70,28 @@ Walks = Mapping[str, tuple[Sequence[Ground], ChatAnswer | None]]
 
 
 def plan_cells(
-    clips: pl.DataFrame, walks: Walks, settings: Settings, taxonomy: Taxonomy, phrasing: Phrasing
+    clips: Sequence[DescribedClip],
+    walks: Walks,
+    settings: Settings,
+    taxonomy: Taxonomy,
+    phrasing: Phrasing,
 ) -> list[PlanCell]:
     """The cells of every clip, balanced over each scene, then the mirrored cells of twins.
 
     Args:
-        clips: Columns `clip_id, scene, twin_group, text`. If a clip has no text, every subcategory has
-            ground, and every other clip is taken for a harmless one.
+        clips: If a clip has no text, every subcategory has ground, and every other clip is taken for a
+            harmless one.
     """
     cells: list[PlanCell] = []
-    for _, some in sorted(clips.group_by("scene"), key=lambda group: str(group[0])):
+    ordered = sorted(clips, key=lambda clip: (clip.scene, clip.clip_id))
+    for _, some in groupby(ordered, key=lambda clip: clip.scene):
         balance = _Balance(settings.queries)
-        for ordinal, clip in enumerate(some.sort("clip_id").iter_rows(named=True)):
-            if clip["clip_id"] in walks:
-                grounds, answer = walks[clip["clip_id"]]
+        for ordinal, clip in enumerate(some):
+            if clip.clip_id in walks:
+                grounds, answer = walks[clip.clip_id]
                 ground = _Grounds.found(grounds, taxonomy) if answer else _Grounds.anything(taxonomy, ordinal)
                 cells += _cells_of_clip(clip, ground, settings.queries, phrasing, balance)
-    walked = clips.filter(pl.col("clip_id").is_in(list(walks)))
+    walked = [clip for clip in clips if clip.clip_id in walks]
     return cells + (_mirrored_cells(cells, walked) if settings.queries.mirror_twins else [])
 
 
@@ -149,7 +155,7 @@ class _Grounds:
 
 
 def _cells_of_clip(
-    clip: Mapping[str, Any],
+    clip: DescribedClip,
     grounds: _Grounds,
     settings: QuerySettings,
     phrasing: Phrasing,
@@ -174,7 +180,7 @@ def _cells_of_clip(
 
 def _next_cell(
     kind: Kind,
-    clip: Mapping[str, Any],
+    clip: DescribedClip,
     grounds: _Grounds,
     settings: QuerySettings,
     phrasing: Phrasing,
@@ -191,20 +197,20 @@ def _next_cell(
         styles = ["direct"]
 
     def order(found: tuple[Subcategory, Use, str]) -> tuple[int, str]:
-        return balance.used[kind, found[0].id], content_id(clip["text"] or clip["clip_id"], found[0].id)
+        return balance.used[kind, found[0].id], content_id(clip.text or clip.clip_id, found[0].id)
 
     for style in styles:
         for subcategory, use, ground in sorted(grounds.of(kind), key=order):
             benign = kind == "benign" or (kind == "implicit" and use == "benign")
-            cell = PlanCell(clip["clip_id"], subcategory.id, style, benign, phrasing, ground)
+            cell = PlanCell(clip.clip_id, subcategory.id, style, benign, phrasing, ground)
             if cell.plan_id not in taken:
                 return cell
     return None
 
 
-def _mirrored_cells(cells: Sequence[PlanCell], clips: pl.DataFrame) -> list[PlanCell]:
+def _mirrored_cells(cells: Sequence[PlanCell], clips: Sequence[DescribedClip]) -> list[PlanCell]:
     """For each implicit cell of a twin, one that asks the same text of every other member."""
-    group_of = {c: g for c, g in clips.select("clip_id", "twin_group").iter_rows() if g is not None}
+    group_of = {clip.clip_id: clip.twin_group for clip in clips if clip.twin_group is not None}
     members: dict[str, list[str]] = defaultdict(list)
     for clip_id in sorted(group_of):
         members[group_of[clip_id]].append(clip_id)

@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from functools import cache, partial
 
-import polars as pl
-
 from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.descriptions.tracks import TrackOf, stages_of_tracks
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
@@ -52,7 +51,8 @@ def plan_taxonomy_queries(track_of: TrackOf, tools: Tools, partition: str) -> Pl
     settings, lake, track = tools.settings, tools.lake, track_of(partition)
     taxonomy = load_taxonomy(settings)
     require_other_family(settings.queries)
-    clips = training_clips(lake, partition, track)
+    frame = training_clips(lake, partition, track)
+    clips = rows_of(frame, DescribedClip)
     cells = read_plan(lake, track.plan, partition)
 
     def make(plan_ids: Sequence[str]) -> StageRows:
@@ -61,7 +61,7 @@ def plan_taxonomy_queries(track_of: TrackOf, tools: Tools, partition: str) -> Pl
         return StageRows(track.queries.frame(asked.rows), asked.outcomes, asked.info | refused)
 
     inputs = {
-        "descriptions": frame_hash(clips),
+        "descriptions": frame_hash(frame),
         "plan": plan_hash(cells),
         **query_inputs(settings, taxonomy, described=track.described),
     }
@@ -89,7 +89,7 @@ def query_inputs(settings: Settings, taxonomy: Taxonomy, *, described: bool = Tr
 
 
 def questions_of(
-    cells: Sequence[PlanCell], clips: pl.DataFrame, settings: Settings, taxonomy: Taxonomy
+    cells: Sequence[PlanCell], clips: Sequence[DescribedClip], settings: Settings, taxonomy: Taxonomy
 ) -> tuple[Questions, Questions]:
     """The questions of a plan to the asker and to the rater.
 

@@ -17,6 +17,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import AS_DESCRIBED, Table, Track
 from safevid_core.corpus.selection import expected_clips
 from safevid_core.descriptions.audit_gate import SIGNED_AUDIT
@@ -51,12 +52,12 @@ def plan_query_plan(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
 
 
 def plan_cells_of(
-    tools: Tools, clips: pl.DataFrame, table: Table, phrasing: Phrasing, *, described: bool = True
+    tools: Tools, frame: pl.DataFrame, table: Table, phrasing: Phrasing, *, described: bool = True
 ) -> Plan:
     """Plan the query plan of some clips.
 
     Args:
-        clips: Columns :data:`CLIP_COLUMNS`.
+        frame: The clips, with the columns :data:`CLIP_COLUMNS`.
         described: Whether the asker is told what a clip shows. If not, every subcategory has ground.
 
     Raises:
@@ -64,14 +65,14 @@ def plan_cells_of(
         StyleError: If a style has no definition.
     """
     settings, taxonomy = tools.settings, load_taxonomy(tools.settings)
-    asker = settings.queries.asker
+    asker, clips = settings.queries.asker, rows_of(frame, DescribedClip)
     require_other_family(settings.queries)
     style_definitions(settings.queries)
 
     def requests() -> list[ChatRequest]:
         if not described:
             return []
-        return [walk_request(clip, asker, taxonomy) for clip in clips.iter_rows(named=True)]
+        return [walk_request(clip, asker, taxonomy) for clip in clips]
 
     def make(clip_ids: Sequence[str]) -> StageRows:
         walks, outcomes, answers = _walk(clips, requests(), taxonomy, tools.gateway, table.name)
@@ -90,13 +91,13 @@ def plan_cells_of(
         return StageRows(table.frame(rows), settled, spend_info(answers) | _counts(rows) | refused)
 
     inputs = {
-        "descriptions": frame_hash(clips),
+        "descriptions": frame_hash(frame),
         "asker": teacher_hash(asker, WALK if described else ""),
         "plan": plan_settings_hash(settings.queries),
         "taxonomy": taxonomy.hash,
     }
-    asked = Questions(asker, clips.height, lambda: [request_key(each) for each in requests()])
-    return Plan(inputs, clips["clip_id"].to_list(), make, (asked,) if described else ())
+    asked = Questions(asker, len(clips), lambda: [request_key(each) for each in requests()])
+    return Plan(inputs, [clip.clip_id for clip in clips], make, (asked,) if described else ())
 
 
 def training_clips(lake: Lake, partition: str, track: Track = AS_DESCRIBED) -> pl.DataFrame:
@@ -130,23 +131,19 @@ def plan_settings_hash(settings: QuerySettings) -> str:
     )
 
 
-def walk_request(clip: Mapping[str, Any], asker: TextModel, taxonomy: Taxonomy) -> ChatRequest:
-    """The request to the asker for the subcategories that have ground in a clip.
-
-    Args:
-        clip: A row with `text` and `scene`.
-    """
+def walk_request(clip: DescribedClip, asker: TextModel, taxonomy: Taxonomy) -> ChatRequest:
+    """The request to the asker for the subcategories that have ground in a clip."""
     names = ("id", "principle", "definition", "hazard_about_a_video", "hazard_in_time")
     subcategories = [
         {name: getattr(each, name) for name in names} | {"benign_counterpart": each.benign_counterpart.query}
         for each in taxonomy.subcategories
     ]
-    material = {"description": clip["text"], "scene": clip["scene"], "subcategories": subcategories}
+    material = {"description": clip.text, "scene": clip.scene, "subcategories": subcategories}
     return teacher_request(asker, WALK, material)
 
 
 def _walk(
-    clips: pl.DataFrame,
+    clips: Sequence[DescribedClip],
     requests: Sequence[ChatRequest],
     taxonomy: Taxonomy,
     gateway: Gateway,
@@ -157,13 +154,14 @@ def _walk(
     Without requests, everything has ground in every clip.
     """
     if not requests:
-        clip_ids = clips["clip_id"].to_list()
+        clip_ids = [clip.clip_id for clip in clips]
         return {clip_id: ([], None) for clip_id in clip_ids}, [(each, "ok", "") for each in clip_ids], []
     walks: dict[str, tuple[Sequence[Ground], ChatAnswer | None]] = {}
     outcomes: list[tuple[str, Outcome, str]] = []
     known = {each.id for each in taxonomy.subcategories}
     results = ask_structured(gateway, requests, Walked, asset=asset)
-    for clip_id, (walked, answer) in zip(clips["clip_id"], results, strict=True):
+    for clip, (walked, answer) in zip(clips, results, strict=True):
+        clip_id = clip.clip_id
         if walked is None:
             outcomes.append((clip_id, answer.outcome if answer.outcome != "ok" else "failed", answer.reason))
             continue
@@ -179,9 +177,9 @@ def _walk(
 
 
 def _rows(
-    cells: Sequence[PlanCell], clips: pl.DataFrame, walks: Walks, taxonomy: Taxonomy
+    cells: Sequence[PlanCell], clips: Sequence[DescribedClip], walks: Walks, taxonomy: Taxonomy
 ) -> list[dict[str, Any]]:
-    scenes = dict(clips.select("clip_id", "scene").iter_rows())
+    scenes = {clip.clip_id: clip.scene for clip in clips}
     rows = []
     for cell in cells:
         answer = walks[cell.clip_id][1]

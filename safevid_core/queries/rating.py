@@ -6,14 +6,14 @@ fit, and once without, to say whether the video is needed and whether the text n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.intent import UNSAFE_TO_HELP
+from safevid_core.contracts.rows import DescribedClip
 from safevid_core.models.llm import ChatRequest
 from safevid_core.models.model_names import shared_family
 from safevid_core.models.teacher import teacher_request
@@ -83,7 +83,7 @@ def require_other_family(settings: QuerySettings) -> None:
 
 def rating_requests(
     cell: PlanCell,
-    clip: Mapping[str, Any],
+    clip: DescribedClip,
     candidates: Sequence[Candidate],
     settings: QuerySettings,
     taxonomy: Taxonomy,
@@ -92,8 +92,8 @@ def rating_requests(
     numbered = [{"number": number, "query": each.query} for number, each in enumerate(candidates, start=1)]
     expected = [{"expectation": each.expectation} for each in candidates]
     seen = {
-        "description": clip["text"],
-        "scene": clip["scene"],
+        "description": clip.text,
+        "scene": clip.scene,
         "subcategory": subcategory_material(taxonomy[cell.subcategory]),
         "style": style_material(cell.style, settings),
         "candidates": [one | other for one, other in zip(numbered, expected, strict=True)],

@@ -16,6 +16,7 @@ from safevid_core.benchmarks.safevidbench_base import (
     held_out_cells,
     held_out_descriptions,
 )
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import DESCRIPTIONS, SAFEVIDBENCH_BASE, SAFEVIDBENCH_PLAN, VIDEO_CORPUS
 from safevid_core.models.llm import Gateway
 from safevid_core.pipeline import build_registry
@@ -155,9 +156,10 @@ def test_nothing_is_drawn_while_a_teacher_does_not_answer(role: str, tmp_path: P
 
 
 def test_only_about_twice_as_many_queries_are_asked_as_items_are_wanted(evaluated: Evaluated) -> None:
-    taxonomy, descriptions = load_taxonomy(evaluated.settings), held_out_descriptions(evaluated.lake)
-    plan = held_out_cells(evaluated.lake, descriptions, taxonomy)
-    some = enough_cells(plan, descriptions, taxonomy, 20)
+    taxonomy = load_taxonomy(evaluated.settings)
+    clips = rows_of(held_out_descriptions(evaluated.lake), DescribedClip)
+    plan = held_out_cells(evaluated.lake, clips, taxonomy)
+    some = enough_cells(plan, clips, taxonomy, 20)
     assert 20 < len(some) <= 40 < len(plan)
     asked = {cell.plan_id for cell in some}
     for cell in plan:

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from safevid_core.contracts.intent import Intent
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import (
+    DESCRIPTIONS,
     QUERIES_WITHOUT_DESCRIPTIONS,
     QUERY_PLAN,
     TAXONOMY_QUERIES,
@@ -142,7 +144,8 @@ def test_a_model_that_cannot_be_reached_fails_its_rows_only(role: str, tmp_path:
     commit(lake, described(("kitchen",)))
     run_stage(settings_at(tmp_path), lake, "query_plan", "kitchen")
     nobody = settings_at(tmp_path, **{role: {"model": "scripted/nobody"}})
-    cells, clips = read_plan(lake, QUERY_PLAN, "kitchen"), training_clips(lake, "kitchen")
+    cells = read_plan(lake, QUERY_PLAN, "kitchen")
+    clips = rows_of(training_clips(lake, "kitchen"), DescribedClip)
     asked = ask_queries(cells, clips, nobody, load_taxonomy(nobody), Gateway(nobody), asset="x")
     assert asked.rows == []
     assert any(cell.mirrored_from for cell in cells)
@@ -175,7 +178,7 @@ def test_the_best_candidate_is_kept_with_its_own_scores(
 def test_a_cell_of_an_older_plan_ends_with_its_reason(tmp_path: Path) -> None:
     settings = settings_at(tmp_path)
     row = described(("kitchen",))[0]
-    clips = pl.DataFrame([{**row, "text": row["text"]}])
+    clips = rows_of(DESCRIPTIONS.frame([row]), DescribedClip)
     cells = [
         PlanCell("gone", "hate_speech", "direct", False, "train"),
         PlanCell(row["clip_id"], "no_such", "direct", False, "train"),

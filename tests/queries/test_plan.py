@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import DESCRIPTIONS, QUERY_PLAN
 from safevid_core.models.llm import ChatAnswer, Gateway
 from safevid_core.pocket.scripted import asker
@@ -35,12 +36,12 @@ def with_queries(**queries: Any) -> Settings:
     return load_settings("pocket", overrides={"queries": queries})
 
 
-def clips_of(*clip_ids: str, twins: Sequence[str] = ()) -> pl.DataFrame:
+def clips_of(*clip_ids: str, twins: Sequence[str] = ()) -> list[DescribedClip]:
     rows = [
         {"clip_id": each, "scene": "kitchen", "text": each, "twin_group": "t" if each in twins else None}
         for each in clip_ids
     ]
-    return DESCRIPTIONS.frame(rows)
+    return rows_of(DESCRIPTIONS.frame(rows), DescribedClip)
 
 
 def everything(use: str = "harmful", taxonomy: Taxonomy = WHOLE_TAXONOMY) -> list[Ground]:
@@ -51,7 +52,7 @@ def everything(use: str = "harmful", taxonomy: Taxonomy = WHOLE_TAXONOMY) -> lis
 
 
 def cells_of(
-    grounds: Mapping[str, Sequence[Ground]], settings: Settings, clips: pl.DataFrame | None = None
+    grounds: Mapping[str, Sequence[Ground]], settings: Settings, clips: Sequence[DescribedClip] | None = None
 ) -> list[PlanCell]:
     walks = {clip_id: (found, ANSWER) for clip_id, found in grounds.items()}
     return plan_cells(
@@ -219,9 +220,9 @@ def walking(monkeypatch: pytest.MonkeyPatch, *replies: Any) -> None:
 def test_a_walk_has_the_description_the_scene_and_every_subcategory(tmp_path: Path) -> None:
     settings = settings_at(tmp_path)
     taxonomy = load_taxonomy(settings)
-    clip = {"text": "A crowd watches a street fire.", "scene": "street"}
+    clip = DescribedClip("a", "street", None, None, None, None, "A crowd watches a street fire.")
     material = json.loads(walk_request(clip, settings.queries.asker, taxonomy).messages[-1]["content"])
-    assert (material["description"], material["scene"]) == (clip["text"], "street")
+    assert (material["description"], material["scene"]) == (clip.text, "street")
     assert [each["id"] for each in material["subcategories"]] == [each.id for each in taxonomy.subcategories]
     assert all(each["definition"] and each["hazard_in_time"] for each in material["subcategories"])
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import QUERY_PLAN, TAXONOMY_QUERIES
 from safevid_core.models.llm import Gateway
 from safevid_core.models.model_names import family_of, shared_family
@@ -179,7 +180,8 @@ def test_a_bad_rater_gives_one_clear_line_and_loses_nothing(
     lake, made = Lake(tmp_path, "pocket"), settings_at(tmp_path, candidates=1)
     commit(lake, described(("kitchen",))[:4])
     run_stage(made, lake, "query_plan", "kitchen")
-    cells, clips = read_plan(lake, QUERY_PLAN, "kitchen"), training_clips(lake, "kitchen")
+    cells = read_plan(lake, QUERY_PLAN, "kitchen")
+    clips = rows_of(training_clips(lake, "kitchen"), DescribedClip)
     asked = ask_queries(cells, clips, made, load_taxonomy(made), Gateway(made), asset="x")
     assert sorted(plan_id for plan_id, _, _ in asked.outcomes) == sorted(cell.plan_id for cell in cells)
     assert asked.rows == []

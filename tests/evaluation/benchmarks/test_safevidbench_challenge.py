@@ -26,6 +26,7 @@ from safevid_core.benchmarks.safevidbench_challenge import (
     options_of,
     panel_identities,
 )
+from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     DESCRIPTIONS,
@@ -108,13 +109,14 @@ def test_items_are_harmful_held_out_queries_that_ask_no_item_of_base_again(drawn
 
 
 def test_nothing_is_asked_again_that_is_an_item_of_base(drawn: Drawn) -> None:
-    taxonomy, descriptions = load_taxonomy(drawn.settings), held_out_descriptions(drawn.lake)
+    taxonomy = load_taxonomy(drawn.settings)
+    clips = rows_of(held_out_descriptions(drawn.lake), DescribedClip)
     base = drawn.lake.read(SAFEVIDBENCH_BASE)
-    plan = held_out_cells(drawn.lake, descriptions, taxonomy)
-    cells = [candidate.cell for candidate in candidates_of(plan, descriptions, base, taxonomy)]
+    plan = held_out_cells(drawn.lake, clips, taxonomy)
+    cells = [candidate.cell for candidate in candidates_of(plan, clips, base, taxonomy)]
     assert not {cell.plan_id for cell in cells} & set(base["plan_id"])
     assert not any(cell.benign or cell.mirrored_from for cell in cells)
-    none_taken = candidates_of(plan, descriptions, base.clear(), taxonomy)
+    none_taken = candidates_of(plan, clips, base.clear(), taxonomy)
     assert len(none_taken) > len(cells) > 0
 
 
