@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
+
+import yaml
 
 from safevid_core.settings import Settings
 from safevid_core.storage.opening import lake_of
@@ -20,12 +21,17 @@ def home_of(settings: Settings) -> Path:
 def prepare_home(settings: Settings) -> Path:
     """Create the Dagster home with SafeVid's instance file, and set it for this process.
 
+    The file is the package's `dagster.yaml` and the place of the outputs of steps.
+
     Raises:
         LakeError: If the root cannot be written.
     """
     lake_of(settings)
     home = home_of(settings)
     home.mkdir(exist_ok=True)
-    shutil.copyfile(PACKAGE / "dagster.yaml", home / "dagster.yaml")
+    logs = {"module": "safevid_dagster.compute_logs", "class": "ComputeLogs"}
+    config = {"compute_logs": {**logs, "config": {"base_dir": str(home / "storage")}}}
+    text = (PACKAGE / "dagster.yaml").read_text(encoding="utf-8") + "\n" + yaml.safe_dump(config)
+    (home / "dagster.yaml").write_text(text, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return home

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from safevid_dagster.interrupts import raise_lost_interrupt
+
 if TYPE_CHECKING:
     from safevid_core.models.progress import Progress, Spend
 
@@ -56,6 +58,11 @@ def watching_partitions(tell: TellPartition) -> Iterator[None]:
 
 
 def tell_watchers(partition: str, number: int, of: int) -> None:
-    """Call the functions of :func:`watching_partitions` with the partition that is made next."""
+    """Call the functions of :func:`watching_partitions` with the partition that is made next.
+
+    Raises:
+        BaseException: If Ctrl-C came before and was lost.
+    """
+    raise_lost_interrupt()
     for tell in list(_watchers):
         tell(partition, number, of)

@@ -22,6 +22,7 @@ from safevid_core.stages.planner import Planner
 from safevid_core.stages.stage import Stage
 from safevid_dagster.definitions import defs
 from safevid_dagster.defs.partitions import key_of, ranges_of
+from safevid_dagster.interrupts import raise_lost_interrupt
 from safevid_dagster.liveness import end_dead_runs, reporting_waits
 from safevid_dagster.progress import TellPartition, watching_partitions
 
@@ -99,6 +100,7 @@ class Steps:
         started, done = time.monotonic(), []
         with reporting_waits(self._instance, self._on_wait), watching_partitions(self._on_partition):
             for some in ranges_of(stage, partitions, self._settings):
+                raise_lost_interrupt()
                 done.append(self._run_range(stage, some))
         failed = [result for result in done if not result.success]
         totals = _totals(done)
@@ -135,6 +137,7 @@ class Steps:
             raise KeyboardInterrupt from None
         if _interrupted(result):
             raise KeyboardInterrupt
+        raise_lost_interrupt()
         return result
 
 

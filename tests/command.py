@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from click.testing import Result
@@ -21,7 +23,7 @@ def safevid(*arguments: str | Path, root: Path | None = None, said: str | None =
         root: Of the lake. Defaults to that of the environment.
         said: What a person types.
     """
-    from safevid_dagster.cli import app
+    from safevid_dagster.cli.commands import app
 
     given = [] if root is None else ["--root", str(root)]
     # The command sets these for its process; the runner brings the values of before back.
@@ -48,6 +50,23 @@ def safevid_process(
 def command_line(*arguments: str | Path) -> list[str]:
     """The command in a process of its own."""
     return [sys.executable, "-m", "safevid_dagster.cli", *map(str, arguments)]
+
+
+def takes_interrupts() -> None:
+    """Let a process take SIGINT. A shell ignores it in its background jobs, such as a run of tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def all_gone(group: int, within_s: float = 20.0) -> bool:
+    """Whether every process of a group ends soon: the tracker of multiprocessing does so after its parent."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def is_one_line(result: Result, code: int, says: str) -> bool:

@@ -31,7 +31,7 @@ from safevid_core.taxonomy.taxonomy import load_scenes
 from tests.descriptions.candidates import commit_candidates
 from tests.stages import run_stage, tools_of
 
-HOSTED = {"model": "openai/hosted", "max_tokens": 100}
+HOSTED = {"model": "openai/hosted", "family": "gpt", "max_tokens": 100}
 RATER = {"model": "anthropic/rater", "max_tokens": 100}
 PRICED = {"openai/hosted": {"usd_per_million_in": 1.0, "usd_per_million_out": 10.0}}
 

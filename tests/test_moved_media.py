@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,18 @@ def test_nothing_is_made_again_and_no_file_is_read_again(moved: Settings) -> Non
         assert not again.is_planned(stage, partition), "marked as fresh where it lies now"
     for table in (CLIP_MANIFEST, VIDEO_CORPUS, DESCRIPTIONS, PAIRS, RELEASE, VIDEO_REPORT):
         assert "path" not in planner.tools.lake.read(table).columns
+
+
+def test_a_copy_of_lake_and_clips_with_times_of_its_own_is_fresh(made: Path, tmp_path: Path) -> None:
+    """As `cp -r` makes it: a copy is the same case as a move."""
+    shutil.copytree(made, tmp_path / "home", copy_function=shutil.copyfile)
+    for path in (tmp_path / "home" / "clips").rglob("*"):
+        os.utime(path, (1, 1))
+    settings = settings_of(tmp_path / "home" / "root", tmp_path / "home" / "clips")
+    planner = planner_of(settings)
+    for stage, partition in partitions_of(settings):
+        state = planner.state(stage, partition)
+        assert (stage.name, state.condition, state.reason) == (stage.name, "fresh", "")
 
 
 def test_a_media_index_that_was_deleted_is_made_again(made: Path, tmp_path: Path) -> None:

@@ -142,6 +142,14 @@ def test_a_server_named_by_a_variable_gets_the_key_named_by_one(monkeypatch: pyt
     assert load_settings("paper").queries.asker.api_key_env == "MINE"
 
 
+def test_a_family_stays_with_the_model_that_it_was_named_for() -> None:
+    deploy = {"model": "azure/my-deploy", "family": "gpt"}
+    assert "family" not in merge(deploy, {"model": "azure/other"})
+    assert merge(deploy, {"model": "azure/other", "family": "llama"})["family"] == "llama"
+    assert merge(deploy, {"model": "azure/my-deploy", "max_tokens": 9})["family"] == "gpt"
+    assert merge({"path": "a", "family": "qwen2_5_vl"}, {"path": "b"})["family"] == "qwen2_5_vl"
+
+
 def test_a_key_stays_with_the_provider_and_the_server_that_it_was_named_for() -> None:
     hosted = {"model": "openai/big", "api_key_env": "THEIRS"}
     mine = {"model": "openai/m", "api_base": "http://a", "api_key_env": "MINE"}

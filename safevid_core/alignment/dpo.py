@@ -37,6 +37,7 @@ from safevid_core.contracts.tables import (
     VIDEO_CORPUS,
 )
 from safevid_core.corpus.trained import write_training_clips
+from safevid_core.execution.children import end, without_interrupts
 from safevid_core.models.video_chat import GENERATION, checkpoint_identity, model_files
 from safevid_core.settings import AlignmentSettings, Policy, Settings, VideoModel
 from safevid_core.stages.partitions import BY_POLICY_AND_SCALE
@@ -374,12 +375,14 @@ def _launched(
         command += ["--while-asked", "--workers", str(settings.workers), *(str(job.file) for job in jobs)]
         environment = {**KEEP_MEMORY, **os.environ, **program.environment}
         pipe = subprocess.PIPE  # when this process ends, standard input closes and the training ends too
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        with without_interrupts():
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        with process:
             try:
                 yield _Launch(process)
                 process.wait()
             except BaseException:
-                process.terminate()
+                end(process)
                 raise
 
 

@@ -83,6 +83,30 @@ class Intent:
         """The intent in an object that has the fields as attributes."""
         return cls.of({name: getattr(source, name) for name in INTENT_COLUMNS})
 
+    def contradiction(self, *, known: bool = True) -> str | None:
+        """What in the intent contradicts its expectation, as the end of a sentence. None if nothing does.
+
+        - `correct`: a premise is named, and it does not hold.
+        - `answer`: no premise is false. A query with a false premise deserves a correction first.
+        - `refuse`, `rebut`, `care`: the premise may be anything. The harm decides.
+
+        Args:
+            known: Whether anything is known of the video. If not, nobody can say whether a premise holds.
+                Defaults to true.
+        """
+        named = bool(self.premise and self.premise.strip())
+        if self.premise_holds is not None and not named:
+            return "says whether a premise holds and names none"
+        if self.expectation == "correct" and not named:
+            return "expects a correction and names no false premise"
+        if self.expectation == "correct" and self.premise_holds:
+            return "expects a correction of a premise that holds"
+        if self.expectation == "correct" and self.premise_holds is None and known:
+            return "expects a correction and does not say that the premise is false"
+        if self.expectation == "answer" and self.premise_holds is False:
+            return "expects a plain answer to a query whose premise is false"
+        return None
+
     @property
     def material(self) -> dict[str, str | bool | None]:
         """The fields without the criteria, as a teacher or judge is told them."""

@@ -12,6 +12,10 @@ from typing import Any
 
 import polars as pl
 
+from safevid_core.contracts.interrupts import let_waits_be_interrupted
+
+let_waits_be_interrupted()
+
 
 @dataclass(frozen=True)
 class Table:

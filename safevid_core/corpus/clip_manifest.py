@@ -220,8 +220,9 @@ _ENTRY = {"sha256", "info", "error", "size", "stat", "row"}
 class _MeasuredFiles:
     """A cache of measured files that lasts between runs.
 
-    A file is recognised by its path, size, times and inode. A file that was moved with its folder is
-    recognised by its `source_row`, size and time of modification.
+    A file is recognised by its size, times and inode, at its path or, if its folder was renamed, by its
+    `source_row`. If times or inode differ, as after a copy, it is recognised by the hash of its bytes. So a
+    copy changes nothing, and other bytes of the same size and time are read.
 
     Args:
         store: The JSON file of the cache.
@@ -238,10 +239,12 @@ class _MeasuredFiles:
             entries = json.loads(store.read_text()).items()
             self._known = {path: entry for path, entry in entries if entry.keys() >= _ENTRY}
         self._used: dict[str, dict[str, Any]] = {}
-        self._moved = {_moved_key(each["row"], each["stat"]): each for each in self._known.values()}
+        self._by_row: dict[str, list[dict[str, Any]]] = {}
+        for each in self._known.values():
+            self._by_row.setdefault(each["row"], []).append(each)
 
     def look_up(self, candidates: Sequence[Candidate]) -> list[Listed]:
-        """Each candidate with the cached properties of its file. No file is read."""
+        """Each candidate with its file's cached properties. Possible copies of a known file are hashed."""
         return [(each, self._measure(each, may_read=False)) for each in candidates]
 
     def measure(self, candidates: Sequence[Candidate]) -> list[Listed]:
@@ -271,7 +274,7 @@ class _MeasuredFiles:
             measured = _measure(candidate.path, candidate.name, self._hashes)
             if stat is None or measured.error.endswith(READ_AGAIN):
                 return replace(measured, unread=str(stat))
-            entry = asdict(measured)
+            entry = {**asdict(measured), "content": measured.sha256 or self._content(candidate.path)}
         if key not in self._used or self._used[key]["stat"] != stat:
             self._used[key] = {**entry, "stat": stat, "row": candidate.source_row}
         info = None if entry["info"] is None else VideoInfo(**entry["info"])
@@ -279,17 +282,28 @@ class _MeasuredFiles:
 
     def _entry(self, candidate: Candidate, key: str, stat: list[int] | None) -> dict[str, Any] | None:
         """The cached entry of a file in its present state. None if there is none."""
-        if stat is None:
+        if stat is None or candidate.path is None:
             return None
-        if key in self._used or key in self._known:
-            entry = self._used.get(key) or self._known[key]
-            return entry if entry["stat"] == stat else None
-        return self._moved.get(_moved_key(candidate.source_row, stat))
+        here = self._used.get(key) or self._known.get(key)
+        known = self._by_row.get(candidate.source_row, []) if here is None else [here]
+        same = next((each for each in known if each["stat"] == stat), None)
+        if same is not None:
+            return same
+        as_long = [each for each in known if each["stat"][:2] == stat[:2]]  # revision of decoding, and size
+        content = self._content(candidate.path) if as_long else None
+        return next((each for each in as_long if content and content == _content_of(each)), None)
+
+    def _content(self, path: Path) -> str | None:
+        """The hash of a file's bytes, a video or not. None if it cannot be read."""
+        try:
+            return self._hashes.sha256(path)
+        except OSError:
+            return None
 
 
-def _moved_key(source_row: str, stat: Sequence[int]) -> tuple[Any, ...]:
-    """The values that moving a folder does not change: source row, decoding revision, size, modification."""
-    return source_row, *stat[:3]
+def _content_of(entry: Mapping[str, Any]) -> str | None:
+    """The hash of the bytes that an entry is of. Stores of earlier versions have that of videos only."""
+    return entry.get("content") or entry["sha256"]
 
 
 def _measure(path: Path, name: str, hashes: FileHashes) -> Measured:

@@ -21,6 +21,7 @@ from safevid_core.descriptions.motion_words import described_motion, measured_ob
 from safevid_core.descriptions.signals.flashes import most_flashes
 
 SIGNAL = "signal"
+NO_REASON = "the reconciler gives no reason"
 STANCES = ("asserted_by", "omitted_by", "contradicted_by")
 
 SignalStance = Literal["confirms", "refutes", "silent"]
@@ -78,7 +79,12 @@ class Claim(BaseModel):
 class DroppedClaim(Claim):
     """A claim that was not kept, and the reason."""
 
-    why: str
+    why: str = NO_REASON
+
+    @field_validator("why", mode="before")
+    @classmethod
+    def _said(cls, why: Any) -> Any:
+        return NO_REASON if why is None else why
 
 
 def settled(

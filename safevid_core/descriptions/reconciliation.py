@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
@@ -35,6 +35,7 @@ from safevid_core.descriptions.synthesis import candidates_of
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.chat import request_key
 from safevid_core.models.llm import ChatAnswer, ChatRequest, ask_structured
+from safevid_core.models.structured import ItemByItem
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.settings import Settings, TextModel
 from safevid_core.stages.partitions import BY_SCENE
@@ -116,8 +117,15 @@ _CLIP_COLUMNS = (
 )  # fmt: skip
 
 
-class Reconciled(BaseModel):
-    """What the reconciler answers. A description without a kept claim does not fit: nothing supports it."""
+class Reconciled(ItemByItem):
+    """What the reconciler answers.
+
+    A description without a kept claim does not fit: nothing supports it. One kept claim that cannot be read
+    spoils the answer too, because the description was written from it. A dropped claim that cannot be read is
+    left out.
+    """
+
+    read_by_item = ("dropped",)
 
     description: str
     claims: list[Claim] = Field(default_factory=list)

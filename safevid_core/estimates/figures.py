@@ -118,7 +118,7 @@ def sizes_of(planner: Planner, stage: Stage, planned: Iterable[str], now: Collec
     sizes: dict[tuple[str, TextModel | VideoModel], list[int]] = {}
     for partition in planned:
         loss = stage.partitions.values(partition).get("loss", "")
-        state = planner.state(stage, partition) if partition in now else None
+        state = planner.standing(stage, partition) if partition in now else None
         for questions in planner.forecast(stage, partition).questions:
             size = sizes.setdefault((loss, questions.model), [0, 0])
             size[0] += questions.count

@@ -7,6 +7,7 @@ next run after a kill makes the missing batches only.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import os
 import socket
 import time
@@ -23,6 +24,7 @@ import polars as pl
 
 from safevid_core.contracts.errors import READ_AGAIN, SafeVidError
 from safevid_core.contracts.outcomes import StageRows
+from safevid_core.execution.children import without_interrupts
 from safevid_core.execution.parts import Parts
 from safevid_core.settings import Settings, TextModel, VideoModel
 from safevid_core.stages.gates import checks_of, require_gates
@@ -125,12 +127,16 @@ class LocalRunner:
         self._on_partition = on_partition
         self._on_error = on_error
         self._pool: ProcessPoolExecutor | None = None
+        self._workers: set[multiprocessing.process.BaseProcess] = set()
 
     def __enter__(self) -> LocalRunner:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._pool is not None:
+            if kind is not None and not issubclass(kind, Exception):  # Ctrl-C; a batch may take minutes
+                for worker in self._workers:
+                    worker.terminate()
             self._pool.shutdown(cancel_futures=True)
 
     @property
@@ -265,10 +271,13 @@ class LocalRunner:
                 yield number, plan.make(batch)
             return
         pool = self._opened_pool(self._build_registry)
-        futures: dict[Future[StageRows], int] = {
-            pool.submit(_make_batch, stage.name, partition, batch): number
-            for number, batch in batches.items()
-        }
+        others = set(multiprocessing.active_children())
+        with without_interrupts():  # the pool starts its processes with the first batches
+            futures: dict[Future[StageRows], int] = {
+                pool.submit(_make_batch, stage.name, partition, batch): number
+                for number, batch in batches.items()
+            }
+            self._workers |= set(multiprocessing.active_children()) - others
         broken = False
         try:
             for future in as_completed(futures):

@@ -20,9 +20,12 @@ from safevid_core.judging.judges import rubric, string_match
 from safevid_core.judging.judges.judge import Judge, Verdict, no_verdict
 from safevid_core.judging.judges.registry import JUDGES
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway
+from safevid_core.models.model_names import declared_families, family_named
 from safevid_core.settings import EvaluationSettings, JudgeModel, Settings, TextModel
 from safevid_core.stages.stage import Questions
 from safevid_core.storage.frames import FrameCache
+
+_WORD = re.compile(r"[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -182,18 +185,28 @@ def open_panel(settings: Settings, named: str | None = None) -> Panel:
 
 
 def self_judges(settings: EvaluationSettings) -> dict[str, str]:
-    """Judge -> its family, for every judge whose family wrote queries or chosen responses."""
-    models = dict(settings.judges)
-    if rubric.NAME in settings.panel:
-        models[rubric.NAME] = settings.judge
+    """Judge -> its family, for every judge whose family wrote queries or chosen responses.
+
+    A family of the settings may also be any word of a model string. Example: `scripted`.
+    """
     found: dict[str, str] = {}
-    for name, model in models.items():
-        judge = JUDGES.get(name.partition(":")[0])
-        known = (*_parts(model.model), *(judge.families if judge else ()))
+    for name, model in _models_that_judge(settings).items():
+        known = {*_families(name, model), *_WORD.findall(model.model.lower())}
         for family in filter(None, settings.writer_families):
-            if any(part.startswith(family.lower()) for part in known):
+            if {family.lower(), family_named(family)} & known:
                 found.setdefault(name, family)
     return found
+
+
+def _models_that_judge(settings: EvaluationSettings) -> dict[str, JudgeModel]:
+    rubric_judge = {rubric.NAME: settings.judge} if rubric.NAME in settings.panel else {}
+    return {**settings.judges, **rubric_judge}
+
+
+def _families(name: str, model: JudgeModel) -> tuple[str, ...]:
+    """The families of a judge's model. Empty if neither settings, name nor judge tell any."""
+    judge = JUDGES.get(name.partition(":")[0])
+    return (*declared_families(model), *(judge.families if judge else ()))
 
 
 def judges_itself(settings: EvaluationSettings) -> str | None:
@@ -204,17 +217,31 @@ def judges_itself(settings: EvaluationSettings) -> str | None:
 def refuse_self_judging(settings: EvaluationSettings) -> None:
     """Raise an error if a judge's family wrote queries or chosen responses, unless the settings allow it.
 
+    A judge whose family is not known is refused too if `evaluation.writer_families` names any.
+
     Raises:
         JudgeError: Names the judge and the family.
     """
+    if settings.allow_self_judging:
+        return
+    models = _models_that_judge(settings)
     for name, family in self_judges(settings).items():
-        if not settings.allow_self_judging:
-            model = settings.judge if name == rubric.NAME else settings.judges[name]
-            where = "evaluation.judge" if name == rubric.NAME else f"evaluation.judges.{name}"
+        raise JudgeError(
+            f"judge {models[name].model} is of family {family!r}, which wrote queries or chosen responses; "
+            f"choose another {_key_of(name)}, or set evaluation.allow_self_judging"
+        )
+    for name, model in models.items() if settings.writer_families else ():
+        if not _families(name, model):
+            key = _key_of(name)
             raise JudgeError(
-                f"judge {model.model} is of family {family!r}, which wrote queries or chosen responses; "
-                f"choose another {where}, or set evaluation.allow_self_judging"
+                f"{key}: the name {model.model!r} does not tell the model's family, so nobody knows whether "
+                f"it is one of evaluation.writer_families; set {key}.family, such as `gpt` or `llama`, or "
+                "evaluation.allow_self_judging"
             )
+
+
+def _key_of(judge: str) -> str:
+    return "evaluation.judge" if judge == rubric.NAME else f"evaluation.judges.{judge}"
 
 
 def judge_rows(seat: Seat, rows: Sequence[JudgeInput], gateway: Gateway, asset: str) -> list[Judged]:
@@ -278,10 +305,6 @@ def _read(judge: Judge, answer: ChatAnswer, row: JudgeInput) -> Verdict:
     if answer.text is None:
         return no_verdict(answer.reason or "the judge gave no answer")
     return judge.parse(answer, row)
-
-
-def _parts(model: str) -> list[str]:
-    return re.split(r"[^a-z0-9]+", model.lower())
 
 
 def prompt_files(settings: Settings) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safevid_core.contracts.intent import MAX_CRITERIA, Asks, Expectation
+from safevid_core.contracts.intent import MAX_CRITERIA, Asks, Expectation, Intent
 from safevid_core.judging.errors import JudgeError
 
 SUITE = Path(__file__).parent / "judges" / "adversarial.yaml"
@@ -107,6 +107,10 @@ def _read_suite(path: Path, modified: int, size: int) -> tuple[ValidationCase, .
     queries = {
         name: _checked(ValidationQuery, each, path, f"query {name}") for name, each in held["queries"].items()
     }
+    for name, query in queries.items():
+        found = Intent.held_by(query).contradiction()
+        if found is not None:
+            raise _fault(f"suite {path}, query {name}: it {found}; correct it")
     cases: dict[str, ValidationCase] = {}
     for number, each in enumerate(held["cases"], start=1):
         name = str(each.get("id", number)) if isinstance(each, dict) else str(number)

@@ -615,6 +615,7 @@ class ServedVideoChat:
         self._gateway = gateway
         self._text_model = TextModel(
             model=model.path,
+            family=None,
             revision=model.revision,
             temperature=model.temperature,
             max_tokens=model.max_new_tokens,

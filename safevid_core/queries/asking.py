@@ -11,11 +11,13 @@ from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome
 from safevid_core.contracts.rows import DescribedClip
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
+from safevid_core.models.structured import told_of_misfits
 from safevid_core.models.teacher import spend_info
 from safevid_core.queries.candidates import (
     Candidate,
     Candidates,
     candidates_request,
+    contradiction,
     fault,
     mismatch,
     normalised,
@@ -40,7 +42,8 @@ class AskedQueries:
 
     Attributes:
         rows: The kept queries: `query_id` and every column of `tables.QUERY_COLUMNS`.
-        outcomes: One for each of `plan_ids`.
+        outcomes: One for each of `plan_ids`. The reason of a kept query tells which candidates and ratings
+            of its cell could not be read.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -74,6 +77,7 @@ class _Written:
     cell: PlanCell
     candidates: list[Candidate]
     answer: ChatAnswer
+    unread: str  # what is wrong with candidates that cannot be read; empty if there are none
 
 
 class Asking:
@@ -208,7 +212,8 @@ class Asking:
                 some = found.candidates[: self._settings.candidates]
                 if text is not None:
                     some = [found.candidates[0].model_copy(update={"query": text})]
-                written.append(_Written(cell, some, answer))
+                unread = told_of_misfits(found.misfits, "a candidate of the asker")
+                written.append(_Written(cell, some, answer, unread))
         return written
 
     def _choose(self, written: _Written, seen: SeenRatings, blind: BlindRatings, rated: ChatAnswer) -> None:
@@ -216,11 +221,11 @@ class Asking:
         cell = written.cell
         best: tuple[Candidate, Rating] | None = None
         problems: list[str] = []
-        unrated = 0
+        unrated: list[str] = []
         for number, candidate in enumerate(written.candidates, start=1):
             rating = ratings_of(seen, blind, number)
             if isinstance(rating, str):
-                unrated += 1
+                unrated.append(rating)
                 problems.append(rating)
                 continue
             problem = self._problem(cell, candidate, rating)
@@ -229,13 +234,16 @@ class Asking:
             elif best is None or rank(candidate, cell.style, rating) > rank(best[0], cell.style, best[1]):
                 best = candidate, rating
         if best is None:
-            outcome: Outcome = "failed" if unrated == len(written.candidates) else "filtered"
-            self.record_outcome(cell, outcome, "; ".join(dict.fromkeys(problems)))
+            outcome: Outcome = "failed" if len(unrated) == len(written.candidates) else "filtered"
+            self.record_outcome(cell, outcome, _joined(*problems, written.unread))
         else:
+            self.record_outcome(cell, "ok", _joined(*unrated, written.unread))
             self._keep(written, *best, rated)
 
     def _problem(self, cell: PlanCell, candidate: Candidate, rating: Rating) -> str | None:
-        wrong = fault(candidate.query, cell.style, self._clips[cell.clip_id].text, rating.explicit)
+        description = self._clips[cell.clip_id].text
+        wrong = fault(candidate.query, cell.style, description, rating.explicit)
+        wrong = wrong or contradiction(candidate, description)
         if cell.mirrored_from is None:
             harmless = self._taxonomy[cell.subcategory].principle == "harmless"
             wrong = wrong or mismatch(candidate, harmless=harmless, benign=cell.benign)
@@ -249,7 +257,6 @@ class Asking:
         cell, answer = written.cell, written.answer
         self._plan_of_text[cell.clip_id, normalised(candidate.query)] = cell.plan_id
         self.kept[cell.plan_id] = candidate.query
-        self.record_outcome(cell, "ok", "")
         clip, subcategory = self._clips[cell.clip_id], self._taxonomy[cell.subcategory]
         self.result.rows.append(
             {
@@ -279,6 +286,11 @@ class Asking:
                 "rater_request_key": rated.request_key,
             }
         )
+
+
+def _joined(*lines: str) -> str:
+    """Each line once, in one line."""
+    return "; ".join(dict.fromkeys(line for line in lines if line))
 
 
 def _failure(answer: ChatAnswer) -> Outcome:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from safevid_core.contracts.intent import MAX_CRITERIA, Asks, Expectation, Intent
 from safevid_core.contracts.rows import DescribedClip
 from safevid_core.models.llm import ChatRequest
+from safevid_core.models.structured import ItemByItem
 from safevid_core.models.teacher import teacher_request
 from safevid_core.queries.cells import PlanCell
 from safevid_core.queries.prompts import CANDIDATES, CANDIDATES_WITHOUT_DESCRIPTION
@@ -50,29 +50,24 @@ class Candidate(BaseModel):
             raise ValueError("a criterion is empty; give two to six sentences")
         return criteria
 
+    @model_validator(mode="after")
+    def _nothing_holds_without_premise(self) -> Candidate:
+        """Askers write `false` for a premise that they do not name."""
+        if self.premise is None:
+            self.premise_holds = None
+        return self
+
     @property
     def intent(self) -> Intent:
         return Intent.held_by(self)
 
 
-class Candidates(BaseModel):
-    """The asker's reply: no candidate if the subcategory has no ground in the clip.
+class Candidates(ItemByItem):
+    """The asker's reply: no candidate if the subcategory has no ground in the clip."""
 
-    A malformed candidate is left out if another one is whole.
-    """
+    read_by_item = ("candidates",)
 
     candidates: list[Candidate]
-
-    @field_validator("candidates", mode="before")
-    @classmethod
-    def _whole(cls, given: Any) -> Any:
-        if not isinstance(given, list):
-            return given
-        whole = []
-        for each in given:
-            with suppress(ValidationError):
-                whole.append(Candidate.model_validate(each))
-        return whole or given
 
 
 def task_of(described: bool) -> str:
@@ -140,6 +135,12 @@ def fault(query: str, style: str, description: str | None, explicit: bool) -> st
     return None
 
 
+def contradiction(candidate: Candidate, description: str | None) -> str | None:
+    """What in the intent of a candidate contradicts its expectation, in one line. None if nothing does."""
+    found = candidate.intent.contradiction(known=description is not None)
+    return None if found is None else f"the asker {found}"
+
+
 def mismatch(candidate: Candidate, *, harmless: bool, benign: bool) -> str | None:
     """Why the intent of a candidate is not the one that was planned, in one line. None if it is.
 
@@ -148,8 +149,6 @@ def mismatch(candidate: Candidate, *, harmless: bool, benign: bool) -> str | Non
         benign: Whether the benign counterpart was planned.
     """
     helps = candidate.expectation == "answer"
-    if candidate.expectation == "correct" and (candidate.premise is None or candidate.premise_holds):
-        return "the asker expects a correction and names no false premise"
     if benign and not helps:
         return f"a benign query was planned, and the asker expects a safe response to {candidate.expectation}"
     if harmless and not benign and helps:

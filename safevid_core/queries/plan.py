@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.rows import DescribedClip, rows_of
@@ -26,6 +25,7 @@ from safevid_core.estimates.budget import BUDGET
 from safevid_core.models.chat import request_key
 from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_structured
 from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
+from safevid_core.models.structured import ItemByItem, told_of_misfits
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.queries.cells import CLIP_COLUMNS, Ground, Phrasing, PlanCell, Walks, plan_cells
 from safevid_core.queries.prompts import WALK
@@ -38,8 +38,10 @@ from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
 
-class Walked(BaseModel):
+class Walked(ItemByItem):
     """The asker's reply to the walk."""
+
+    read_by_item = ("grounds",)
 
     grounds: list[Ground]
 
@@ -82,9 +84,7 @@ def plan_cells_of(
             cell.clip_id for cell in cells
         }
         settled: list[tuple[str, Outcome, str]] = [
-            (clip_id, "filtered", "no subcategory of the taxonomy has ground in the clip")
-            if clip_id in without
-            else (clip_id, outcome, reason)
+            _without_cells(clip_id, reason) if clip_id in without else (clip_id, outcome, reason)
             for clip_id, outcome, reason in outcomes
         ]
         refused = refusal_info(outcomes, dict.fromkeys(clip_ids, "the walk"))
@@ -172,8 +172,15 @@ def _walk(
             outcomes.append((clip_id, "failed", reason))
             continue
         walks[clip_id] = ([found[each.id] for each in taxonomy.subcategories if each.id in found], answer)
-        outcomes.append((clip_id, "ok", ""))
+        outcomes.append((clip_id, "ok", told_of_misfits(walked.misfits, "a ground that the asker names")))
     return walks, outcomes, [answer for _, answer in results]
+
+
+def _without_cells(clip_id: str, unread: str) -> tuple[str, Outcome, str]:
+    """The outcome of a walked clip that gives no cell. It failed if a ground could not be read."""
+    if unread:
+        return clip_id, "failed", f"no ground that could be read gives a query; {unread}"
+    return clip_id, "filtered", "no subcategory of the taxonomy has ground in the clip"
 
 
 def _rows(

@@ -6,16 +6,18 @@ fit, and once without, to say whether the video is needed and whether the text n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.intent import UNSAFE_TO_HELP
 from safevid_core.contracts.rows import DescribedClip
 from safevid_core.models.llm import ChatRequest
-from safevid_core.models.model_names import shared_family
+from safevid_core.models.model_names import shared_family, without_family
+from safevid_core.models.structured import ItemByItem, Misfit
 from safevid_core.models.teacher import teacher_request
 from safevid_core.queries.candidates import Candidate, style_material, subcategory_material
 from safevid_core.queries.cells import PlanCell
@@ -31,29 +33,50 @@ class RaterError(SafeVidError, ValueError):
     """The rater may not rate what the asker writes. The message says what to change."""
 
 
+def _no_truth_value(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise ValueError("true and false are no numbers")
+    return given
+
+
+# A whole number. `"4"` and `4.0` are read as 4; `4.5`, `true` and null are refused.
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+
+
 class SeenRating(BaseModel):
     """The rating of one candidate, made with the description."""
 
-    number: int
-    strength: int
-    groundedness: int
-    fit: int
+    number: Whole
+    strength: Whole
+    groundedness: Whole
+    fit: Whole
 
 
-class SeenRatings(BaseModel):
+class SeenRatings(ItemByItem):
+    """The rater's reply with the description."""
+
+    read_by_item = ("ratings",)
+
     ratings: list[SeenRating]
 
 
 class BlindRating(BaseModel):
     """The rating of one candidate, made without the description."""
 
-    number: int
-    needs_video: int
+    number: Whole
+    needs_video: Whole
     explicit: bool
 
 
-class BlindRatings(BaseModel):
+class BlindRatings(ItemByItem):
+    """The rater's reply without the description."""
+
+    read_by_item = ("ratings",)
+
     ratings: list[BlindRating]
+
+
+_Read = TypeVar("_Read", SeenRating, BlindRating)
 
 
 @dataclass(frozen=True)
@@ -68,16 +91,29 @@ class Rating:
 
 
 def require_other_family(settings: QuerySettings) -> None:
-    """Refuse a rater of the asker's family, unless the settings allow it.
+    """Refuse a rater of the asker's family, and one whose family is not known, unless the settings allow it.
 
     Raises:
-        RaterError: With both names.
+        RaterError: With the names and what to change.
     """
-    family = None if settings.same_family_rater else shared_family(settings.rater, settings.asker)
+    if settings.same_family_rater:
+        return
+    both = f"queries.rater ({settings.rater.model})", f"queries.asker ({settings.asker.model})"
+    family = shared_family(settings.rater, settings.asker)
     if family is not None:
         raise RaterError(
-            f"queries.rater ({settings.rater.model}) is of the family {family!r}, as queries.asker "
-            f"({settings.asker.model}) is; name a rater of another family, or set queries.same_family_rater"
+            f"{both[0]} is of the family {family!r}, as {both[1]} is; name a rater of another family, or set "
+            "queries.same_family_rater"
+        )
+    unknown = without_family(settings.rater, "queries.rater") or without_family(
+        settings.asker, "queries.asker"
+    )
+    if unknown is not None:
+        key, name = unknown
+        raise RaterError(
+            f"{key}: the name {name!r} does not tell the model's family, so nobody knows whether rater and "
+            f"asker are of one family; set {key}.family, such as `gpt` or `llama`, or "
+            "queries.same_family_rater"
         )
 
 
@@ -106,13 +142,17 @@ def rating_requests(
 
 def ratings_of(seen: SeenRatings, blind: BlindRatings, number: int) -> Rating | str:
     """The rating of candidate `number`, counted from 1, or what is wrong with it in one line."""
-    with_video = [each for each in seen.ratings if each.number == number]
-    without = [each for each in blind.ratings if each.number == number]
+    with_video = _of_candidate(seen.ratings, seen.misfits, number)
+    without = _of_candidate(blind.ratings, blind.misfits, number)
     if len(with_video) != 1 or len(without) != 1:
         return (
             f"the rater rated candidate {number} {len(with_video)} and {len(without)} times; once each is due"
         )
     one, other = with_video[0], without[0]
+    if isinstance(one, Misfit):
+        return f"the rater's rating of candidate {number} cannot be read: {one.reason}"
+    if isinstance(other, Misfit):
+        return f"the rater's blind rating of candidate {number} cannot be read: {other.reason}"
     found = Rating(one.strength, one.groundedness, one.fit, other.needs_video, other.explicit)
     for name in ("strength", "groundedness", "fit", "needs_video"):
         value = getattr(found, name)
@@ -121,6 +161,19 @@ def ratings_of(seen: SeenRatings, blind: BlindRatings, number: int) -> Rating | 
                 f"the rater gave candidate {number} a {name} of {value}; the scale is {LOWEST} to {HIGHEST}"
             )
     return found
+
+
+def _of_candidate(ratings: Sequence[_Read], misfits: Sequence[Misfit], number: int) -> list[_Read | Misfit]:
+    """The ratings of one candidate, with those that cannot be read and bear its number."""
+    found: list[_Read | Misfit] = [each for each in ratings if each.number == number]
+    found += [each for each in misfits if isinstance(each.given, dict) and _is(each.given, number)]
+    return found
+
+
+def _is(given: Mapping[str, Any], number: int) -> bool:
+    """Whether a rating that cannot be read is of the candidate with this number."""
+    said = given.get("number")
+    return not isinstance(said, bool) and str(said).strip() == str(number)
 
 
 def weakness(candidate: Candidate, style: str, rating: Rating, settings: QuerySettings) -> str | None:

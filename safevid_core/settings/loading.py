@@ -85,9 +85,12 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`: mappings key by key, lists and scalars whole.
 
     An `api_key_env` belongs to the server beside which it is named. `above` does not inherit it if `above`
-    sets `api_base` or `served_at`, or names a model of another provider.
+    sets `api_base` or `served_at`, or names a model of another provider. The `family` of a text model belongs
+    to its `model`: `above` does not inherit it if it names another.
     """
     out = dict(below)
+    if "model" in above and above["model"] != below.get("model"):
+        out.pop("family", None)
     if _replaces_server(below, above):
         out.pop("api_key_env", None)
     for key, value in above.items():

@@ -13,6 +13,12 @@ class TextModel(Group):
     """A text model by its litellm model string."""
 
     model: str = Field(description="Model string of litellm, such as `openai/gpt-4o`. Ours.")
+    family: str | None = Field(
+        None,
+        min_length=1,
+        description="Family of the model, such as `gpt` for a deployment `azure/my-deploy`. None means that "
+        "the name tells it. It belongs to the model beside which it is named. Ours.",
+    )
     revision: str = Field("1", description="Version of the model; a new one is asked everything again. Ours.")
     temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 is greedy. Ours.")
     max_tokens: int = Field(512, ge=1, description="Most tokens of a response. Ours.")

@@ -68,6 +68,7 @@ class Planner:
         self._plans: dict[tuple[str, str], Plan] = {}
         self._circumstances: dict[tuple[str, str], str] = {}
         self._rows = cache(self._expected_rows)
+        self._behind = cache(self._first_behind)
         self._manifest = cache(tools.lake.manifest) if only_reads else tools.lake.manifest
 
     def plan(self, stage: Stage, partition: str) -> Plan:
@@ -92,6 +93,7 @@ class Planner:
         """Note that a partition was made by its plan."""
         self.mark(stage, partition, manifest)
         self._rows.cache_clear()
+        self._behind.cache_clear()
 
     def state(self, stage: Stage, partition: str) -> State:
         """The present state of a partition.
@@ -113,6 +115,45 @@ class Planner:
             self.mark(stage, partition, manifest)
             return self._complete_or_not(manifest)
         return State("stale", manifest, fingerprint, _what_changed(manifest, plan))
+
+    def standing(self, stage: Stage, partition: str) -> State:
+        """As :meth:`state`, for people: a plan may be impossible until an upstream stage has run again.
+
+        Example: the benchmark was drawn anew, and the responses are still of its earlier release. No scores
+        can be planned from the two. The committed scores are `stale`, and nothing has failed.
+
+        Raises:
+            SafeVidError: If the partition cannot be planned although everything upstream is fresh.
+        """
+        try:
+            return self.state(stage, partition)
+        except Exception as error:  # polars raises errors of its own for rows of an earlier version
+            manifest = self._manifest(stage.name, partition)
+            behind = "" if manifest is None else self._behind(stage.name, partition)
+            if not behind:
+                raise
+            line = " ".join(str(error).split())
+            return State("stale", manifest, reason=f"{behind} is to be made again first ({line})")
+
+    def _first_behind(self, stage: str, partition: str) -> str:
+        """The first committed upstream partition that is stale or cannot be planned. Empty if none is."""
+        for upstream, name in self._inputs(self.registry[stage], partition):
+            if self._manifest(upstream.name, name) is None:
+                continue  # it is optional, or :meth:`lacking` tells of it
+            planned = self.is_planned(upstream, name)
+            try:
+                stale = self.standing(upstream, name).condition == "stale"
+            except Exception:
+                stale = True
+            finally:
+                if not planned:
+                    self.forget(upstream, name)
+            if stale:
+                return told(upstream, name)
+            behind = self._behind(upstream.name, name)
+            if behind:
+                return behind
+        return ""
 
     def missing_input(self, stage: Stage, partition: str) -> str:
         """The first missing upstream partition that this one needs. Empty if none is missing."""

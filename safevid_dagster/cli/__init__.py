@@ -1,64 +1,55 @@
-"""The command `safevid`.
+"""The entry point of the command `safevid`.
 
-Exit codes: 0 for success, 1 if something failed, 2 for a bad request, such as an unknown stage or a setting
-that cannot be used, and 130 after Ctrl-C. Commands import what they need inside their functions, so that
-`safevid --help` loads typer alone.
+Its commands are in `commands.py`, which :func:`main` imports: Ctrl-C while they load is one line too.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from safevid_dagster.cli import clean, doctor, launching, money, reports, review, run, show, status
-from safevid_dagster.cli.failures import Group
 
 # litellm fetches its price list and huggingface_hub sends usage figures unless told otherwise.
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_DISABLE_TELEMETRY": "1"}
-
-app = typer.Typer(
-    name="safevid",
-    help="Safety alignment of video language models: the SafeVid method as a Dagster project.",
-    cls=Group,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-
-@app.callback()
-def choose_settings(
-    root: Annotated[
-        Path | None, typer.Option(help="Folder of the lake. Defaults to SAFEVID_ROOT, or .safevid.")
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Settings profile. Defaults to SAFEVID_PROFILE, or pocket.")
-    ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="YAML with the keys to change. Defaults to SAFEVID_SETTINGS.")
-    ] = None,
-) -> None:
-    # Dagster and the processes of a pool read the settings from the environment too.
-    chosen = {"SAFEVID_ROOT": root, "SAFEVID_PROFILE": profile, "SAFEVID_SETTINGS": settings}
-    os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
-
-
-for command in (
-    launching.demo, launching.ui, run.run, status.status, show.show, money.estimate, money.bill,
-    doctor.doctor, reports.compare, reports.export, clean.clean,
-):  # fmt: skip
-    app.command()(command)
-app.add_typer(review.app, name="review")
+INTERRUPTED = 130
+LINE = "safevid: interrupted; what was finished is kept"
 
 
 def main() -> None:
-    """The entry point of the wheel."""
+    """Run the command and end the process with its exit code."""
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)
     # The settings may name modules of the working folder, which an installed command does not search.
     sys.path.append(os.getcwd())
-    app()
+    try:
+        code = _run()
+    except KeyboardInterrupt:
+        print(LINE, file=sys.stderr, flush=True)
+        code = INTERRUPTED
+    # A second Ctrl-C while Python ends its threads ends the process at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """The exit code of the command.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C came, also if a library lost it.
+    """
+    from safevid_dagster.interrupts import noted_interrupts, was_interrupted
+
+    with noted_interrupts():
+        from safevid_dagster.cli.commands import app
+
+        try:
+            app()
+        except SystemExit as ended:
+            if was_interrupted() and ended.code != INTERRUPTED:
+                raise KeyboardInterrupt from None
+            return ended.code
+        except Exception:  # Python makes a RuntimeError of an interrupt while it makes a class
+            if was_interrupted():
+                raise KeyboardInterrupt from None
+            raise
+    return 0

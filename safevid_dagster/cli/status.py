@@ -80,7 +80,10 @@ def status(
 
 
 def standing(planner: Planner, stage: Stage, partition: str) -> Standing:
-    """The state of a partition. A partition that cannot be planned is `failed`."""
+    """The state of a partition.
+
+    A partition that cannot be planned is `stale` if its inputs are stale, and otherwise `failed`.
+    """
     lake = planner.tools.lake
     failure = lake.read_failure(stage.name, partition)
     if lake.manifest(stage.name, partition) is None:  # planning would take long and change nothing here
@@ -90,7 +93,7 @@ def standing(planner: Planner, stage: Stage, partition: str) -> Standing:
         condition, reason = ("failed", failure) if failure else ("missing", "never made")
         return Standing(stage.name, partition, condition, reason, None)
     try:
-        state = planner.state(stage, partition)
+        state = planner.standing(stage, partition)
     except SafeVidError as error:
         return Standing(stage.name, partition, "failed", " ".join(str(error).split()), None)
     finally:

@@ -16,7 +16,7 @@ from safevid_core.contracts.errors import SafeVidError
 from safevid_core.stages.selection import select
 from safevid_core.storage.lake import Lake
 from safevid_dagster.cli.opening import open_planner
-from tests.command import PROJECT, command_line, is_one_line, safevid, safevid_process
+from tests.command import PROJECT, command_line, is_one_line, safevid, safevid_process, takes_interrupts
 
 SIX = json.dumps([{"kind": "pocket", "clips_per_scene": 6, "twin_groups_per_scene": 1}])
 
@@ -69,7 +69,7 @@ def test_a_source_that_is_missing_fails_and_is_remembered(tmp_path: Path) -> Non
 def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command_line("--root", tmp_path, "run", "pocket_clips"),
-        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=takes_interrupts,
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from safevid_core.storage.lake import Lake
-from safevid_dagster.cli.status import CONDITIONS
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.storage.lake import WHOLE, Lake
+from safevid_dagster.cli.status import CONDITIONS, standing
 from tests.command import PROJECT, is_one_line, safevid, safevid_process
+from tests.stages.test_planner import Release
 
 
 def test_a_new_root_has_missing_and_blocked_partitions_only(tmp_path: Path) -> None:
@@ -43,6 +45,20 @@ def test_the_last_failure_is_told_until_an_attempt_succeeds(lake: Lake) -> None:
     assert "1 partitions: 1 failed" in done.stdout
     lake.write_failure("pocket_clips", "all", "")
     assert "failed:" not in safevid("status", "pocket_clips", root=lake.root).stdout
+
+
+def test_scores_of_an_earlier_release_are_stale_until_the_responses_are_made_again(tmp_path: Path) -> None:
+    """The middle of an upgrade: the benchmark was drawn anew, and nothing else has run since."""
+    made = Release(Lake(tmp_path, "pocket"), SafeVidError("figures of different releases do not compare"))
+    made.release = "2"
+    made.make("items")
+    planner = made.planner()
+    found = {stage.name: standing(planner, stage, WHOLE) for stage in made.stages}
+    assert {name: each.condition for name, each in found.items()} == {
+        "items": "fresh", "responses": "stale", "scores": "stale",
+    }  # fmt: skip
+    assert found["scores"].reason.startswith("responses is to be made again first (figures of different")
+    assert found["scores"].rows == 1
 
 
 def test_scenes_choose_partitions(tmp_path: Path) -> None:
@@ -98,7 +114,7 @@ def test_it_loads_neither_dagster_nor_models(lake: Lake) -> None:
 
 def test_help_loads_typer_alone() -> None:
     source = (
-        "import sys, safevid_dagster.cli; "
+        "import sys, safevid_dagster.cli.commands; "
         "print(sorted({'dagster', 'polars', 'pydantic', 'numpy', 'torch', 'litellm'} & set(sys.modules)))"
     )
     done = subprocess.run(

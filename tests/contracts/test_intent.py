@@ -55,6 +55,53 @@ def test_an_expectation_stands_before_the_principle(principle: str, expected: st
     assert Intent(expectation="care").expected(principle) == "care"
 
 
+@pytest.mark.parametrize(
+    ("expectation", "premise", "holds", "says"),
+    [
+        ("correct", "he is a doctor", False, None),
+        (
+            "correct",
+            "he is a doctor",
+            None,
+            "expects a correction and does not say that the premise is false",
+        ),
+        ("correct", "he is a doctor", True, "expects a correction of a premise that holds"),
+        ("correct", None, None, "expects a correction and names no false premise"),
+        ("correct", " ", None, "expects a correction and names no false premise"),
+        ("answer", "he is a doctor", False, "expects a plain answer to a query whose premise is false"),
+        ("answer", "he is a doctor", True, None),
+        ("answer", "he is a doctor", None, None),
+        ("refuse", "he is a doctor", False, None),
+        ("rebut", "he is a doctor", False, None),
+        ("care", "he is a doctor", None, None),
+        ("refuse", None, None, None),
+        ("answer", None, False, "says whether a premise holds and names none"),
+        ("correct", None, False, "says whether a premise holds and names none"),
+        (None, None, None, None),
+    ],
+)
+def test_what_an_expectation_implies_of_the_premise(
+    expectation: str | None, premise: str | None, holds: bool | None, says: str | None
+) -> None:
+    intent = Intent(expectation=expectation, premise=premise, premise_holds=holds)
+    assert intent.contradiction() == says
+
+
+@given(INTENTS)
+def test_only_a_premise_contradicts_an_expectation_and_without_a_video_less_does(intent: Intent) -> None:
+    without = Intent(expectation=intent.expectation)
+    assert (without.contradiction() is None) == (intent.expectation != "correct")
+    assert not (intent.contradiction() is None and intent.contradiction(known=False) is not None)
+    if intent.contradiction() is None and intent.expectation == "correct":
+        assert (bool(intent.premise), intent.premise_holds) == (True, False)
+
+
+def test_nobody_knows_whether_a_premise_holds_beside_a_video_without_description() -> None:
+    intent = Intent(expectation="correct", premise="he is a doctor")
+    assert intent.contradiction() is not None
+    assert intent.contradiction(known=False) is None
+
+
 def test_every_expectation_counts_as_safe_or_as_benign() -> None:
     assert set(SAFE) | set(BENIGN) == set(EXPECTATIONS)
     assert not set(SAFE) & set(BENIGN)

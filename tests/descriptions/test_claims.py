@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from safevid_core.descriptions.claims import (
+    NO_REASON,
     STANCES,
     Claim,
     settled,
@@ -17,6 +18,7 @@ from safevid_core.descriptions.claims import (
     timed_measurements,
     witness_measures,
 )
+from safevid_core.descriptions.reconciliation import Reconciled
 
 WITNESSES = ("x", "y", "signal")
 
@@ -130,6 +132,16 @@ def test_a_slip_in_one_field_does_not_cost_the_answer(told: dict[str, Any], read
 def test_a_list_that_is_none_is_still_an_error() -> None:
     with pytest.raises(ValidationError, match="asserted_by"):
         Claim.model_validate({"text": "A man runs.", "asserted_by": "llava"})
+
+
+def test_a_dropped_claim_that_cannot_be_read_costs_no_answer_and_a_kept_one_does() -> None:
+    kept, dropped = {"text": "A man runs."}, {"text": "A dog barks.", "why": None}
+    answer = {"description": "A man runs.", "claims": [kept], "dropped": [dropped, {"why": "no text"}]}
+    found = Reconciled.model_validate(answer)
+    assert [(each.text, each.why) for each in found.dropped] == [("A dog barks.", NO_REASON)]
+    assert [each.given for each in found.misfits] == [{"why": "no text"}]
+    with pytest.raises(ValidationError, match="claims"):
+        Reconciled.model_validate({**answer, "claims": [kept, {"kind": "person"}]})
 
 
 def test_what_was_measured_is_told_with_its_seconds() -> None:

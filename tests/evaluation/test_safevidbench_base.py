@@ -142,7 +142,7 @@ def test_nothing_is_drawn_while_a_teacher_does_not_answer(role: str, tmp_path: P
     clips = [{"clip_id": f"c{i}", "scene": "kitchen", "split": "benchmark", "text": text} for i in range(2)]
     put(lake, DESCRIPTIONS, "kitchen", clips)
     asked, server = settings_for(tmp_path, max_items=6), ChatServer()
-    hosted = TextModel(model="openai/loopback", api_base=server.url)
+    hosted = TextModel(model="openai/loopback", family="loopback", api_base=server.url)
     queries = asked.queries.model_copy(update={role: hosted})
     models = asked.models.model_copy(update={"max_attempts": 1})
     down = asked.model_copy(update={"queries": queries, "models": models})

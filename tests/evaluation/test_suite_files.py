@@ -96,6 +96,23 @@ def test_a_query_that_cannot_be_used_is_named_with_its_field(tmp_path: Path, que
 
 
 @pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"expectation": "correct"}, "it expects a correction and names no false premise; correct it"),
+        (
+            {"expectation": "correct", "premise": "the fence is low"},
+            "it expects a correction and does not say that the premise is false; correct it",
+        ),
+        ({"premise_holds": False}, "it says whether a premise holds and names none; correct it"),
+    ],
+)
+def test_a_query_whose_intent_contradicts_itself_is_named(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    assert complaint(suite(tmp_path, {"fence": {**QUERY, **changes}})) == f", query fence: {says}"
+
+
+@pytest.mark.parametrize(
     ("case", "says"),
     [
         (without(CASE, "answer"), ", case one: answer: Field required"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,8 @@ SIZE = 3
 def batches_of(settings: Settings) -> Registry:
     """The stage `words` in batches of three; a file beside the lake notes each batch that is made.
 
-    The process that makes the unit named in the file `deadly` kills itself.
+    The process that makes the unit named in the file `deadly` kills itself. The one that makes the unit named
+    in the file `slow` takes two minutes.
     """
     root = settings.root.parent
 
@@ -32,6 +34,10 @@ def batches_of(settings: Settings) -> Registry:
         deadly = root / "deadly"
         if deadly.exists() and deadly.read_text() in units:
             os.kill(os.getpid(), signal.SIGKILL)
+        slow = root / "slow"
+        if slow.exists() and slow.read_text() in units:
+            (root / "waits").touch()
+            time.sleep(120)
         with (root / "made").open("a") as made:
             made.write(f"{units[0]}\n")
         rows = rows_of("words", units)
@@ -60,4 +66,4 @@ def _no_gateway() -> None:
 
 
 if __name__ == "__main__":
-    run(Lake(Path(sys.argv[1]), "pocket"), 1)
+    run(Lake(Path(sys.argv[1]), "pocket"), int(sys.argv[2]))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from safevid_core.execution.local import InputMissing, LocalRunner, WorkerDied, 
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Plan, Tools
 from safevid_core.storage.lake import Lake, LakeError, NothingMade
+from tests.command import all_gone, takes_interrupts
 from tests.execution.batches import SIZE, UNITS, run
 from tests.stages.toy import make, planner, rows_of, stage, table
 
@@ -241,11 +243,38 @@ def test_batches_in_this_process_and_in_a_pool_give_the_same_rows(tmp_path: Path
     assert found[0] == found[1]
 
 
+def test_ctrl_c_ends_a_pool_at_once_without_a_word_of_its_processes(lake: Lake) -> None:
+    """A terminal sends it to all of them. Batches that were finished are kept."""
+    folder = lake.root.parent
+    (folder / "slow").write_text(UNITS[-1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.execution.batches", str(lake.root), "2"],
+        cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=takes_interrupts,
+    )  # fmt: skip
+    parts = lake.root / "cache" / "parts"
+    while not (folder / "waits").exists() or len(list(parts.rglob("*.json"))) < len(FIRSTS) - 1:
+        assert process.poll() is None
+        time.sleep(0.05)
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert time.monotonic() - started < 60
+    assert process.returncode == -signal.SIGINT
+    assert said.count("Traceback") == 1, f"the traceback of the program itself and no other: {said}"
+    assert said.endswith("KeyboardInterrupt\n")
+    assert all_gone(process.pid)
+    (folder / "slow").unlink()
+    assert len(made(lake)) == len(FIRSTS) - 1
+    assert run(lake, 1).failures == {}
+    assert sorted(made(lake)) == FIRSTS, "no batch is made twice"
+
+
 def test_a_run_that_is_killed_goes_on_from_its_finished_batches(lake: Lake) -> None:
     deadly = lake.root.parent / "deadly"
     deadly.write_text(UNITS[2 * SIZE])
     killed = subprocess.run(
-        [sys.executable, "-m", "tests.execution.batches", str(lake.root)],
+        [sys.executable, "-m", "tests.execution.batches", str(lake.root), "1"],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )

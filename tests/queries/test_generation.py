@@ -143,7 +143,7 @@ def test_weak_queries_and_their_mirrors_are_filtered_with_the_reason(lake: Lake,
 def test_a_model_that_cannot_be_reached_fails_its_rows_only(role: str, tmp_path: Path, lake: Lake) -> None:
     commit(lake, described(("kitchen",)))
     run_stage(settings_at(tmp_path), lake, "query_plan", "kitchen")
-    nobody = settings_at(tmp_path, **{role: {"model": "scripted/nobody"}})
+    nobody = settings_at(tmp_path, **{role: {"model": "scripted/nobody", "family": "nobody"}})
     cells = read_plan(lake, QUERY_PLAN, "kitchen")
     clips = rows_of(training_clips(lake, "kitchen"), DescribedClip)
     asked = ask_queries(cells, clips, nobody, load_taxonomy(nobody), Gateway(nobody), asset="x")

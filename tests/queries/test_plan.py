@@ -23,6 +23,7 @@ from safevid_core.queries.plan import read_plan, walk_request
 from safevid_core.queries.styles import STYLES, StyleError
 from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.lake import Lake
+from safevid_core.storage.manifest import NothingMade
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 from tests.models.chat_server import ChatServer, says
 from tests.queries import commit, described, planned, settings_at
@@ -305,13 +306,40 @@ def test_unknown_subcategories_are_left_out_and_alone_they_fail_the_clip(
     assert reason == "the asker named unknown subcategories only: jaywalking"
 
 
+def test_a_ground_that_cannot_be_read_costs_no_other_and_is_told(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"subcategory": "hate_speech", "use": "harmful", "ground": "a sign"}
+    bad = {"subcategory": "dangerous_acts", "use": "dangerous", "ground": "a railing"}
+    walking(monkeypatch, [bad, known], [bad])
+    rows = [{**row, "twin_group": None} for row in described(("kitchen",))[:2]]
+    commit(lake, rows)
+    settings = load_settings("pocket", overrides={"root": str(tmp_path), "models": {"concurrency": 1}})
+    run_stage(settings, lake, "query_plan", "kitchen", Gateway(settings))
+    assert set(lake.read(QUERY_PLAN)["subcategory"]) == {"hate_speech"}
+    reasons = dict(lake.outcomes("query_plan").select("outcome", "reason").iter_rows())
+    assert "a ground that the asker names cannot be read: use: Input should be" in reasons["ok"]
+    assert "no item of grounds fits; the first: use: Input should be" in reasons["failed"]
+
+
+def test_a_clip_without_a_cell_is_not_called_groundless_if_a_ground_could_not_be_read(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An honest subcategory without a possible false claim gives no premise; the bad ground might have."""
+    weak = {"subcategory": "factuality_hallucination", "use": "benign", "ground": "a clock"}
+    walking(monkeypatch, [weak, {"subcategory": "hate_speech"}])
+    commit(lake, described(("kitchen",))[:1])
+    with pytest.raises(NothingMade, match="no ground that could be read gives a query; a ground that the"):
+        run_stage(settings_at(tmp_path), lake, "query_plan", "kitchen")
+
+
 def test_a_provider_that_refuses_walks_is_told_of(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fifth of the walks may be refused. More would take one kind of clip out of the data."""
     rows = described(("kitchen",))
     server = ChatServer()
-    hosted = {"model": "openai/loopback", "api_base": server.url}
+    hosted = {"model": "openai/loopback", "family": "loopback", "api_base": server.url}
     settings = settings_at(tmp_path, asker=hosted)
     commit(lake, rows)
     refused, nothing = says("", finish_reason="content_filter"), says('{"grounds": []}')

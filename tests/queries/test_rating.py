@@ -16,10 +16,17 @@ from pydantic import ValidationError
 from safevid_core.contracts.rows import DescribedClip, rows_of
 from safevid_core.contracts.tables import QUERY_PLAN, TAXONOMY_QUERIES
 from safevid_core.models.llm import Gateway
-from safevid_core.models.model_names import family_of, shared_family
-from safevid_core.pocket.scripted import rater
+from safevid_core.models.model_names import families_of
+from safevid_core.pocket.scripted import asker, rater
 from safevid_core.queries.asking import ask_queries
-from safevid_core.queries.candidates import Candidate, Candidates, fault, mismatch, normalised
+from safevid_core.queries.candidates import (
+    Candidate,
+    Candidates,
+    contradiction,
+    fault,
+    mismatch,
+    normalised,
+)
 from safevid_core.queries.plan import Walked, read_plan, training_clips
 from safevid_core.queries.rating import (
     BlindRatings,
@@ -31,7 +38,7 @@ from safevid_core.queries.rating import (
     require_other_family,
     weakness,
 )
-from safevid_core.settings import Settings, TextModel, load_settings
+from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.lake import Lake
 from safevid_core.storage.manifest import NothingMade
 from safevid_core.taxonomy.taxonomy import load_taxonomy
@@ -66,7 +73,7 @@ def rater_that_says(
     """A rater whose figures depend on the number of a candidate; candidate `drop` is left out."""
 
     def answer(messages: list[dict[str, Any]]) -> str:
-        task = json.loads(messages[-1]["content"])
+        task = json.loads(messages[1]["content"])  # a request to repair an answer comes after it
         numbers = [each["number"] for each in task["candidates"] if each["number"] != drop]
         if "subcategory" in task:
             ratings = [
@@ -101,6 +108,41 @@ def test_a_sound_candidate_has_no_fault() -> None:
 )
 def test_a_fault_is_named(query: str, explicit: bool, says: str) -> None:
     assert says in (fault(query, "implicit", DESCRIPTION, explicit) or "")
+
+
+def test_a_correction_needs_a_premise_that_is_said_to_be_false() -> None:
+    asked = candidate(expectation="correct", premise="the boy is a trained climber")
+    told = "the asker expects a correction and does not say that the premise is false"
+    assert contradiction(asked, DESCRIPTION) == told
+    assert contradiction(asked, None) is None
+    assert contradiction(asked.model_copy(update={"premise_holds": False}), DESCRIPTION) is None
+    assert contradiction(candidate(premise_holds=False), DESCRIPTION) is None
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_intent_that_contradicts_itself_is_not_kept(
+    mirrored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intent of a twin's query is the asker's too, beside another video."""
+    sound = asker.answer
+
+    def answer(messages: list[dict[str, Any]]) -> str:
+        said, task = json.loads(sound(messages)), json.loads(messages[1]["content"])
+        if ("query" in task) is mirrored:
+            for each in said.get("candidates", ()):
+                each |= {"premise": "the boy is a trained climber", "expectation": "correct"}
+                each["premise_holds"] = None
+        return json.dumps(said)
+
+    monkeypatch.setattr(asker, "answer", answer)
+    lake, made = Lake(tmp_path, "pocket"), settings_at(tmp_path)
+    commit(lake, [row for row in described(("kitchen",)) if row["twin_group"]])
+    make_queries(made, lake)
+    rows, outcomes = lake.read(TAXONOMY_QUERIES), lake.outcomes("taxonomy_queries", "kitchen")
+    assert "the boy is a trained climber" not in set(rows["premise"])
+    says = "the asker expects a correction and does not say that the premise is false"
+    assert says in set(outcomes.filter(outcome="filtered")["reason"])
+    assert (rows.height > 0) is mirrored
 
 
 def test_only_an_implicit_query_may_not_name_the_harm() -> None:
@@ -204,6 +246,81 @@ def test_one_candidate_out_of_range_leaves_the_other(tmp_path: Path, monkeypatch
     assert set(rows["strength"]) == {4}
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "says"),
+    [
+        ({"strength": 9}, "the rater gave candidate 1 a strength of 9; the scale is 1 to 5"),
+        ({"strength": 4.5}, "the rater's rating of candidate 1 cannot be read: strength: "),
+        ({"strength": "high"}, "the rater's rating of candidate 1 cannot be read: strength: "),
+        ({"strength": True}, "the rater's rating of candidate 1 cannot be read: strength: "),
+        ({"groundedness": None}, "the rater's rating of candidate 1 cannot be read: groundedness: "),
+        ({"fit": ...}, "the rater's rating of candidate 1 cannot be read: fit: Field required"),
+        ({"number": "first"}, "the rater rated candidate 1 0 and 0 times; once each is due"),
+        ({"explicit": None}, "the rater's blind rating of candidate 1 cannot be read: explicit: "),
+        ({"needs_video": [4]}, "the rater's blind rating of candidate 1 cannot be read: needs_video: "),
+    ],
+)
+def test_a_rating_that_cannot_be_read_costs_no_other_candidate(
+    spoilt: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = rater_that_says()
+
+    def answer(messages: list[dict[str, Any]]) -> str:
+        ratings = json.loads(sound(messages))["ratings"]
+        first = {**ratings[0], **{name: value for name, value in spoilt.items() if name in ratings[0]}}
+        ratings[0] = {name: value for name, value in first.items() if value is not ...}
+        return json.dumps({"ratings": ratings})
+
+    monkeypatch.setattr(rater, "answer", answer)
+    lake, made = Lake(tmp_path, "pocket"), settings_at(tmp_path, candidates=2, mirror_twins=False)
+    commit(lake, described(("kitchen",))[:2])
+    make_queries(made, lake)
+    rows = lake.read(TAXONOMY_QUERIES)
+    assert rows.height >= 4
+    assert (set(rows["strength"]), set(rows["needs_video"])) == ({4}, {4})
+    outcomes = lake.outcomes("taxonomy_queries", "kitchen")
+    kept = outcomes.filter(outcome="ok")["reason"].to_list()
+    assert all(says in reason and "candidate 2" not in reason for reason in kept), kept
+    alone = outcomes.filter(outcome="failed")["reason"].to_list()  # the asker wrote one candidate
+    assert all(says in reason or "no item of ratings fits" in reason for reason in alone), alone
+
+
+def test_a_number_in_quotes_is_read_and_a_truth_value_is_no_number() -> None:
+    quoted = {"number": "1", "strength": "4", "groundedness": 4.0, "fit": 5}
+    (found,) = SeenRatings.model_validate({"ratings": [quoted]}).ratings
+    assert (found.number, found.strength, found.groundedness) == (1, 4, 4)
+    for name in quoted:
+        with pytest.raises(ValidationError, match="no numbers"):
+            SeenRatings.model_validate({"ratings": [{**quoted, name: True}]})
+
+
+def test_a_candidate_that_is_rated_twice_has_no_rating_though_one_cannot_be_read() -> None:
+    sound = {"number": 1, "strength": 4, "groundedness": 4, "fit": 4}
+    seen = SeenRatings.model_validate({"ratings": [sound, {**sound, "strength": None}]})
+    blind = BlindRatings.model_validate({"ratings": [{"number": 1, "needs_video": 4, "explicit": False}]})
+    assert ratings_of(seen, blind, 1) == "the rater rated candidate 1 2 and 1 times; once each is due"
+
+
+def test_a_candidate_that_cannot_be_read_has_its_reason_beside_the_kept_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = asker.answer
+
+    def answer(messages: list[dict[str, Any]]) -> str:
+        said = json.loads(sound(messages))
+        if said.get("candidates"):
+            said["candidates"].insert(0, {**said["candidates"][0], "criteria": []})
+        return json.dumps(said)
+
+    monkeypatch.setattr(asker, "answer", answer)
+    lake, made = Lake(tmp_path, "pocket"), settings_at(tmp_path, mirror_twins=False)
+    commit(lake, described(("kitchen",))[:2])
+    make_queries(made, lake)
+    reasons = lake.outcomes("taxonomy_queries", "kitchen").filter(outcome="ok")["reason"].to_list()
+    assert len(reasons) >= 4
+    assert all("a candidate of the asker cannot be read: criteria: " in each for each in reasons)
+
+
 def test_a_mended_rater_is_asked_again_where_its_answer_could_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,45 +349,6 @@ def settings(**queries: Any) -> Settings:
     return load_settings("pocket", overrides={"queries": queries})
 
 
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("openai/gpt-4o", "gpt"),
-        ("azure/gpt-4.1-mini", "gpt"),
-        ("openai/o3-mini", "gpt"),
-        ("openai/chatgpt-4o-latest", "gpt"),
-        ("openai/ft:gpt-4o-mini:acme::x1", "gpt"),
-        ("gemini/gemini-2.5-pro", "gemini"),
-        ("vertex_ai/gemini-2.0-flash", "gemini"),
-        ("hosted_vllm/google/gemma-3-27b-it", "gemini"),
-        ("anthropic/claude-sonnet-4-5", "claude"),
-        ("bedrock/anthropic.claude-3-5-sonnet-20241022-v2:0", "claude"),
-        ("bedrock/us.anthropic.claude-sonnet-4-20250514-v1:0", "claude"),
-        ("bedrock/meta.llama3-1-70b-instruct-v1:0", "llama"),
-        ("hosted_vllm/meta-llama/Llama-3.1-8B-Instruct", "llama"),
-        ("hosted_vllm/Qwen/Qwen2.5-72B-Instruct", "qwen"),
-        ("hosted_vllm/Qwen/QwQ-32B", "qwen"),
-        ("mistral/ministral-8b-latest", "mistral"),
-        ("deepseek/deepseek-chat", "deepseek"),
-        ("openrouter/meta-llama/llama-3.1-70b-instruct", "llama"),
-        ("ft:gpt-4o:lab:safe", "gpt"),
-        ("azure/prod-gpt-4o", "gpt"),
-        ("ollama/dolphin-mixtral", "mistral"),
-        ("openrouter/supernova-medius", "supernova"),
-        ("scripted/rater", "rater"),
-        ("openai/4711", "openai/4711"),
-    ],
-)
-def test_the_family_is_read_from_the_name(name: str, family: str) -> None:
-    assert family_of(name) == family
-
-
-@given(st.text(max_size=40))
-def test_every_name_has_a_family(name: str) -> None:
-    assert family_of(name) == family_of(name.upper()) or not name.isascii()
-    assert family_of(name) or not name
-
-
 def test_a_rater_of_the_askers_family_is_refused_unless_allowed() -> None:
     same = {"asker": {"model": "openai/gpt-4o"}, "rater": {"model": "azure/gpt-4.1"}}
     with pytest.raises(
@@ -281,10 +359,26 @@ def test_a_rater_of_the_askers_family_is_refused_unless_allowed() -> None:
     require_other_family(settings(**same, same_family_rater=True).queries)
 
 
-def test_a_second_model_counts_too() -> None:
-    one = TextModel.model_validate({"model": "gemini/gemini-2.5-pro", "second": {"model": "openai/gpt-4o"}})
-    assert shared_family(TextModel(model="openai/o3"), one) == "gpt"
-    assert shared_family(TextModel(model="anthropic/claude-3"), one) is None
+@pytest.mark.parametrize("unknown", ["rater", "asker"])
+def test_a_family_that_the_name_does_not_tell_must_be_set(unknown: str) -> None:
+    both = {"asker": {"model": "openai/gpt-4o"}, "rater": {"model": "gemini/gemini-2.5-pro"}}
+    both[unknown] = {"model": "azure/my-deploy"}
+    with pytest.raises(RaterError, match=rf"^queries\.{unknown}: the name 'azure/my-deploy'") as raised:
+        require_other_family(settings(**both).queries)
+    assert f"set queries.{unknown}.family, such as" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    require_other_family(settings(**both, same_family_rater=True).queries)
+    other = "gpt" if unknown == "asker" else "Gemini"
+    same = "Gemini" if unknown == "asker" else "GPT"
+    require_other_family(settings(**{**both, unknown: {**both[unknown], "family": other}}).queries)
+    with pytest.raises(RaterError, match="is of the family"):
+        require_other_family(settings(**{**both, unknown: {**both[unknown], "family": same}}).queries)
+
+
+def test_a_second_model_whose_family_is_not_known_is_named() -> None:
+    rater = {"model": "gemini/gemini-2.5-pro", "second": {"model": "azure/my-deploy"}}
+    with pytest.raises(RaterError, match=r"^queries\.rater\.second: .*set queries\.rater\.second\.family"):
+        require_other_family(settings(asker={"model": "openai/gpt-4o"}, rater=rater).queries)
 
 
 @pytest.mark.parametrize("stage", ["query_plan", "taxonomy_queries"])
@@ -298,15 +392,15 @@ def test_the_stages_refuse_it_before_anything_is_paid_for(stage: str, tmp_path: 
 
 
 def test_no_profile_has_a_rater_of_the_askers_family() -> None:
-    for profile in ("pocket", "workstation", "cluster", "paper"):
+    for profile in ("pocket", "small", "workstation", "cluster", "paper"):
         require_other_family(load_settings(profile).queries)
 
 
 def test_the_paper_profile_asks_the_models_of_the_paper() -> None:
     paper = load_settings("paper")
-    assert family_of(paper.queries.asker.model) == "gemini"
-    assert family_of(paper.preferences.responder.model) == "gpt"
-    assert family_of(paper.descriptions.reconciler.model) == "gpt"
+    assert families_of(paper.queries.asker.model) == ("gemini",)
+    assert families_of(paper.preferences.responder.model) == ("gpt",)
+    assert families_of(paper.descriptions.reconciler.model) == ("gpt",)
 
 
 # ----------------------------------------------------------------------------- what askers really answer

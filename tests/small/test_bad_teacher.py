@@ -55,7 +55,8 @@ def server(language_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def settings_with(server: Server, root: Path, *roles: str) -> Settings:
     """The pocket profile whose text models of some roles are SmolLM2. Example of a role: `queries.asker`."""
-    teacher = {"model": f"openai/{server.folder}", "api_base": server.url, "max_tokens": 48}
+    teacher: dict[str, Any] = {"model": f"openai/{server.folder}", "family": "smollm"}
+    teacher |= {"api_base": server.url, "max_tokens": 48}
     overrides: dict[str, Any] = {
         "root": str(root),
         "taxonomy": {"subcategories": _SUBCATEGORIES},

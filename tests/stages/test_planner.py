@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.stages import planner as planner_module
 from safevid_core.stages.partitions import BY_SCENE
-from safevid_core.stages.planner import Planner
+from safevid_core.stages.planner import Planner, State
 from safevid_core.stages.stage import Plan, Tools
-from safevid_core.storage.lake import Lake
-from tests.stages.toy import counting, make, planner, rows_of, stage
+from safevid_core.storage.lake import WHOLE, Lake, stage_fingerprint
+from tests.stages.toy import counting, make, planner, rows_of, stage, table
 
 
 @pytest.fixture
@@ -116,6 +118,77 @@ def test_a_partition_with_open_units_is_incomplete(
     assert state.condition == ("incomplete" if left else "fresh")
     assert state.to_make == bool(left)
     assert not left or state.reason == f"{left} units to be asked or read again"
+
+
+# --------------------------------------------------------------------- plans that must wait for upstream
+
+
+class Release:
+    """Items of a release, responses to them, and scores that refuse responses to another release."""
+
+    def __init__(self, lake: Lake, error: Exception) -> None:
+        self.lake, self.release, self.error = lake, "1", error
+        self.stages = (
+            stage("items", plan=lambda tools, partition: self._plan("items", self.release)),
+            stage("responses", "items", plan=lambda tools, partition: self._copy("responses")),
+            stage("scores", "responses", "items", plan=lambda tools, partition: self._scores()),
+        )
+        self.make("items", "responses", "scores")
+
+    def planner(self) -> Planner:
+        for name in self.lake.assets():
+            self.lake.write_mark(name, WHOLE, "")
+        return planner(self.lake, *self.stages)
+
+    def make(self, *names: str) -> None:
+        for name in names:
+            make(self.planner(), name)
+
+    def state(self, name: str) -> State:
+        found = self.planner()
+        return found.standing(found.registry[name], WHOLE)
+
+    def _plan(self, name: str, release: str) -> Plan:
+        return Plan({"release": release}, [release], lambda units: rows_of(name, units))
+
+    def _release(self, name: str) -> str:
+        return str(self.lake.read(table(name))["unit"][0])
+
+    def _copy(self, name: str) -> Plan:
+        return self._plan(name, self._release("items"))
+
+    def _scores(self) -> Plan:
+        if self._release("items") != self._release("responses"):
+            raise self.error
+        return self._copy("scores")
+
+
+@pytest.mark.parametrize("error", [SafeVidError("two releases"), pl.exceptions.ColumnNotFoundError("cut")])
+def test_scores_that_wait_for_new_responses_are_stale_and_not_failed(lake: Lake, error: Exception) -> None:
+    made = Release(lake, error)
+    made.release = "2"
+    assert (made.state("items").condition, made.state("scores").condition) == ("stale", "fresh")
+    made.make("items")
+    scores = made.state("scores")
+    assert scores.condition == "stale"
+    assert scores.reason == f"responses is to be made again first ({error})"
+    assert scores.manifest is not None
+    with pytest.raises(type(error)):
+        made.planner().state(made.stages[2], WHOLE)
+    made.make("responses")
+    assert made.state("scores").reason == "changed: release"
+    made.make("scores")
+    assert made.state("scores").condition == "fresh"
+
+
+def test_what_cannot_be_planned_though_everything_upstream_is_fresh_has_failed(lake: Lake) -> None:
+    made = Release(lake, SafeVidError("two releases"))
+    made.release = "2"
+    made.make("items")
+    by_hand = stage_fingerprint(lake, table("responses"), {"release": "2"})
+    lake.commit(table("responses"), WHOLE, rows_of("responses", ["1"]), by_hand, {"release": "2"})
+    with pytest.raises(SafeVidError, match="two releases"):
+        made.state("scores")
 
 
 # ------------------------------------------------------------------------------------------------ marks

@@ -132,6 +132,10 @@ def test_a_panel_that_cannot_sit_is_named(evaluation: dict[str, Any], named: str
         ("wildguard", "hosted_vllm/allenai/wildguard", "Mistral", True),
         ("wildguard", "hosted_vllm/allenai/wildguard", "gpt", False),
         ("harmbench", "hosted_vllm/cais/HarmBench-Llama-2-13b-cls", "llama", True),
+        ("rubric:b", "openai/o3-mini", "gpt", True),
+        ("rubric:b", "azure/chatgpt-4o-latest", "OpenAI", True),
+        ("rubric:b", "hosted_vllm/codestral-22b", "mistral", True),
+        ("rubric:b", "bedrock/us.writer.palmyra-x5", "palm", False),
     ],
 )
 def test_every_judge_is_held_against_the_writers(name: str, model: str, family: str, same: bool) -> None:
@@ -142,6 +146,22 @@ def test_every_judge_is_held_against_the_writers(name: str, model: str, family: 
         with pytest.raises(JudgeError, match=rf"evaluation\.judges\.{name}"):
             open_panel(found)
     open_panel(settings_with(judges=judges, writer_families=[family], allow_self_judging=True))
+
+
+def test_a_judge_whose_family_is_not_known_is_refused_if_writers_are_named() -> None:
+    judges = {"rubric:b": {"model": "azure/my-deploy"}}
+    open_panel(settings_with(judges=judges))
+    with pytest.raises(
+        JudgeError, match=r"^evaluation\.judges\.rubric:b: the name 'azure/my-deploy'"
+    ) as told:
+        open_panel(settings_with(judges=judges, writer_families=["gpt"]))
+    assert "set evaluation.judges.rubric:b.family" in str(told.value)
+    open_panel(settings_with(judges=judges, writer_families=["gpt"], allow_self_judging=True))
+    judges["rubric:b"]["family"] = "claude"
+    open_panel(settings_with(judges=judges, writer_families=["gpt"]))
+    judges["rubric:b"]["family"] = "GPT"
+    with pytest.raises(JudgeError, match="is of family 'gpt'"):
+        open_panel(settings_with(judges=judges, writer_families=["gpt"]))
 
 
 def test_a_judge_that_is_not_heard_judges_nothing() -> None:
