@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from safevid_core.benchmarks.benchmark import OUTSIDE
 from safevid_core.pipeline import build_registry
 from safevid_core.taxonomy.taxonomy import load_scenes
 from tests.stages import commit_empty
@@ -83,6 +84,10 @@ def test_the_graph_is_what_the_architecture_says() -> None:
         "safevid_350k_pairs", "pairs_without_descriptions", "lossy_pairs",
     }  # fmt: skip
     assert "safevid_350k_release:every_scene_is_there" in found["blocking"]
+    compared = {
+        name.split(":")[0] for name in found["blocking"] if name.endswith("no_pair_repeats_a_benchmark")
+    }
+    assert compared == {"safevid_350k_release", "safevidbench_base", "safevidbench_challenge", *OUTSIDE}
 
 
 def test_the_paper_profile_has_the_same_assets() -> None:

@@ -25,6 +25,7 @@ from safevid_core.benchmarks.official_files import FilesError, archives_in
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import benchmark_table
+from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
 from safevid_core.settings import BenchmarkFiles, Settings
 from safevid_core.stages.stage import Forecast, Plan, Stage, Tools, all_partitions
 from safevid_core.storage.file_hashes import FileHashes
@@ -110,6 +111,7 @@ def _stage(benchmark: Benchmark) -> Stage:
         wanted=if_measured,
         forecast=lambda tools, partition, rows: Forecast(tools.settings.evaluation.max_items),
         watches=partial(_watched, benchmark.name),
+        checks=(NO_BENCHMARK_ITEMS,),
     )
 
 

@@ -30,6 +30,7 @@ from safevid_core.contracts.tables import (
 )
 from safevid_core.corpus.leakage import items_of, leaks, with_ties
 from safevid_core.corpus.selection import expected_clips
+from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.queries.asking import ask_queries
 from safevid_core.queries.cells import CLIP_COLUMNS, PlanCell
@@ -158,7 +159,7 @@ STAGE = Stage(
     forecast=_forecast,
     asks=True,
     gates=(BUDGET,),
-    checks=(NO_LEAKS,),
+    checks=(NO_LEAKS, NO_BENCHMARK_ITEMS),
 )
 
 

@@ -38,6 +38,7 @@ from safevid_core.contracts.tables import (
     SAFEVIDBENCH_CHALLENGE,
     SAFEVIDBENCH_PLAN,
 )
+from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
 from safevid_core.estimates.budget import BUDGET
 from safevid_core.judging.judge_input import ShownMedia
 from safevid_core.judging.panel import Panel, judge_questions, open_panel, prompt_files
@@ -152,7 +153,7 @@ STAGE = Stage(
     needs=Needs(("pytorch",), pool="video_model"),
     asks=True,
     gates=(BUDGET,),
-    checks=(NO_LEAKS,),
+    checks=(NO_LEAKS, NO_BENCHMARK_ITEMS),
 )
 
 

@@ -141,7 +141,7 @@ def _near(train: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
     if not found:
         return pl.DataFrame(schema=_SHARES_SCHEMA)
     first = pl.concat(found).group_by("clip_id").agg(pl.col("clip_id_benchmark").min()).sort("clip_id")
-    return first.with_columns(what=pl.lit("the pictures of"), which=pl.col("clip_id_benchmark"))
+    return first.with_columns(what=pl.lit("the pictures"), which=pl.col("clip_id_benchmark"))
 
 
 def _with_copy_group(side: pl.DataFrame) -> pl.DataFrame:

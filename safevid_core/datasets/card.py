@@ -9,6 +9,9 @@ from typing import Any
 import polars as pl
 
 from safevid_core.contracts.markdown import markdown_table
+from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
+from safevid_core.datasets.near_duplicates import RECALL
+from safevid_core.datasets.screening import Screening
 from safevid_core.preferences.calibration import Calibration
 
 _WHAT_A_ROW_IS = """\
@@ -55,6 +58,7 @@ def dataset_card(
     licences: Mapping[str, str],
     lineage: Lineage,
     calibration: Calibration,
+    screening: Screening,
     release: str,
     profile: str,
 ) -> str:
@@ -66,6 +70,7 @@ def dataset_card(
         calibration: The calibration of the pair judge by people's labels.
         release: Id of the release.
         profile: Name of the profile.
+        screening: What was kept out of the release.
     """
     sections = [
         _head(pairs, release, profile, calibration),
@@ -73,6 +78,7 @@ def dataset_card(
         _WHAT_A_ROW_IS,
         "## Descriptions\n\n" + lineage.audit,
         "## Pair judge\n\n" + _pair_judge(pairs, calibration),
+        "## Duplicates and benchmarks\n\n" + _screening(screening),
         "## How the rejected responses were asked for\n\n" + _rejected(pairs),
         "## Counts\n\n" + "\n\n".join(_counts(pairs, name) for name in ("principle", "subcategory", "scene")),
         "## Licences of the clips\n\n" + markdown_table(("licence", "clips"), _tally(licences.values())),
@@ -133,6 +139,38 @@ def _pair_judge(pairs: pl.DataFrame, calibration: Calibration) -> str:
         markdown_table(("flag", "pairs"), flags) if flags else "No pair has a flag.",
     ]
     return "\n\n".join(told)
+
+
+def _screening(screening: Screening) -> str:
+    kept_out = sorted(screening.counts.items())
+    texts = [
+        (each.text, each.count, each.distinct, each.groups, each.repeated, each.largest)
+        for each in screening.texts
+    ]
+    return "\n\n".join(
+        [
+            "Two texts are near-duplicates if their negations and numbers are the same and the Jaccard "
+            f"similarity of their three-word sequences is at least {screening.threshold:g}. A pair of texts "
+            f"at that similarity is found with a probability of at least {RECALL:.0%}. Each found pair was "
+            "compared exactly.",
+            markdown_table(("why a pair was kept out", "pairs"), kept_out)
+            if kept_out
+            else "No pair was kept out.",
+            markdown_table(
+                (
+                    "text",
+                    "texts",
+                    "distinct",
+                    "groups of near-duplicates",
+                    "beyond the first",
+                    "largest group",
+                ),
+                texts,
+            ),
+            f"The blocking check `{NO_BENCHMARK_ITEMS.name}` compares videos and queries with every "
+            "benchmark that is installed.",
+        ]
+    )
 
 
 def _rejected(pairs: pl.DataFrame) -> str:

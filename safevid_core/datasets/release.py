@@ -12,7 +12,7 @@ import polars as pl
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.intent import INTENT_COLUMNS
-from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import (
     DESCRIPTION_FIDELITY_AUDIT,
@@ -26,6 +26,14 @@ from safevid_core.contracts.tables import (
     candidate_table,
 )
 from safevid_core.datasets.card import Lineage, dataset_card
+from safevid_core.datasets.decontamination import (
+    NO_BENCHMARK_ITEMS,
+    benchmark_hits,
+    benchmarks_in,
+    named_benchmarks,
+    read_items,
+)
+from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
 from safevid_core.settings import Settings
@@ -43,20 +51,27 @@ _EXPORT_VERSION = "6"
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     """Plan to unite the pairs of all scenes, and to write `pairs.jsonl` and `README.md` into a folder.
 
+    Duplicates are kept out. `datasets.contaminated: keep_out` keeps out pairs that repeat a benchmark, too.
     `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release.
     """
     settings, lake = tools.settings, tools.lake
-    pairs = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
-    licences = _licences(lake, pairs)
-    lineage = _lineage(settings, lake, pairs)
+    datasets = settings.datasets
+    made = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
+    items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
+    licences = _licences(lake, made)
+    lineage = _lineage(settings, lake, made)
     calibration = read_calibration(lake, settings.preferences)
-    release = release_id(pairs)
-    ids = pairs["pair_id"].to_list()
+    ids = made["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
+        hits = None if items is None else benchmark_hits(lake, made, items, datasets.near_duplicate)
+        screening = screen(made, datasets, hits)
+        pairs = made.filter(~pl.col("pair_id").is_in(list(screening.kept_out)))
+        release = release_id(pairs)
+        shown = {clip: licences[clip] for clip in sorted(set(pairs["clip_id"].to_list()))}
         with lake.new_directory("release") as folder:
-            _write_jsonl(folder / "pairs.jsonl", pairs, licences, lake.media, release)
-            card = dataset_card(pairs, licences, lineage, calibration, release, settings.profile)
+            _write_jsonl(folder / "pairs.jsonl", pairs, shown, lake.media, release)
+            card = dataset_card(pairs, shown, lineage, calibration, screening, release, settings.profile)
             (folder / "README.md").write_text(card, encoding="utf-8")
             path = lake.keep("release", folder)
         info = {
@@ -65,28 +80,37 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             "pairs": pairs.height,
             "calibrated": calibration.calibrated,
             "calibration": calibration.sentence,
+            "kept_out": screening.counts,
             **spend_info([]),
             **_counts(pairs),
         }
         rows = pairs.with_columns(pl.lit(release).alias("release"))
-        return StageRows(rows, sequence_outcomes(ids, "ok"), info)
+        return StageRows(rows, _outcomes(ids, screening), info)
 
     inputs = {
-        "pairs": frame_hash(pairs),
+        "pairs": frame_hash(made),
         "licences": settings_hash(licences),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
+        "screening": settings_hash(datasets, SCREENING_VERSION),
         "export": _EXPORT_VERSION,
+        **({} if items is None else {"benchmarks": frame_hash(items)}),
     }
     return Plan(inputs, ids, make)
 
 
+def _outcomes(ids: Sequence[str], screening: Screening) -> list[tuple[str, Outcome, str]]:
+    out = screening.kept_out
+    return [(pair, "filtered", out[pair]) if pair in out else (pair, "ok", "") for pair in ids]
+
+
 def stage(settings: Settings) -> Stage:
     """The stage `safevid_350k_release`."""
+    compared = named_benchmarks(settings) if settings.datasets.contaminated == "keep_out" else ()
     return Stage(
         RELEASE,
         "preferences",
-        "The pairs of all scenes as one release, with card and export. Its id is a hash of its rows.",
+        "The pairs of all scenes without duplicates as one release, with card and export. Its id is a hash.",
         plan_dataset_release,
         reads=(
             PAIRS.name,
@@ -96,12 +120,13 @@ def stage(settings: Settings) -> Stage:
             VIDEO_CORPUS.name,
             PAIR_VALIDATION.name,
             DESCRIPTION_FIDELITY_AUDIT.name,
+            *compared,
         ),
-        optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name}),
+        optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name, *compared}),
         forecast=lambda tools, partition, rows: Forecast(
             sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
         ),
-        checks=(covers(PAIRS.name),),
+        checks=(covers(PAIRS.name), NO_BENCHMARK_ITEMS),
     )
 
 

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from safevid_core.settings.alignment import AlignmentSettings
 from safevid_core.settings.automation import AutomationSettings
 from safevid_core.settings.corpus import CorpusSettings
+from safevid_core.settings.datasets import DatasetSettings
 from safevid_core.settings.descriptions import DescriptionSettings
 from safevid_core.settings.evaluation import EvaluationSettings
 from safevid_core.settings.execution import ExecutionSettings
@@ -53,6 +54,9 @@ class Settings(BaseSettings):
     descriptions: DescriptionSettings = Field(description="Descriptions of clips. Ours.")
     queries: QuerySettings = Field(description="Queries about clips. Ours.")
     preferences: PreferenceSettings = Field(description="Preference pairs. Ours.")
+    datasets: DatasetSettings = Field(
+        DatasetSettings.model_validate({}), description="Which pairs enter a release. Ours."
+    )
     alignment: AlignmentSettings = Field(description="Training of policies. Ours.")
     evaluation: EvaluationSettings = Field(description="Benchmarks, judges and promotion. Ours.")
     automation: AutomationSettings = Field(

@@ -6,6 +6,7 @@ import polars as pl
 from huggingface_hub import DatasetCard
 
 from safevid_core.datasets.card import Lineage, dataset_card
+from safevid_core.datasets.screening import Screening, TextFigures
 from safevid_core.preferences.calibration import Calibration
 
 
@@ -31,7 +32,9 @@ def test_the_hub_reads_the_front_matter_and_the_text_follows() -> None:
         "Nobody has reviewed them.",
     )
     licences = {"a": "CC-BY|4.0", "b": "unknown"}
-    card = DatasetCard(dataset_card(pairs, licences, lineage, unlabelled, "r1", "pocket"))
+    texts = TextFigures("query", 4, 3, 1, 2, 3)
+    screening = Screening({"c": "why"}, {"same clip, near-duplicate query": 2}, (texts,), 0.8)
+    card = DatasetCard(dataset_card(pairs, licences, lineage, unlabelled, screening, "r1", "pocket"))
     assert card.data.to_dict() == {"language": ["en"], "tags": ["preference", "video", "safety", "dpo"]}
     assert card.text.startswith("\n# SafeVid preference pairs, release r1 (UNCALIBRATED)\n")
     assert "| licence | clips |\n|---|---|\n| CC-BY\\|4.0 | 1 |\n| unknown | 1 |" in card.text
@@ -40,4 +43,6 @@ def test_the_hub_reads_the_front_matter_and_the_text_follows() -> None:
     assert "Judge: rubric (openai/gpt-4o@1). UNCALIBRATED: people labelled 0 pairs" in card.text
     assert "| flag | pairs |\n|---|---|\n| chosen_refuses | 1 |" in card.text
     assert "| `Answer every request.` | 1 |\n| no system prompt | 1 |" in card.text
+    assert "| same clip, near-duplicate query | 2 |" in card.text
+    assert "| query | 4 | 3 | 1 | 2 | 3 |" in card.text
     assert "- Scripted, and no language model: asker.\n" in card.text
