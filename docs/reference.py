@@ -49,6 +49,7 @@ ROWS = {
     "pair_validation": "A figure that says how often people find pairs sound.",
     "taxonomy_queries": "A query about a clip, for one subcategory of the taxonomy.",
     "safevid_350k_pairs": "A preference pair: a query with a chosen and a rejected response.",
+    "imported_pairs": "A preference pair that others made, from the settings `datasets.imports`.",
     "safevid_350k_release": "A preference pair of the release.",
     "own_style_answers": "The chosen response of a pair in the policy's own words.",
     "queries_without_descriptions": "A query that a teacher model wrote without a description.",

@@ -10,7 +10,7 @@ from safevid_core.audits import drift, fidelity, loss_of_detail, preference_styl
 from safevid_core.benchmarks import benchmark, safevidbench_base, safevidbench_challenge
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.corpus import clip_manifest, scene_assignments, selection, split
-from safevid_core.datasets import release
+from safevid_core.datasets import imports, release
 from safevid_core.descriptions import lossy, reconciliation, signal, synthesis
 from safevid_core.judging import validation
 from safevid_core.measurement import scores
@@ -53,6 +53,7 @@ def _method(settings: Settings) -> Iterable[Stage]:
     yield reconciliation.stage(settings)
     yield from (fidelity.stage(settings), loss_of_detail.STAGE, temporal.stage(settings))
     yield from (*query_plan.STAGES[:1], *generation.STAGES[:1], *pairs.STAGES[:1])
+    yield from imports.stages(settings)
     yield from (review_pairs.STAGE, release.stage(settings), preference_style.STAGE, own_style.STAGE)
     yield from (*query_plan.STAGES[1:2], *generation.STAGES[1:2], *pairs.STAGES[1:2])
     yield from (

@@ -196,6 +196,8 @@ RELEASE = Table(
     pl.Schema([*PAIRS.schema.items(), ("release", _S)]),
     version="2",
 )
+# Pairs that others made; `query_id` names the row of the file that a pair comes from.
+IMPORTED_PAIRS = replace(PAIRS, name="imported_pairs", version="1")
 # Chosen answers said by the policy itself: of `sound` that passed the checks the nearest, `overlap` the share
 # of words that it has in common with the pair's.
 OWN_STYLE_ANSWERS = Table(

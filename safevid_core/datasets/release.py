@@ -33,6 +33,7 @@ from safevid_core.datasets.decontamination import (
     named_benchmarks,
     read_items,
 )
+from safevid_core.datasets.imports import tables_of_release
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
@@ -55,8 +56,9 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release.
     """
     settings, lake = tools.settings, tools.lake
-    datasets = settings.datasets
-    made = lake.scan(PAIRS).select(PAIRS.schema.names()).sort("pair_id").collect()
+    datasets, tables = settings.datasets, tables_of_release(settings)
+    united = pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables)
+    made = united.sort("pair_id").collect()
     items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
     licences = _licences(lake, made)
     lineage = _lineage(settings, lake, made)
@@ -106,27 +108,28 @@ def _outcomes(ids: Sequence[str], screening: Screening) -> list[tuple[str, Outco
 
 def stage(settings: Settings) -> Stage:
     """The stage `safevid_350k_release`."""
+    tables = tables_of_release(settings)
     compared = named_benchmarks(settings) if settings.datasets.contaminated == "keep_out" else ()
+    made_here = (
+        TAXONOMY_QUERIES.name,
+        DESCRIPTIONS.name,
+        *settings.descriptions.candidate_tables,
+        PAIR_VALIDATION.name,
+        DESCRIPTION_FIDELITY_AUDIT.name,
+    )
+    # A release of imported pairs alone needs nothing that a teacher model made.
+    optional = made_here if PAIRS not in tables else (DESCRIPTION_FIDELITY_AUDIT.name,)
     return Stage(
         RELEASE,
         "preferences",
         "The pairs of all scenes without duplicates as one release, with card and export. Its id is a hash.",
         plan_dataset_release,
-        reads=(
-            PAIRS.name,
-            TAXONOMY_QUERIES.name,
-            DESCRIPTIONS.name,
-            *settings.descriptions.candidate_tables,
-            VIDEO_CORPUS.name,
-            PAIR_VALIDATION.name,
-            DESCRIPTION_FIDELITY_AUDIT.name,
-            *compared,
-        ),
-        optional=frozenset({DESCRIPTION_FIDELITY_AUDIT.name, *compared}),
+        reads=(*(table.name for table in tables), VIDEO_CORPUS.name, *made_here, *compared),
+        optional=frozenset({*optional, *compared}),
         forecast=lambda tools, partition, rows: Forecast(
             sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
         ),
-        checks=(covers(PAIRS.name), NO_BENCHMARK_ITEMS),
+        checks=(*((covers(PAIRS.name),) if PAIRS in tables else ()), NO_BENCHMARK_ITEMS),
     )
 
 
@@ -239,7 +242,8 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
         },
     }
     sources = {}
-    for asset in ("video_corpus", "descriptions", "taxonomy_queries", PAIRS.name):
+    tables = (table.name for table in tables_of_release(settings))
+    for asset in ("video_corpus", "descriptions", "taxonomy_queries", *tables):
         manifests = [(part, lake.manifest(asset, part)) for part in lake.partitions(asset)]
         parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
         sources[asset] = settings_hash(parts)

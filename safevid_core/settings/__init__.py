@@ -7,7 +7,7 @@ from safevid_core.settings.alignment import AlignmentSettings, Packing, Policy
 from safevid_core.settings.automation import AutomationSettings
 from safevid_core.settings.benchmarks import NEW_RELEASE, BenchmarkFiles, ChallengeSettings
 from safevid_core.settings.corpus import CorpusSettings, Embedder, Source
-from safevid_core.settings.datasets import DatasetSettings
+from safevid_core.settings.datasets import DatasetSettings, ImportColumn, PairImport
 from safevid_core.settings.descriptions import LOSSES, DescriptionAuditSettings, DescriptionSettings, Loss
 from safevid_core.settings.evaluation import EvaluationSettings
 from safevid_core.settings.execution import ExecutionSettings
@@ -40,11 +40,13 @@ __all__ = [
     "ExecutionSettings",
     "GatewaySettings",
     "Group",
+    "ImportColumn",
     "JudgeModel",
     "Loss",
     "ModelTerms",
     "OwnStyleSettings",
     "Packing",
+    "PairImport",
     "Policy",
     "PreferenceSettings",
     "PromotionSettings",

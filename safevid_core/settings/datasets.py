@@ -1,16 +1,49 @@
-"""Settings of the release of pairs."""
+"""Settings of the release of pairs: pairs of others, duplicates, and pairs that a benchmark holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from safevid_core.settings.group import Group
 
+ImportColumn = Literal["query", "chosen", "rejected", "video", "subcategory", "style", "expectation"]
+_NEEDED = ("query", "chosen", "rejected", "video")
+
+
+class PairImport(Group):
+    """A data set of preference pairs that others made, and where its rows hold what."""
+
+    path: Path = Field(
+        description="A file of JSON lines (`.jsonl`), a JSON list (`.json`) or Parquet (`.parquet`), or a "
+        "folder of such files. Ours."
+    )
+    columns: dict[ImportColumn, str] = Field(
+        description="Where a row holds each text. A dot leads into objects and lists: `messages.0.content` "
+        "is the content of the first message. `query`, `chosen`, `rejected` and `video` are needed. `video` "
+        "is matched with the corpus: a clip id, a SHA-256, a path or file name, or the id of a source video. "
+        "Ours."
+    )
+    placeholders: tuple[str, ...] = Field(
+        ("<video>", "<image>"), description="Texts that are removed from the query. Ours."
+    )
+    max_characters: int = Field(
+        100_000, ge=1, description="Rows with a longer query or response are left out. Ours."
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _has_what_is_needed(cls, columns: dict[str, str]) -> dict[str, str]:
+        missing = [name for name in _NEEDED if name not in columns]
+        if missing:
+            raise ValueError(f"the map lacks {', '.join(missing)}")
+        return columns
+
 
 class DatasetSettings(Group):
-    """Which pairs enter a release."""
+    """What a release is made of."""
 
     near_duplicate: float = Field(
         0.8,
@@ -29,4 +62,13 @@ class DatasetSettings(Group):
         description="What becomes of pairs that share a video or nearly the query with an item of a "
         "benchmark in the lake. `stop`: the release fails its check, which lists them. `keep_out`: the "
         "release leaves them out. Ours.",
+    )
+    imports: dict[str, PairImport] = Field(
+        default_factory=dict,
+        description="Data sets of others, by a name of yours. Their rows become the table `imported_pairs` "
+        "and enter the release. Ours.",
+    )
+    only_imports: bool = Field(
+        False,
+        description="Whether a release holds imported pairs alone, so that no teacher model is needed. Ours.",
     )

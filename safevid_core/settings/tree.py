@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     queries: QuerySettings = Field(description="Queries about clips. Ours.")
     preferences: PreferenceSettings = Field(description="Preference pairs. Ours.")
     datasets: DatasetSettings = Field(
-        DatasetSettings.model_validate({}), description="Which pairs enter a release. Ours."
+        DatasetSettings.model_validate({}), description="What a release is made of. Ours."
     )
     alignment: AlignmentSettings = Field(description="Training of policies. Ours.")
     evaluation: EvaluationSettings = Field(description="Benchmarks, judges and promotion. Ours.")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from safevid_dagster.cli import clean, doctor, launching, money, reports, review, run, show, status
+from safevid_dagster.cli import clean, doctor, exports, launching, money, reports, review, run, show, status
 from safevid_dagster.cli.failures import Group
 
 app = typer.Typer(
@@ -45,7 +45,8 @@ def choose_settings(
 
 for command in (
     launching.demo, launching.ui, run.run, status.status, show.show, money.estimate, money.bill,
-    doctor.doctor, reports.compare, reports.export, clean.clean,
+    doctor.doctor, reports.compare, clean.clean,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(exports.app, name="export")
 app.add_typer(review.app, name="review")

@@ -1,9 +1,8 @@
-"""`safevid compare` and `safevid export`: compares two runs, and exports runs for other tools."""
+"""`safevid compare`: two runs side by side."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -42,34 +41,3 @@ def compare(
         typer.echo("\n".join(str(to / name) for name in texts))
     else:
         typer.echo(as_markdown(found), nl=False)
-
-
-class Format(StrEnum):
-    """The formats of :data:`safevid_core.reporting.exports.FORMATS`."""
-
-    inspect = "inspect"
-    lmms_eval = "lmms-eval"
-
-
-def export(
-    format: Annotated[
-        Format, typer.Argument(help="inspect: .eval logs of inspect_ai. lmms-eval: JSON lines.")
-    ],
-    to: Annotated[Path, typer.Option(help="Folder to write below.")] = Path("runs"),
-    system: Annotated[
-        list[str] | None, typer.Option(help="Only this system. May be given several times.")
-    ] = None,
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="Only this benchmark. May be given several times.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the measured runs for other tools."""
-    from safevid_core.reporting.exports import export_runs
-
-    settings, lake = open_existing()
-    paths = export_runs(settings, lake, to, system, benchmark, format.value)
-    if as_json:
-        print_json({"files": [str(path) for path in paths]})
-    else:
-        typer.echo("\n".join(str(path) for path in paths))

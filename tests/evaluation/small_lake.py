@@ -151,6 +151,7 @@ def pair_about(clip: dict[str, Any]) -> dict[str, Any]:
         "style": "implicit", "expectation": "refuse", "prompt": "How can I make this happen?",
         "chosen": "I will not help with that. This is dangerous.",
         "rejected": "Sure. <b>Take</b> it and go on.", "pair_judge": "scripted/judge",
+        "chosen_model": "scripted/responder@1", "rejected_model": "scripted/unaligned@1",
     }  # fmt: skip
 
 

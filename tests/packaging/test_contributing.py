@@ -15,7 +15,10 @@ import pytest
 import yaml
 
 from safevid_core.settings import load_settings
+from safevid_core.storage.lake import Lake
 from tests.evaluation.conftest import Evaluated, evaluated  # noqa: F401
+from tests.evaluation.small_lake import settings_for
+from tests.stages import run_stage
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "CONTRIBUTING.md").read_text()
@@ -32,6 +35,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from safevid_core.benchmarks.benchmark import OUTSIDE
+from safevid_core.datasets.exports import export_pairs
 from safevid_core.judging.judge_input import JudgeInput
 from safevid_core.judging.judges.registry import JUDGES
 from safevid_core.models.families import family_of
@@ -51,7 +55,9 @@ verdicts = [
 ]
 settings = load_settings("pocket", overrides={"root": str(root), "evaluation": json.loads(sys.argv[3])})
 written = export_runs(settings, Lake(root, "pocket"), folder, ["pocket@1"], format="json-lines")
+export_pairs(Lake(root, "pocket"), "plain-lines", folder / "pairs", validation=0.0)
 print(json.dumps({
+    "pairs": [json.loads(line) for line in (folder / "pairs" / "train.jsonl").read_text().splitlines()],
     "family": family_of("llava_onevision").frame_side,
     "judge": [verdict.success for verdict in verdicts],
     "benchmark": [type(each).__name__ for each in OUTSIDE["advbench"].read(BenchmarkFiles(path=folder))],
@@ -94,8 +100,11 @@ def found(copy: Path, evaluated: Evaluated, tmp_path_factory: pytest.TempPathFac
     settings = tmp_path_factory.mktemp("settings") / "mine.yaml"
     settings.write_text(BLOCKS[0] + BLOCKS[-1])
     folder = tmp_path_factory.mktemp("found")
+    root = folder / "safevid"
+    shutil.copytree(evaluated.lake.root, root)
+    run_stage(settings_for(root), Lake(root, "pocket"), "safevid_350k_release")
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(evaluated.lake.root), str(folder), json.dumps(SMALL)],
+        [sys.executable, "-c", LOOK, str(root), str(folder), json.dumps(SMALL)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(copy), "SAFEVID_SETTINGS": str(settings)},
         capture_output=True,
@@ -106,7 +115,16 @@ def found(copy: Path, evaluated: Evaluated, tmp_path_factory: pytest.TempPathFac
 
 
 def test_each_section_has_its_diff() -> None:
-    assert {"describer family", "judge", "benchmark", "export", "audit", "stage", "scene list"} <= set(DIFFS)
+    assert {
+        "describer family",
+        "judge",
+        "benchmark",
+        "export of pairs",
+        "export of runs",
+        "audit",
+        "stage",
+        "scene list",
+    } <= set(DIFFS)
     assert all(DIFFS.values())
 
 
@@ -135,7 +153,14 @@ def test_the_benchmark_reads_its_files(found: dict[str, Any]) -> None:
     assert "advbench" in found["assets"]
 
 
-def test_the_export_writes_every_question(found: dict[str, Any]) -> None:
+def test_the_export_of_pairs_writes_every_pair(found: dict[str, Any]) -> None:
+    assert found["pairs"]
+    for line in found["pairs"]:
+        assert all(line.values())
+        assert Path(line["video"]).is_file()
+
+
+def test_the_export_of_runs_writes_every_question(found: dict[str, Any]) -> None:
     assert "json-lines" in found["formats"]
     assert {line["outcome"] for line in found["lines"]} >= {"ok"}
     assert all(line["response"] for line in found["lines"] if line["success"] is not None)

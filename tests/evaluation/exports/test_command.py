@@ -14,7 +14,6 @@ from safevid_core.contracts.tables import SAFEVIDBENCH_BASE
 from safevid_core.reporting.exports import FORMATS
 from safevid_core.reporting.exports.runs import file_part
 from safevid_core.storage.lake import Lake
-from safevid_dagster.cli.reports import Format
 from tests.command import is_one_line, safevid
 from tests.evaluation.conftest import BENCHMARK
 from tests.evaluation.exports.conftest import CONTROL, SYSTEM
@@ -23,13 +22,13 @@ from tests.evaluation.small_lake import put
 
 def test_it_prints_the_paths_that_it_wrote(lake: Lake, tmp_path: Path) -> None:
     chosen = ["--to", tmp_path, "--system", SYSTEM, "--system", CONTROL]
-    done = safevid("export", "inspect", *chosen, root=lake.root)
+    done = safevid("export", "runs", "inspect", *chosen, root=lake.root)
     assert done.exit_code == 0
     paths = [Path(line) for line in done.stdout.splitlines()]
     assert sorted(paths) == sorted(tmp_path.iterdir())
     assert len(paths) == 2
     assert all(zipfile.is_zipfile(path) and path.suffix == ".eval" for path in paths)
-    told = safevid("export", "lmms-eval", *chosen, "--benchmark", BENCHMARK, "--json", root=lake.root)
+    told = safevid("export", "runs", "lmms-eval", *chosen, "--benchmark", BENCHMARK, "--json", root=lake.root)
     assert sum(name.endswith("_results.json") for name in json.loads(told.stdout)["files"]) == 4
 
 
@@ -44,28 +43,33 @@ def test_it_prints_the_paths_that_it_wrote(lake: Lake, tmp_path: Path) -> None:
 def test_an_error_is_one_line_and_writes_nothing(
     lake: Lake, tmp_path: Path, asked: list[str], code: int, says: str
 ) -> None:
-    done = safevid("export", "inspect", "--to", tmp_path / "out", *asked, root=lake.root)
+    done = safevid("export", "runs", "inspect", "--to", tmp_path / "out", *asked, root=lake.root)
     assert is_one_line(done, code, says)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_root_or_settings_that_are_not_there_are_one_line(lake: Lake, tmp_path: Path) -> None:
-    nowhere = safevid("export", "inspect", "--to", tmp_path / "out", root=tmp_path / "nowhere")
+    nowhere = safevid("export", "runs", "inspect", "--to", tmp_path / "out", root=tmp_path / "nowhere")
     assert is_one_line(nowhere, 2, "nowhere holds no lake")
-    without = safevid("--settings", "none.yaml", "export", "inspect", root=lake.root)
+    without = safevid("--settings", "none.yaml", "export", "runs", "inspect", root=lake.root)
     assert is_one_line(without, 2, "none.yaml does not exist")
 
 
 def test_a_lake_without_verdicts_has_no_run(tmp_path: Path, lake: Lake) -> None:
     bare = Lake(tmp_path / "bare", "pocket")
     put(bare, SAFEVIDBENCH_BASE, "all", lake.read(SAFEVIDBENCH_BASE).drop("profile").to_dicts())
-    done = safevid("export", "inspect", "--to", tmp_path / "out", root=bare.root)
+    done = safevid("export", "runs", "inspect", "--to", tmp_path / "out", root=bare.root)
     assert is_one_line(done, 2, "materialise benchmark_scores first")
 
 
-def test_the_formats_are_those_of_the_core(lake: Lake) -> None:
-    assert tuple(each.value for each in Format) == FORMATS
-    assert safevid("export", "csv", root=lake.root).exit_code == 2
+def test_an_unknown_format_is_one_line(lake: Lake) -> None:
+    done = safevid("export", "runs", "csv", root=lake.root)
+    assert is_one_line(done, 2, f"no format 'csv' for runs; there are: {', '.join(FORMATS)}")
+
+
+def test_a_format_in_the_place_of_a_kind_is_answered_with_the_whole_command(lake: Lake) -> None:
+    done = safevid("export", "inspect", "--to", "runs", root=lake.root)
+    assert is_one_line(done, 2, "write `safevid export pairs inspect` or `safevid export runs inspect`")
 
 
 @given(st.text(max_size=40))

@@ -1,0 +1,86 @@
+"""The README.md of an export for the Hugging Face Hub: the release's card with front matter that loads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from safevid_core.contracts.markdown import markdown_table
+from safevid_core.datasets.exports.release_rows import ReleaseRows
+
+# Licences by the names of the Hub (https://huggingface.co/docs/hub/repositories-licenses). A release whose
+# clips have one licence that is not among them, or several, has the licence `other`.
+_HUB_LICENCES = frozenset(
+    f"cc-{kind}-{version}"
+    for kind in ("by", "by-sa", "by-nc", "by-nc-sa", "by-nc-nd", "by-nd")
+    for version in ("2.0", "3.0", "4.0")
+) | {"cc0-1.0", "mit", "apache-2.0", "odc-by", "odbl"}
+_ROWS = re.compile(r"^## What a row is\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def hub_licence(rows: ReleaseRows) -> str:
+    """The licence as the Hub names it; `other` if the clips have several licences or an unlisted one."""
+    (first, *others) = (licence.lower() for licence in rows.licences)
+    return first if not others and first in _HUB_LICENCES else "other"
+
+
+def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, features: Any = None) -> str:
+    """The card, with the data files of each split written out.
+
+    `load_dataset` takes a file with a word such as `test` in its path for a split of that name, unless the
+    front matter says which files belong to which split.
+
+    Args:
+        data_files: Split -> pattern below the folder.
+        about: What a row of this export is, in place of the section about `pairs.jsonl`.
+        features: `datasets.Features` of the rows, None to let the reader find them.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    card = DatasetCard(rows.card)
+    licence = hub_licence(rows)
+    about_data: dict[str, Any] = {"license": licence}
+    if features is not None:
+        about_data |= {"features": features}
+    found = card.data.to_dict()
+    found |= {
+        "pretty_name": f"SafeVid preference pairs {rows.release}",
+        "license": licence,
+        "size_categories": [_size(rows.pairs.height)],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": path} for split, path in data_files.items()],
+            }
+        ],
+        "dataset_info": about_data,
+        "extra_gated_prompt": "Rejected responses are unsafe on purpose. Use them for safety research only.",
+    }
+    if licence == "other":
+        found |= {"license_name": "licences-of-the-clips", "license_link": "LICENSE"}
+    text = _ROWS.sub(lambda _: "", card.text).strip()
+    sections = (
+        f"## What a row is\n\n{about}",
+        "## Licences of the pairs\n\nA clip's licence binds the pairs about it.\n\n"
+        + markdown_table(("licence", "pairs"), rows.licences.items()),
+        "## Splits\n\n"
+        + markdown_table(("split", "pairs"), [(name, part.height) for name, part in rows.splits.items()])
+        + "\n\nAll pairs about one source video are in one split.",
+    )
+    title, _, rest = text.partition("\n\n")
+    body = "\n\n".join((title, *sections, rest))
+    return f"---\n{DatasetCardData(**found).to_yaml()}\n---\n\n{body}\n"
+
+
+def licence_file(rows: ReleaseRows) -> str:
+    """The text of the file LICENSE: which licence how many pairs have."""
+    lines = [f"{licence}: {pairs} pairs" for licence, pairs in rows.licences.items()]
+    head = "The clips have licences of their own. The column `licence` holds that of each row."
+    return "\n".join((head, "", *lines)) + "\n"
+
+
+def _size(rows: int) -> str:
+    """The size class by the Hub's names."""
+    bounds = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for bound, name in bounds.items() if rows < bound), "1M<n<10M")

@@ -1,0 +1,24 @@
+"""JSON lines and JSON lists, written row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One object a line, in UTF-8."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_json_list(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One list with an object a line, in UTF-8."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, row in enumerate(rows):
+            file.write((",\n" if number else "\n") + json.dumps(row, ensure_ascii=False))
+        file.write("\n]\n")
