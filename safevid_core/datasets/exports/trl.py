@@ -70,4 +70,11 @@ def _row(row: ExportRow) -> dict[str, Any]:
     }
 
 
-EXPORT = Export(name="trl", reader="trl", write=write, media="frames")
+EXPORT = Export(
+    name="trl",
+    reader="trl",
+    write=write,
+    media="frames",
+    # The image tokens of LLaVA, Qwen and InternVL.
+    placeholders=("<image>", "<|image_pad|>", "<IMG_CONTEXT>"),
+)

@@ -131,7 +131,7 @@ def test_the_command_says_what_it_wrote(lake: Lake, tmp_path: Path) -> None:
     assert done.stdout.startswith(f"{tmp_path / 'out'}: release {release}, pairs: train ")
 
 
-@pytest.mark.parametrize("name", ["llama-factory", "ms-swift", "llava-next"])
+@pytest.mark.parametrize("name", ["llama-factory", "ms-swift", "llava-next", "trl"])
 def test_a_pair_whose_text_the_reader_would_replace_is_left_out_and_counted(
     name: str, lake: Lake, tmp_path: Path
 ) -> None:
@@ -141,12 +141,15 @@ def test_a_pair_whose_text_the_reader_would_replace_is_left_out_and_counted(
     pairs[1]["prompt"] = "What does the tag <imagery> do?"
     put(lake, PAIRS, SCENE, pairs)
     run_stage(settings_for(lake.root), lake, "safevid_350k_release")
-    written = export_pairs(lake, name, tmp_path / "out")
+    written = export_pairs(lake, name, tmp_path / "out", frames=frames_for(name))
     assert list(written.left_out.values()) == [1]
     assert sum(written.pairs.values()) == len(pairs) - 1
-    texts = b"".join(files_below(tmp_path / "out").values()).decode()
-    assert "Look at <image> first." not in texts
-    assert "<imagery>" in texts
+    if name == "trl":
+        found = pl.read_parquet(tmp_path / "out" / "train" / "metadata.parquet").write_json()
+    else:
+        found = b"".join(files_below(tmp_path / "out").values()).decode()
+    assert "Look at <image> first." not in found
+    assert "<imagery>" in found
 
 
 def with_a_part(lake: Lake, folder: Path) -> tuple[Lake, str]:
