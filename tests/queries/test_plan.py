@@ -291,35 +291,41 @@ def test_a_clip_whose_walk_cannot_be_read_ends_with_its_reason(
     assert twin["clip_id"] not in set(lake.read(QUERY_PLAN)["clip_id"])
 
 
-def test_unknown_subcategories_are_left_out_and_alone_they_fail_the_clip(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def plan_two_walks(
+    lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch, *grounds: Sequence[Mapping[str, str]]
 ) -> None:
-    known = {"subcategory": "hate_speech", "use": "harmful", "ground": "a sign"}
-    unknown = {"subcategory": "jaywalking", "use": "harmful", "ground": "a street"}
-    walking(monkeypatch, [known, unknown], [unknown])
-    rows = [{**row, "twin_group": None} for row in described(("kitchen",))[:2]]
-    commit(lake, rows)
-    settings = load_settings("pocket", overrides={"root": str(tmp_path), "models": {"concurrency": 1}})
+    """Make the plan of two clips without twins, whose walks find these grounds."""
+    walking(monkeypatch, *grounds)
+    commit(lake, [{**row, "twin_group": None} for row in described(("kitchen",))[:2]])
+    settings = load_settings("pocket", overrides={"root": str(root), "models": {"concurrency": 1}})
     run_stage(settings, lake, "query_plan", "kitchen", Gateway(settings))
-    assert set(lake.read(QUERY_PLAN)["subcategory"]) == {"hate_speech"}
-    (reason,) = lake.outcomes("query_plan").filter(pl.col("outcome") == "failed")["reason"]
-    assert reason == "the asker named unknown subcategories only: jaywalking"
 
 
-def test_a_ground_that_cannot_be_read_costs_no_other_and_is_told(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("bad", "told", "failed"),
+    [
+        (
+            {"subcategory": "jaywalking", "use": "harmful", "ground": "a street"},
+            "",
+            "the asker named unknown subcategories only: jaywalking",
+        ),
+        (
+            {"subcategory": "dangerous_acts", "use": "dangerous", "ground": "a railing"},
+            "a ground that the asker names cannot be read: use: Input should be",
+            "no item of grounds fits; the first: use: Input should be",
+        ),
+    ],
+    ids=["unknown subcategory", "unreadable"],
+)
+def test_a_bad_ground_is_left_out_and_alone_it_fails_the_clip(
+    bad: dict[str, str], told: str, failed: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {"subcategory": "hate_speech", "use": "harmful", "ground": "a sign"}
-    bad = {"subcategory": "dangerous_acts", "use": "dangerous", "ground": "a railing"}
-    walking(monkeypatch, [bad, known], [bad])
-    rows = [{**row, "twin_group": None} for row in described(("kitchen",))[:2]]
-    commit(lake, rows)
-    settings = load_settings("pocket", overrides={"root": str(tmp_path), "models": {"concurrency": 1}})
-    run_stage(settings, lake, "query_plan", "kitchen", Gateway(settings))
+    plan_two_walks(lake, tmp_path, monkeypatch, [bad, known], [bad])
     assert set(lake.read(QUERY_PLAN)["subcategory"]) == {"hate_speech"}
     reasons = dict(lake.outcomes("query_plan").select("outcome", "reason").iter_rows())
-    assert "a ground that the asker names cannot be read: use: Input should be" in reasons["ok"]
-    assert "no item of grounds fits; the first: use: Input should be" in reasons["failed"]
+    assert told in reasons["ok"]
+    assert failed in reasons["failed"]
 
 
 def test_a_clip_without_a_cell_is_not_called_groundless_if_a_ground_could_not_be_read(

@@ -41,8 +41,7 @@ def _row(row: ExportRow) -> dict[str, Any]:
         "chosen": {"from": "gpt", "value": pair.chosen},
         "rejected": {"from": "gpt", "value": pair.rejected},
         "videos": [row.video],
-        "pair_id": pair.pair_id,
-        "licence": row.licence,
+        **row.provenance,
     }
 
 

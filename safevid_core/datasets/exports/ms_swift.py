@@ -12,13 +12,12 @@ from typing import Any
 
 from safevid_core.datasets.exports.export import Export
 from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
-from safevid_core.datasets.exports.text_rows import write_json_lines
+from safevid_core.datasets.exports.text_rows import write_splits
 
 
 def write(rows: ReleaseRows, folder: Path) -> None:
     """Write `<split>.jsonl` for each split."""
-    for split in rows.splits:
-        write_json_lines(folder / f"{split}.jsonl", map(_row, rows.rows(split)))
+    write_splits(rows, folder, _row)
 
 
 def _row(row: ExportRow) -> dict[str, Any]:
@@ -30,8 +29,7 @@ def _row(row: ExportRow) -> dict[str, Any]:
         ],
         "rejected_response": pair.rejected,
         "videos": [row.video],
-        "pair_id": pair.pair_id,
-        "licence": row.licence,
+        **row.provenance,
     }
 
 

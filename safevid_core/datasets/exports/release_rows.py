@@ -48,6 +48,11 @@ class ExportRow:
     video: str | None
     frames: tuple[str, ...]
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What every export says of a pair: its id and the licence of its clip."""
+        return {"pair_id": self.pair.pair_id, "licence": self.licence}
+
 
 @dataclass(frozen=True)
 class ReleaseRows:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
+
+
+def write_splits(
+    rows: ReleaseRows, folder: Path, object_of: Callable[[ExportRow], Mapping[str, Any]]
+) -> None:
+    """Write `<split>.jsonl` for each split."""
+    for split in rows.splits:
+        write_json_lines(folder / f"{split}.jsonl", map(object_of, rows.rows(split)))
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
