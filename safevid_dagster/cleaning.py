@@ -16,7 +16,8 @@ CACHES = {"cache": "cache", "features": "features of frozen vision towers", "ref
 # Everything that SafeVid writes below a root. Other files there are not removed.
 OWN = (
     "blobs", "cache", "dagster", "features", "pocket", "references", "reports", "reviews", "tables",
-    "training", "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal", "layout.json", "sign_off.yaml",
+    "training", "withdrawals", "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal", "layout.json",
+    "sign_off.yaml",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from safevid_core.contracts.tables import (
     lossy,
 )
 from safevid_core.corpus.leakage import held_out
+from safevid_core.corpus.withdrawn import refuse_withdrawn
 from safevid_core.datasets.release import release_id
 from safevid_core.settings import LOSSES
 from safevid_core.storage.lake import Lake
@@ -56,8 +57,13 @@ def read_training_pairs(lake: Lake, trained_on: str) -> TrainingPairs:
     Args:
         lake: The lake.
         trained_on: A value of `Policy.trained_on`. Example: `own_style`.
+
+    Raises:
+        WithdrawnError: If the release holds pairs of withdrawn clips.
     """
-    release, removed = _without_held_out(lake, lake.read(RELEASE))
+    released = lake.read(RELEASE)
+    refuse_withdrawn(lake, released, f"the release in {RELEASE.name}")
+    release, removed = _without_held_out(lake, released)
     if trained_on == "own_style":
         answers = lake.scan(OWN_STYLE_ANSWERS).select("pair_id", "chosen").collect()
         rows = release.drop("chosen").join(answers, on="pair_id", how="left", maintain_order="left")

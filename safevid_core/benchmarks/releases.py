@@ -14,6 +14,7 @@ from typing import Any
 from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_RELEASES, Table
+from safevid_core.datasets.successors import benchmark_release_id
 from safevid_core.settings import NEW_RELEASE
 from safevid_core.stages.stage import Plan, Tools
 from safevid_core.storage.lake import (
@@ -22,20 +23,18 @@ from safevid_core.storage.lake import (
     Manifest,
     audit_partition,
     check_conservation,
-    frame_hash,
     stage_fingerprint,
 )
+from safevid_core.storage.seals import refuse, seals_of_partition
 
 # In place of a release's hash: draw one from the corpus as it is now.
-# Which call wrote a query does not make another release.
-_NOT_IN_RELEASE = ("release", "request_key")
 _RELEASE = "release"  # the input that names the release, beside what it was drawn from
 
 
 def as_release(table: Table, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The items by id, each with the release that they are together."""
     ordered = sorted(({**item} for item in items), key=lambda item: str(item["item_id"]))
-    release = frame_hash(table.frame(ordered).drop(_NOT_IN_RELEASE))[:16]
+    release = benchmark_release_id(table, ordered)
     return [{**item, "release": release} for item in ordered]
 
 
@@ -132,6 +131,7 @@ def read_release(lake: Lake, table: Table, release: str) -> StageRows:
     Raises:
         BenchmarkError: If the lake does not have it.
         LakeError: If it is not as it was committed.
+        WithdrawnError: If it holds items about withdrawn clips. Its successor is another release.
     """
     partition = _partition(table, release)
     manifest = lake.manifest(BENCHMARK_RELEASES.name, partition)
@@ -141,6 +141,7 @@ def read_release(lake: Lake, table: Table, release: str) -> StageRows:
             f"{table.name} has no release {release!r} in this lake (it has: {kept}); set "
             f"evaluation.releases.{table.name} to one of them, or to {NEW_RELEASE}"
         )
+    refuse(seals_of_partition(lake, BENCHMARK_RELEASES.name, partition), f"release {release} of {table.name}")
     audit_partition(lake, BENCHMARK_RELEASES, partition)
     missing = set(table.schema) - set(lake.read(BENCHMARK_RELEASES, partition).columns)
     if missing:

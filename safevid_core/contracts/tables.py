@@ -104,6 +104,19 @@ DECIDED_SIDES = Table(
     ),
     volatile=("decided_at",),
 )  # fmt: skip
+# The tombstones of withdrawn clips, a partition for each withdrawal, written once. A row has no text of the
+# clip. `scope` is clip, or source for a clip whose whole source video was withdrawn. `withdrawn` is the clip
+# id, source id or hash that people named. If the lake has never seen such a clip, the other ids are null.
+WITHDRAWN = Table(
+    "withdrawn",
+    "tombstone_id",
+    "withdrawn",
+    _schema(
+        tombstone_id=_S, withdrawn=_S, scope=_S, clip_id=_S, source_id=_S, media_sha256=_S, start_s=_F,
+        end_s=_F, whole_file=_B, reason=_S, withdrawn_at=_S,
+    ),
+    volatile=("withdrawn_at",),
+)  # fmt: skip
 VIDEO_CORPUS = Table(
     "video_corpus",
     "clip_id",

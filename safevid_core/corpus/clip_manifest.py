@@ -13,6 +13,7 @@ from safevid_core.contracts.errors import READ_AGAIN
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import CLIP_MANIFEST
 from safevid_core.corpus.sources import Candidate, SourceError, expand_sources
+from safevid_core.corpus.withdrawn import Withdrawn, read_withdrawn
 from safevid_core.settings import CorpusSettings, Settings
 from safevid_core.stages.stage import Plan, Stage, Tools
 from safevid_core.storage.file_hashes import FileHashes
@@ -67,15 +68,16 @@ def plan_clip_manifest(tools: Tools, partition: str) -> Plan:
     expansion = expand_sources(settings)
     if expansion.missing:
         raise SourceError("; ".join(expansion.missing))
+    withdrawn = read_withdrawn(lake)
     files = _MeasuredFiles(lake.cache_folder() / "measured_files.json", lake.file_hashes)
     listed = files.look_up(expansion.candidates)
-    lake.media.record(_places(listed))
+    lake.media.record(_places(listed, withdrawn))
 
     def make(source_rows: Sequence[str]) -> StageRows:
         nonlocal listed
         listed = files.measure(expansion.candidates)
-        lake.media.record(_places(listed))
-        stage = _stage_rows(listed, settings.corpus)
+        lake.media.record(_places(listed, withdrawn))
+        stage = _stage_rows(listed, settings.corpus, withdrawn)
         stage.info = {"warnings": expansion.warnings, "files_read": files.read}
         return stage
 
@@ -85,16 +87,19 @@ def plan_clip_manifest(tools: Tools, partition: str) -> Plan:
             "decoding": str(DECODING_REVISION),
             "filters": settings_hash(_filters(settings.corpus)),
             "warnings": settings_hash(expansion.warnings),
+            **({"withdrawn": withdrawn.identity} if withdrawn.identity else {}),
         }
 
     ids = [row.source_row for row in expansion.candidates]
     return Plan(inputs(), ids, make, needs_rows=True, inputs_after_make=inputs)
 
 
-def _places(listed: Sequence[Listed]) -> Iterator[tuple[str, Path, int]]:
-    """Hash, path and size in bytes of each video."""
+def _places(listed: Sequence[Listed], withdrawn: Withdrawn) -> Iterator[tuple[str, Path, int]]:
+    """Hash, path and size in bytes of each video that is not withdrawn."""
     for candidate, measured in listed:
-        if candidate.path is not None and measured.info is not None and measured.sha256 is not None:
+        if candidate.path is None or measured.info is None or measured.sha256 is None:
+            continue
+        if not withdrawn.whole_file(measured.sha256):
             yield measured.sha256, candidate.path, measured.size
 
 
@@ -104,12 +109,12 @@ def _without_place(candidate: Candidate, measured: Measured) -> list[Any]:
     return [told, measured.sha256, measured.unread or measured.error]
 
 
-def _stage_rows(listed: Sequence[Listed], corpus: CorpusSettings) -> StageRows:
+def _stage_rows(listed: Sequence[Listed], corpus: CorpusSettings, withdrawn: Withdrawn) -> StageRows:
     rows: list[dict[str, Any]] = []
     outcomes: list[tuple[str, Outcome, str]] = []
     first_with: dict[Any, str] = {}
     for candidate, measured in listed:
-        row, outcome, reason = _judge(candidate, measured, corpus)
+        row, outcome, reason = _judge(candidate, measured, corpus, withdrawn)
         if row is not None:
             keys = (row["clip_id"], (row["media_sha256"], row["start_s"], row["end_s"]))
             first = next((first_with[key] for key in keys if key in first_with), None)
@@ -123,11 +128,14 @@ def _stage_rows(listed: Sequence[Listed], corpus: CorpusSettings) -> StageRows:
 
 
 def _judge(
-    candidate: Candidate, measured: Measured, corpus: CorpusSettings
+    candidate: Candidate, measured: Measured, corpus: CorpusSettings, withdrawn: Withdrawn
 ) -> tuple[dict[str, Any] | None, Outcome, str]:
     """A candidate's row, outcome and reason. The row is None unless the outcome is `ok`."""
     if candidate.problem or candidate.path is None:
         return None, "failed", candidate.problem
+    spanned = candidate.start_s is not None or candidate.end_s is not None
+    if not spanned and (refused := withdrawn.why_unread(candidate.source_id)):
+        return None, "filtered", refused
     if measured.info is None or measured.sha256 is None:
         if candidate.origin == "folder" and candidate.path.suffix.lower() not in _VIDEO_SUFFIXES:
             return None, "filtered", f"{quoted(candidate.name)} is not a video"
@@ -136,7 +144,7 @@ def _judge(
     if span is None:
         return None, "failed", _outside(candidate, measured.info)
     row = _row(candidate, measured.sha256, measured.info, span)
-    reason = _why_filtered(row, corpus)
+    reason = withdrawn.why(row) or _why_filtered(row, corpus)
     return (None, "filtered", reason) if reason else (row, "ok", "")
 
 

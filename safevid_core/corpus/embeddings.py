@@ -19,6 +19,7 @@ from safevid_core.settings import Embedder
 from safevid_core.storage.lake import Lake, directory_hash, write_atomically
 from safevid_core.storage.media import MediaFile
 from safevid_core.video.decoding import DECODING_REVISION, VideoError, quoted, resize
+from safevid_core.video.identity import content_key
 from safevid_core.video.uniform_frames import uniform_frames
 
 _STORE = ("blobs", "embeddings")
@@ -152,8 +153,14 @@ def stored_thumbnails(lake: Lake, clips: pl.DataFrame) -> dict[str, np.ndarray]:
     return found
 
 
+def vector_files(lake: Lake, media_sha256: str, start_s: float, end_s: float) -> list[Path]:
+    """The files with the vectors of a clip, one for each embedder that has seen it."""
+    key = content_key(media_sha256, start_s, end_s)
+    return sorted(lake.local_path(*_STORE).glob(f"*/{key[:2]}/{key}.npz"))
+
+
 def _file_of(lake: Lake, identity: str, clip: dict[str, Any]) -> Path:
-    key = content_id(clip["media_sha256"], clip["start_s"], clip["end_s"])
+    key = content_key(clip["media_sha256"], clip["start_s"], clip["end_s"])
     return lake.local_path(*_STORE) / identity / key[:2] / f"{key}.npz"
 
 

@@ -25,6 +25,7 @@ from safevid_core.contracts.tables import (
     Table,
     candidate_table,
 )
+from safevid_core.corpus.withdrawn import without_withdrawn
 from safevid_core.datasets.card import Lineage, dataset_card
 from safevid_core.datasets.decontamination import (
     NO_BENCHMARK_ITEMS,
@@ -43,6 +44,7 @@ from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.storage.media import MediaIndex
+from safevid_core.storage.seals import refuse_sealed_folder
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
@@ -58,7 +60,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     settings, lake = tools.settings, tools.lake
     datasets, tables = settings.datasets, tables_of_release(settings)
     united = pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables)
-    made = united.sort("pair_id").collect()
+    made = without_withdrawn(lake, united.sort("pair_id").collect())
     items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
     licences = _licences(lake, made)
     lineage = _lineage(settings, lake, made)
@@ -179,7 +181,9 @@ def read_export(path: Path, root: Path) -> pl.DataFrame:
 
     Raises:
         ValueError: If a line is not a pair of a release. The message names the line.
+        WithdrawnError: If a seal beside its folder names pairs of withdrawn clips.
     """
+    refuse_sealed_folder(path.absolute().parent, f"release {path.parent}")
     rows = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

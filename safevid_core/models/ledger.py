@@ -128,6 +128,7 @@ BATCH_LINES = Table(
 _KEYS_A_QUERY = 2_000
 _BUSY_SECONDS = 60
 LONGEST_LEASE_S = 600.0
+WITHDRAWN = "withdrawn"  # the reason of a call whose text was removed
 _MAPPED_BYTES = 1 << 30
 _ROUNDING_USD = 1e-9
 _NOBODY = {"run": "", "asset": "", "reserved_usd": 0.0}
@@ -294,6 +295,30 @@ class Ledger:
                 .values(served=False)
             )
             connection.execute(statement, [{"key": key, "stored_text": text} for key, text in texts.items()])
+
+    def blank(self, keys: Iterable[str]) -> None:
+        """Remove the texts of all calls of some keys, and stop serving them. Costs and tokens stay.
+
+        On SQLite the bytes of the texts are overwritten in the file, and its write-ahead log is emptied.
+        """
+        wanted = list(dict.fromkeys(keys))
+        if not wanted:
+            return
+        with self._writing() as connection:
+            if self._dialect == "sqlite":
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            for some in _portions(wanted):
+                connection.execute(
+                    update(CALLS)
+                    .where(CALLS.c.request_key.in_(some))
+                    .values(text=None, served=False, reason=WITHDRAWN, frame_times="")
+                )
+            self._drop_leases(connection, wanted)
+            _forget_lines(connection, wanted)
+        if self._dialect == "sqlite":
+            with self.reading() as connection:
+                connection.rollback()  # a checkpoint needs a connection without a transaction
+                connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
 
     def acquire(
         self,

@@ -34,6 +34,7 @@ from safevid_core.review.sign_off import FILE_NAME, SignOff, read_sign_offs
 from safevid_core.settings import Settings
 from safevid_core.stages.stage import Plan, Stage, Tools
 from safevid_core.storage.lake import WHOLE, Lake, settings_hash
+from safevid_core.storage.seals import refuse, seals_of_directory
 from safevid_core.systems.leaks import READ_FOR_LEAKS, refuse_leaks_of_all
 from safevid_core.systems.systems import System, measured_systems, system_of
 
@@ -53,6 +54,7 @@ def plan_promotion_decision(tools: Tools, partition: str) -> Plan:
         MeasurementError: If nothing is measured.
         ReviewError: If the sign-off file cannot be read.
         ResponseError: If a checkpoint was trained on clips of a benchmark.
+        WithdrawnError: If a checkpoint was trained on withdrawn clips.
     """
     settings, lake = tools.settings, tools.lake
     refuse_leaks_of_all(settings, lake)
@@ -63,6 +65,8 @@ def plan_promotion_decision(tools: Tools, partition: str) -> Plan:
         raise PromotionError(
             f"candidate {candidate.name} has no checkpoint; materialise dpo_checkpoint first"
         )
+    for address in trained["checkpoint"].drop_nulls():
+        refuse(seals_of_directory(lake, address), f"the training data of candidate {candidate.name}")
     path = settings.evaluation.promotion.sign_off or lake.local_path(FILE_NAME)
     signed = {f"sign-off {number}": each for number, each in enumerate(read_sign_offs(path), start=1)}
 

@@ -85,3 +85,8 @@ class CorpusSettings(Group):
         description="Share of source videos that is kept for benchmarks. A source video whose side was "
         "decided before keeps its side. Ours.",
     )
+    withdrawn: tuple[str, ...] | Path = Field(
+        (),
+        description="Ids of clips, source videos or files that `safevid withdraw --listed` withdraws: a "
+        "list, or a text file with one id a line, in which `#` begins a comment. Ours.",
+    )

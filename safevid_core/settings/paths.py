@@ -22,7 +22,7 @@ def map_paths(tree: Any, annotation: Any, change: Callable[[str], str]) -> Any:
     if isinstance(tree, Mapping):
         return {key: map_paths(value, _type_below(annotation, key), change) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [map_paths(value, annotation, change) for value in tree]
+        return [map_paths(value, _type_of_items(annotation), change) for value in tree]
     return tree
 
 
@@ -37,6 +37,14 @@ def _types_in(annotation: Any) -> Iterator[type]:
         yield annotation
     for inner in get_args(annotation):
         yield from _types_in(inner)
+
+
+def _type_of_items(annotation: Any) -> Any:
+    """The type of a list's items: `str` in `tuple[str, ...] | Path`; the type itself if it names no list."""
+    for each in (annotation, *get_args(annotation)):
+        if get_origin(each) in (list, tuple):
+            return get_args(each)[0]
+    return annotation
 
 
 def _type_below(annotation: Any, key: Any) -> Any:

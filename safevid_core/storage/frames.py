@@ -16,7 +16,7 @@ import struct
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,19 +97,37 @@ class FrameCache:
                 os.utime(path)
         return frames
 
-    def write(self, key: str, frames: Frames) -> None:
-        """Store frames under a key. If there is no room, the least recently used files are removed.
+    def write(self, key: str, frames: Frames, media_sha256: str = "") -> None:
+        """Store frames under a key, with the hash of the file that they are of.
+
+        If there is no room, the least recently used files are removed.
 
         Nothing is stored if the disk cannot be written, or if the file would exceed an eighth of the limit.
         """
         if not self.limit_bytes:
             return
-        data = _packed(key, frames)
+        data = _packed(key, frames, media_sha256)
         if len(data) > self.limit_bytes * (1 - _KEPT):
             return
         with suppress(OSError):
             self._make_room(len(data))
             _replace(self._path(key), data)
+
+    def files_of(self, hashes: Collection[str], *, unnamed: bool = False) -> list[Path]:
+        """The files with frames of some media, by the SHA-256 of the media. Only headers are read.
+
+        Args:
+            hashes: Of the media.
+            unnamed: Whether to give also the files that do not name their media. Earlier versions wrote such
+                files.
+        """
+        wanted = {*hashes, *([""] if unnamed else [])}
+        found = []
+        for entry in self._entries() if hashes else ():
+            with suppress(OSError):
+                if _media_of(entry.path) in wanted:
+                    found.append(Path(entry.path))
+        return sorted(found)
 
     def bytes_stored(self) -> int:
         """The total size of the files."""
@@ -160,7 +178,19 @@ class _Entry(NamedTuple):
     path: str
 
 
-def _packed(key: str, frames: Frames) -> bytes:
+def _media_of(path: str) -> str:
+    """The hash of the media that a file's frames are of; empty if its header does not tell."""
+    with open(path, "rb") as file:
+        leading = file.read(_LEADING.size)
+        if len(leading) < _LEADING.size:
+            return ""
+        try:
+            return str(json.loads(file.read(_LEADING.unpack(leading)[2])).get("media", ""))
+        except (ValueError, AttributeError):
+            return ""
+
+
+def _packed(key: str, frames: Frames, media_sha256: str = "") -> bytes:
     import numpy as np
     import pyarrow as pa
 
@@ -169,6 +199,8 @@ def _packed(key: str, frames: Frames) -> bytes:
         raise ValueError(f"frames are uint8; these are {pixels.dtype}")
     span = None if frames.span_s is None else float(frames.span_s)
     told = {"key": key, "shape": pixels.shape, "times_s": [float(t) for t in frames.times_s], "span_s": span}
+    if media_sha256:
+        told["media"] = media_sha256
     header = json.dumps(told).encode()
     codec = pa.Codec("zstd", compression_level=_LEVEL)
     body = header + codec.compress(pixels.reshape(-1).data, asbytes=True)

@@ -157,6 +157,22 @@ class MediaIndex:
         """The path that was recorded last, whether or not the file exists. None if there is none."""
         return next((self._placed(place) for place in self._known([sha256]).get(sha256, {})), None)
 
+    def places(self, sha256: str) -> list[Path]:
+        """Every known place that holds a file of the recorded size, the latest recording first."""
+        found = []
+        for stored, size in self._known([sha256]).get(sha256, {}).items():
+            path = self._placed(stored)
+            if path.is_file() and path.stat().st_size == size:
+                found.append(path)
+        return found
+
+    def forget(self, hashes: Iterable[str]) -> None:
+        """Remove the places of some media from the index. Files are not touched."""
+        wanted = [(sha256,) for sha256 in dict.fromkeys(hashes)]
+        if wanted and self.database.is_file():
+            with self._connection(write=True) as connection:
+                connection.executemany("DELETE FROM places WHERE sha256 = ?", wanted)
+
     def for_export(self, hashes: Iterable[str]) -> dict[str, str]:
         """Hash -> path for an export: relative to the root if it is below the root, otherwise absolute.
 

@@ -49,7 +49,7 @@ def uniform_frames(
     before = _state(path)
     frames = decode_uniform(path, n, start_s, end_s)
     if before is not None and _has_hash(path, media_sha256, stored) and _state(path) == before:
-        stored.write(key, frames)
+        stored.write(key, frames, media_sha256)
     return frames
 
 

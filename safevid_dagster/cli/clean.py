@@ -31,7 +31,7 @@ def clean(
     if not root.is_dir():
         raise BadRequest(f"{root} does not exist; there is nothing to clean")
     found = all_of(root) if everything else removable_of(Lake(root, settings.profile))
-    _refuse_while_runs_work(root)
+    refuse_while_runs_work(root)
     size = sum(each.size for each in found)
     told = [{"what": each.what, "paths": len(each.paths), "bytes": each.size} for each in found]
     if as_json:
@@ -64,7 +64,7 @@ def _mb(size: object) -> str:
     return f"{int(str(size)) / 1e6:,.1f}"
 
 
-def _refuse_while_runs_work(root: Path) -> None:
+def refuse_while_runs_work(root: Path) -> None:
     """Raise an error if a run is under way.
 
     Raises:

@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from safevid_dagster.cli import clean, doctor, exports, launching, money, reports, review, run, show, status
+from safevid_dagster.cli import (
+    clean,
+    doctor,
+    exports,
+    launching,
+    lineage,
+    money,
+    reports,
+    review,
+    run,
+    show,
+    status,
+)
 from safevid_dagster.cli.failures import Group
 
 app = typer.Typer(
@@ -45,7 +57,7 @@ def choose_settings(
 
 for command in (
     launching.demo, launching.ui, run.run, status.status, show.show, money.estimate, money.bill,
-    doctor.doctor, reports.compare, clean.clean,
+    doctor.doctor, reports.compare, lineage.trace, lineage.withdraw, clean.clean,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(exports.app, name="export")

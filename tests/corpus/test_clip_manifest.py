@@ -12,11 +12,12 @@ import pytest
 
 from safevid_core.contracts.tables import CLIP_MANIFEST
 from safevid_core.corpus.sources import SourceError
+from safevid_core.datasets.withdraw import withdraw
 from safevid_core.storage.lake import Lake, NothingMade
 from safevid_core.video.identity import clip_id, clip_id_of_file, file_sha256
 from tests.corpus.conftest import MakeSettings
 from tests.corpus.pictures import moving_picture
-from tests.stages import run_stage
+from tests.stages import run_stage, tools_of
 from tests.video.clips_for_tests import counted_frames, write_audio_only, write_video
 
 
@@ -397,3 +398,27 @@ def test_a_store_of_measured_files_that_is_none_is_made_anew(
     settings = make_settings({"kind": "folder", "path": str(tmp_path / "v")})
     assert run_stage(settings, lake, "clip_manifest").manifest.info["files_read"] == 1
     assert not run_stage(settings, lake, "clip_manifest").computed
+
+
+def test_a_withdrawn_clip_that_comes_back_is_refused_with_its_reason(
+    tmp_path: Path, make_settings: MakeSettings, lake: Lake
+) -> None:
+    """The same file under another name, and a span of it, are the same clip; other files are not."""
+    folder = tmp_path / "videos"
+    for name, seed in (("a.mp4", 1), ("b.mp4", 2)):
+        clip(folder / name, seed)
+    settings = make_settings({"kind": "folder", "path": str(folder)})
+    run_stage(settings, lake, "clip_manifest")
+    withdraw(tools_of(settings, lake), "a.mp4", "the person asked for it")
+    sha256 = file_sha256(folder / "a.mp4")
+    (folder / "a.mp4").rename(folder / "again.mp4")
+    lines = write_lines(tmp_path / "m.jsonl", {"file": "videos/again.mp4", "source_id": "s", "start_s": 0.2})
+    sources = ({"kind": "folder", "path": str(folder)}, {"kind": "manifest", "path": str(lines)})
+    run_stage(make_settings(*sources), lake, "clip_manifest")
+    found = outcomes_by_end(lake)
+    assert found["b.mp4"] == ("ok", "")
+    for name in ("again.mp4", "m.jsonl:1"):
+        outcome, reason = found[name]
+        assert (outcome, reason.startswith("withdrawn on ")) == ("filtered", True), name
+        assert reason.endswith(": the person asked for it")
+    assert lake.media.last_known(sha256) is None

@@ -14,6 +14,7 @@ from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
+from safevid_core.corpus.withdrawn import refuse_withdrawn
 from safevid_core.datasets.release import read_export
 from safevid_core.storage.lake import Lake
 
@@ -108,6 +109,7 @@ def read_release(
 
     Raises:
         ReleaseMissing: If there is no such release, or it holds no pair.
+        WithdrawnError: If it holds pairs of withdrawn clips.
     """
     manifest = lake.manifest(RELEASE.name)
     current = None if manifest is None else str(manifest.info["release"])
@@ -116,6 +118,7 @@ def read_release(
         raise ReleaseMissing("the lake holds no release; run safevid_350k_release first")
     if manifest is not None and found == current:
         pairs, folder = lake.read(RELEASE), lake.local_directory(str(manifest.info["path"]))
+        refuse_withdrawn(lake, pairs, f"release {found}")
     else:
         assert folder is not None
         pairs = read_export(folder / "pairs.jsonl", lake.local_path())
