@@ -45,9 +45,6 @@ def _row(row: ExportRow) -> dict[str, Any]:
     }
 
 
-EXPORT = Export(
-    name="llama-factory",
-    reader="LLaMA-Factory",
-    write=write,
-    placeholders=("<video>", "<image>", "<audio>"),
-)
+_PLACEHOLDERS = ("<video>", "<image>", "<audio>")
+
+EXPORT = Export(name="llama-factory", reader="LLaMA-Factory", write=write, placeholders=_PLACEHOLDERS)

@@ -33,9 +33,6 @@ def _row(row: ExportRow) -> dict[str, Any]:
     }
 
 
-EXPORT = Export(
-    name="ms-swift",
-    reader="ms-swift",
-    write=write,
-    placeholders=("<video>", "<image>", "<audio>"),
-)
+_PLACEHOLDERS = ("<video>", "<image>", "<audio>")
+
+EXPORT = Export(name="ms-swift", reader="ms-swift", write=write, placeholders=_PLACEHOLDERS)
