@@ -37,7 +37,7 @@ class ImportFilesError(SafeVidError, ValueError):
     """An import whose files cannot be read at all; the message names the import and the file."""
 
 
-class _RowError(Exception):
+class _RowError(SafeVidError):
     """Why a row becomes no pair."""
 
     def __init__(self, reason: str, outcome: Outcome = "failed") -> None:

@@ -12,7 +12,7 @@ import sys
 # litellm fetches its price list and huggingface_hub sends usage figures unless told otherwise.
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_DISABLE_TELEMETRY": "1"}
 INTERRUPTED = 130
-LINE = "safevid: interrupted; what was finished is kept"
+LINE = "safevid: interrupted; finished work is kept"
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ def environment(
         "DESCRIPTIONS__RECONCILER__API_BASE": server.url,
         "DESCRIPTIONS__RECONCILER__API_KEY_ENV": "LOOPBACK_API_KEY",
         "QUERIES__ASKER__MODEL": TEACHER,
+        "QUERIES__ASKER__FAMILY": "loopback",
         "QUERIES__ASKER__API_BASE": server.url,
     }
     for name, value in given.items():

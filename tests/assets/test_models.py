@@ -203,7 +203,7 @@ def test_rows_name_the_model_that_answered(
 ) -> None:
     """Where the provider of the first refuses, that is the second."""
     for stage in ("DESCRIPTIONS__RECONCILER", "QUERIES__ASKER"):
-        second = {"model": "openai/second", "revision": "7", "api_base": server.url}
+        second = {"model": "openai/second", "family": "second", "revision": "7", "api_base": server.url}
         environment.setenv(f"SAFEVID_{stage}__SECOND", json.dumps(second))
     environment.setenv("SAFEVID_QUERIES__SUBCATEGORIES_PER_CLIP", "1")
     refused = says("", finish_reason="content_filter")

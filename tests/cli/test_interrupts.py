@@ -15,7 +15,7 @@ from safevid_core.storage.lake import WHOLE, Lake
 from tests.command import PROJECT, all_gone, command_line, takes_interrupts
 from tests.video.clips_for_tests import numbered_frames, write_video
 
-LINE = "safevid: interrupted; what was finished is kept\n"
+LINE = "safevid: interrupted; finished work is kept\n"
 CTRL_C = "os.kill(os.getpid(), signal.SIGINT)"
 
 
@@ -58,7 +58,7 @@ def test_a_signal_between_the_steps_of_dagster_is_not_forgotten(
     assert (done.returncode, done.stderr) == (130, LINE)
     assert "clip_manifest" not in done.stdout
     lake = Lake(root, "pocket")
-    assert lake.manifest("pocket_clips", WHOLE) is not None, "what was finished is kept"
+    assert lake.manifest("pocket_clips", WHOLE) is not None, "finished work is kept"
     assert lake.manifest("clip_manifest", WHOLE) is None
 
 

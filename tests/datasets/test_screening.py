@@ -130,7 +130,7 @@ def release(lake: Lake, rows: list[dict[str, Any]], **datasets: Any) -> tuple[se
 
 def compared(lake: Lake, stage: str = RELEASE.name, **datasets: Any) -> Finding:
     planner = planner_of(made(lake, **datasets), lake)
-    check = next(check for check in planner.registry[stage].after if check is NO_BENCHMARK_ITEMS)
+    check = next(check for check in planner.registry[stage].checks if check is NO_BENCHMARK_ITEMS)
     return check.run(planner.tools, planner.registry[stage], ["all"])
 
 

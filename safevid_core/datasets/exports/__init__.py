@@ -35,7 +35,15 @@ from safevid_core.storage.lake import Lake
 
 EXPORTS: dict[str, Export] = {
     each.EXPORT.name: each.EXPORT
-    for each in (hugging_face, inspect_samples, llama_factory, llava_next, ms_swift, trl, webdataset)
+    for each in (
+        hugging_face,
+        inspect_samples,
+        llama_factory,
+        llava_next,
+        ms_swift,
+        trl,
+        webdataset,
+    )
 }
 
 
