@@ -224,7 +224,7 @@ def test_two_processes_asking_the_same_pay_once(
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     texts = [f"q{i}" for i in range(40)]
-    arguments = (settings(providers=[], ledger_url=ledger_url), text_model, texts, out)
+    arguments = (settings(providers=[], ledger_url=ledger_url, lease_s=60.0), text_model, texts, out)
     processes = [context.Process(target=_ask_in_process, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
@@ -270,7 +270,9 @@ def test_processes_of_one_run_share_its_budget(
     terms = {
         "openai/loopback": {"usd_per_million_in": 0, "usd_per_million_out": 10_000}
     }  # 7 tokens a call, 10 at most
-    made = settings(providers=[], ledger_url=ledger_url, budget_usd=1.0, terms=terms, concurrency=3)
+    made = settings(
+        providers=[], ledger_url=ledger_url, budget_usd=1.0, terms=terms, concurrency=3, lease_s=60.0
+    )
     model = text_model.model_copy(update={"max_tokens": 10})
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
