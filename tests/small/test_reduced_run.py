@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 import yaml
 
@@ -19,17 +18,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 _REDUCED = {
     "corpus": {"target_clips": 24},
     "models": {"builders": []},
-    "queries": {"subcategories_per_clip": 2},
-    "evaluation": {"max_items": 8, "modality_items": 2},
+    "queries": {"subcategories_per_clip": 4},
+    "evaluation": {"max_items": 24, "modality_items": 2},
 }
 
 
 @pytest.fixture(scope="module")
 def root(weights: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root in which the demo of profile `small` has run, with responses of at most 24 tokens."""
+    """A root in which the demo of profile `small` has run, with responses of at most 40 tokens."""
     root = tmp_path_factory.mktemp("small") / "safevid"
     build(root / "small", REDUCED)
-    policy = {"max_new_tokens": 24}
+    policy = {"max_new_tokens": 40}
     changes = {
         **_REDUCED,
         "alignment": {"base": policy, "batch_size": 4},
@@ -49,7 +48,7 @@ def test_the_method_runs_from_describing_to_the_scorecard(root: Path) -> None:
     lake = Lake(root, "small")
     assert lake.read(PAIRS).height > 0
     responses = lake.read(BENCHMARK_RESPONSES, "small@0|safevidbench_base")
-    assert responses.filter(pl.col("outcome") == "ok").height > 0
+    assert responses["text"].drop_nulls().len() > 0
 
 
 def test_every_report_says_what_is_scripted_and_what_was_trained_here(root: Path) -> None:
