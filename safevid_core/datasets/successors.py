@@ -13,7 +13,7 @@ from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_RELEASES, RELEASE, Table
 from safevid_core.datasets.kept_releases import KIND
-from safevid_core.datasets.withdrawal_intent import Folder, Intent, Part
+from safevid_core.datasets.withdrawal_intent import Folder, Part, WithdrawalIntent
 from safevid_core.datasets.withdrawal_rows import as_stored
 from safevid_core.storage.lake import WHOLE, Lake, frame_hash
 from safevid_core.storage.removal import remove_directory, remove_older_generations, remove_partition
@@ -28,7 +28,7 @@ def benchmark_release_id(table: Table, items: Sequence[dict[str, Any]]) -> str:
     return frame_hash(table.frame(ordered).drop(NOT_IN_RELEASE))[:16]
 
 
-def benchmark_successor(lake: Lake, part: Part, intent: Intent) -> str:
+def benchmark_successor(lake: Lake, part: Part, intent: WithdrawalIntent) -> str:
     """Commit the successor of a kept benchmark release, and use it if the release was in use.
 
     Returns:
@@ -59,7 +59,7 @@ def benchmark_successor(lake: Lake, part: Part, intent: Intent) -> str:
     return partition
 
 
-def release_successor(lake: Lake, folder: Folder, intent: Intent) -> str:
+def release_successor(lake: Lake, folder: Folder, intent: WithdrawalIntent) -> str:
     """Keep a release folder without the pairs about withdrawn clips. Returns its address.
 
     Only folders with `pairs.jsonl` have a successor; empty if the folder has none.
@@ -90,7 +90,7 @@ def release_successor(lake: Lake, folder: Folder, intent: Intent) -> str:
         return lake.keep(KIND, scratch)
 
 
-def purge_table_of_release(lake: Lake, part: Part, address: str, intent: Intent) -> None:
+def purge_table_of_release(lake: Lake, part: Part, address: str, intent: WithdrawalIntent) -> None:
     """Commit the table of the release without the pairs, as the successor at an address."""
     manifest = lake.manifest(RELEASE.name, part.partition)
     if manifest is None:
@@ -121,7 +121,7 @@ def destroy(lake: Lake, each: Mapping[str, Any]) -> None:
         remove_partition(lake, BENCHMARK_RELEASES.name, each["partition"])
 
 
-def _outcomes(lake: Lake, part: Part, gone: set[str], intent: Intent) -> list[Any]:
+def _outcomes(lake: Lake, part: Part, gone: set[str], intent: WithdrawalIntent) -> list[Any]:
     """The outcomes of a partition, in which some inputs end as withdrawn."""
     return [
         (unit, "filtered", intent.told) if unit in gone else (unit, outcome, reason)

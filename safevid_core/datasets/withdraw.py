@@ -24,7 +24,7 @@ from safevid_core.datasets.kept_releases import kept_releases
 from safevid_core.datasets.links import Links
 from safevid_core.datasets.named import UnknownId, find
 from safevid_core.datasets.trace import clips_of, trained_on
-from safevid_core.datasets.withdrawal_intent import Folder, Intent, Part
+from safevid_core.datasets.withdrawal_intent import Folder, Part, WithdrawalIntent
 from safevid_core.datasets.withdrawal_rows import Found, asked_about, find_rows, shared_keys
 from safevid_core.datasets.withdrawal_steps import carry_out
 from safevid_core.models.call_records import call_records
@@ -215,11 +215,11 @@ def _intent(
     clips: Sequence[dict[str, Any]],
     *,
     purge: bool,
-) -> Intent:
+) -> WithdrawalIntent:
     """Everything that is about the clips, found while it is still there."""
     links = Links(tools.registry, tools.lake)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    intent = Intent(name, asked, scope, " ".join(reason.split()), date, list(clips), purge=purge)
+    intent = WithdrawalIntent(name, asked, scope, " ".join(reason.split()), date, list(clips), purge=purge)
     if not clips:
         return intent
     ids = intent.clip_ids()
@@ -316,7 +316,7 @@ def _files(
 # ----------------------------------------------------------------------------------------------- report
 
 
-def report_of(tools: Tools, intent: Intent) -> dict[str, Any]:
+def report_of(tools: Tools, intent: WithdrawalIntent) -> dict[str, Any]:
     """What a withdrawal did, and what it could not undo."""
     rows: dict[str, int] = {}
     for part in intent.rows:
@@ -346,7 +346,7 @@ def report_of(tools: Tools, intent: Intent) -> dict[str, Any]:
     }
 
 
-def _cannot_be_undone(intent: Intent) -> list[str]:
+def _cannot_be_undone(intent: WithdrawalIntent) -> list[str]:
     lines = [f"your file {path} is not touched; delete or edit it yourself" for path in intent.users_files]
     for each in intent.folders:
         where = "was destroyed here" if intent.purge else "is sealed; --purge replaces it"

@@ -42,7 +42,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Intent:
+class WithdrawalIntent:
     """A withdrawal.
 
     Attributes:
@@ -106,18 +106,18 @@ def intent_id(scope: str, asked: str, clips: Iterable[str]) -> str:
     return content_id("withdrawal", scope, asked, *sorted(clips))
 
 
-def write_intent(lake: Lake, intent: Intent) -> None:
+def write_intent(lake: Lake, intent: WithdrawalIntent) -> None:
     Place(lake.url).write(_name(intent.id, "intent"), json.dumps(asdict(intent), indent=1).encode())
 
 
-def read_intents(lake: Lake) -> list[Intent]:
+def read_intents(lake: Lake) -> list[WithdrawalIntent]:
     """All withdrawals of a lake, the oldest first."""
     place = Place(lake.url)
     found = [read_intent(lake, name) for name in place.names(_FOLDER)]
     return sorted((each for each in found if each is not None), key=lambda each: (each.date, each.id))
 
 
-def read_intent(lake: Lake, name: str) -> Intent | None:
+def read_intent(lake: Lake, name: str) -> WithdrawalIntent | None:
     """A withdrawal by its id; None if there is none."""
     try:
         told = json.loads(Place(lake.url).read(_name(name, "intent")))
@@ -128,10 +128,10 @@ def read_intent(lake: Lake, name: str) -> Intent | None:
     for key in ("folders", "checkpoints"):
         told[key] = [Folder(**each) for each in told[key]]
     told["files"] = [(what, path) for what, path in told["files"]]
-    return Intent(**told)
+    return WithdrawalIntent(**told)
 
 
-def mark_done(lake: Lake, intent: Intent, report: dict[str, Any]) -> None:
+def mark_done(lake: Lake, intent: WithdrawalIntent, report: dict[str, Any]) -> None:
     """Write the report of a finished withdrawal, which says that it is finished."""
     Place(lake.url).write(_name(intent.id, "done"), json.dumps(report, indent=1).encode())
 
@@ -151,12 +151,12 @@ def reopen(lake: Lake, name: str) -> None:
         place.remove(_name(name, "done"))
 
 
-def write_record(lake: Lake, intent: Intent, destroyed: list[dict[str, Any]]) -> None:
+def write_record(lake: Lake, intent: WithdrawalIntent, destroyed: list[dict[str, Any]]) -> None:
     """Write what a purge destroys, before it does."""
     Place(lake.url).write(_name(intent.id, "destroyed"), json.dumps(destroyed, indent=1).encode())
 
 
-def read_record(lake: Lake, intent: Intent) -> list[dict[str, Any]]:
+def read_record(lake: Lake, intent: WithdrawalIntent) -> list[dict[str, Any]]:
     try:
         return list(json.loads(Place(lake.url).read(_name(intent.id, "destroyed"))))
     except FileNotFoundError:

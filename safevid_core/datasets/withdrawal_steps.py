@@ -18,7 +18,7 @@ from safevid_core.datasets.successors import (
     purge_table_of_release,
     release_successor,
 )
-from safevid_core.datasets.withdrawal_intent import Intent, Part, read_record, write_record
+from safevid_core.datasets.withdrawal_intent import Part, WithdrawalIntent, read_record, write_record
 from safevid_core.datasets.withdrawal_rows import as_stored
 from safevid_core.models.ledger import Ledger
 from safevid_core.stages.stage import Tools
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 _OF_PAIRS = ("training", "references")
 
 
-def carry_out(tools: Tools, ledger: Ledger, intent: Intent, say: Say) -> None:
+def carry_out(tools: Tools, ledger: Ledger, intent: WithdrawalIntent, say: Say) -> None:
     """Do everything that the intent names. The tombstones come first, so that nothing is made meanwhile.
 
     Args:
@@ -53,7 +53,7 @@ def carry_out(tools: Tools, ledger: Ledger, intent: Intent, say: Say) -> None:
         _purge(lake, intent, say)
 
 
-def _write_tombstones(lake: Lake, intent: Intent, say: Say) -> None:
+def _write_tombstones(lake: Lake, intent: WithdrawalIntent, say: Say) -> None:
     say("tombstones")
     if lake.manifest(WITHDRAWN.name, intent.id) is not None:
         return
@@ -69,7 +69,7 @@ def _write_tombstones(lake: Lake, intent: Intent, say: Say) -> None:
     lake.commit_once(WITHDRAWN, intent.id, StageRows(WITHDRAWN.frame(rows), [(intent.asked, "ok", "")]), {})
 
 
-def _seal(lake: Lake, intent: Intent, say: Say) -> None:
+def _seal(lake: Lake, intent: WithdrawalIntent, say: Say) -> None:
     def seal(ids: Sequence[str]) -> Seal:
         return Seal(intent.id, intent.day, intent.reason, intent.clip_ids(), list(ids))
 
@@ -81,7 +81,7 @@ def _seal(lake: Lake, intent: Intent, say: Say) -> None:
         seal_partition(lake, part.asset, part.partition, seal(part.ids))
 
 
-def _remove_rows(tools: Tools, intent: Intent, say: Say) -> None:
+def _remove_rows(tools: Tools, intent: WithdrawalIntent, say: Say) -> None:
     lake = tools.lake
     for part in intent.rows:
         table = _table(tools, part)
@@ -104,7 +104,7 @@ def _table(tools: Tools, part: Part) -> Table | None:
     return stored_table(tools.lake, part.asset)
 
 
-def _remove_files(lake: Lake, intent: Intent, say: Say) -> None:
+def _remove_files(lake: Lake, intent: WithdrawalIntent, say: Say) -> None:
     for what, name in intent.files:
         path = Path(name)
         say(f"{what} {path.name}")
@@ -120,7 +120,7 @@ def _remove_files(lake: Lake, intent: Intent, say: Say) -> None:
             shutil.rmtree(lake.local_path(name), ignore_errors=True)
 
 
-def _is_the_clip(path: Path, intent: Intent) -> bool:
+def _is_the_clip(path: Path, intent: WithdrawalIntent) -> bool:
     """Whether a file still has the bytes of a withdrawn clip; another one may have taken its place."""
     return path.is_file() and file_sha256(path) in {clip["media_sha256"] for clip in intent.clips}
 
@@ -142,7 +142,7 @@ def _blank_sheet(path: Path, words: Sequence[str]) -> None:
         write_atomically(path, ("\ufeff" + buffer.getvalue()).encode())
 
 
-def _purge(lake: Lake, intent: Intent, say: Say) -> None:
+def _purge(lake: Lake, intent: WithdrawalIntent, say: Say) -> None:
     """Replace every release that holds the clips by a successor, and destroy the old one."""
     record = read_record(lake, intent)
     if not record:

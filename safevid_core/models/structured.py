@@ -144,16 +144,6 @@ def read_as(schema: type[Schema], text: str) -> Schema:
     return fitting[0]
 
 
-def json_values(text: str) -> Iterator[str]:
-    """Yield the JSON objects and arrays of a text in order. Prose and code fences are skipped.
-
-    Values inside a broken object are skipped too, because they are parts of it.
-    """
-    for found, is_whole in json_regions(text):
-        if is_whole:
-            yield found
-
-
 def json_regions(text: str) -> Iterator[tuple[str, bool]]:
     """Yield each outermost object or array of a text, and whether it is valid JSON.
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from safevid_core.models.structured import (
     ItemByItem,
     UnreadableAnswer,
-    json_values,
+    json_regions,
     read_as,
     told_of_misfits,
 )
@@ -66,7 +66,7 @@ JSON = st.recursive(
 @given(value=st.dictionaries(st.text(), JSON, max_size=4), before=st.text("abc \n`:"), after=st.text("}] x"))
 @hypothesis_settings(max_examples=100, deadline=None)
 def test_an_object_survives_what_surrounds_it(value: dict[str, Any], before: str, after: str) -> None:
-    found = list(json_values(before + json.dumps(value) + after))
+    found = [part for part, whole in json_regions(before + json.dumps(value) + after) if whole]
     assert [json.loads(each) for each in found] == [value]
 
 

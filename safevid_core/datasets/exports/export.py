@@ -17,6 +17,10 @@ class ExportError(SafeVidError, ValueError):
     """An export that cannot be made; the message is one line and says what to do."""
 
 
+# Texts in the place of media, for readers that take video, pictures and sound.
+MEDIA_PLACEHOLDERS = ("<video>", "<image>", "<audio>")
+
+
 @dataclass(frozen=True)
 class Export:
     """A format that other tools read.

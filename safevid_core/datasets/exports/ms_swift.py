@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safevid_core.datasets.exports.export import Export
+from safevid_core.datasets.exports.export import MEDIA_PLACEHOLDERS, Export
 from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
 from safevid_core.datasets.exports.text_rows import write_splits
 
@@ -33,6 +33,4 @@ def _row(row: ExportRow) -> dict[str, Any]:
     }
 
 
-_PLACEHOLDERS = ("<video>", "<image>", "<audio>")
-
-EXPORT = Export(name="ms-swift", reader="ms-swift", write=write, placeholders=_PLACEHOLDERS)
+EXPORT = Export(name="ms-swift", reader="ms-swift", write=write, placeholders=MEDIA_PLACEHOLDERS)
