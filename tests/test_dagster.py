@@ -28,6 +28,7 @@ ASSETS = {
     "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
     "mmbench_video", "video_report", "model_estimate", "model_bill", "query_plan", "lossy_query_plan",
     "query_plan_without_descriptions", "safevidbench_plan", "pair_validation",
+    "pair_noise",
 }  # fmt: skip
 # These make no table.
 TABLELESS = {"model_estimate", "model_bill"}

@@ -184,8 +184,8 @@ def _forecast(tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
 
 
 def _files(settings: Settings) -> list[Path]:
-    labels = settings.preferences.labels
-    return [*prompts_of(settings.preferences.second_judge.values()), *([] if labels is None else [labels])]
+    judges, labels = settings.preferences.second_judge or {}, settings.preferences.labels
+    return [*prompts_of(judges.values()), *([] if labels is None else [labels])]
 
 
 def stage(settings: Settings) -> Stage:

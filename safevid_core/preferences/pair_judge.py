@@ -139,21 +139,15 @@ def open_second_judge(preferences: PreferenceSettings) -> PairJudge | None:
     if not preferences.second_judge:
         return None
     if not preferences.same_family_second_judge:
-        _require_other_family(preferences)
+        _require_other_family(preferences.second_judge, preferences.judges)
     return _opened(preferences.second_judge, "preferences.second_judge")
 
 
-def _require_other_family(preferences: PreferenceSettings) -> None:
+def _require_other_family(second: Mapping[str, JudgeModel], judges: Mapping[str, JudgeModel]) -> None:
     allowed = "set preferences.same_family_second_judge"
-    sides = [
-        (f"{key}.{name}", model)
-        for key, judges in (
-            ("preferences.second_judge", preferences.second_judge),
-            ("preferences.judges", preferences.judges),
-        )
-        for name, model in judges.items()
-    ]
-    for key, model in sides:
+    ours = {f"preferences.second_judge.{name}": model for name, model in second.items()}
+    theirs = {f"preferences.judges.{name}": model for name, model in judges.items()}
+    for key, model in (ours | theirs).items():
         unknown = without_family(model, key)
         if unknown is not None:
             raise JudgeError(
@@ -161,8 +155,8 @@ def _require_other_family(preferences: PreferenceSettings) -> None:
                 f"pair judge and second judge are of one family; set {key}.family, such as `gpt` or `llama`, "
                 f"or {allowed}"
             )
-    for key, model in sides[: len(preferences.second_judge)]:
-        for other_key, other in sides[len(preferences.second_judge) :]:
+    for key, model in ours.items():
+        for other_key, other in theirs.items():
             family = shared_family(model, other)
             if family is not None:
                 raise JudgeError(

@@ -38,10 +38,10 @@ class PreferenceSettings(Group):
         description="The pair judge, by the name of its file in `safevid_core/judging/judges`. Several "
         "judges are a panel, and their majority decides. Ours.",
     )
-    second_judge: dict[str, JudgeModel] = Field(
-        {},
+    second_judge: dict[str, JudgeModel] | None = Field(
+        None,
         description="The second judge, named as in `preferences.judges`. It judges a sample of the pairs to "
-        "measure the noise of their labels. Empty means that the noise is not measured. Ours.",
+        "measure the noise of their labels. None means that the noise is not measured. Ours.",
     )
     same_family_second_judge: bool = Field(
         False, description="Whether the second judge may be of the pair judge's family. Ours."

@@ -194,8 +194,9 @@ def _figure(
         # Units of a kind are equal, so the bootstrap draws the number of units of each kind.
         weights = rng.multinomial(n, counts / n, size=draws).astype(float)
     else:
-        clusters = len(by_cluster)
-        weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws) @ by_cluster
+        # Clusters of the same counts are equal, so the bootstrap draws their number.
+        distinct, alike = np.unique(by_cluster, axis=0, return_counts=True)
+        weights = rng.multinomial(len(by_cluster), alike / len(by_cluster), size=draws) @ distinct
         independent = kish(by_cluster.sum(1))
     drawn, _ = measure(_summed(weights, cells))
     drawn = drawn[np.isfinite(drawn)]

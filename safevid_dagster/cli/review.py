@@ -64,7 +64,7 @@ def export_pairs(
     size: Annotated[int, typer.Option(min=1, help="Number of pairs in the sheet.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Write a sheet with a random sample of pairs. People label them in the column `sound`.
+    """Write a sheet with a random sample of pairs. People label them in the columns `sound` and `swapped`.
 
     Set `preferences.labels` to the filled sheet. The stage `pair_validation` then counts the labels.
     """
