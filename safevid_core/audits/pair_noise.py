@@ -86,7 +86,8 @@ def plan_pair_noise(tools: Tools, partition: str) -> Plan:
         missing = Counter(str(what) for pair, what, _ in outcomes if what != "ok" and pair in drawn)
         noise = noise_of(table, missing, judge.name, preferences.min_labelled_pairs)
         replies = [reply for each in given for reply in each.answers]
-        return StageRows(table, outcomes, spend_info(replies) | {"noise": noise.as_dict()})
+        info = {"second_judge": judge.name, "finding": noise.sentence, "noise": noise.as_dict()}
+        return StageRows(table, outcomes, spend_info(replies) | info)
 
     inputs = {
         "pairs": frame_hash(frame),

@@ -5,19 +5,20 @@ about a sample. This module makes the figures from its rows:
 
 - Krippendorff's alpha between the two judges over which response is the better one. The two responses are
   named first and second by a seeded draw. Without the draw the pair judge would give every kept pair the same
-  label, and alpha would not be defined.
+  label, and alpha would be negative or not defined.
 - Krippendorff's alpha over whether a response is a success, with the responses as units.
 - The share of pairs that the second judge would swap, of those where it prefers one response.
 - The share of labels that are truly swapped. With people's labels it is estimated by double sampling
   (`statistics/double_sampling.py`). Without them it is not identified, because a disagreement does not say
-  which judge is wrong (Hui and Walter 1980, Biometrics 36:167-171, give the conditions under which several
-  raters without a true label identify their errors). Then only a range is given.
+  which judge is wrong. (Hui and Walter 1980, Biometrics 36:167-171, give conditions under which raters
+  without a true label identify their errors: two populations, and errors that are independent.) Then only a
+  range is given.
 
 The range without labels. Let w be the share of swapped labels, at most 1/2, and e the share of pairs on
 which the second judge prefers the worse response, at most 1/2. If its errors do not depend on the pair
 judge's, it disagrees on d = w (1 - e) + (1 - w) e of the pairs. So w = (d - e) / (1 - 2 e), which falls from
 d at e = 0 to 0 at e = d: w is between 0 and d. Pairs of two equally good responses raise d and not w. If both
-judges make the same mistakes, w may be larger.
+judges make the same mistakes, w may be larger. Real judges do: docs/pairs.md, "On real judges".
 
 All intervals are over source videos.
 """
