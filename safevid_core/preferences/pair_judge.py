@@ -188,7 +188,7 @@ def judge_input(asked: Query | Pair, text: str, media: MediaIndex) -> JudgeInput
         query=asked.query if isinstance(asked, Query) else asked.prompt,
         text=text,
         intent=asked.intent,
-        policy=tuple(asked.policy),
+        policy=tuple(asked.policy or ()),
         principle=asked.principle,
         subcategory=asked.subcategory,
         variant="right",

@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
-from safevid_core.contracts.tables import PAIR_NOISE, PAIRS, RELEASE, VIDEO_CORPUS
+from safevid_core.contracts.tables import IMPORTED_PAIRS, PAIR_NOISE, PAIRS, RELEASE, VIDEO_CORPUS
 from safevid_core.estimates import estimate
 from safevid_core.execution.local import StageReport
 from safevid_core.judging.errors import JudgeError
 from safevid_core.models.llm import Gateway
 from safevid_core.preferences.noise import read_noise
 from safevid_core.preferences.pair_judge import open_second_judge
-from safevid_core.settings import Settings, load_settings
-from safevid_core.storage.lake import Lake
+from safevid_core.settings import PairImport, Settings, load_settings
+from safevid_core.storage.lake import WHOLE, Lake
 from tests.models.chat_server import ChatServer, last_text, says
 from tests.stages import planner_of, run_stage
 
@@ -286,3 +286,25 @@ def test_a_second_judge_is_of_another_family(second: dict[str, Any], allowed: bo
     else:
         with pytest.raises(JudgeError, match=why):
             open_second_judge(settings.preferences)
+
+
+def test_pairs_that_others_made_are_judged_against_their_own_labels(lake: Lake, server: ChatServer) -> None:
+    rows = (
+        lake.read(PAIRS)
+        .drop("profile")
+        .with_columns(
+            pair_judge=pl.lit("none"),
+            policy=pl.lit(None, pl.List(pl.String)),
+            subcategory=pl.lit(None, pl.String),
+        )
+    )
+    units = sequence_outcomes(rows["query_id"].to_list(), "ok")
+    lake.commit(IMPORTED_PAIRS, WHOLE, StageRows(rows, units), "given", {})
+    theirs = {"path": "pairs.jsonl", "columns": {"query": "q", "chosen": "c", "rejected": "r", "video": "v"}}
+    settings = settings_of(lake.root, server)
+    datasets = settings.datasets.model_copy(
+        update={"imports": {"theirs": PairImport.model_validate(theirs)}, "only_imports": True}
+    )
+    measure(settings.model_copy(update={"datasets": datasets}), lake)
+    prefers = dict(lake.read(PAIR_NOISE).select("pair_id", "prefers").iter_rows())
+    assert {pair for pair, given in prefers.items() if given == "rejected"} == set(prefers) & set(SWAPPED)
