@@ -14,12 +14,12 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, request_key, text_of_times
@@ -27,6 +27,8 @@ from safevid_core.models.families import build_inputs, conversation, family_of
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
 from safevid_core.models.rope import space_as_trained
+from safevid_core.models.sampling import gumbel_noise, repetition_penalty
+from safevid_core.models.shared_videos import AskedVideo, SharedVideos
 from safevid_core.models.thinking import is_thinking_token
 from safevid_core.settings import TextModel, VideoModel
 from safevid_core.storage.file_hashes import FileHashes, file_sha256
@@ -35,9 +37,6 @@ from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, b
 from safevid_core.video.errors import passes
 from safevid_core.video.pictures import read_picture
 from safevid_core.video.uniform_frames import uniform_frames
-
-if TYPE_CHECKING:
-    import torch
 
 # Raised when the inputs or the way of sampling change what a local model answers.
 GENERATION = "generation/2"
@@ -300,8 +299,12 @@ class LocalVideoChat:
         self._loaded: tuple[Any, Any] | None = None
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
-        keys = self.keys(questions)
-        return self._gateway.settle(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
+        # Questions about one video are asked together, because they share its computation.
+        order = _by_video(questions)
+        ordered = [questions[place] for place in order]
+        keys = self.keys(ordered)
+        answers = self._gateway.settle(keys, lambda: _LocalCaller(self, keys, ordered, asset), asset)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda each: each[0])]
 
     def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
         return [self._key(question) for question in questions]
@@ -321,6 +324,12 @@ class LocalVideoChat:
             self._loaded = load_local(self.model, self._adapter)
         return self._loaded
 
+    def can_share(self) -> bool:
+        """Whether questions about one video can share its computation."""
+        from safevid_core.models.shared_generation import can_share
+
+        return can_share(self.loaded()[0])
+
     def _key(self, question: VideoQuestion) -> str:
         model = self.model
         try:
@@ -335,6 +344,26 @@ class LocalVideoChat:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+def _by_video(questions: Sequence[VideoQuestion]) -> list[int]:
+    """The questions' places, those about one video side by side, videos in the order of their first."""
+    places: dict[Any, list[int]] = {}
+    for place, question in enumerate(questions):
+        places.setdefault(_begins_with(question), []).append(place)
+    return [place for some in places.values() for place in some]
+
+
+def _clip_of(question: VideoQuestion) -> Any:
+    """What a question shows; None where it shows nothing."""
+    if question.video == "none":
+        return None
+    return (question.video, question.path, question.start_s, question.end_s)
+
+
+def _begins_with(question: VideoQuestion) -> Any:
+    """What precedes a question's own text in its prompt."""
+    return (_clip_of(question), question.system)
+
+
 def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     """What of a video a question shows, for the request key."""
     if question.video == "none":
@@ -343,6 +372,14 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
         return [question.video, media, DECODING_REVISION]
     span = [question.start_s, question.end_s]
     return [question.video, media, f"uniform/{frames}", *span, DECODING_REVISION]
+
+
+class _Together(NamedTuple):
+    """A question that shares its video with others: its position, its video and its number there."""
+
+    position: int
+    asked: AskedVideo
+    number: int
 
 
 class _LocalCaller:
@@ -389,8 +426,58 @@ class _LocalCaller:
                 for position, error in unusable.items()
             ]
         usable = [position for position in window if position not in unusable]
-        for batch in self._batches(usable):
+        together, alone = self._by_sharing(usable, frames)
+        videos = SharedVideos(self._chat.model, *self._chat.loaded()) if together else None
+        size = self._chat.model.batch_size
+        for start in range(0, len(together), size):
+            assert videos is not None
+            results, left = self._answer_together(together[start : start + size], videos)
+            alone += left
+            yield results
+        for batch in self._batches(alone):
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
+
+    def _by_sharing(
+        self, positions: list[int], frames: Mapping[Any, Frames | None]
+    ) -> tuple[list[_Together], list[int]]:
+        """The questions that share a video with another one, side by side, and the others."""
+        groups: dict[Any, list[int]] = {}
+        for position in positions:
+            groups.setdefault(_begins_with(self._questions[position]), []).append(position)
+        several = [some for (clip, _), some in groups.items() if clip is not None and len(some) > 1]
+        if not several or not self._chat.can_share():
+            return [], positions
+        together = [each for some in several for each in self._together(some, frames)]
+        shared = {each.position for each in together}
+        return together, [position for position in positions if position not in shared]
+
+    def _together(self, positions: list[int], frames: Mapping[Any, Frames | None]) -> Iterator[_Together]:
+        video = frames[self._clip(positions[0])]
+        assert video is not None
+        kind = self._questions[positions[0]].kind
+        conversations = [self._conversation(position) for position in positions]
+        keys = [self._keys[position] for position in positions]
+        asked = AskedVideo(video, kind == "image", conversations, keys)
+        for number, position in enumerate(positions):
+            yield _Together(position, asked, number)
+
+    def _answer_together(
+        self, batch: Sequence[_Together], videos: SharedVideos
+    ) -> tuple[list[CallResult], list[int]]:
+        """The answers of a batch, and the questions whose prompts share no beginning."""
+        started = time.monotonic()
+        said = videos.generate([(each.asked, each.number) for each in batch])
+        seconds = (time.monotonic() - started) / len(batch)
+        results, left = [], []
+        for each, tokens in zip(batch, said, strict=True):
+            if tokens is None:
+                left.append(each.position)
+                continue
+            loaded, processor = self._chat.loaded()
+            answer = _read_ids(processor, loaded, tokens[1], len(tokens[0]))
+            call = self._answered(each.position, answer, each.asked.frames, seconds)
+            results.append(CallResult(each.position, call))
+        return results, left
 
     def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, VideoError]]:
         """The frames of each clip once, and what is wrong for each question whose video is unusable."""
@@ -409,10 +496,7 @@ class _LocalCaller:
         return frames, {p: broken[self._clip(p)] for p in window if self._clip(p) in broken}
 
     def _clip(self, position: int) -> Any:
-        question = self._questions[position]
-        if question.video == "none":
-            return None
-        return (question.video, question.path, question.start_s, question.end_s)
+        return _clip_of(self._questions[position])
 
     def _batches(self, positions: list[int]) -> Iterator[list[int]]:
         """Questions of like length together, each kind apart."""
@@ -429,12 +513,8 @@ class _LocalCaller:
 
     def _answer_batch(self, batch: list[int], videos: list[Frames | None]) -> list[CallResult]:
         started = time.monotonic()
-        questions = [self._questions[position] for position in batch]
-        kind = questions[0].kind
-        prompts = [
-            conversation(question.prompt, system=question.system, video=kind != "none", image=kind == "image")
-            for question in questions
-        ]
+        kind = self._questions[batch[0]].kind
+        prompts = [self._conversation(position) for position in batch]
         keys = [self._keys[position] for position in batch]
         answers = generate(
             self._chat.model, *self._chat.loaded(), prompts, videos, keys, as_images=kind == "image"
@@ -444,6 +524,11 @@ class _LocalCaller:
             CallResult(position, self._answered(position, answer, video, seconds))
             for position, answer, video in zip(batch, answers, videos, strict=True)
         ]
+
+    def _conversation(self, position: int) -> list[dict[str, Any]]:
+        question = self._questions[position]
+        shown = {"video": question.kind != "none", "image": question.kind == "image"}
+        return conversation(question.prompt, system=question.system, **shown)
 
     def _answered(self, position: int, answer: Generated, video: Frames | None, seconds: float) -> Call:
         known: dict[str, Any] = {
@@ -516,9 +601,9 @@ def generate(
     inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
     inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
     prompt_length = inputs["input_ids"].shape[1]
-    processors = _penalty(model.repetition_penalty, prompt_length)
+    processors = repetition_penalty(model.repetition_penalty, prompt_length)
     if model.temperature > 0:
-        processors.append(_gumbel_noise(model.temperature, keys, loaded.device))
+        processors.append(gumbel_noise(model.temperature, keys, loaded.device))
     with torch.inference_mode():
         out = loaded.generate(
             **inputs,
@@ -560,39 +645,6 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True))
     kept = [each for each in ids if each in marks or each not in special]
     return str(tokenizer.decode(kept, skip_special_tokens=False))
-
-
-def _penalty(penalty: float, prompt_length: int) -> list[Any]:
-    """The repetition penalty on generated tokens. None if it is 1.
-
-    `generate(repetition_penalty=...)` also penalises the words of the prompt, which an answer has to repeat.
-    """
-    from transformers import RepetitionPenaltyLogitsProcessor
-
-    if penalty == 1:
-        return []
-    return [RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=prompt_length)]
-
-
-def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:
-    """Sampling as an argmax: logits over the temperature plus Gumbel noise has the softmax's law.
-
-    Each row draws from a generator of its own, seeded by its key, so that a sampled answer does not
-    depend on which questions share its batch.
-    """
-    import torch
-    from transformers import LogitsProcessor
-
-    generators = [torch.Generator(device=device).manual_seed(int(key[:15], 16)) for key in keys]
-
-    class GumbelNoise(LogitsProcessor):
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            uniform = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-            for row, generator in zip(uniform, generators, strict=True):
-                row.uniform_(generator=generator)
-            return scores.float() / temperature - torch.log(-torch.log(uniform.clamp_min(1e-20)))
-
-    return GumbelNoise()
 
 
 # ------------------------------------------------------------------------------------ served models
