@@ -53,10 +53,8 @@ class SharedVideos:
         # The videos of the last batch. None for a video whose questions have no common beginning with it.
         self._computed: dict[AskedVideo, _Computed | None] = {}
 
-    def generate(
-        self, questions: Sequence[tuple[AskedVideo, int]]
-    ) -> list[tuple[list[int], list[int]] | None]:
-        """Return the prompt's and the response's tokens for each question.
+    def generate(self, questions: Sequence[tuple[AskedVideo, int]]) -> list[tuple[int, list[int]] | None]:
+        """Return the number of prompt tokens and the generated tokens for each question.
 
         Args:
             questions: A video and the number of one of its questions. Questions about the same video must be
@@ -79,7 +77,7 @@ class SharedVideos:
         ]
         said = iter(generate_branches(self._model, self._loaded, branches) if branches else ())
         return [
-            None if (found := self._computed[video]) is None else (found.prompts[number].ids, next(said))
+            None if (found := self._computed[video]) is None else (len(found.prompts[number].ids), next(said))
             for video, number in questions
         ]
 

@@ -433,7 +433,8 @@ class _LocalCaller:
             assert videos is not None
             results, left = self._answer_together(together[start : start + size], videos)
             alone += left
-            yield results
+            if results:
+                yield results
         for batch in self._batches(alone):
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
 
@@ -474,7 +475,7 @@ class _LocalCaller:
                 left.append(each.position)
                 continue
             loaded, processor = self._chat.loaded()
-            answer = _read_ids(processor, loaded, tokens[1], len(tokens[0]))
+            answer = _read_ids(processor, loaded, tokens[1], tokens[0])
             call = self._answered(each.position, answer, each.asked.frames, seconds)
             results.append(CallResult(each.position, call))
         return results, left
@@ -596,6 +597,24 @@ def generate(
     as_images: bool = False,
 ) -> list[Generated]:
     """One batch of answers, greedy at temperature 0, else sampled with noise drawn from each key."""
+    said = generate_ids(model, loaded, processor, conversations, videos, keys, as_images=as_images)
+    return [_read_ids(processor, loaded, ids, given) for given, ids in said]
+
+
+def generate_ids(
+    model: VideoModel,
+    loaded: Any,
+    processor: Any,
+    conversations: Sequence[list[dict[str, Any]]],
+    videos: Sequence[Frames | None],
+    keys: Sequence[str],
+    *,
+    as_images: bool = False,
+) -> list[tuple[int, list[int]]]:
+    """The number of prompt tokens and the generated tokens of each answer of a batch.
+
+    Padding follows the end token. A video is computed once for each row.
+    """
     import torch
 
     inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
@@ -617,7 +636,7 @@ def generate(
         )
     answers = out[:, prompt_length:].tolist()
     given = inputs["attention_mask"].sum(1).tolist()
-    return [_read_ids(processor, loaded, ids, int(n)) for ids, n in zip(answers, given, strict=True)]
+    return [(int(n), ids) for n, ids in zip(given, answers, strict=True)]
 
 
 def _placed(value: Any, model: VideoModel, loaded: Any) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from safevid_core.models import shared_attention, shared_videos, video_chat
+from safevid_core.models import shared_attention, shared_videos
 from safevid_core.models.families import FAMILIES, build_inputs, conversation
 from safevid_core.models.llm import Gateway
 from safevid_core.models.prompts import Prompt, encode_prompts, on_device
@@ -26,7 +26,7 @@ from safevid_core.models.shared_generation import (
     generate_branches,
     shared_tokens,
 )
-from safevid_core.models.video_chat import LocalVideoChat, VideoQuestion, generate, load_local
+from safevid_core.models.video_chat import LocalVideoChat, VideoQuestion, generate_ids, load_local
 from safevid_core.settings import Settings, VideoModel, load_settings
 from safevid_core.video.decoding import Frames, decode_uniform
 from tests.models.conftest import loosen
@@ -117,21 +117,17 @@ def shared_answers(local: Local, model: VideoModel, videos: Sequence[Frames]) ->
     return generate_branches(model, local.model, branches)
 
 
-def plain_answers(
-    local: Local, model: VideoModel, videos: Sequence[Frames], monkeypatch: pytest.MonkeyPatch
-) -> list[list[int]]:
+def plain_answers(local: Local, model: VideoModel, videos: Sequence[Frames]) -> list[list[int]]:
     """The tokens of `generate`, one question at a time, up to the end token."""
     said: list[list[int]] = []
     stop = local.model.generation_config.eos_token_id
 
-    def kept(processor: Any, loaded: Any, ids: list[int], given: int) -> None:
-        said.append(ids[: ids.index(stop) + 1] if stop in ids else ids)
-
-    monkeypatch.setattr(video_chat, "_read_ids", kept)
     for frames in videos:
         for text in TEXTS:
             asked = [conversation(text)]
-            generate(model, local.model, local.processor, asked, [frames], [key_of(len(said))])
+            key = key_of(len(said))
+            ((_, ids),) = generate_ids(model, local.model, local.processor, asked, [frames], [key])
+            said.append(ids[: ids.index(stop) + 1] if stop in ids else ids)
     return said
 
 
@@ -167,11 +163,10 @@ def test_tokens_are_those_of_generate(
     changes: dict[str, float],
     local: Local,
     videos: list[Frames],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = local.settings.model_copy(update=changes)
     ours = shared_answers(local, model, videos)
-    theirs = plain_answers(local, model, videos, monkeypatch)
+    theirs = plain_answers(local, model, videos)
     asked = [(frames, text) for frames in videos for text in TEXTS]
     near_ties = 0
     for one, other, (frames, text) in zip(ours, theirs, asked, strict=True):
@@ -381,19 +376,16 @@ def test_pictures_shared_by_questions(
 
 
 @every_family
-def test_a_penalty_of_the_checkpoint_itself(
-    family: str, local: Local, videos: list[Frames], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_penalty_of_the_checkpoint_itself(family: str, local: Local, videos: list[Frames]) -> None:
     """Published Qwen2.5-VL has one of 1.05, which `generate` applies to prompt and response."""
     plain = shared_answers(local, local.settings, videos)
     local.model.generation_config.repetition_penalty = 6.0
     assert can_share(local.model)
     ours = shared_answers(local, local.settings, videos)
-    assert ours == plain_answers(local, local.settings, videos, monkeypatch)
+    assert ours == plain_answers(local, local.settings, videos)
     assert ours != plain
     milder = local.settings.model_copy(update={"repetition_penalty": 2.5})
-    monkeypatch.undo()
-    assert shared_answers(local, milder, videos) == plain_answers(local, milder, videos, monkeypatch)
+    assert shared_answers(local, milder, videos) == plain_answers(local, milder, videos)
 
 
 def test_a_model_that_cannot_share_is_asked_plainly(
