@@ -83,10 +83,13 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
 
 def on_device(inputs: Mapping[str, Any], loaded: Any) -> dict[str, Any]:
     """Return model inputs on the device of a model, and pixels in its number format."""
-    return {
-        name: value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
-        for name, value in inputs.items()
-    }
+
+    def placed(value: Any) -> Any:
+        if not hasattr(value, "to"):
+            return value
+        return value.to(loaded.device, loaded.dtype if value.is_floating_point() else None)
+
+    return {name: placed(value) for name, value in inputs.items()}
 
 
 # Token ids of a prompt, and for each token whether it is image or video.

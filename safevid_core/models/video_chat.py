@@ -23,13 +23,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, request_key, text_of_times
-from safevid_core.models.families import build_inputs, conversation, family_of
+from safevid_core.models.families import conversation, family_of
+from safevid_core.models.generation import Generated, generate, read_ids
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
 from safevid_core.models.rope import space_as_trained
-from safevid_core.models.sampling import gumbel_noise, repetition_penalty
 from safevid_core.models.shared_videos import AskedVideo, SharedVideos
-from safevid_core.models.thinking import is_thinking_token
 from safevid_core.settings import TextModel, VideoModel
 from safevid_core.storage.file_hashes import FileHashes, file_sha256
 from safevid_core.storage.frames import FrameCache
@@ -475,7 +474,7 @@ class _LocalCaller:
                 left.append(each.position)
                 continue
             loaded, processor = self._chat.loaded()
-            answer = _read_ids(processor, loaded, tokens[1], tokens[0])
+            answer = read_ids(processor, loaded, tokens[1], tokens[0])
             call = self._answered(each.position, answer, each.asked.frames, seconds)
             results.append(CallResult(each.position, call))
         return results, left
@@ -574,96 +573,6 @@ def frames_of(question: VideoQuestion, n: int, stored: FrameCache | None = None)
     if question.video == "right":
         return frames
     return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s, frames.span_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One generated answer; `finish_reason` is `stop`, or `length` where the limit cut it."""
-
-    text: str
-    finish_reason: str
-    tokens_in: int
-    tokens_out: int
-
-
-def generate(
-    model: VideoModel,
-    loaded: Any,
-    processor: Any,
-    conversations: Sequence[list[dict[str, Any]]],
-    videos: Sequence[Frames | None],
-    keys: Sequence[str],
-    *,
-    as_images: bool = False,
-) -> list[Generated]:
-    """One batch of answers, greedy at temperature 0, else sampled with noise drawn from each key."""
-    said = generate_ids(model, loaded, processor, conversations, videos, keys, as_images=as_images)
-    return [_read_ids(processor, loaded, ids, given) for given, ids in said]
-
-
-def generate_ids(
-    model: VideoModel,
-    loaded: Any,
-    processor: Any,
-    conversations: Sequence[list[dict[str, Any]]],
-    videos: Sequence[Frames | None],
-    keys: Sequence[str],
-    *,
-    as_images: bool = False,
-) -> list[tuple[int, list[int]]]:
-    """The number of prompt tokens and the generated tokens of each answer of a batch.
-
-    Padding follows the end token. A video is computed once for each row.
-    """
-    import torch
-
-    inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
-    inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
-    prompt_length = inputs["input_ids"].shape[1]
-    processors = repetition_penalty(model.repetition_penalty, prompt_length)
-    if model.temperature > 0:
-        processors.append(gumbel_noise(model.temperature, keys, loaded.device))
-    with torch.inference_mode():
-        out = loaded.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=model.max_new_tokens,
-            logits_processor=processors,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
-    answers = out[:, prompt_length:].tolist()
-    given = inputs["attention_mask"].sum(1).tolist()
-    return [(int(n), ids) for n, ids in zip(given, answers, strict=True)]
-
-
-def _placed(value: Any, model: VideoModel, loaded: Any) -> Any:
-    if not hasattr(value, "to"):
-        return value
-    return value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
-
-
-def _read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Generated:
-    ends = loaded.generation_config.eos_token_id
-    stops = set(ends) if isinstance(ends, list) else {ends}
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
-    said = ids if end is None else ids[:end]
-    text = _decoded(processor.tokenizer, said).strip()
-    return Generated(text, "length" if end is None else "stop", given, len(said) + (end is not None))
-
-
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The text of token ids without special tokens, but with those that mark thinking."""
-    special = {
-        place: token.content for place, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    marks = {place for place, token in special.items() if is_thinking_token(token)}
-    if marks.isdisjoint(ids):
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-    kept = [each for each in ids if each in marks or each not in special]
-    return str(tokenizer.decode(kept, skip_special_tokens=False))
 
 
 # ------------------------------------------------------------------------------------ served models

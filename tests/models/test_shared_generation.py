@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from safevid_core.models import shared_attention, shared_videos
 from safevid_core.models.families import FAMILIES, build_inputs, conversation
+from safevid_core.models.generation import generate_ids
 from safevid_core.models.llm import Gateway
 from safevid_core.models.prompts import Prompt, encode_prompts, on_device
 from safevid_core.models.shared_generation import (
@@ -26,7 +27,7 @@ from safevid_core.models.shared_generation import (
     generate_branches,
     shared_tokens,
 )
-from safevid_core.models.video_chat import LocalVideoChat, VideoQuestion, generate_ids, load_local
+from safevid_core.models.video_chat import LocalVideoChat, VideoQuestion, load_local
 from safevid_core.settings import Settings, VideoModel, load_settings
 from safevid_core.video.decoding import Frames, decode_uniform
 from tests.models.conftest import loosen
