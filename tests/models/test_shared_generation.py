@@ -360,6 +360,28 @@ def test_an_answer_does_not_depend_on_its_batch(
         assert answers.items() <= told["together"].items(), name
 
 
+def test_questions_that_are_far_apart_share_their_video(
+    local_of: Callable[[str], Local],
+    clips: list[Path],
+    chat_of: Callable[..., LocalVideoChat],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table lists its questions by id, and not by video. Batches of 2 cut each video's questions."""
+    computed: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        computed.append(given[2])
+        return compute_trunk(*given)
+
+    monkeypatch.setattr("safevid_core.models.shared_generation.compute_trunk", counted)
+    asked = [VideoQuestion(text, str(clip)) for text in TEXTS for clip in clips]
+    asked += [VideoQuestion("Hello", video="none")]
+    answers = chat_of(local_of("internvl"), batch_size=2).answer_many(asked, asset="x")
+    assert len(computed) == len(clips)
+    assert all(answer.frame_times for answer in answers[:-1])
+    assert answers[-1].frame_times == ()
+
+
 @every_family
 def test_pictures_shared_by_questions(
     family: str, local: Local, tmp_path: Path, videos: list[Frames], chat_of: Callable[..., LocalVideoChat]
