@@ -14,20 +14,21 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, request_key, text_of_times
-from safevid_core.models.families import build_inputs, conversation, family_of
+from safevid_core.models.families import conversation, family_of
+from safevid_core.models.generation import Generated, generate, read_ids
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
 from safevid_core.models.rope import space_as_trained
-from safevid_core.models.thinking import is_thinking_token
+from safevid_core.models.shared_videos import AskedVideo, SharedVideos
 from safevid_core.settings import TextModel, VideoModel
 from safevid_core.storage.file_hashes import FileHashes, file_sha256
 from safevid_core.storage.frames import FrameCache
@@ -35,9 +36,6 @@ from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, b
 from safevid_core.video.errors import is_transient
 from safevid_core.video.pictures import read_picture
 from safevid_core.video.uniform_frames import uniform_frames
-
-if TYPE_CHECKING:
-    import torch
 
 # Raised when a change of the inputs or of the sampling changes the answers of a local model.
 GENERATION = "generation/2"
@@ -303,8 +301,12 @@ class LocalVideoChat:
         self._loaded: tuple[Any, Any] | None = None
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
-        keys = self.keys(questions)
-        return self._gateway.get_or_ask(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
+        # Questions about one video are asked together, because they share its computation.
+        order = _by_video(questions)
+        ordered = [questions[place] for place in order]
+        keys = self.keys(ordered)
+        answers = self._gateway.get_or_ask(keys, lambda: _LocalCaller(self, keys, ordered, asset), asset)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda each: each[0])]
 
     def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
         return [self._key(question) for question in questions]
@@ -324,6 +326,12 @@ class LocalVideoChat:
             self._loaded = load_local(self.model, self._adapter)
         return self._loaded
 
+    def can_share(self) -> bool:
+        """Whether questions about one video can share its computation."""
+        from safevid_core.models.shared_generation import can_share
+
+        return can_share(self.loaded()[0])
+
     def _key(self, question: VideoQuestion) -> str:
         model = self.model
         try:
@@ -338,6 +346,26 @@ class LocalVideoChat:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+def _by_video(questions: Sequence[VideoQuestion]) -> list[int]:
+    """The questions' places, those about one video side by side, videos in the order of their first."""
+    places: dict[Any, list[int]] = {}
+    for place, question in enumerate(questions):
+        places.setdefault(_begins_with(question), []).append(place)
+    return [place for some in places.values() for place in some]
+
+
+def _clip_of(question: VideoQuestion) -> Any:
+    """What a question shows; None where it shows nothing."""
+    if question.video == "none":
+        return None
+    return (question.video, question.path, question.start_s, question.end_s)
+
+
+def _begins_with(question: VideoQuestion) -> Any:
+    """What precedes a question's own text in its prompt."""
+    return (_clip_of(question), question.system)
+
+
 def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     """The part of the request key that says what a question shows."""
     if question.video == "none":
@@ -346,6 +374,14 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
         return [question.video, media, DECODING_REVISION]
     span = [question.start_s, question.end_s]
     return [question.video, media, f"uniform/{frames}", *span, DECODING_REVISION]
+
+
+class _Together(NamedTuple):
+    """A question that shares its video with others: its position, its video and its number there."""
+
+    position: int
+    asked: AskedVideo
+    number: int
 
 
 class _LocalCaller:
@@ -392,8 +428,59 @@ class _LocalCaller:
                 for position, error in unusable.items()
             ]
         usable = [position for position in window if position not in unusable]
-        for batch in self._batches(usable):
+        together, alone = self._by_sharing(usable, frames)
+        videos = SharedVideos(self._chat.model, *self._chat.loaded()) if together else None
+        size = self._chat.model.batch_size
+        for start in range(0, len(together), size):
+            assert videos is not None
+            results, left = self._answer_together(together[start : start + size], videos)
+            alone += left
+            if results:
+                yield results
+        for batch in self._batches(alone):
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
+
+    def _by_sharing(
+        self, positions: list[int], frames: Mapping[Any, Frames | None]
+    ) -> tuple[list[_Together], list[int]]:
+        """The questions that share a video with another one, side by side, and the others."""
+        groups: dict[Any, list[int]] = {}
+        for position in positions:
+            groups.setdefault(_begins_with(self._questions[position]), []).append(position)
+        several = [some for (clip, _), some in groups.items() if clip is not None and len(some) > 1]
+        if not several or not self._chat.can_share():
+            return [], positions
+        together = [each for some in several for each in self._together(some, frames)]
+        shared = {each.position for each in together}
+        return together, [position for position in positions if position not in shared]
+
+    def _together(self, positions: list[int], frames: Mapping[Any, Frames | None]) -> Iterator[_Together]:
+        video = frames[self._clip(positions[0])]
+        assert video is not None
+        kind = self._questions[positions[0]].kind
+        conversations = [self._conversation(position) for position in positions]
+        keys = [self._keys[position] for position in positions]
+        asked = AskedVideo(video, kind == "image", conversations, keys)
+        for number, position in enumerate(positions):
+            yield _Together(position, asked, number)
+
+    def _answer_together(
+        self, batch: Sequence[_Together], videos: SharedVideos
+    ) -> tuple[list[CallResult], list[int]]:
+        """The answers of a batch, and the questions whose prompts share no beginning."""
+        started = time.monotonic()
+        said = videos.generate([(each.asked, each.number) for each in batch])
+        seconds = (time.monotonic() - started) / len(batch)
+        results, left = [], []
+        for each, tokens in zip(batch, said, strict=True):
+            if tokens is None:
+                left.append(each.position)
+                continue
+            loaded, processor = self._chat.loaded()
+            answer = read_ids(processor, loaded, tokens[1], tokens[0])
+            call = self._answered(each.position, answer, each.asked.frames, seconds)
+            results.append(CallResult(each.position, call))
+        return results, left
 
     def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, VideoError]]:
         """Decode each clip once.
@@ -416,10 +503,7 @@ class _LocalCaller:
         return frames, {p: broken[self._clip(p)] for p in window if self._clip(p) in broken}
 
     def _clip(self, position: int) -> Any:
-        question = self._questions[position]
-        if question.video == "none":
-            return None
-        return (question.video, question.path, question.start_s, question.end_s)
+        return _clip_of(self._questions[position])
 
     def _batches(self, positions: list[int]) -> Iterator[list[int]]:
         """Batches of questions of one kind and of similar length."""
@@ -436,12 +520,8 @@ class _LocalCaller:
 
     def _answer_batch(self, batch: list[int], videos: list[Frames | None]) -> list[CallResult]:
         started = time.monotonic()
-        questions = [self._questions[position] for position in batch]
-        kind = questions[0].kind
-        prompts = [
-            conversation(question.prompt, system=question.system, video=kind != "none", image=kind == "image")
-            for question in questions
-        ]
+        kind = self._questions[batch[0]].kind
+        prompts = [self._conversation(position) for position in batch]
         keys = [self._keys[position] for position in batch]
         answers = generate(
             self._chat.model, *self._chat.loaded(), prompts, videos, keys, as_images=kind == "image"
@@ -451,6 +531,11 @@ class _LocalCaller:
             CallResult(position, self._answered(position, answer, video, seconds))
             for position, answer, video in zip(batch, answers, videos, strict=True)
         ]
+
+    def _conversation(self, position: int) -> list[dict[str, Any]]:
+        question = self._questions[position]
+        shown = {"video": question.kind != "none", "image": question.kind == "image"}
+        return conversation(question.prompt, system=question.system, **shown)
 
     def _answered(self, position: int, answer: Generated, video: Frames | None, seconds: float) -> Call:
         known: dict[str, Any] = {
@@ -495,111 +580,6 @@ def frames_of(question: VideoQuestion, n: int, stored: FrameCache | None = None)
     if question.video == "right":
         return frames
     return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s, frames.span_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One generated answer. `finish_reason` is `stop`, or `length` if the answer was cut at its limit."""
-
-    text: str
-    finish_reason: str
-    tokens_in: int
-    tokens_out: int
-
-
-def generate(
-    model: VideoModel,
-    loaded: Any,
-    processor: Any,
-    conversations: Sequence[list[dict[str, Any]]],
-    videos: Sequence[Frames | None],
-    keys: Sequence[str],
-    *,
-    as_images: bool = False,
-) -> list[Generated]:
-    """Generate a batch of answers: greedy at temperature 0, else sampled with noise seeded by the keys."""
-    import torch
-
-    inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
-    inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
-    prompt_length = inputs["input_ids"].shape[1]
-    processors = _penalty(model.repetition_penalty, prompt_length)
-    if model.temperature > 0:
-        processors.append(_gumbel_noise(model.temperature, keys, loaded.device))
-    with torch.inference_mode():
-        out = loaded.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=model.max_new_tokens,
-            logits_processor=processors,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
-    answers = out[:, prompt_length:].tolist()
-    given = inputs["attention_mask"].sum(1).tolist()
-    return [_read_ids(processor, loaded, ids, int(n)) for ids, n in zip(answers, given, strict=True)]
-
-
-def _placed(value: Any, model: VideoModel, loaded: Any) -> Any:
-    if not hasattr(value, "to"):
-        return value
-    return value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
-
-
-def _read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Generated:
-    ends = loaded.generation_config.eos_token_id
-    stops = set(ends) if isinstance(ends, list) else {ends}
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
-    said = ids if end is None else ids[:end]
-    text = _decoded(processor.tokenizer, said).strip()
-    return Generated(text, "length" if end is None else "stop", given, len(said) + (end is not None))
-
-
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The text of token ids, without special tokens other than those that mark thinking."""
-    special = {
-        place: token.content for place, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    marks = {place for place, token in special.items() if is_thinking_token(token)}
-    if marks.isdisjoint(ids):
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-    kept = [each for each in ids if each in marks or each not in special]
-    return str(tokenizer.decode(kept, skip_special_tokens=False))
-
-
-def _penalty(penalty: float, prompt_length: int) -> list[Any]:
-    """The processor for the repetition penalty on generated tokens. Empty if the penalty is 1.
-
-    `generate(repetition_penalty=...)` also penalises words of the prompt, which an answer has to repeat.
-    """
-    from transformers import RepetitionPenaltyLogitsProcessor
-
-    if penalty == 1:
-        return []
-    return [RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=prompt_length)]
-
-
-def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:
-    """A processor that turns greedy decoding into sampling (the Gumbel-max trick).
-
-    The argmax of logits / temperature + Gumbel noise has the distribution of the softmax. Each row has its
-    own generator, seeded with its key, so a sampled answer does not depend on the questions of its batch.
-    """
-    import torch
-    from transformers import LogitsProcessor
-
-    generators = [torch.Generator(device=device).manual_seed(int(key[:15], 16)) for key in keys]
-
-    class GumbelNoise(LogitsProcessor):
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            uniform = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-            for row, generator in zip(uniform, generators, strict=True):
-                row.uniform_(generator=generator)
-            return scores.float() / temperature - torch.log(-torch.log(uniform.clamp_min(1e-20)))
-
-    return GumbelNoise()
 
 
 # ------------------------------------------------------------------------------------ served models
