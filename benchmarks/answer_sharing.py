@@ -3,15 +3,15 @@
 The model, the frames and the questions are the same for all. **Ours** is shared generation, which a local
 chat runs for several questions about one video. **Unshared** is our plain `generate` in batches of padded
 rows, which a local chat runs for single questions. **Copied prefix** is transformers' `generate` with the
-keys and values of the video computed once and copied to each row. Each peer counts at its fastest batch. Each
-contender also processes the frames.
+keys and values of the video computed once and copied to each row. Each peer counts at its fastest batch size.
+Each contender also processes the frames.
 
 The shape: LLaVA-NeXT-Video with a language model 4 layers deep and 384 wide, a vocabulary of 32,000, and the
 vision tower of `dpo_packing`; 336 pixels, 8 frames: 1,152 video tokens; 28 questions of 40 tokens beside
 those of the chat template; exactly 64 new tokens; greedy; float32; 2 threads. Each contender has a process of
-its own, so that its peak memory is its own. All run in turns, and medians count. All tokens must be equal.
-Idle threads sleep (`OMP_WAIT_POLICY=PASSIVE`), because threads that wait actively distort the figures of a
-machine that also does other work.
+its own, so that its peak memory can be measured. All run in turns, and the figures are medians. All tokens
+must be equal. Idle threads sleep (`OMP_WAIT_POLICY=PASSIVE`), because threads that wait actively distort the
+figures of a machine that also does other work.
 
 Run with ``python -m benchmarks.answer_sharing``; `--growth` adds 1, 2, 4, 8 and 16 questions and draws the
 plot of docs/models.md.
@@ -134,24 +134,24 @@ class Work:
     def _shared(self, asked: list[Any], batch: int) -> list[list[int]]:
         from safevid_core.models.shared_videos import AskedVideo, SharedVideos
 
-        sharing = SharedVideos(self.model, self.loaded, self.processor)
+        videos = SharedVideos(self.model, self.loaded, self.processor)
         video = AskedVideo(self.frames, False, asked, ["0"] * len(asked))
-        said = []
+        generated = []
         for start in range(0, len(asked), batch):
-            numbers = range(start, min(start + batch, len(asked)))
-            said += sharing.generate([(video, number) for number in numbers])
-        return [each[1] for each in said if each is not None]
+            indices = range(start, min(start + batch, len(asked)))
+            generated += videos.generate([(video, index) for index in indices])
+        return [each[1] for each in generated if each is not None]
 
     def _unshared(self, asked: list[Any], batch: int) -> list[list[int]]:
         from safevid_core.models.generation import generate_ids
 
-        said: list[list[int]] = []
+        answers: list[list[int]] = []
         for start in range(0, len(asked), batch):
             some = asked[start : start + batch]
             videos, keys = [self.frames] * len(some), ["0"] * len(some)
             found = generate_ids(self.model, self.loaded, self.processor, some, videos, keys)
-            said += [ids for _, ids in found]
-        return said
+            answers += [ids for _, ids in found]
+        return answers
 
     def _copied(self, asked: list[Any], batch: int) -> list[list[int]]:
         import torch
@@ -161,7 +161,7 @@ class Work:
 
         prompts, inputs = encode_prompts(self.model.family, self.processor, asked, self.frames)
         prefix = torch.tensor([prompts[0].ids[: prompts[0].video_end]])
-        said: list[list[int]] = []
+        answers: list[list[int]] = []
         with torch.inference_mode():
             once = DynamicCache()
             self.loaded.model(
@@ -178,8 +178,8 @@ class Work:
                     do_sample=False,
                     max_new_tokens=NEW,
                 )
-                said += out[:, ids.shape[1] :].tolist()
-        return said
+                answers += out[:, ids.shape[1] :].tolist()
+        return answers
 
 
 def serve(contender: Contender, requests: Connection) -> None:
@@ -247,8 +247,8 @@ def main() -> None:
     contenders = Contenders(everyone)
     found = contenders.turns(count, options.rounds, everyone)
     load.append(os.getloadavg()[0])
-    said = {tuple(map(tuple, turn.tokens)) for turns in found.values() for turn in turns}
-    if len(said) > 1 or {len(answer) for answer in next(iter(said))} != {NEW}:
+    answers = {tuple(map(tuple, turn.tokens)) for turns in found.values() for turn in turns}
+    if len(answers) > 1 or {len(answer) for answer in next(iter(answers))} != {NEW}:
         raise SystemExit("the contenders do not give the same tokens")
     seconds = {name: statistics.median(turn.seconds for turn in turns) for name, turns in found.items()}
     best = [min((each for each in everyone if each.way == way), key=seconds.__getitem__) for way in BATCHES]
@@ -257,7 +257,9 @@ def main() -> None:
     cases = [
         _case("answers/s", {name: count / seconds[name] for name in best}),
         _case("answers a second of processor time", {name: count / of_cpu[name] for name in best}),
-        _case("peak memory beyond the model, MB", {name: peak[name] / 1e6 for name in best}, digits=0),
+        _case(
+            "peak memory beyond the model, MB", {name: peak[name] / 1e6 for name in best}, less_is_better=True
+        ),
         {
             "case": "all batches, s",
             "ours": round(seconds[best[0]], 2),
@@ -269,20 +271,21 @@ def main() -> None:
         cases.append(_growth(contenders, best, options.rounds))
     contenders.end()
     ratios = {name.way: round(seconds[name] / seconds[best[0]], 2) for name in best[1:]}
-    told = {"name": "answer_sharing", "unit": "answers/s", "n": count, "threads": THREADS, "load": load}
-    print(json.dumps({**told, "goals": GOALS, "cases": cases, "ratio": ratios}))
+    about = {"name": "answer_sharing", "unit": "answers/s", "n": count, "threads": THREADS, "load": load}
+    print(json.dumps({**about, "goals": GOALS, "cases": cases, "ratio": ratios}))
 
 
-def _case(name: str, figures: dict[Contender, float], digits: int = 2) -> dict[str, Any]:
-    """A case whose first contender is ours. The ratio is that to the closer peer."""
+def _case(name: str, figures: dict[Contender, float], less_is_better: bool = False) -> dict[str, Any]:
+    """A case whose first contender is ours. The ratio to the best peer is above 1 if ours is better."""
     ours, *peers = figures.values()
+    digits = 0 if less_is_better else 2
     return {
         "case": name,
         "ours": round(ours, digits),
         "peers": {
             f"{each.way}, batch {each.batch}": round(figures[each], digits) for each in list(figures)[1:]
         },
-        "ratio": round(min(max(ours / peer, peer / ours) for peer in peers), 2),
+        "ratio": round(min(peers) / ours if less_is_better else ours / max(peers), 2),
     }
 
 
@@ -293,11 +296,11 @@ def _growth(contenders: Contenders, best: Sequence[Contender], rounds: int) -> d
         for each, turns in contenders.turns(number, rounds, best).items():
             curves[each.way][number] = number / statistics.median(turn.seconds for turn in turns)
     draw(curves, PLOT)
-    told = {
+    peers = {
         way: {str(number): round(rate, 2) for number, rate in curve.items()} for way, curve in curves.items()
     }
-    ours = told.pop("ours")
-    return {"case": "answers/s by questions a video", "ours": ours, "peers": told, "ratio": None}
+    ours = peers.pop("ours")
+    return {"case": "answers/s by questions per video", "ours": ours, "peers": peers, "ratio": None}
 
 
 def draw(curves: dict[str, dict[int, float]], plot: Path) -> None:
@@ -308,10 +311,14 @@ def draw(curves: dict[str, dict[int, float]], plot: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    names = {"ours": "shared", "unshared": "unshared", "copied prefix": "generate, prefix copied to each row"}
+    names = {
+        "ours": "shared",
+        "unshared": "plain, padded rows",
+        "copied prefix": "generate, prefix copied to each row",
+    }
     for (way, curve), marker in zip(curves.items(), "so^", strict=True):
         axes.plot(list(curve), list(curve.values()), f"{marker}-", label=names[way])
-    axes.set(xlabel="questions a video", ylabel="answers a second", xticks=GROWTH, ylim=(0, None))
+    axes.set(xlabel="questions per video", ylabel="answers per second", xticks=GROWTH, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(plot, metadata={"Date": None})

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from safevid_core.models.prompts import common_prefix as common_prefix_of
+from safevid_core.models.prompts import common_prefix_length
 
 
 class TokenPair(Protocol):
@@ -162,7 +162,7 @@ def row_tokens(pair: TokenPair) -> int:
 
 def common_prefix(pairs: Sequence[TokenPair]) -> int:
     """Return the length of the longest common prefix of all prompts."""
-    return common_prefix_of([pair.prompt_ids for pair in pairs])
+    return common_prefix_length([pair.prompt_ids for pair in pairs])
 
 
 def _by_query(pairs: Sequence[TokenPair], trunk: int) -> dict[tuple[int, ...], list[int]]:

@@ -1,6 +1,12 @@
-"""Responses of a local model in batches of padded rows. Each row computes its own video.
+"""Generates responses of a local model in batches of padded rows. Each row computes its own video.
 
-:mod:`safevid_core.models.shared_generation` gives the same responses and computes a video once.
+:mod:`safevid_core.models.shared_generation` gives the same responses and computes a video once for all
+questions about it. A local chat uses this module for the other questions:
+
+- a question without a video, and the only question about a video,
+- questions whose prompts differ before the end of the video, and
+- questions to a model that cannot share, such as one with sliding-window attention
+  (:func:`~safevid_core.models.shared_generation.can_share`).
 """
 
 from __future__ import annotations
@@ -48,8 +54,8 @@ def generate(
         keys: Key of each question, the seed of its noise.
         as_images: See :func:`~safevid_core.models.families.build_inputs`.
     """
-    said = generate_ids(model, loaded, processor, conversations, videos, keys, as_images=as_images)
-    return [read_ids(processor, loaded, ids, given) for given, ids in said]
+    generated = generate_ids(model, loaded, processor, conversations, videos, keys, as_images=as_images)
+    return [read_ids(processor, loaded, ids, given) for given, ids in generated]
 
 
 def generate_ids(
@@ -102,9 +108,9 @@ def read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Generat
     ends = loaded.generation_config.eos_token_id
     stops = set(ends) if isinstance(ends, list) else {ends}
     end = next((place for place, token in enumerate(ids) if token in stops), None)
-    said = ids if end is None else ids[:end]
-    text = _decoded(processor.tokenizer, said).strip()
-    return Generated(text, "length" if end is None else "stop", given, len(said) + (end is not None))
+    content = ids if end is None else ids[:end]
+    text = _decoded(processor.tokenizer, content).strip()
+    return Generated(text, "length" if end is None else "stop", given, len(content) + (end is not None))
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:

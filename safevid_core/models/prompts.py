@@ -66,7 +66,7 @@ def encode_prompts(
         (first, second), clip = processed(conversations[:2])
         texts = [prompt_text(processor, each) for each in conversations]
         plain = [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        others = [_with_beginning_of(first, plain[0], each) for each in plain[1:]]
+        others = [_with_prefix_of(first, plain[0], each) for each in plain[1:]]
         if others[0] != second or None in others:
             encoded, clip = processed(conversations)
         else:
@@ -74,7 +74,7 @@ def encode_prompts(
     return [Prompt(ids, modalities, _video_end(ids, visual_ids)) for ids, modalities in encoded], clip
 
 
-def common_prefix(sequences: Sequence[list[int]]) -> int:
+def common_prefix_length(sequences: Sequence[list[int]]) -> int:
     """Return the length of the longest common prefix of all sequences."""
     least, greatest = min(sequences), max(sequences)  # their common prefix is that of all sequences
     shorter = range(min(len(least), len(greatest)))
@@ -100,7 +100,7 @@ def _video_end(ids: list[int], visual_ids: set[int | None]) -> int:
     return max((index + 1 for index, token in enumerate(ids) if token in visual_ids), default=0)
 
 
-def _with_beginning_of(first: _Ids, first_plain: list[int], plain: list[int]) -> _Ids | None:
+def _with_prefix_of(first: _Ids, first_plain: list[int], plain: list[int]) -> _Ids | None:
     """Return a prompt that starts like `first`, with its video tokens, and ends like `plain`.
 
     Args:

@@ -78,13 +78,13 @@ class SharedAttention:
             value: `[1, key heads, N, width]`.
             scale: Factor of the scores.
         """
-        output, logarithm = self._own.attend(layer, query, key, value, scale)
+        output, log_sum_exp = self._own.attend(layer, query, key, value, scale)
         for tokens, trunk in self._runs:
             states = trunk.keys[layer], trunk.values[layer]
-            found, found_logarithm = _attend_folded(query[:, :, tokens], *states, scale)
-            mine, mine_logarithm = output[:, :, tokens], logarithm[:, :, tokens]
-            weight = torch.sigmoid(found_logarithm - mine_logarithm).unsqueeze(-1)
-            mine.copy_(torch.lerp(mine.to(weight.dtype), found.to(weight.dtype), weight))
+            of_trunk, trunk_log_sum_exp = _attend_folded(query[:, :, tokens], *states, scale)
+            own, own_log_sum_exp = output[:, :, tokens], log_sum_exp[:, :, tokens]
+            weight = torch.sigmoid(trunk_log_sum_exp - own_log_sum_exp).unsqueeze(-1)
+            own.copy_(torch.lerp(own.to(weight.dtype), of_trunk.to(weight.dtype), weight))
         return output.transpose(1, 2)
 
 
@@ -157,14 +157,14 @@ class _OwnStates:
             values[rows, :, columns] = value[0].transpose(0, 1)
             queries = query.new_zeros(self._rows, query.shape[1], self._width, query.shape[3])
             queries[rows, :, columns] = query[0].transpose(0, 1)
-        output, logarithm = _attend_folded(
+        output, log_sum_exp = _attend_folded(
             queries, keys[:, :, : self._width], values[:, :, : self._width], scale, self._mask
         )
         if self._places is None:
-            return output.permute(2, 1, 0, 3), logarithm.permute(2, 1, 0)
+            return output.permute(2, 1, 0, 3), log_sum_exp.permute(2, 1, 0)
         rows, columns = self._places
         found = output[rows, :, columns].transpose(0, 1).unsqueeze(0)
-        return found, logarithm[rows, :, columns].transpose(0, 1).unsqueeze(0)
+        return found, log_sum_exp[rows, :, columns].transpose(0, 1).unsqueeze(0)
 
     def _mask_of(self, count: int, device: torch.device) -> torch.Tensor:
         """Return which columns the last `count` columns attend to, bool `[B or 1, 1, count, columns]`."""
@@ -199,8 +199,8 @@ def _attend_folded(
     if mask is not None:
         forbidden = ~mask.repeat(1, 1, groups, 1)
         mask = torch.zeros_like(forbidden, dtype=query.dtype).masked_fill_(forbidden, -math.inf)
-    output, logarithm = _attend(folded, key, value, scale, mask)
-    return output.reshape(batch, heads, count, -1), logarithm.reshape(batch, heads, count)
+    output, log_sum_exp = _attend(folded, key, value, scale, mask)
+    return output.reshape(batch, heads, count, -1), log_sum_exp.reshape(batch, heads, count)
 
 
 def _attend(
@@ -209,8 +209,8 @@ def _attend(
     """Return attention output and log-sum-exp for equal numbers of heads. The mask is added to the scores."""
     if query.device.type != "cpu":
         return _attend_by_products(query, key, value, scale, mask)
-    output, logarithm = _flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
-    return output, logarithm
+    output, log_sum_exp = _flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
+    return output, log_sum_exp
 
 
 def _attend_by_products(
@@ -229,11 +229,11 @@ def _attend_by_products(
         scores = (query[:, :, some] @ key.transpose(2, 3)).float() * scale
         if mask is not None:
             scores = scores + mask[:, :, some]
-        logarithm = scores.logsumexp(-1)
-        weights = (scores - logarithm.unsqueeze(-1)).exp()
-        parts.append((weights.to(value.dtype) @ value, logarithm))
-    outputs, logarithms = zip(*parts, strict=True)
-    return torch.cat(outputs, 2), torch.cat(logarithms, 2)
+        log_sum_exp = scores.logsumexp(-1)
+        weights = (scores - log_sum_exp.unsqueeze(-1)).exp()
+        parts.append((weights.to(value.dtype) @ value, log_sum_exp))
+    outputs, log_sums = zip(*parts, strict=True)
+    return torch.cat(outputs, 2), torch.cat(log_sums, 2)
 
 
 def _runs(trunks: Sequence[Trunk], lengths: Sequence[int]) -> Iterator[tuple[slice, Trunk]]:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
 
-from safevid_core.models.prompts import Prompt, common_prefix
+from safevid_core.models.prompts import Prompt, common_prefix_length
 from safevid_core.models.rope import trunk_positions
 from safevid_core.models.sampling import generators_of, with_gumbel_noise
 from safevid_core.models.shared_attention import SharedAttention, Trunk, shared_attention
@@ -64,15 +64,19 @@ class Branch:
 def can_share(loaded: Any) -> bool:
     """Return whether a loaded model can decode with a shared trunk.
 
-    False for sliding windows, and for a checkpoint with generation settings that this module does not know.
-    Example: `no_repeat_ngram_size`.
+    False for sliding windows, for attention that cannot be replaced, and for a checkpoint with generation
+    settings that this module does not know. Example: `no_repeat_ngram_size`.
     """
     language_model: Any = getattr(getattr(loaded, "model", None), "language_model", None)
     if not hasattr(language_model, "layers"):
         return False
-    kinds = getattr(language_model.config, "layer_types", None) or ()
-    told = {name for name in loaded.generation_config.to_diff_dict() if not name.startswith("_")}
-    return set(kinds) <= {"full_attention"} and told <= _KNOWN_SETTINGS
+    kinds = getattr(language_model.config, "layer_types", None)
+    if kinds is None:  # Mistral has no `layer_types`, and its window is that of all layers
+        is_full = getattr(language_model.config, "sliding_window", None) is None
+    else:
+        is_full = set(kinds) <= {"full_attention"}
+    settings = {name for name in loaded.generation_config.to_diff_dict() if not name.startswith("_")}
+    return is_full and language_model.is_backend_compatible() and settings <= _KNOWN_SETTINGS
 
 
 def shared_tokens(prompts: Sequence[Prompt]) -> int | None:
@@ -80,9 +84,8 @@ def shared_tokens(prompts: Sequence[Prompt]) -> int | None:
 
     The last token of a prompt is never in the trunk, because it predicts the response.
     """
-    length = min(
-        common_prefix([prompt.ids for prompt in prompts]), min(len(prompt.ids) for prompt in prompts) - 1
-    )
+    shortest = min(len(prompt.ids) for prompt in prompts)
+    length = min(common_prefix_length([prompt.ids for prompt in prompts]), shortest - 1)
     return length if length >= max(1, *(prompt.video_end for prompt in prompts)) else None
 
 
@@ -125,17 +128,17 @@ def generate_branches(model: VideoModel, loaded: Any, branches: Sequence[Branch]
         branches: The branches. Branches with the same trunk must be side by side.
     """
     choose = _Choice(model, loaded, branches)
-    said: list[list[int]] = [[] for _ in branches]
+    responses: list[list[int]] = [[] for _ in branches]
     alive = list(range(len(branches)))
     with torch.inference_mode(), SharedDecoding(loaded, branches) as decoding:
         scores = decoding.prefill()
         while True:
-            tokens = choose(scores, alive, said)
+            tokens = choose(scores, alive, responses)
             for row, token in zip(alive, tokens.tolist(), strict=True):
-                said[row].append(token)
-            kept = [place for place, row in enumerate(alive) if said[row][-1] not in choose.stops]
-            if not kept or len(said[alive[0]]) >= model.max_new_tokens:
-                return said
+                responses[row].append(token)
+            kept = [place for place, row in enumerate(alive) if responses[row][-1] not in choose.stops]
+            if not kept or len(responses[alive[0]]) >= model.max_new_tokens:
+                return responses
             if len(kept) < len(alive):
                 decoding.keep(kept)
                 alive, tokens = [alive[place] for place in kept], tokens[kept]
@@ -153,32 +156,35 @@ class _Choice:
         self._prompts = [branch.prompt_ids for branch in branches]
         # The penalty of the settings replaces the checkpoint's own, which also holds for prompt tokens.
         of_checkpoint = loaded.generation_config.repetition_penalty or 1.0
-        self._holds_for_prompts = model.repetition_penalty == 1
-        penalty = float(of_checkpoint if self._holds_for_prompts else model.repetition_penalty)
+        self._penalises_prompts = model.repetition_penalty == 1
+        penalty = float(of_checkpoint if self._penalises_prompts else model.repetition_penalty)
         self._penalty = None if penalty == 1 else RepetitionPenaltyLogitsProcessor(penalty)
 
     def __call__(
-        self, scores: torch.Tensor, alive: Sequence[int], said: Sequence[Sequence[int]]
+        self, scores: torch.Tensor, alive: Sequence[int], responses: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         """Return the next token of each row, int64 `[B]`.
 
         Args:
             scores: Logits, `[B, vocabulary]`.
             alive: Index of the branch of each row.
-            said: The tokens so far of all branches.
+            responses: The tokens so far of all branches.
         """
         scores = scores.float()
         if self._penalty is not None:
-            scores = self._penalty(self._penalised(alive, said, scores.device), scores)
+            scores = self._penalty(self._penalised(alive, responses, scores.device), scores)
         if self._temperature > 0:
             some = [self._generators[row] for row in alive]
             scores = with_gumbel_noise(scores, self._temperature, some)
         return scores.argmax(-1)
 
-    def _penalised(self, alive: Sequence[int], said: Sequence[Sequence[int]], device: Any) -> torch.Tensor:
-        if not self._holds_for_prompts:
-            return torch.tensor([list(said[row]) for row in alive], dtype=torch.long, device=device)
-        rows = [[*self._prompts[row], *said[row]] for row in alive]
+    def _penalised(
+        self, alive: Sequence[int], responses: Sequence[Sequence[int]], device: Any
+    ) -> torch.Tensor:
+        """Return the tokens of each row that the penalty holds for."""
+        if not self._penalises_prompts:
+            return torch.tensor([list(responses[row]) for row in alive], dtype=torch.long, device=device)
+        rows = [[*self._prompts[row], *responses[row]] for row in alive]
         longest = max(map(len, rows))
         # A repeated token is penalised once, so a row may be filled up with its own first token.
         return torch.tensor([[row[0]] * (longest - len(row)) + row for row in rows], device=device)

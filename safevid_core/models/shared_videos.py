@@ -1,4 +1,4 @@
-"""Videos that local generation computes once for all questions of its batches."""
+"""Computes each video of a batch of questions once, and generates the responses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Computed(NamedTuple):
 
 
 class SharedVideos:
-    """Generates responses in batches. A video is computed once for consecutive batches.
+    """Generates responses in batches. The trunk of a video is computed once for consecutive batches.
 
     Args:
         model: Settings of the model.
@@ -50,14 +50,14 @@ class SharedVideos:
         self._model = model
         self._loaded = loaded
         self._processor = processor
-        # The videos of the last batch. None for a video whose questions have no common beginning with it.
+        # The videos of the last batch. None for a video that the common prefix of its prompts does not hold.
         self._computed: dict[AskedVideo, _Computed | None] = {}
 
     def generate(self, questions: Sequence[tuple[AskedVideo, int]]) -> list[tuple[int, list[int]] | None]:
         """Return the number of prompt tokens and the generated tokens for each question.
 
         Args:
-            questions: A video and the number of one of its questions. Questions about the same video must be
+            questions: A video and the index of one of its questions. Questions about the same video must be
                 side by side.
 
         Returns:
@@ -71,14 +71,15 @@ class SharedVideos:
             if video not in self._computed:
                 self._computed[video] = self._compute(video)
         branches = [
-            Branch(found.trunk, found.prompts[number].ids, found.trunk_tokens, video.keys[number])
-            for video, number in questions
+            Branch(found.trunk, found.prompts[index].ids, found.trunk_tokens, video.keys[index])
+            for video, index in questions
             if (found := self._computed[video]) is not None
         ]
-        said = iter(generate_branches(self._model, self._loaded, branches) if branches else ())
+        responses = iter(generate_branches(self._model, self._loaded, branches) if branches else ())
+        computed = [(self._computed[video], index) for video, index in questions]
         return [
-            None if (found := self._computed[video]) is None else (len(found.prompts[number].ids), next(said))
-            for video, number in questions
+            None if found is None else (len(found.prompts[index].ids), next(responses))
+            for found, index in computed
         ]
 
     def _compute(self, video: AskedVideo) -> _Computed | None:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, request_key, text_of_times
@@ -302,11 +303,11 @@ class LocalVideoChat:
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
         # Questions about one video are asked together, because they share its computation.
-        order = _by_video(questions)
-        ordered = [questions[place] for place in order]
+        order = _grouped_by_video(questions)
+        ordered = [questions[index] for index in order]
         keys = self.keys(ordered)
         answers = self._gateway.get_or_ask(keys, lambda: _LocalCaller(self, keys, ordered, asset), asset)
-        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda each: each[0])]
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
 
     def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
         return [self._key(question) for question in questions]
@@ -346,23 +347,26 @@ class LocalVideoChat:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _by_video(questions: Sequence[VideoQuestion]) -> list[int]:
-    """The questions' places, those about one video side by side, videos in the order of their first."""
-    places: dict[Any, list[int]] = {}
-    for place, question in enumerate(questions):
-        places.setdefault(_begins_with(question), []).append(place)
-    return [place for some in places.values() for place in some]
+def _grouped_by_video(questions: Sequence[VideoQuestion]) -> list[int]:
+    """The indices of all questions. Questions about one video are side by side.
+
+    Example: the questions about the videos A, B, A have the order 0, 2, 1.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(_prefix_of(question), []).append(index)
+    return [index for group in groups.values() for index in group]
 
 
 def _clip_of(question: VideoQuestion) -> Any:
-    """What a question shows; None where it shows nothing."""
+    """The file and span that a question shows. None if it shows none."""
     if question.video == "none":
         return None
     return (question.video, question.path, question.start_s, question.end_s)
 
 
-def _begins_with(question: VideoQuestion) -> Any:
-    """What precedes a question's own text in its prompt."""
+def _prefix_of(question: VideoQuestion) -> Any:
+    """The clip and the system message, which precede the text of a question in its prompt."""
     return (_clip_of(question), question.system)
 
 
@@ -376,16 +380,27 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     return [question.video, media, f"uniform/{frames}", *span, DECODING_REVISION]
 
 
-class _Together(NamedTuple):
-    """A question that shares its video with others: its position, its video and its number there."""
+@dataclass(frozen=True, slots=True)
+class _SharedQuestion:
+    """A question that shares its video with other questions.
+
+    Attributes:
+        position: Its position among the questions of the caller.
+        video: The video, with the conversations of all questions about it.
+        index: Index of its conversation there.
+    """
 
     position: int
-    asked: AskedVideo
-    number: int
+    video: AskedVideo
+    index: int
 
 
 class _LocalCaller:
-    """Generates the answers that the ledger does not have. A window of several batches is decoded at once."""
+    """Generates the answers that the ledger does not have. A window of several batches is decoded at once.
+
+    Within a window, a video that several questions show is computed once (:class:`SharedVideos`). The other
+    questions are answered as padded rows (:func:`~safevid_core.models.generation.generate`).
+    """
 
     def __init__(
         self, chat: LocalVideoChat, keys: Sequence[str], questions: Sequence[VideoQuestion], asset: str
@@ -428,59 +443,63 @@ class _LocalCaller:
                 for position, error in unusable.items()
             ]
         usable = [position for position in window if position not in unusable]
-        together, alone = self._by_sharing(usable, frames)
-        videos = SharedVideos(self._chat.model, *self._chat.loaded()) if together else None
+        shared, single = self._split_by_sharing(usable, frames)
+        videos = SharedVideos(self._chat.model, *self._chat.loaded()) if shared else None
         size = self._chat.model.batch_size
-        for start in range(0, len(together), size):
+        for start in range(0, len(shared), size):
             assert videos is not None
-            results, left = self._answer_together(together[start : start + size], videos)
-            alone += left
+            results, not_shared = self._answer_shared_batch(shared[start : start + size], videos)
+            single += not_shared
             if results:
                 yield results
-        for batch in self._batches(alone):
+        for batch in self._batches(single):
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
 
-    def _by_sharing(
+    def _split_by_sharing(
         self, positions: list[int], frames: Mapping[Any, Frames | None]
-    ) -> tuple[list[_Together], list[int]]:
-        """The questions that share a video with another one, side by side, and the others."""
+    ) -> tuple[list[_SharedQuestion], list[int]]:
+        """The questions that share a video, those about one video side by side, and all other questions."""
         groups: dict[Any, list[int]] = {}
         for position in positions:
-            groups.setdefault(_begins_with(self._questions[position]), []).append(position)
-        several = [some for (clip, _), some in groups.items() if clip is not None and len(some) > 1]
-        if not several or not self._chat.can_share():
+            groups.setdefault(_prefix_of(self._questions[position]), []).append(position)
+        sharing = [group for (clip, _), group in groups.items() if clip is not None and len(group) > 1]
+        if not sharing or not self._chat.can_share():
             return [], positions
-        together = [each for some in several for each in self._together(some, frames)]
-        shared = {each.position for each in together}
-        return together, [position for position in positions if position not in shared]
+        shared = [question for group in sharing for question in self._shared_questions(group, frames)]
+        places = {question.position for question in shared}
+        return shared, [position for position in positions if position not in places]
 
-    def _together(self, positions: list[int], frames: Mapping[Any, Frames | None]) -> Iterator[_Together]:
-        video = frames[self._clip(positions[0])]
-        assert video is not None
+    def _shared_questions(
+        self, positions: list[int], frames: Mapping[Any, Frames | None]
+    ) -> Iterator[_SharedQuestion]:
+        """The questions about one video."""
+        shown = frames[self._clip(positions[0])]
+        assert shown is not None
         kind = self._questions[positions[0]].kind
         conversations = [self._conversation(position) for position in positions]
         keys = [self._keys[position] for position in positions]
-        asked = AskedVideo(video, kind == "image", conversations, keys)
-        for number, position in enumerate(positions):
-            yield _Together(position, asked, number)
+        video = AskedVideo(shown, kind == "image", conversations, keys)
+        for index, position in enumerate(positions):
+            yield _SharedQuestion(position, video, index)
 
-    def _answer_together(
-        self, batch: Sequence[_Together], videos: SharedVideos
+    def _answer_shared_batch(
+        self, batch: Sequence[_SharedQuestion], videos: SharedVideos
     ) -> tuple[list[CallResult], list[int]]:
-        """The answers of a batch, and the questions whose prompts share no beginning."""
+        """The answers of a batch, and the positions of questions whose prompts have no common prefix."""
         started = time.monotonic()
-        said = videos.generate([(each.asked, each.number) for each in batch])
+        generated = videos.generate([(question.video, question.index) for question in batch])
         seconds = (time.monotonic() - started) / len(batch)
-        results, left = [], []
-        for each, tokens in zip(batch, said, strict=True):
+        loaded, processor = self._chat.loaded()
+        results, not_shared = [], []
+        for question, tokens in zip(batch, generated, strict=True):
             if tokens is None:
-                left.append(each.position)
+                not_shared.append(question.position)
                 continue
-            loaded, processor = self._chat.loaded()
-            answer = read_ids(processor, loaded, tokens[1], tokens[0])
-            call = self._answered(each.position, answer, each.asked.frames, seconds)
-            results.append(CallResult(each.position, call))
-        return results, left
+            prompt_tokens, ids = tokens
+            answer = read_ids(processor, loaded, ids, prompt_tokens)
+            call = self._answered(question.position, answer, question.video.frames, seconds)
+            results.append(CallResult(question.position, call))
+        return results, not_shared
 
     def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, VideoError]]:
         """Decode each clip once.

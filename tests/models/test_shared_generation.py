@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from transformers import MistralConfig
 
 from safevid_core.models import shared_attention, shared_videos
 from safevid_core.models.families import FAMILIES, build_inputs, conversation
@@ -436,6 +437,28 @@ def test_a_model_that_cannot_share_is_asked_plainly(
         apart = chat_of(local).answer_many(asked, asset="x")
     assert [answer.text for answer in plain] == [answer.text for answer in shared]
     assert [answer.text for answer in apart] == [answer.text for answer in shared]
+
+
+@pytest.mark.parametrize("window", [16, None])
+def test_a_sliding_window_is_not_shared(
+    window: int | None, local_of: Callable[[str], Local], videos: list[Frames]
+) -> None:
+    """A Mistral configuration has no `layer_types`. Its `sliding_window` is that of all layers."""
+    local = local_of("llava_next_video")
+    config = copy.deepcopy(local.model.config)
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config.text_config = MistralConfig(
+        **{name: getattr(config.text_config, name) for name in sizes},
+        num_key_value_heads=2,
+        sliding_window=window,
+    )
+    torch.manual_seed(0)
+    model = type(local.model)(config).eval()
+    loosen(model)
+    assert can_share(model) == (window is None)
+    if window is None:
+        some = [([30, 31, 32], [40, 41]), ([33], [42, 43])]
+        check_log_probabilities(replace(local, model=model), videos, Drawn([some, some[:1]]), leaving=True)
 
 
 def test_a_trunk_holds_the_whole_video_and_no_last_token() -> None:
