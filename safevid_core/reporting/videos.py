@@ -8,13 +8,14 @@ Where it stopped, the row names the asset and its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import ClipSpan, rows_of
 from safevid_core.contracts.tables import (
     CLIP_MANIFEST,
     CORPUS_SPLIT,
@@ -49,24 +50,66 @@ _RENDERED = "pocket"
 _NOT_YET = (DESCRIPTIONS.name, "it is not described yet; materialise the assets up to it", "failed")
 
 
+@dataclass(frozen=True, slots=True)
+class ShownClip(ClipSpan):
+    """A clip of the manifest, with what the page says of its file."""
+
+    source_row: str
+    duration_s: float
+    width: int
+    height: int
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownQuery:
+    """A query about a video. `chosen` is the chosen response of its pair, "" without a pair."""
+
+    query: str
+    subcategory: str
+    style: str
+    chosen: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRow:
+    """A row of `video_report`, with the outcome of the video.
+
+    Attributes:
+        text: The description. None if the video has none; `stopped_at` and `why` then say the reason.
+        said: JSON of describer -> text. None if the file could not be used, as are the fields after it.
+    """
+
+    source_row: str
+    file: str
+    outcome: str
+    stopped_at: str = ""
+    why: str = ""
+    clip_id: str | None = None
+    scene: str | None = None
+    split: str | None = None
+    text: str | None = None
+    said: str | None = None
+    queries: int | None = None
+    pairs: int | None = None
+
+
 @dataclass(frozen=True)
 class Video:
     """One of a person's videos on the page.
 
     Attributes:
-        row: As in the table `video_report`.
-        clip: Its row of `clip_manifest`; None where the file could not be used.
+        clip: None if the file could not be used.
         said: (who, what) of every describer.
         dropped: (claim, why) of what the reconciler left out.
-        queries: Rows of `taxonomy_queries`, each with the pair's `chosen` answer if there is one.
     """
 
-    row: Mapping[str, Any]
-    clip: Mapping[str, Any] | None
+    row: VideoRow
+    clip: ShownClip | None
     film: str | None
     said: list[tuple[str, str]]
     dropped: list[tuple[str, str]]
-    queries: Sequence[Mapping[str, Any]]
+    queries: Sequence[ShownQuery]
 
 
 def plan_video_report(tools: Tools, partition: str) -> Plan:
@@ -80,7 +123,7 @@ def plan_video_report(tools: Tools, partition: str) -> Plan:
         outcomes = [_outcome(row) for row in rows]
         described = [row for row, (_, outcome, _) in zip(rows, outcomes, strict=True) if outcome == "ok"]
         info = {"videos": len(rows), "described": len(described), "page": f"reports/{REPORT}"}
-        return StageRows(VIDEO_REPORT.frame(_of_schema(described)), outcomes, info)
+        return StageRows(VIDEO_REPORT.frame(map(_of_schema, described)), outcomes, info)
 
     def on_fresh() -> None:
         if not lake.has_report(REPORT):
@@ -111,9 +154,9 @@ def stage(settings: Settings) -> Stage:
     )
 
 
-def write_page(settings: Settings, lake: Lake, tables: _Tables, rows: list[dict[str, Any]]) -> None:
+def write_page(settings: Settings, lake: Lake, tables: _Tables, rows: Sequence[VideoRow]) -> None:
     """The page: at most `MOST_VIDEOS` videos by file name, those that stopped among them."""
-    shown = sorted(rows, key=lambda row: (row["file"], row["source_row"]))[:MOST_VIDEOS]
+    shown = sorted(rows, key=lambda row: (row.file, row.source_row))[:MOST_VIDEOS]
     page = (
         template_environment(TEMPLATES)
         .get_template("videos.html.j2")
@@ -127,16 +170,16 @@ def write_page(settings: Settings, lake: Lake, tables: _Tables, rows: list[dict[
     lake.write_report(REPORT, page.encode())
 
 
-def _of_schema(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the columns of `video_report` alone."""
-    return [{name: row[name] for name in VIDEO_REPORT.schema} for row in rows]
+def _of_schema(row: VideoRow) -> dict[str, Any]:
+    """The columns of `video_report`."""
+    return {name: getattr(row, name) for name in VIDEO_REPORT.schema}
 
 
-def _outcome(row: Mapping[str, Any]) -> tuple[str, Outcome, str]:
-    if row["text"] is not None:
-        return row["source_row"], "ok", ""
-    outcome: Outcome = row["outcome"] if row["outcome"] in ("filtered", "undecidable") else "failed"
-    return row["source_row"], outcome, f"{row['stopped_at']}: {row['why']}"
+def _outcome(row: VideoRow) -> tuple[str, Outcome, str]:
+    if row.text is not None:
+        return row.source_row, "ok", ""
+    outcome: Outcome = row.outcome if row.outcome in ("filtered", "undecidable") else "failed"  # type: ignore[assignment]
+    return row.source_row, outcome, f"{row.stopped_at}: {row.why}"
 
 
 class _Tables:
@@ -144,7 +187,7 @@ class _Tables:
 
     def __init__(self, settings: Settings, lake: Lake) -> None:
         manifest = lake.scan(CLIP_MANIFEST).filter(pl.col("origin") != _RENDERED).collect()
-        self._clips = {clip["source_row"]: clip for clip in manifest.to_dicts()}
+        self._clips = {clip.source_row: clip for clip in rows_of(manifest, ShownClip)}
         self._stored = lake.frames
         ids = manifest["clip_id"].to_list()
         self._names, self._media = ClipNames(lake, ids), lake.media
@@ -155,7 +198,8 @@ class _Tables:
             .sort("input_id")
         )
         self.own: list[str] = own["input_id"].to_list()
-        self._ends = {row["input_id"]: row for row in own.to_dicts()}
+        ends = own.select("input_id", "outcome", "reason").iter_rows()
+        self._ends = {source_row: (outcome, reason) for source_row, outcome, reason in ends}
         witnesses = [(name, candidate_table(name)) for name in settings.descriptions.describers]
         self._said: dict[str, list[tuple[str, str]]] = {}
         frames = {"manifest": manifest, "read": own}
@@ -174,43 +218,42 @@ class _Tables:
         self.hashes = {name: frame_hash(frame) for name, frame in frames.items()}
         self.hashes["stops"] = settings_hash(sorted(self._stops.items()))
 
-    def row(self, source_row: str) -> dict[str, Any]:
-        """The row of `video_report`, and `outcome`: how the video ended where no description came of it."""
-        clip, end = self._clips.get(source_row), self._ends[source_row]
+    def row(self, source_row: str) -> VideoRow:
+        """The row of a file or a line of a manifest."""
+        clip = self._clips.get(source_row)
         if clip is None:
+            outcome, reason = self._ends[source_row]
             name = source_row.partition(BELOW)[2]
-            return {
-                **dict.fromkeys(VIDEO_REPORT.schema), "source_row": source_row, "file": name,
-                "stopped_at": CLIP_MANIFEST.name, "why": end["reason"], "outcome": end["outcome"],
-            }  # fmt: skip
-        clip_id = clip["clip_id"]
+            return VideoRow(source_row, name, outcome, CLIP_MANIFEST.name, reason)
+        clip_id = clip.clip_id
         text = self._one("texts", clip_id, "text")
-        stop = ("", "", "ok") if text is not None else self._stops.get(clip_id, _NOT_YET)
-        return {
-            "source_row": source_row,
-            "clip_id": clip_id,
-            "file": self._names(clip),
-            "scene": self._one("scenes", clip_id, "scene"),
-            "split": self._one("corpus", clip_id, "split"),
-            "text": text,
-            "said": json.dumps(dict(self._said.get(clip_id, ())), ensure_ascii=False),
-            "queries": self._some("queries", clip_id).height,
-            "pairs": self._some("pairs", clip_id).height,
-            "stopped_at": stop[0],
-            "why": stop[1],
-            "outcome": stop[2],
-        }
+        stopped_at, why, outcome = ("", "", "ok") if text is not None else self._stops.get(clip_id, _NOT_YET)
+        return VideoRow(
+            source_row=source_row,
+            file=self._names(clip_id, clip.media_sha256),
+            outcome=outcome,
+            stopped_at=stopped_at,
+            why=why,
+            clip_id=clip_id,
+            scene=self._one("scenes", clip_id, "scene"),
+            split=self._one("corpus", clip_id, "split"),
+            text=text,
+            said=json.dumps(dict(self._said.get(clip_id, ())), ensure_ascii=False),
+            queries=self._some("queries", clip_id).height,
+            pairs=self._some("pairs", clip_id).height,
+        )
 
-    def video(self, row: Mapping[str, Any]) -> Video:
+    def video(self, row: VideoRow) -> Video:
         """What the page shows of such a row."""
-        clip = self._clips.get(row["source_row"])
+        clip = self._clips.get(row.source_row)
         if clip is None:
             return Video(row, None, None, [], [], [])
-        clip_id = clip["clip_id"]
+        clip_id = clip.clip_id
         chosen = dict(self._some("pairs", clip_id).select("query_id", "chosen").iter_rows())
+        asked = self._some("queries", clip_id).select("query_id", "query", "subcategory", "style")
         queries = [
-            {**query, "query": shorten(query["query"]), "chosen": shorten(chosen.get(query["query_id"]))}
-            for query in self._some("queries", clip_id).to_dicts()
+            ShownQuery(shorten(query), subcategory, style, shorten(chosen.get(query_id)))
+            for query_id, query, subcategory, style in asked.iter_rows()
         ]
         dropped = json.loads(self._one("texts", clip_id, "dropped") or "[]")
         return Video(
@@ -242,7 +285,8 @@ def _stops(settings: Settings, lake: Lake, ids: list[str]) -> Iterator[tuple[str
     seen: set[str] = set()
     for asset in assets:
         ends = lake.outcomes(asset).filter(pl.col("input_id").is_in(ids), pl.col("outcome") != "ok")
-        for end in ends.sort("input_id").iter_rows(named=True):
-            if end["input_id"] not in seen:
-                seen.add(end["input_id"])
-                yield end["input_id"], (asset, end["reason"], end["outcome"])
+        ends = ends.sort("input_id").select("input_id", "reason", "outcome")
+        for clip_id, reason, outcome in ends.iter_rows():
+            if clip_id not in seen:
+                seen.add(clip_id)
+                yield clip_id, (asset, reason, outcome)

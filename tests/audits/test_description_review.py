@@ -271,9 +271,9 @@ def test_the_sample_is_seeded_and_follows_the_scenes(settings: Settings, lake: L
     sample = draw_sample(settings, lake)
     assert sample.name == draw_sample(settings, lake).name
     assert sample.name != draw_sample(settings.model_copy(update={"seed": 1}), lake).name
-    assert sorted(Counter(clip["scene"] for clip in sample.clips).values()) == [3, 3, 4]
-    few = {clip["clip_id"] for clip in draw_sample(settings_of(lake, sample=6), lake).clips}
-    assert few < {clip["clip_id"] for clip in sample.clips}
+    assert sorted(Counter(clip.scene for clip in sample.clips).values()) == [3, 3, 4]
+    few = {clip.clip_id for clip in draw_sample(settings_of(lake, sample=6), lake).clips}
+    assert few < {clip.clip_id for clip in sample.clips}
 
 
 @given(st.dictionaries(st.text(), st.integers(0, 50)), st.integers(0, 200))

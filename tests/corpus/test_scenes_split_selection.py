@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.rows import ClipSpan
 from safevid_core.contracts.tables import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS
 from safevid_core.corpus.embeddings import EmbedderError, OpenClip, clip_vectors, embedder_identity
 from safevid_core.corpus.leakage import leaks
@@ -271,18 +273,19 @@ def test_leaks_names_what_is_shared() -> None:
 def test_vectors_are_kept_by_content_and_embedder(tmp_path: Path, embedder_folder: Path, lake: Lake) -> None:
     path = write_video(tmp_path / "a.mp4", moving_picture(1))
     clip = {"clip_id": "a", "path": str(path), "media_sha256": "m", "start_s": 0.0, "end_s": 1.0}
-    (clip,) = placed(lake, [clip])
+    placed(lake, [clip])
+    span = ClipSpan("m", 0.0, 1.0, "a")
     embedder = Embedder(model=str(embedder_folder), pretrained=None, frames=2)
-    first, _, computed = clip_vectors(lake, embedder, [clip])
+    first, _, computed = clip_vectors(lake, embedder, [span])
     assert computed == 1
-    again, _, computed = clip_vectors(lake, embedder, [{**clip, "clip_id": "b"}])
+    again, _, computed = clip_vectors(lake, embedder, [replace(span, clip_id="b")])
     assert computed == 0
     np.testing.assert_array_equal(first["a"].embedding, again["b"].embedding)
     for other in ({"frames": 3}, {"revision": "2"}):
-        assert clip_vectors(lake, embedder.model_copy(update=other), [clip])[2] == 1
+        assert clip_vectors(lake, embedder.model_copy(update=other), [span])[2] == 1
     (stored,) = list((lake.root / "blobs" / "embeddings" / embedder_identity(embedder)).rglob("*.npz"))
     stored.write_bytes(stored.read_bytes()[:50])
-    assert clip_vectors(lake, embedder, [clip])[2] == 1, "a damaged file is computed again"
+    assert clip_vectors(lake, embedder, [span])[2] == 1, "a damaged file is computed again"
 
 
 def test_vectors_do_not_depend_on_their_batch(tmp_path: Path, embedder_folder: Path, lake: Lake) -> None:
@@ -295,13 +298,14 @@ def test_vectors_do_not_depend_on_their_batch(tmp_path: Path, embedder_folder: P
     embedder = Embedder(model=str(embedder_folder), pretrained=None, frames=4)
     other = Lake(tmp_path / "other", "pocket")
     placed(other, clips)
-    clips = placed(lake, clips)
-    together, _, _ = clip_vectors(lake, embedder, clips)
+    placed(lake, clips)
+    spans = [ClipSpan(str(seed), 0.0, 1.0, str(seed)) for seed in range(5)]
+    together, _, _ = clip_vectors(lake, embedder, spans)
     alone = embedder.model_copy(update={"batch_size": 4})
-    for clip in clips:
-        single, _, _ = clip_vectors(other, alone, [clip])
+    for span in spans:
+        single, _, _ = clip_vectors(other, alone, [span])
         np.testing.assert_allclose(
-            single[clip["clip_id"]].embedding, together[clip["clip_id"]].embedding, atol=2e-5
+            single[span.clip_id].embedding, together[span.clip_id].embedding, atol=2e-5
         )
 
 

@@ -79,7 +79,7 @@ def of(table: Any, clip: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 
 def name_of(lake: Lake, row: dict[str, Any]) -> str:
-    return ClipNames(lake)(row)
+    return ClipNames(lake)(row["clip_id"], row["media_sha256"])
 
 
 def test_each_file_ends_once_with_what_was_said_or_where_it_stopped(own: tuple[Settings, Lake]) -> None:
@@ -136,8 +136,8 @@ def test_parts_of_one_file_are_told_apart_by_their_spans(tmp_path: Path) -> None
     rows = lake.read(CLIP_MANIFEST).to_dicts()
     assert {name_of(lake, row) for row in rows} == {"talk.mp4, 0 to 1 s", "talk.mp4, 1 to 2 s"}
     placed(lake, [{"media_sha256": "z" * 64, "path": "/x/y/z.mp4"}])
-    assert ClipNames(lake)({"clip_id": "gone", "media_sha256": "z" * 64}) == "z.mp4"
-    assert ClipNames(lake)({"clip_id": None}) == ""
+    assert ClipNames(lake)("gone", "z" * 64) == "z.mp4"
+    assert ClipNames(lake)(None) == ""
 
 
 def test_a_preview_names_files(own: tuple[Settings, Lake]) -> None:

@@ -221,7 +221,8 @@ def walking(monkeypatch: pytest.MonkeyPatch, *replies: Any) -> None:
 def test_a_walk_has_the_description_the_scene_and_every_subcategory(tmp_path: Path) -> None:
     settings = settings_at(tmp_path)
     taxonomy = load_taxonomy(settings)
-    clip = DescribedClip("a", "street", None, None, None, None, "A crowd watches a street fire.")
+    text = "A crowd watches a street fire."
+    (clip,) = rows_of(DESCRIPTIONS.frame([{"clip_id": "a", "scene": "street", "text": text}]), DescribedClip)
     material = json.loads(walk_request(clip, settings.queries.asker, taxonomy).messages[-1]["content"])
     assert (material["description"], material["scene"]) == (clip.text, "street")
     assert [each["id"] for each in material["subcategories"]] == [each.id for each in taxonomy.subcategories]
