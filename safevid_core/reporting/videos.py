@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -47,7 +47,6 @@ REPORT = "videos.html"  # a report of the lake
 # Videos on the page; the table has all.
 MOST_VIDEOS = 200
 _RENDERED = "pocket"
-_NOT_YET = (DESCRIPTIONS.name, "it is not described yet; materialise the assets up to it", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,53 +62,73 @@ class ShownClip(ClipSpan):
 
 @dataclass(frozen=True, slots=True)
 class ShownQuery:
-    """A query about a video. `chosen` is the chosen response of its pair, "" without a pair."""
+    """A query about a video. `chosen` is the chosen response of its pair, None without a pair."""
 
     query: str
     subcategory: str
     style: str
-    chosen: str
+    chosen: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class VideoRow:
-    """A row of `video_report`, with the outcome of the video.
+class End(NamedTuple):
+    """The asset at which a video ended, and its outcome there. `ok`: the video has a description."""
 
-    Attributes:
-        text: The description. None if the video has none; `stopped_at` and `why` then say the reason.
-        said: JSON of describer -> text. None if the file could not be used, as are the fields after it.
-    """
+    asset: str
+    reason: str
+    outcome: Outcome
 
-    source_row: str
-    file: str
-    outcome: str
-    stopped_at: str = ""
-    why: str = ""
-    clip_id: str | None = None
-    scene: str | None = None
-    split: str | None = None
-    text: str | None = None
-    said: str | None = None
-    queries: int | None = None
-    pairs: int | None = None
+
+_DESCRIBED = End("", "", "ok")
+_NOT_YET = End(DESCRIPTIONS.name, "it is not described yet; materialise the assets up to it", "failed")
 
 
 @dataclass(frozen=True)
 class Video:
-    """One of a person's videos on the page.
+    """One of a person's videos.
 
     Attributes:
+        file: Its name for people.
         clip: None if the file could not be used.
         said: (who, what) of every describer.
         dropped: (claim, why) of what the reconciler left out.
+        pairs: Number of preference pairs about it.
     """
 
-    row: VideoRow
+    source_row: str
+    file: str
+    end: End
     clip: ShownClip | None
-    film: str | None
-    said: list[tuple[str, str]]
-    dropped: list[tuple[str, str]]
+    scene: str | None
+    split: str | None
+    text: str | None
+    said: Sequence[tuple[str, str]]
+    dropped: Sequence[tuple[str, str]]
     queries: Sequence[ShownQuery]
+    pairs: int
+
+    @property
+    def outcome(self) -> tuple[str, Outcome, str]:
+        """The outcome of its file or line."""
+        if self.end.outcome == "ok":
+            return self.source_row, "ok", ""
+        return self.source_row, self.end.outcome, f"{self.end.asset}: {self.end.reason}"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row of `video_report`."""
+        return {
+            "source_row": self.source_row,
+            "clip_id": self.clip.clip_id if self.clip else None,
+            "file": self.file,
+            "scene": self.scene,
+            "split": self.split,
+            "text": self.text,
+            "said": json.dumps(dict(self.said), ensure_ascii=False),
+            "queries": len(self.queries),
+            "pairs": self.pairs,
+            "stopped_at": self.end.asset,
+            "why": self.end.reason,
+        }
 
 
 def plan_video_report(tools: Tools, partition: str) -> Plan:
@@ -118,16 +137,15 @@ def plan_video_report(tools: Tools, partition: str) -> Plan:
     tables = _Tables(settings, lake)
 
     def make(source_rows: Sequence[str]) -> StageRows:
-        rows = [tables.row(source_row) for source_row in tables.own]
-        write_page(settings, lake, tables, rows)
-        outcomes = [_outcome(row) for row in rows]
-        described = [row for row, (_, outcome, _) in zip(rows, outcomes, strict=True) if outcome == "ok"]
-        info = {"videos": len(rows), "described": len(described), "page": f"reports/{REPORT}"}
-        return StageRows(VIDEO_REPORT.frame(map(_of_schema, described)), outcomes, info)
+        videos = [tables.video(source_row) for source_row in tables.own]
+        write_page(settings, lake, videos)
+        described = [video.row for video in videos if video.end.outcome == "ok"]
+        info = {"videos": len(videos), "described": len(described), "page": f"reports/{REPORT}"}
+        return StageRows(VIDEO_REPORT.frame(described), [video.outcome for video in videos], info)
 
     def on_fresh() -> None:
         if not lake.has_report(REPORT):
-            write_page(settings, lake, tables, [tables.row(source_row) for source_row in tables.own])
+            write_page(settings, lake, [tables.video(source_row) for source_row in tables.own])
 
     inputs = {
         **tables.hashes,
@@ -154,32 +172,22 @@ def stage(settings: Settings) -> Stage:
     )
 
 
-def write_page(settings: Settings, lake: Lake, tables: _Tables, rows: Sequence[VideoRow]) -> None:
+def write_page(settings: Settings, lake: Lake, videos: Sequence[Video]) -> None:
     """The page: at most `MOST_VIDEOS` videos by file name, those that stopped among them."""
-    shown = sorted(rows, key=lambda row: (row.file, row.source_row))[:MOST_VIDEOS]
+    shown = sorted(videos, key=lambda video: (video.file, video.source_row))[:MOST_VIDEOS]
+    films = [film_strip(video.clip, lake.media, lake.frames) if video.clip else None for video in shown]
     page = (
         template_environment(TEMPLATES)
         .get_template("videos.html.j2")
         .render(
             profile=settings.profile,
-            videos=[tables.video(row) for row in shown],
-            left_out=len(rows) - len(shown),
+            videos=list(zip(shown, films, strict=True)),
+            left_out=len(videos) - len(shown),
             by_pocket_models=settings.profile == _RENDERED,
+            shorten=shorten,
         )
     )
     lake.write_report(REPORT, page.encode())
-
-
-def _of_schema(row: VideoRow) -> dict[str, Any]:
-    """The columns of `video_report`."""
-    return {name: getattr(row, name) for name in VIDEO_REPORT.schema}
-
-
-def _outcome(row: VideoRow) -> tuple[str, Outcome, str]:
-    if row.text is not None:
-        return row.source_row, "ok", ""
-    outcome: Outcome = row.outcome if row.outcome in ("filtered", "undecidable") else "failed"  # type: ignore[assignment]
-    return row.source_row, outcome, f"{row.stopped_at}: {row.why}"
 
 
 class _Tables:
@@ -188,9 +196,8 @@ class _Tables:
     def __init__(self, settings: Settings, lake: Lake) -> None:
         manifest = lake.scan(CLIP_MANIFEST).filter(pl.col("origin") != _RENDERED).collect()
         self._clips = {clip.source_row: clip for clip in rows_of(manifest, ShownClip)}
-        self._stored = lake.frames
         ids = manifest["clip_id"].to_list()
-        self._names, self._media = ClipNames(lake, ids), lake.media
+        self._names = ClipNames(lake, ids)
         line_of_rendered = f"{_RENDERED}{BELOW}"
         own = (
             lake.outcomes(CLIP_MANIFEST.name)
@@ -198,8 +205,8 @@ class _Tables:
             .sort("input_id")
         )
         self.own: list[str] = own["input_id"].to_list()
-        ends = own.select("input_id", "outcome", "reason").iter_rows()
-        self._ends = {source_row: (outcome, reason) for source_row, outcome, reason in ends}
+        ends = own.select("input_id", "reason", "outcome").iter_rows()
+        self._ends = {source_row: End(CLIP_MANIFEST.name, *end) for source_row, *end in ends}
         witnesses = [(name, candidate_table(name)) for name in settings.descriptions.describers]
         self._said: dict[str, list[tuple[str, str]]] = {}
         frames = {"manifest": manifest, "read": own}
@@ -218,51 +225,33 @@ class _Tables:
         self.hashes = {name: frame_hash(frame) for name, frame in frames.items()}
         self.hashes["stops"] = settings_hash(sorted(self._stops.items()))
 
-    def row(self, source_row: str) -> VideoRow:
-        """The row of a file or a line of a manifest."""
+    def video(self, source_row: str) -> Video:
+        """The video of a file or of a line of a manifest."""
         clip = self._clips.get(source_row)
         if clip is None:
-            outcome, reason = self._ends[source_row]
-            name = source_row.partition(BELOW)[2]
-            return VideoRow(source_row, name, outcome, CLIP_MANIFEST.name, reason)
+            name, end = source_row.partition(BELOW)[2], self._ends[source_row]
+            return Video(source_row, name, end, None, None, None, None, [], [], [], 0)
         clip_id = clip.clip_id
         text = self._one("texts", clip_id, "text")
-        stopped_at, why, outcome = ("", "", "ok") if text is not None else self._stops.get(clip_id, _NOT_YET)
-        return VideoRow(
+        dropped = json.loads(self._one("texts", clip_id, "dropped") or "[]")
+        pairs = self._some("pairs", clip_id)
+        chosen = dict(pairs.select("query_id", "chosen").iter_rows())
+        queries = self._some("queries", clip_id).select("query_id", "query", "subcategory", "style")
+        return Video(
             source_row=source_row,
             file=self._names(clip_id, clip.media_sha256),
-            outcome=outcome,
-            stopped_at=stopped_at,
-            why=why,
-            clip_id=clip_id,
+            end=_DESCRIBED if text is not None else self._stops.get(clip_id, _NOT_YET),
+            clip=clip,
             scene=self._one("scenes", clip_id, "scene"),
             split=self._one("corpus", clip_id, "split"),
             text=text,
-            said=json.dumps(dict(self._said.get(clip_id, ())), ensure_ascii=False),
-            queries=self._some("queries", clip_id).height,
-            pairs=self._some("pairs", clip_id).height,
-        )
-
-    def video(self, row: VideoRow) -> Video:
-        """What the page shows of such a row."""
-        clip = self._clips.get(row.source_row)
-        if clip is None:
-            return Video(row, None, None, [], [], [])
-        clip_id = clip.clip_id
-        chosen = dict(self._some("pairs", clip_id).select("query_id", "chosen").iter_rows())
-        asked = self._some("queries", clip_id).select("query_id", "query", "subcategory", "style")
-        queries = [
-            ShownQuery(shorten(query), subcategory, style, shorten(chosen.get(query_id)))
-            for query_id, query, subcategory, style in asked.iter_rows()
-        ]
-        dropped = json.loads(self._one("texts", clip_id, "dropped") or "[]")
-        return Video(
-            row=row,
-            clip=clip,
-            film=film_strip(clip, self._media, self._stored),
-            said=[(who, shorten(text)) for who, text in self._said.get(clip_id, ())],
+            said=self._said.get(clip_id, ()),
             dropped=[(each["text"], each.get("why") or "") for each in dropped],
-            queries=queries,
+            queries=[
+                ShownQuery(query, subcategory, style, chosen.get(query_id))
+                for query_id, query, subcategory, style in queries.iter_rows()
+            ],
+            pairs=pairs.height,
         )
 
     def _some(self, name: str, clip_id: str) -> pl.DataFrame:
@@ -278,8 +267,8 @@ def _of(lake: Lake, table: Table, ids: list[str], columns: tuple[str, ...]) -> p
     return rows.sort(columns).collect()
 
 
-def _stops(settings: Settings, lake: Lake, ids: list[str]) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    """Clip id and (asset, reason, outcome) of the first asset that did not end `ok`."""
+def _stops(settings: Settings, lake: Lake, ids: list[str]) -> Iterator[tuple[str, End]]:
+    """Clip id and its outcome at the first asset where it is not `ok`."""
     describers = [f"{name}_descriptions" for name in settings.descriptions.describers]
     assets = (SCENE_ASSIGNMENTS.name, VIDEO_CORPUS.name, *describers, DESCRIPTIONS.name)
     seen: set[str] = set()
@@ -289,4 +278,4 @@ def _stops(settings: Settings, lake: Lake, ids: list[str]) -> Iterator[tuple[str
         for clip_id, reason, outcome in ends.iter_rows():
             if clip_id not in seen:
                 seen.add(clip_id)
-                yield clip_id, (asset, reason, outcome)
+                yield clip_id, End(asset, reason, outcome)

@@ -108,3 +108,19 @@ def _told(error: Any, command: str) -> str:
 def say_error(error: Exception | str) -> None:
     """Print an error as one line on stderr."""
     typer.echo(f"{COMMAND}: {' '.join(str(error).split())}", err=True)
+
+
+def confirm(question: str, refused: str) -> None:
+    """Ask for consent on the terminal.
+
+    Args:
+        refused: The error of a command without consent.
+
+    Raises:
+        typer.Exit: Without consent.
+    """
+    try:
+        typer.confirm(question, abort=True)
+    except typer.Abort:
+        say_error(refused)
+        raise typer.Exit(FAILED) from None
