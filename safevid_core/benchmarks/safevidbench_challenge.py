@@ -331,8 +331,8 @@ class _Selection:
             self._fails.update(name for name, result in results.items() if result["success"] is False)
             if self._settled[row["plan_id"]][0] == "ok":
                 candidate = by_plan[row["plan_id"]]
-                told = [{"system": name, **result} for name, result in results.items()]
-                options = {"category": candidate.category, "panel": told, "review": []}
+                panel_results = [{"system": name, **result} for name, result in results.items()]
+                options = {"category": candidate.category, "panel": panel_results, "review": []}
                 text = json.dumps(options, ensure_ascii=False, sort_keys=True)
                 self._failed_on.append((candidate, {**row, "options": text}))
 

@@ -83,6 +83,6 @@ def partitions_of(scenes: Sequence[str] | None, partitions: Sequence[str] | None
             import difflib
 
             near = difflib.get_close_matches(scene, known, n=3, cutoff=0.5)
-            told = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
-            raise BadRequest(f"no scene {scene!r}; {told}")
+            hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
+            raise BadRequest(f"no scene {scene!r}; {hint}")
     return [*(scenes or ()), *(partitions or ())] or None

@@ -174,9 +174,9 @@ class _View:
             return list(row)
         key = self._stage.table.key
         chosen = [key, *(["file"] if "file" in row and key != "file" else [])]
-        told = [name for name in _SHOWN if name in row and name not in chosen]
+        shown = [name for name in _SHOWN if name in row and name not in chosen]
         # A table of a stage from the setting `stages` may have no column of `_SHOWN`.
-        return [*chosen, *(told or [name for name in row if name not in chosen][:_MOST_COLUMNS])]
+        return [*chosen, *(shown or [name for name in row if name not in chosen][:_MOST_COLUMNS])]
 
     def _clips_of_inputs(self, inputs: Iterable[str]) -> dict[str, str]:
         """Input -> clip, for inputs that are clips or rows of an upstream table with a clip."""
