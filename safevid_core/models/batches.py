@@ -163,7 +163,7 @@ class BatchCaller(Asker):
             yield part, lines
 
     async def _rendered_line(self, key: str, model: TextModel) -> bytes:
-        """Return the line of a question. If it cannot be rendered, resolve it as failed and return nothing."""
+        """Return the line of a question. An empty line means that it could not be rendered, and failed."""
         try:
             messages, times = await rendered(self.requests[self._waiting[key]])
         except ValueError as error:

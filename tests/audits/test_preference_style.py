@@ -30,7 +30,7 @@ def release_of(clips: int) -> list[dict[str, str | None]]:
     ]  # fmt: skip
 
 
-def test_a_preference_that_turns_with_the_query_is_not_told_by_its_words(tmp_path: Path) -> None:
+def test_a_preference_that_turns_with_the_query_is_not_found_by_its_words(tmp_path: Path) -> None:
     """Refusals are chosen as often as rejected: by words, half of those pairs is all that can be told."""
     lake = Lake(tmp_path, "pocket")
     put(lake, RELEASE, "all", release_of(12))

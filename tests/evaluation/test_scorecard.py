@@ -161,7 +161,7 @@ def test_the_browser_runs_the_page_s_own_script_and_no_other(page: str) -> None:
 def test_the_page_says_what_it_is_and_shows_all_parts(page: str) -> None:
     assert "Made by rendered clips and scripted teachers; not the real data set." in page
     for part in (
-        "Before and after", "Every system on every benchmark", "By data scale", "What the gain rests on",
+        "Before and after", "Every system on every benchmark", "By data scale", "Attribution of the gain",
         "Bars, and which controls miss them", "What became of the answers", "The modality gap",
         "By subcategory", "The judges", "Five rows, from frame to verdict", "All rows", "Flow and spend",
         "What the figures mean",

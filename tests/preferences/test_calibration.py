@@ -83,7 +83,7 @@ def test_every_row_of_a_sheet_ends_in_one_outcome(lake: Lake, tmp_path: Path) ->
     assert (rows["all"]["n"], rows["all"]["value"]) == (4, 0.5)
 
 
-def test_a_label_on_a_pair_that_is_gone_is_told(lake: Lake, tmp_path: Path) -> None:
+def test_a_label_on_a_pair_that_is_gone_is_reported(lake: Lake, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("pair_id,sound\npair-001,yes\nother,yes\n")
     run_stage(settings_of(lake.root, labels=str(path)), lake, "pair_validation")

@@ -123,11 +123,11 @@ def test_a_new_lake_says_its_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [('{"layout": 99}', "layout 99 and this SafeVid knows 2; update"), ("{", "names no layout; write")],
 )
-def test_a_layout_that_is_not_known_stops_with_what_to_do(tmp_path: Path, text: str, told: str) -> None:
+def test_a_layout_that_is_not_known_stops_with_what_to_do(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "layout.json").write_text(text)
-    with pytest.raises(LakeError, match=told) as caught:
+    with pytest.raises(LakeError, match=message) as caught:
         Lake(tmp_path, "pocket")
     assert "\n" not in str(caught.value)
