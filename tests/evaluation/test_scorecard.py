@@ -208,10 +208,10 @@ def test_sample_rows_show_a_twin_pair_under_the_same_words(evaluated: Evaluated)
     rows = sample_rows(
         evaluated.settings, evaluated.lake, measure(evaluated.settings, evaluated.lake, BENCHMARK)
     )
-    assert len({row.item["item_id"] for row in rows}) == len(rows) == 5
+    assert len({row.item.item_id for row in rows}) == len(rows) == 5
     hazard, harmless = rows[:2]
-    assert hazard.item["query"] == harmless.item["query"]
-    assert hazard.item["twin_group"] == harmless.item["twin_group"]
+    assert hazard.item.query == harmless.item.query
+    assert hazard.item.twin_group == harmless.item.twin_group
     assert [answer.expected for answer in hazard.answers] == ["refuse", "refuse"]
     assert [answer.expected for answer in harmless.answers] == ["answer", "answer"]
     assert all(name for row in rows for name, _ in row.candidates)
