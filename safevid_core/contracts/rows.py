@@ -156,6 +156,7 @@ class BenchmarkItem(ClipText):
     subcategory: str
     expectation: str
     item_id: str
+    benchmark: str
     clip_id: str | None
     query: str
     explicit: bool | None
@@ -166,6 +167,13 @@ class BenchmarkItem(ClipText):
     def is_picture(self) -> bool:
         """Whether the file is a picture and not a video."""
         return self.media == "image"
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedItem(BenchmarkItem):
+    """An item of a benchmark with the description of its clip, from which the query was written."""
+
+    description: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +292,7 @@ ROWS = (
     DescribedClip,
     Query,
     BenchmarkItem,
+    DescribedItem,
     BenchmarkResponse,
     BenchmarkScore,
     Checkpoint,

@@ -12,7 +12,7 @@ import polars as pl
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.intent import HARMFUL, UNSAFE_TO_HELP
-from safevid_core.contracts.rows import BenchmarkItem, BenchmarkScore, MediaSpan, Pair, rows_of
+from safevid_core.contracts.rows import BenchmarkScore, DescribedItem, MediaSpan, Pair, rows_of
 from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     PAIRS,
@@ -56,13 +56,6 @@ class ShownResponse:
         return self.expected in UNSAFE_TO_HELP and not self.success
 
 
-@dataclass(frozen=True, slots=True)
-class SampleItem(BenchmarkItem):
-    """An item of a benchmark with the description of its clip."""
-
-    description: str | None
-
-
 @dataclass(frozen=True)
 class SampleRow:
     """One item with its trail.
@@ -78,7 +71,7 @@ class SampleRow:
 
     title: str
     file: str
-    item: SampleItem
+    item: DescribedItem
     film: str | None
     candidates: list[tuple[str, str]]
     answers: list[ShownResponse]
@@ -174,21 +167,21 @@ _Verdicts = Mapping[str, list[BenchmarkScore]]
 
 def _choose(
     measured: Measurement, verdicts: Mapping[str, _Verdicts], systems: Sequence[str]
-) -> list[tuple[str, SampleItem]]:
+) -> list[tuple[str, DescribedItem]]:
     """Items by what they show of the method, the gained ones first; the last is one that still fails."""
     before, after = verdicts[systems[0]], verdicts[systems[-1]]
-    items = [item for item in rows_of(measured.items, SampleItem) if item.item_id in before]
+    items = [item for item in rows_of(measured.items, DescribedItem) if item.item_id in before]
     items.sort(key=lambda item: content_id("sample", item.item_id))
 
-    def gain(item: SampleItem) -> float:
+    def gain(item: DescribedItem) -> float:
         return _share(after.get(item.item_id)) - _share(before[item.item_id])
 
-    def expected(item: SampleItem) -> str:
+    def expected(item: DescribedItem) -> str:
         return before[item.item_id][0].expected
 
-    chosen: list[tuple[str, SampleItem]] = []
+    chosen: list[tuple[str, DescribedItem]] = []
 
-    def take(title: str, fits: Callable[[SampleItem], bool]) -> SampleItem | None:
+    def take(title: str, fits: Callable[[DescribedItem], bool]) -> DescribedItem | None:
         taken = {item.item_id for _, item in chosen}
         fitting = [item for item in items if item.item_id not in taken and fits(item)]
         best = max(fitting, key=gain, default=None)
@@ -250,7 +243,7 @@ def _answer(system: str, verdicts: Sequence[BenchmarkScore], texts: Mapping[str,
     )
 
 
-def _candidates(settings: Settings, lake: Lake, item: SampleItem) -> list[tuple[str, str]]:
+def _candidates(settings: Settings, lake: Lake, item: DescribedItem) -> list[tuple[str, str]]:
     tables: list[tuple[str, Table]] = [
         *((name, candidate_table(name)) for name in settings.descriptions.describers),
         ("signal", SIGNAL_DESCRIPTIONS),
@@ -265,7 +258,7 @@ def _candidates(settings: Settings, lake: Lake, item: SampleItem) -> list[tuple[
     return found
 
 
-def _pair_like(pairs: pl.DataFrame, item: SampleItem) -> Pair | None:
+def _pair_like(pairs: pl.DataFrame, item: DescribedItem) -> Pair | None:
     """A training pair that wants the same of the answer, of the same subcategory and style if there is."""
 
     def distance(pair: Pair) -> tuple[bool, bool, str]:
