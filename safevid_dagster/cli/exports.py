@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from safevid_dagster.cli.failures import BadRequest
-from safevid_dagster.cli.opening import open_existing
+from safevid_dagster.cli.opening import FolderBelow, open_existing
 from safevid_dagster.cli.printing import AsJson, print_result
 
 NewFolder = Annotated[Path, typer.Option(help="Folder to write. It must be absent or empty.")]
@@ -95,7 +95,7 @@ def runs(
         str,
         typer.Argument(help="inspect: .eval logs of inspect_ai; lmms-eval: JSON lines.", metavar="FORMAT"),
     ],
-    to: Annotated[Path, typer.Option(help="Folder to write below.")] = Path("runs"),
+    to: FolderBelow = Path("runs"),
     system: Annotated[
         list[str] | None, typer.Option(help="Only this system. May be given several times.")
     ] = None,

@@ -18,6 +18,7 @@ Stages = Annotated[list[str] | None, typer.Argument(metavar="[STAGE]...", help="
 Scenes = Annotated[
     list[str] | None, typer.Option("--scene", help="Only this scene. May be given several times.")
 ]
+FolderBelow = Annotated[Path, typer.Option("--to", help="Folder to write below.")]
 PartitionNames = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from safevid_dagster.cli.failures import FAILED, say_error
-from safevid_dagster.cli.opening import open_existing
+from safevid_dagster.cli.opening import FolderBelow, open_existing
 from safevid_dagster.cli.printing import AsJson, print_result
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Release = Annotated[
 
 @app.command("export")
 def export_sheet(
-    to: Annotated[Path, typer.Option(help="Folder to write below.")],
+    to: FolderBelow,
     release: Release = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +54,7 @@ def import_sheet(
 
 @app.command("pairs")
 def export_pairs(
-    to: Annotated[Path, typer.Option(help="Folder to write below.")],
+    to: FolderBelow,
     size: Annotated[int, typer.Option(min=1, help="Number of pairs in the sheet.")] = 200,
     as_json: AsJson = False,
 ) -> None:
