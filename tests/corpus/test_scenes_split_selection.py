@@ -223,19 +223,16 @@ def test_quotas_are_uneven_and_add_up() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=12), st.integers(0, 12))
 def test_choosing_keeps_twin_groups_whole_within_the_quota(drawn: list[tuple[int, int]], quota: int) -> None:
-    clips = [
-        {"clip_id": f"c{i:02d}", "twin_group": f"g{group}" if group < 3 else None}
-        for i, (_, group) in enumerate(drawn)
-    ]
+    twins = {f"c{i:02d}": f"g{group}" if group < 3 else None for i, (_, group) in enumerate(drawn)}
     cosines = {f"c{i:02d}": value / 4 for i, (value, _) in enumerate(drawn)}
-    chosen = _choose(clips, cosines, quota)
+    chosen = _choose(twins, cosines, quota)
     assert len(chosen) == len(set(chosen)) <= quota
-    for name in {clip["twin_group"] for clip in clips} - {None}:
-        members = {clip["clip_id"] for clip in clips if clip["twin_group"] == name}
+    for name in {*twins.values()} - {None}:
+        members = {clip for clip, group in twins.items() if group == name}
         assert members <= set(chosen) or not members & set(chosen)
-    if quota >= len(clips):
-        assert len(chosen) == len(clips)
-    assert chosen == _choose(clips[::-1], cosines, quota)
+    if quota >= len(twins):
+        assert len(chosen) == len(twins)
+    assert chosen == _choose(dict(reversed(twins.items())), cosines, quota)
 
 
 def test_the_side_of_a_group_never_changes_and_follows_the_fraction() -> None:
