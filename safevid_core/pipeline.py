@@ -48,8 +48,8 @@ def build_registry(settings: Settings) -> Registry:
         RegistryError: If the stages do not fit together.
     """
     stages = [*_method(settings), *_extensions(settings.stages)]
-    told = Registry(stages)
-    stages.append(scorecard.stage_over(list(told)))
+    registered = Registry(stages)
+    stages.append(scorecard.stage_over(list(registered)))
     return Registry([*stages, decision.stage(settings), videos.stage(settings)])
 
 

@@ -98,7 +98,7 @@ def test_a_sheet_says_which_pairs_are_swapped(tmp_path: Path) -> None:
     assert [label.swapped for label in read_pair_labels(path)[0].values()] == [False, None]
 
 
-def test_a_label_on_a_pair_that_is_gone_is_told(lake: Lake, tmp_path: Path) -> None:
+def test_a_label_on_a_pair_that_is_gone_is_reported(lake: Lake, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("pair_id,sound\npair-001,yes\nother,yes\n")
     run_stage(settings_of(lake.root, labels=str(path)), lake, "pair_validation")
