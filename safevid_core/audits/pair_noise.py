@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import cluster_of
+from safevid_core.audits.audit_rows import with_clusters
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import PAIR_NOISE, PAIRS, VIDEO_CORPUS
@@ -54,7 +54,7 @@ def plan_pair_noise(tools: Tools, partition: str) -> Plan:
     labels = read_pair_labels(preferences.labels)[0] if preferences.labels is not None else {}
     frame, drawn = _asked_about(lake, settings, labels)
     pairs = rows_of(frame, Pair)
-    clusters = _clusters(lake, pairs)
+    clusters = _clusters(lake, frame)
     firsts = [_first(settings.seed, pair.pair_id) for pair in pairs]
 
     def inputs_of_judge() -> list[JudgeInput]:
@@ -113,19 +113,11 @@ def _asked_about(
     return united.filter(pl.col("pair_id").is_in(asked)).sort("pair_id").collect(), drawn
 
 
-def _clusters(lake: Lake, pairs: Sequence[Pair]) -> dict[str, str]:
+def _clusters(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
     """Pair id -> its source video, or its twin group."""
-    sources = dict(lake.scan(VIDEO_CORPUS).select("clip_id", "source_id").collect().iter_rows())
-    return {
-        pair.pair_id: cluster_of(
-            {
-                "clip_id": pair.clip_id,
-                "source_id": sources.get(pair.clip_id),
-                "twin_group": pair.twin_group,
-            }
-        )
-        for pair in pairs
-    }
+    sources = lake.scan(VIDEO_CORPUS).select("clip_id", "source_id").collect()
+    clips = pairs.select("pair_id", "clip_id", "twin_group").join(sources, on="clip_id", how="left")
+    return dict(with_clusters(clips).select("pair_id", "cluster").iter_rows())
 
 
 def _first(seed: int, pair_id: str) -> str:
