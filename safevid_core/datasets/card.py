@@ -59,6 +59,7 @@ def dataset_card(
     lineage: Lineage,
     calibration: Calibration,
     screening: Screening,
+    statistics: str,
     release: str,
     profile: str,
 ) -> str:
@@ -71,6 +72,7 @@ def dataset_card(
         release: Id of the release.
         profile: Name of the profile.
         screening: What was kept out of the release.
+        statistics: The section of the pair statistics, without its head.
     """
     sections = [
         _head(pairs, release, profile, calibration),
@@ -80,6 +82,7 @@ def dataset_card(
         "## Pair judge\n\n" + _pair_judge(pairs, calibration),
         "## Duplicates and benchmarks\n\n" + _screening(screening),
         "## How the rejected responses were asked for\n\n" + _rejected(pairs),
+        "## Statistics\n\n" + statistics,
         "## Counts\n\n" + "\n\n".join(_counts(pairs, name) for name in ("principle", "subcategory", "scene")),
         "## Licences of the clips\n\n" + markdown_table(("licence", "clips"), _tally(licences.values())),
         "## Models\n\n" + markdown_table(("role", "model and revision"), _named(lineage.models)),

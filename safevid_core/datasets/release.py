@@ -35,7 +35,11 @@ from safevid_core.datasets.decontamination import (
     read_items,
 )
 from safevid_core.datasets.imports import tables_of_release
+from safevid_core.datasets.pair_plots import write_plots
+from safevid_core.datasets.pair_statistics import asked_queries, statistics_of_release
+from safevid_core.datasets.pair_style import STYLE_WITHIN_LIMITS
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
+from safevid_core.datasets.statistics_card import statistics_section
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
 from safevid_core.settings import Settings
@@ -48,11 +52,11 @@ from safevid_core.storage.seals import refuse_sealed_folder
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "6"
+_EXPORT_VERSION = "7"
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
-    """Plan to unite the pairs of all scenes, and to write `pairs.jsonl` and `README.md` into a folder.
+    """Plan to unite the pairs of all scenes, and to write them into a folder with a card and statistics.
 
     Duplicates are kept out. `datasets.contaminated: keep_out` keeps out pairs that repeat a benchmark, too.
     `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release.
@@ -65,6 +69,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     licences = _licences(lake, made)
     lineage = _lineage(settings, lake, made)
     calibration = read_calibration(lake, settings.preferences)
+    queries = asked_queries(lake)
     ids = made["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
@@ -73,9 +78,14 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         pairs = made.filter(~pl.col("pair_id").is_in(list(screening.kept_out)))
         release = release_id(pairs)
         shown = {clip: licences[clip] for clip in sorted(set(pairs["clip_id"].to_list()))}
+        statistics = statistics_of_release(lake, pairs, queries)
         with lake.new_directory("release") as folder:
             _write_jsonl(folder / "pairs.jsonl", pairs, shown, lake.media, release)
-            card = dataset_card(pairs, shown, lineage, calibration, screening, release, settings.profile)
+            statistics.write(folder)
+            told = statistics_section(statistics, write_plots(statistics, folder), datasets)
+            card = dataset_card(
+                pairs, shown, lineage, calibration, screening, told, release, settings.profile
+            )
             (folder / "README.md").write_text(card, encoding="utf-8")
             path = lake.keep("release", folder)
         info = {
@@ -85,6 +95,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             "calibrated": calibration.calibrated,
             "calibration": calibration.sentence,
             "kept_out": screening.counts,
+            "style": statistics.style.as_dict(),
             **spend_info([]),
             **_counts(pairs),
         }
@@ -97,6 +108,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
         "screening": settings_hash(datasets, SCREENING_VERSION),
+        "queries": frame_hash(queries),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
     }
@@ -131,7 +143,7 @@ def stage(settings: Settings) -> Stage:
         forecast=lambda tools, partition, rows: Forecast(
             sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
         ),
-        checks=(*((covers(PAIRS.name),) if PAIRS in tables else ()), NO_BENCHMARK_ITEMS),
+        checks=(*((covers(PAIRS.name),) if PAIRS in tables else ()), NO_BENCHMARK_ITEMS, STYLE_WITHIN_LIMITS),
     )
 
 

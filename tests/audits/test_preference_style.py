@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
+
 from safevid_core.audits.preference_style import BY_LENGTH, BY_WORDS, TABLE, style_rows
 from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
 from safevid_core.storage.lake import Lake, audit_partition
@@ -49,6 +51,6 @@ def test_a_preference_that_turns_with_the_query_is_not_told_by_its_words(tmp_pat
 
 
 def test_without_pairs_or_with_one_clip_there_is_no_figure() -> None:
-    one = [{**row, "source_id": "s"} for row in release_of(1)]
-    assert list(style_rows([])) == []
+    one = pl.DataFrame(release_of(1), infer_schema_length=None).with_columns(source_id=pl.lit("s"))
+    assert list(style_rows(one.clear())) == []
     assert list(style_rows(one)) == []

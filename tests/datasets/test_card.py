@@ -34,7 +34,9 @@ def test_the_hub_reads_the_front_matter_and_the_text_follows() -> None:
     licences = {"a": "CC-BY|4.0", "b": "unknown"}
     texts = TextFigures("query", 4, 3, 1, 2, 3)
     screening = Screening({"c": "why"}, {"same clip, near-duplicate query": 2}, (texts,), 0.8)
-    card = DatasetCard(dataset_card(pairs, licences, lineage, unlabelled, screening, "r1", "pocket"))
+    card = DatasetCard(
+        dataset_card(pairs, licences, lineage, unlabelled, screening, "All is well.", "r1", "pocket")
+    )
     assert card.data.to_dict() == {"language": ["en"], "tags": ["preference", "video", "safety", "dpo"]}
     assert card.text.startswith("\n# SafeVid preference pairs, release r1 (UNCALIBRATED)\n")
     assert "| licence | clips |\n|---|---|\n| CC-BY\\|4.0 | 1 |\n| unknown | 1 |" in card.text
