@@ -130,7 +130,7 @@ def _within_limits(tools: Tools, stage: Stage, partitions: Sequence[str]) -> Fin
             continue
         words = ", ".join((*told["for_chosen"][:4], *told["for_rejected"][:4]))
         problems.append(
-            f"{RELEASE.name}: {seen} alone tells the chosen response in {accuracy['value']:.1%} of "
+            f"{RELEASE.name}: a classifier of {seen} tells the chosen response in {accuracy['value']:.1%} of "
             f"{accuracy['n']} pairs (95% interval {accuracy['ci_low']:.1%} to {accuracy['ci_high']:.1%}), "
             f"more than {setting} {limit:g} allows"
             + (f"; most telling: {words}" if seen == "words" else "")
