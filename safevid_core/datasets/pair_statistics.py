@@ -37,6 +37,9 @@ STATISTICS_SCHEMA = pl.Schema(
         "value": pl.Float64, "ci_low": pl.Float64, "ci_high": pl.Float64,
     }
 )  # fmt: skip
+NO_QUERIES = pl.DataFrame(
+    schema=dict.fromkeys(("pair_id", "cluster", *GROUPINGS), pl.String) | {"cut_at_limit": pl.Float64}
+)
 # Measure -> what it is, in the order of the card.
 MEASURES: Mapping[str, str] = {
     "pairs": "number of pairs",

@@ -36,7 +36,7 @@ from safevid_core.datasets.decontamination import (
 )
 from safevid_core.datasets.imports import tables_of_release
 from safevid_core.datasets.pair_plots import write_plots
-from safevid_core.datasets.pair_statistics import asked_queries, statistics_of_release
+from safevid_core.datasets.pair_statistics import NO_QUERIES, asked_queries, statistics_of_release
 from safevid_core.datasets.pair_style import STYLE_WITHIN_LIMITS
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
 from safevid_core.datasets.statistics_card import statistics_section
@@ -69,7 +69,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     licences = _licences(lake, made)
     lineage = _lineage(settings, lake, made)
     calibration = read_calibration(lake, settings.preferences)
-    queries = asked_queries(lake)
+    queries = asked_queries(lake) if PAIRS in tables else NO_QUERIES
     ids = made["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:

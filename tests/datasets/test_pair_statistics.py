@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.outcomes import StageRows
-from safevid_core.contracts.tables import DESCRIPTIONS, PAIRS, RELEASE, TAXONOMY_QUERIES, VIDEO_CORPUS
+from safevid_core.contracts.tables import (
+    DESCRIPTIONS,
+    IMPORTED_PAIRS,
+    PAIRS,
+    RELEASE,
+    TAXONOMY_QUERIES,
+    VIDEO_CORPUS,
+)
 from safevid_core.datasets.pair_details import other_motion, unsupported
 from safevid_core.datasets.pair_plots import write_plots
 from safevid_core.datasets.pair_statistics import (
@@ -21,6 +28,7 @@ from safevid_core.datasets.pair_statistics import (
     FILE,
     GROUPINGS,
     MEASURES,
+    NO_QUERIES,
     STATISTICS_SCHEMA,
     PairStatistics,
     asked_queries,
@@ -36,14 +44,6 @@ from tests.evaluation.small_lake import put
 from tests.stages import planner_of, run_stage
 
 WORDS = [f"word{number}" for number in range(60)]
-NO_QUERIES = pl.DataFrame(
-    schema={
-        "pair_id": pl.String,
-        "cluster": pl.String,
-        **dict.fromkeys(GROUPINGS, pl.String),
-        "cut_at_limit": pl.Float64,
-    }
-)
 
 
 def pair(name: str, **changed: Any) -> dict[str, Any]:
@@ -376,6 +376,19 @@ def test_a_release_that_its_words_tell_is_refused_until_the_limit_is_off(tmp_pat
         "`datasets.max_words_accuracy: null`"
         in (lake.root / again.manifest.info["path"] / "README.md").read_text()
     )
+
+
+def test_a_release_of_imported_pairs_alone_says_nothing_of_queries_asked_here(tmp_path: Path) -> None:
+    rows = random_pairs(12, 11)
+    lake = lake_of(tmp_path, rows)
+    theirs = [row | {"pair_id": f"theirs {row['pair_id']}", "pair_judge": "none"} for row in rows]
+    put(lake, IMPORTED_PAIRS, "all", theirs)
+    columns = {name: name for name in ("query", "chosen", "rejected", "video")}
+    imports = {"theirs": {"path": str(tmp_path / "theirs.jsonl"), "columns": columns}}
+    report = run_stage(settings_of(tmp_path, only_imports=True, imports=imports), lake, RELEASE.name)
+    table = pl.read_parquet(lake.root / report.manifest.info["path"] / FILE)
+    assert set(table.filter(pl.col("measure") == "pairs", pl.col("grouping") == ALL)["value"]) == {12}
+    assert "cut_at_limit" not in set(table["measure"])
 
 
 def test_two_releases_of_the_same_pairs_have_the_same_folder(tmp_path: Path) -> None:
