@@ -8,8 +8,9 @@ an answer that people call safe beside one that they call unsafe, to the same pr
 same the other way round. Each judge decides both kinds as a pair judge does. Reported are the share of sound
 pairs that it drops and the share of swapped pairs that it keeps, each with its 95% interval over prompts, and
 the same for words of refusal, which are no judge: they keep a pair if the chosen answer refuses and the
-rejected one does not. The last line is one JSON object; a ratio is the share of sound pairs kept over that of
-the words of refusal.
+rejected one does not. A further line says how often a classifier of words, and one of lengths, tells the
+safe answer of a sound pair, over pictures. The last line is one JSON object; a ratio is the share of sound
+pairs kept over that of the words of refusal.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks import print_result
+from safevid_core.datasets.pair_style import StyleFigures, style_figures, style_of
 from safevid_core.judging.judges.judge import Verdict, no_verdict
 from safevid_core.judging.refusal_words import refuses
 from safevid_core.preferences.facts import fact_against, same_words
@@ -156,6 +158,16 @@ def _share(values: Sequence[tuple[str, bool]]) -> Estimate:
     return estimate(Sample(pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")), draws=2000, seed=0)
 
 
+def style(answers: Sequence[Answer]) -> StyleFigures:
+    """How often words or length alone tell the safe answer of a sound pair. A cluster is one picture."""
+    rows = [
+        (str(place), safe.prompt.partition("|")[0], safe.text, unsafe.text)
+        for place, (safe, unsafe) in enumerate(pairs_of(answers))
+    ]
+    pairs = pl.DataFrame(rows, schema=["pair_id", "cluster", "chosen", "rejected"], orient="row")
+    return style_figures(pairs, style_of(pairs))
+
+
 def main(folder: Path) -> None:
     if not (folder / FILE).is_file():
         raise SystemExit(f"{folder / FILE} is not there; name the folder that holds it")
@@ -164,6 +176,8 @@ def main(folder: Path) -> None:
     by_words = shares(replay_words(answers))
     for name, (dropped, kept) in {**found, WORDS: by_words}.items():
         print(f"{name:32} sound pairs dropped {_told(dropped)}  swapped pairs kept {_told(kept)}")
+    told = style(answers)
+    print(f"safe answer told by its words {_told(told.words)}  by its length {_told(told.length)}")
     peer = 1 - (by_words[0].value or 0.0)
     cases = []
     for judge, (dropped, _) in found.items():

@@ -45,20 +45,6 @@ def mean_of(observations: Iterable[Observation]) -> Estimate:
     return estimate(Sample(pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")))
 
 
-def with_clusters(clips: pl.DataFrame) -> pl.DataFrame:
-    """The rows with one more column, `cluster`: the twin group of a clip, else its source video.
-
-    Clips of one cluster are not independent.
-
-    Args:
-        clips: Columns `clip_id, source_id, twin_group`.
-    """
-    source = pl.coalesce("source_id", "clip_id")
-    return clips.with_columns(
-        cluster=pl.coalesce(pl.format("twins {}", "twin_group"), pl.format("source {}", source))
-    )
-
-
 def audit_stage(
     table: Table,
     description: str,

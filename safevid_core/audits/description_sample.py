@@ -14,10 +14,10 @@ from functools import cached_property
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import with_clusters
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.rows import MediaSpan, rows_of
 from safevid_core.contracts.tables import DESCRIPTIONS, candidate_table
+from safevid_core.corpus.clusters import with_clusters
 from safevid_core.corpus.names import ClipNames
 from safevid_core.settings import Settings
 from safevid_core.storage.lake import Lake
@@ -36,7 +36,7 @@ class SampledClip(MediaSpan):
     """A clip with its description.
 
     Attributes:
-        cluster: Its twin group or source video; see :func:`~safevid_core.audits.audit_rows.with_clusters`.
+        cluster: Its twin group or source video; see :func:`~safevid_core.corpus.clusters.with_clusters`.
         claims: JSON list of the kept claims.
         dropped: JSON list of the claims that were left out.
         file: The name of the clip's file for people.

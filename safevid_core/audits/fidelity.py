@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from safevid_core.audits.audit_rows import Observation, count_row, figure_row, mean_of, with_clusters
+from safevid_core.audits.audit_rows import Observation, count_row, figure_row, mean_of
 from safevid_core.audits.description_review import (
     AuditSignature,
     Review,
@@ -47,6 +47,7 @@ from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     VIDEO_CORPUS,
 )
+from safevid_core.corpus.clusters import with_clusters
 from safevid_core.descriptions.audit_gate import MEASURES, described_clips
 from safevid_core.settings import Settings
 from safevid_core.stages.stage import Plan, Stage, Tools

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safevid_core.audits.audit_rows import Observation, audit_stage, figure_row, mean_of, with_clusters
+from safevid_core.audits.audit_rows import Observation, audit_stage, figure_row, mean_of
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.rows import rows_of
 from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, audit_table
+from safevid_core.corpus.clusters import with_clusters
 from safevid_core.descriptions.motion_words import described_motion, measured_motion
 from safevid_core.descriptions.signals.flashes import FLASH_LIMIT, most_flashes
 from safevid_core.stages.stage import Plan, Tools

@@ -18,10 +18,10 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import with_clusters
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import PAIR_NOISE, PAIRS, VIDEO_CORPUS
+from safevid_core.corpus.clusters import with_clusters
 from safevid_core.corpus.withdrawn import without_withdrawn
 from safevid_core.datasets.imports import tables_of_release
 from safevid_core.estimates.budget import BUDGET

@@ -11,10 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import audit_stage, figure_row, mean_of, with_clusters
+from safevid_core.audits.audit_rows import audit_stage, figure_row, mean_of
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS, audit_table
-from safevid_core.preferences import style
+from safevid_core.corpus.clusters import with_clusters
+from safevid_core.datasets import pair_style
 from safevid_core.stages.stage import Plan, Tools
 from safevid_core.storage.lake import frame_hash
 
@@ -27,7 +28,7 @@ _COLUMNS = ("pair_id", "clip_id", "twin_group", "expectation", "chosen", "reject
 def plan_preference_style_audit(tools: Tools, partition: str) -> Plan:
     """Plan to measure the share of pairs whose chosen response is found by words or by length.
 
-    The shares are over all pairs and by expectation.
+    The shares are over all pairs and by expectation, on the sample of the release's statistics.
     """
     lake = tools.lake
     pairs = lake.scan(RELEASE).select(_COLUMNS).sort("pair_id").collect()
@@ -45,21 +46,16 @@ def plan_preference_style_audit(tools: Tools, partition: str) -> Plan:
 def style_rows(pairs: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """Audit rows of pairs with `pair_id, clip_id, source_id, twin_group, expectation, chosen, rejected`."""
     pairs = with_clusters(pairs)
-    groups, chosen, rejected = (pairs[name].to_list() for name in ("cluster", "chosen", "rejected"))
-    vocabulary = style.vocabulary_of([*chosen, *rejected])
-    words = style.bag_of_words(chosen, vocabulary) - style.bag_of_words(rejected, vocabulary)
-    telling = ["", ""]
-    if pairs.height:
-        telling = [", ".join(some) for some in style.most_telling(style.fit(words), vocabulary)]
-    found = (
-        (BY_WORDS, words, f"for chosen: {telling[0]}; for rejected: {telling[1]}"),
-        (BY_LENGTH, style.length(chosen) - style.length(rejected), ""),
-    )
-    for measure, differences, detail in found:
-        found_chosen = style.told_apart(differences, groups)
-        if found_chosen is None:
+    found = pair_style.style_of(pairs)
+    words = f"for chosen: {', '.join(found.for_chosen)}; for rejected: {', '.join(found.for_rejected)}"
+    known = found.told.join(pairs.select("pair_id", "cluster", "expectation"), on="pair_id")
+    for measure, column, detail in (
+        (BY_WORDS, pair_style.BY_WORDS, words),
+        (BY_LENGTH, pair_style.BY_LENGTH, ""),
+    ):
+        rows = known.select("expectation", "cluster", unit="pair_id", value=column).drop_nulls("value")
+        if rows.is_empty():
             continue
-        rows = pairs.select("expectation", "cluster", unit="pair_id", value=pl.Series(found_chosen))
         seen = rows.select("unit", "cluster", "value").iter_rows()
         yield figure_row(measure, "all", mean_of(seen), detail)
         for (expectation,), some in sorted(rows.group_by("expectation"), key=lambda group: str(group[0])):

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import Observation, figure_row, mean_of, with_clusters
+from safevid_core.audits.audit_rows import Observation, figure_row, mean_of
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, audit_table, candidate_table
+from safevid_core.corpus.clusters import with_clusters
 from safevid_core.descriptions.motion_words import OPPOSITE, described_motion, measured_motion
 from safevid_core.settings import Settings
 from safevid_core.stages.stage import Plan, Stage, Tools

@@ -66,6 +66,7 @@ def dataset_card(
     calibration: Calibration,
     screening: Screening,
     noise: PairNoise,
+    statistics: str,
     release: str,
     profile: str,
 ) -> str:
@@ -79,6 +80,7 @@ def dataset_card(
         profile: Name of the profile.
         screening: What was kept out of the release.
         noise: What the second judge says of a sample of the pairs.
+        statistics: The section of the pair statistics, without its head.
     """
     sections = [
         _head(pairs, release, profile, calibration),
@@ -89,6 +91,7 @@ def dataset_card(
         "## Label noise\n\n" + _noise(noise),
         "## Duplicates and benchmarks\n\n" + _screening(screening),
         "## How the rejected responses were asked for\n\n" + _rejected(pairs),
+        "## Statistics\n\n" + statistics,
         "## Counts\n\n" + "\n\n".join(_counts(pairs, name) for name in ("principle", "subcategory", "scene")),
         "## Licences of the clips\n\n" + markdown_table(("licence", "clips"), _tally(licences.values())),
         "## Who wrote what\n\n" + who_wrote_what(lineage.models, lineage.writers),

@@ -28,6 +28,8 @@ from safevid_core.taxonomy.taxonomy import load_taxonomy
 _SUFFIXES = (".json", ".jsonl", ".parquet")
 # What stands for a label that the rows do not have.
 UNLABELLED = "unlabelled"
+# The pair judge of a pair that no judge has seen.
+NOT_JUDGED = "none"
 _CLIP_COLUMNS = (
     "clip_id", "source_id", "file_name", "media_sha256", "start_s", "end_s", "scene", "split", "twin_group",
 )  # fmt: skip
@@ -253,7 +255,7 @@ def _pair(
         "policy": [],
         "satisfies": [],
         "flags": [],
-        "pair_judge": "none",
+        "pair_judge": NOT_JUDGED,
         "chosen_model": f"import {name}",
         "rejected_model": f"import {name}",
     }

@@ -36,7 +36,11 @@ from safevid_core.datasets.decontamination import (
     read_items,
 )
 from safevid_core.datasets.imports import tables_of_release
+from safevid_core.datasets.pair_plots import write_plots
+from safevid_core.datasets.pair_statistics import NO_QUERIES, asked_queries, statistics_of_release
+from safevid_core.datasets.pair_style import STYLE_WITHIN_LIMITS
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
+from safevid_core.datasets.statistics_card import statistics_section
 from safevid_core.datasets.writers import writers_of
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
@@ -51,11 +55,11 @@ from safevid_core.storage.seals import refuse_sealed_folder
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "6"
+_EXPORT_VERSION = "7"
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
-    """Plan to unite the pairs of all scenes, and to write `pairs.jsonl` and `README.md` into a folder.
+    """Plan to unite the pairs of all scenes, and to write them into a folder with a card and statistics.
 
     Duplicates are kept out. `datasets.contaminated: keep_out` keeps out pairs that repeat a benchmark, too.
     `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release.
@@ -69,6 +73,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     lineage = _lineage(settings, lake, made)
     calibration = read_calibration(lake, settings.preferences)
     noise = read_noise(lake)
+    queries = asked_queries(lake) if PAIRS in tables else NO_QUERIES
     ids = made["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
@@ -77,10 +82,13 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         pairs = made.filter(~pl.col("pair_id").is_in(list(screening.kept_out)))
         release = release_id(pairs)
         shown = {clip: licences[clip] for clip in sorted(set(pairs["clip_id"].to_list()))}
+        statistics = statistics_of_release(lake, pairs, queries)
         with lake.new_directory("release") as folder:
             _write_jsonl(folder / "pairs.jsonl", pairs, shown, lake.media, release)
+            statistics.write(folder)
+            told = statistics_section(statistics, write_plots(statistics, folder), datasets)
             card = dataset_card(
-                pairs, shown, lineage, calibration, screening, noise, release, settings.profile
+                pairs, shown, lineage, calibration, screening, noise, told, release, settings.profile
             )
             (folder / "README.md").write_text(card, encoding="utf-8")
             path = lake.keep("release", folder)
@@ -92,6 +100,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             "calibration": calibration.sentence,
             "noise": noise.as_dict(),
             "kept_out": screening.counts,
+            "style": statistics.style.as_dict(),
             **spend_info([]),
             **_counts(pairs),
         }
@@ -105,6 +114,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "calibration": settings_hash(asdict(calibration)),
         "noise": settings_hash(noise.as_dict()),
         "screening": settings_hash(datasets, SCREENING_VERSION),
+        "queries": frame_hash(queries),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
     }
@@ -140,7 +150,7 @@ def stage(settings: Settings) -> Stage:
         forecast=lambda tools, partition, rows: Forecast(
             sum(rows(PAIRS.name, scene) for scene in BY_SCENE.names(tools.settings))
         ),
-        checks=(*((covers(PAIRS.name),) if PAIRS in tables else ()), NO_BENCHMARK_ITEMS),
+        checks=(*((covers(PAIRS.name),) if PAIRS in tables else ()), NO_BENCHMARK_ITEMS, STYLE_WITHIN_LIMITS),
     )
 
 

@@ -20,6 +20,8 @@ _OF_THE_PROMPT = re.compile(
     re.IGNORECASE,
 )
 _LONG = 4_000  # characters
+# How the reason of a query begins whose response was cut off, after "chosen response: ".
+CUT = "it was cut off at its limit of tokens"
 
 
 def fact_against(text: str, *, cut: bool) -> str | None:
@@ -32,7 +34,7 @@ def fact_against(text: str, *, cut: bool) -> str | None:
     if not text.strip():
         return "it is empty"
     if cut:
-        return "it was cut off at its limit of tokens; raise the limit"
+        return f"{CUT}; raise the limit"
     answer = answer_of(text)
     if answer is None:
         return NO_ANSWER

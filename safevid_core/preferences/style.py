@@ -1,17 +1,17 @@
-"""How much of a preference is style: classifiers that see the two answers of a pair and nothing else.
+"""How much of a preference is style: classifiers that see the two responses of a pair and nothing else.
 
-Each learns from some pairs which of two answers is the chosen one, and tells it for pairs about other
+Each learns from some pairs which of two responses is the chosen one, and tells it for pairs about other
 clips. What it gets right beyond a half needs neither the query nor the video.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from safevid_core.contracts.ids import content_id
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 FOLDS = 5
-MAX_WORDS = 5_000  # the most frequent ones; a word of one answer alone tells nothing of others
+MAX_WORDS = 5_000  # the most frequent ones; a word of one response alone tells nothing of others
 _PENALTY = 1.0  # of the squared weights, as a standard normal prior
+_WORD = r"[\p{L}\p{N}_]+"  # what \w is in `re`
+_TEXTS_AT_ONCE = 4_096
 
 Floats = NDArray[np.float64]
 
@@ -31,40 +33,74 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def vocabulary_of(texts: Sequence[str]) -> list[str]:
-    """The words that occur in at least two texts, at most MAX_WORDS, the most frequent first."""
-    counts = Counter(word for text in texts for word in set(words_of(text)))
-    known = sorted((word for word, count in counts.items() if count > 1), key=lambda w: (-counts[w], w))
-    return known[:MAX_WORDS]
+def word_counts(texts: pl.Series) -> pl.Series:
+    """The number of words of each text, as :func:`words_of` splits them."""
+    return texts.str.count_matches(_WORD)
 
 
-def bag_of_words(texts: Sequence[str], vocabulary: Sequence[str]) -> csr_array:
-    """`[texts, words]`: 1 where the text holds the word."""
+def words_held(texts: pl.Series) -> pl.DataFrame:
+    """Which words the texts hold: columns `row, word`, each word once a text.
+
+    Args:
+        texts: Strings without null.
+    """
+    found = [pl.DataFrame(schema={"row": pl.UInt32, "word": pl.String})]
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        part = texts.slice(start, _TEXTS_AT_ONCE).alias("word").to_frame().with_row_index("row", start)
+        words = part.with_columns(pl.col("word").str.to_lowercase().str.extract_all(_WORD))
+        found.append(words.explode("word").drop_nulls().unique())
+    return pl.concat(found)
+
+
+def vocabulary_of(held: pl.DataFrame) -> list[str]:
+    """The words that at least two texts hold, at most MAX_WORDS, the most frequent first.
+
+    Args:
+        held: As of :func:`words_held`.
+    """
+    counts = held.group_by("word").len("texts").filter(pl.col("texts") > 1)
+    return counts.sort("texts", "word", descending=[True, False]).head(MAX_WORDS)["word"].to_list()
+
+
+def bag_of_words(held: pl.DataFrame, texts: int, vocabulary: Sequence[str]) -> csr_array:
+    """`[texts, words]`: 1 where the text holds the word.
+
+    Args:
+        held: As of :func:`words_held`.
+        texts: Number of texts.
+    """
     from scipy.sparse import csr_array
 
-    place = {word: column for column, word in enumerate(vocabulary)}
-    held = [
-        (row, place[word]) for row, text in enumerate(texts) for word in set(words_of(text)) & place.keys()
-    ]
-    rows, columns = np.array(held, dtype=np.int64).reshape(-1, 2).T
-    return csr_array((np.ones(len(held)), (rows, columns)), shape=(len(texts), len(vocabulary)))
+    places = pl.DataFrame({"word": vocabulary}, schema={"word": pl.String}).with_row_index("column")
+    known = held.join(places, on="word").sort("row", "column")
+    rows, columns = (known[name].to_numpy() for name in ("row", "column"))
+    return csr_array((np.ones(len(rows)), (rows, columns)), shape=(texts, len(vocabulary)))
 
 
-def length(texts: Sequence[str]) -> csr_array:
+def word_differences(chosen: pl.Series, rejected: pl.Series) -> tuple[csr_array, list[str]]:
+    """The bag of words of each chosen response minus that of the rejected one, and the vocabulary."""
+    held = words_held(pl.concat([chosen, rejected]))
+    vocabulary = vocabulary_of(held)
+    bags = bag_of_words(held, 2 * len(chosen), vocabulary)
+    return bags[: len(chosen)] - bags[len(chosen) :], vocabulary
+
+
+def length(texts: pl.Series) -> csr_array:
     """`[texts, 2]`: the logarithms of the numbers of words and of characters, each plus one."""
     from scipy.sparse import csr_array
 
-    return csr_array(np.log1p([[len(words_of(text)), len(text)] for text in texts]).reshape(-1, 2))
+    counts = np.column_stack([word_counts(texts).to_numpy(), texts.str.len_chars().to_numpy()])
+    return csr_array(np.log1p(counts.astype(np.float64)))
 
 
 def told_apart(differences: csr_array, groups: Sequence[str]) -> Floats | None:
-    """Whether each pair's chosen answer was told from the rejected one, in cross-validation by group.
+    """Whether each pair's chosen response was told from the rejected one, in cross-validation by group.
 
     A pair is told by weights that were fitted to pairs of other groups. The mean is the chance that a chosen
-    answer ranks above its own rejected one.
+    response ranks above its own rejected one.
 
     Args:
-        differences: `[pairs, features]`: features of the chosen answer minus those of the rejected one.
+        differences: `[pairs, features]`: features of the chosen response minus those of the rejected one.
         groups: What each pair belongs to; pairs of a group are on one side.
 
     Returns:
@@ -85,6 +121,8 @@ def told_apart(differences: csr_array, groups: Sequence[str]) -> Floats | None:
 
 def fit(differences: csr_array) -> Floats:
     """Weights `[features]` of a logistic regression that gives every difference a positive margin."""
+    if differences.shape[1] == 0:
+        return np.zeros(0)
     from scipy.optimize import minimize
     from scipy.special import expit, log_expit
 
@@ -98,7 +136,7 @@ def fit(differences: csr_array) -> Floats:
 
 
 def most_telling(weights: Floats, vocabulary: Sequence[str], number: int = 8) -> tuple[list[str], list[str]]:
-    """The words that speak most for a chosen answer, and those that speak most for a rejected one."""
+    """The words that speak most for a chosen response, and those that speak most for a rejected one."""
     order = np.argsort(weights, kind="stable")
     chosen = [vocabulary[i] for i in order[::-1][:number] if weights[i] > 0]
     return chosen, [vocabulary[i] for i in order[:number] if weights[i] < 0]

@@ -63,6 +63,19 @@ class DatasetSettings(Group):
         "benchmark in the lake. `stop`: the release fails its check, which lists them. `keep_out`: the "
         "release leaves them out. Ours.",
     )
+    max_words_accuracy: float | None = Field(
+        0.95,
+        ge=0.5,
+        le=1,
+        description="A release is refused if a classifier that sees only the words of the two responses "
+        "tells the chosen one more often, by the lower bound of its 95% interval. null for no limit. Ours.",
+    )
+    max_length_accuracy: float | None = Field(
+        0.7,
+        ge=0.5,
+        le=1,
+        description="The same for a classifier that sees only the lengths of the two responses. Ours.",
+    )
     imports: dict[str, PairImport] = Field(
         default_factory=dict,
         description="Data sets of others, by a name of yours. Their rows become the table `imported_pairs` "

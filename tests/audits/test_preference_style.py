@@ -51,6 +51,6 @@ def test_a_preference_that_turns_with_the_query_is_not_found_by_its_words(tmp_pa
 
 
 def test_without_pairs_or_with_one_clip_there_is_no_figure() -> None:
-    one = pl.DataFrame([{**row, "source_id": "s"} for row in release_of(1)])
+    one = pl.DataFrame(release_of(1), infer_schema_length=None).with_columns(source_id=pl.lit("s"))
     assert list(style_rows(one.clear())) == []
     assert list(style_rows(one)) == []

@@ -42,7 +42,9 @@ def test_the_hub_reads_the_front_matter_and_the_text_follows() -> None:
     texts = TextFigures("query", 4, 3, 1, 2, 3)
     screening = Screening({"c": "why"}, {"same clip, near-duplicate query": 2}, (texts,), 0.8)
     card = DatasetCard(
-        dataset_card(pairs, licences, lineage, unlabelled, screening, PairNoise(), "r1", "pocket")
+        dataset_card(
+            pairs, licences, lineage, unlabelled, screening, PairNoise(), "All is well.", "r1", "pocket"
+        )
     )
     assert card.data.to_dict() == {"language": ["en"], "tags": ["preference", "video", "safety", "dpo"]}
     assert card.text.startswith("\n# SafeVid preference pairs, release r1 (UNCALIBRATED)\n")

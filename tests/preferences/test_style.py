@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +19,17 @@ from safevid_core.preferences.style import (
     most_telling,
     told_apart,
     vocabulary_of,
+    word_counts,
+    word_differences,
+    words_held,
     words_of,
 )
 
 WORDS = [f"word{number}" for number in range(40)]
+
+
+def texts_of(texts: list[str]) -> pl.Series:
+    return pl.Series(texts, dtype=pl.String)
 
 
 def random_answers(count: int, seed: int, marker: str = "") -> list[str]:
@@ -30,13 +38,12 @@ def random_answers(count: int, seed: int, marker: str = "") -> list[str]:
 
 
 def share(chosen: list[str], rejected: list[str], groups: list[str], by_length: bool = False) -> float:
-    vocabulary = vocabulary_of([*chosen, *rejected])
-    features = [
-        length(texts) if by_length else bag_of_words(texts, vocabulary) for texts in (chosen, rejected)
-    ]
-    found_chosen = told_apart(features[0] - features[1], groups)
-    assert found_chosen is not None
-    return float(found_chosen.mean())
+    if by_length:
+        told = told_apart(length(texts_of(chosen)) - length(texts_of(rejected)), groups)
+    else:
+        told = told_apart(word_differences(texts_of(chosen), texts_of(rejected))[0], groups)
+    assert told is not None
+    return float(told.mean())
 
 
 def test_a_word_that_only_chosen_answers_hold_is_found_and_named() -> None:
@@ -44,8 +51,7 @@ def test_a_word_that_only_chosen_answers_hold_is_found_and_named() -> None:
     groups = [f"clip {number % 20}" for number in range(200)]
     assert share(chosen, rejected, groups) > 0.95
     assert share(rejected, chosen, groups) > 0.95
-    vocabulary = vocabulary_of([*chosen, *rejected])
-    differences = bag_of_words(chosen, vocabulary) - bag_of_words(rejected, vocabulary)
+    differences, vocabulary = word_differences(texts_of(chosen), texts_of(rejected))
     assert most_telling(fit(differences), vocabulary)[0][0] == "please"
     assert most_telling(-fit(differences), vocabulary)[1][0] == "please"
 
@@ -74,8 +80,13 @@ def test_what_holds_for_one_group_alone_does_not_help() -> None:
 
 
 def test_one_group_gives_no_figure() -> None:
-    assert told_apart(length(["a b", "c"]) - length(["a", "b"]), ["same", "same"]) is None
-    assert told_apart(length([]) - length([]), []) is None
+    longer, shorter = texts_of(["a b", "c"]), texts_of(["a", "b"])
+    assert told_apart(length(longer) - length(shorter), ["same", "same"]) is None
+    assert told_apart(length(texts_of([])) - length(texts_of([])), []) is None
+
+
+def test_texts_without_a_common_word_are_undecided() -> None:
+    assert share(["alpha", "beta"], ["gamma", "delta"], ["one", "other"]) == 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -90,13 +101,24 @@ def test_the_fit_is_where_the_penalised_likelihood_is_flat(seed: int) -> None:
     assert all(loss(weights) <= loss(weights + step) for step in 0.05 * np.eye(4))
 
 
-@given(st.lists(st.text(max_size=40), max_size=12))
-def test_features_have_a_row_a_text_and_count_nothing_twice(texts: list[str]) -> None:
-    vocabulary = vocabulary_of(texts)
-    bag = bag_of_words(texts, vocabulary)
+# Letters, digits, marks and signs that every release of Unicode since 2010 has.
+ANY_TEXT = st.text(
+    st.characters(max_codepoint=0x2FFF, exclude_categories=("Cn", "Cs", "Mn", "Mc", "Me", "So")), max_size=40
+)
+
+
+@given(st.lists(ANY_TEXT, max_size=12))
+def test_words_are_those_of_single_texts_and_count_once(texts: list[str]) -> None:
+    held = words_held(texts_of(texts))
+    vocabulary = vocabulary_of(held)
+    bag = bag_of_words(held, len(texts), vocabulary)
     assert bag.shape == (len(texts), len(vocabulary))
-    assert length(texts).shape == (len(texts), 2)
-    for row, text in enumerate(texts):
-        held = {vocabulary[column] for column in bag.toarray()[row].nonzero()[0]}
-        assert held == set(words_of(text)) & set(vocabulary)
+    assert length(texts_of(texts)).shape == (len(texts), 2)
+    assert word_counts(texts_of(texts)).to_list() == [len(words_of(text)) for text in texts]
+    words = [set(words_of(text)) for text in texts]
+    assert set(vocabulary) == {
+        word for each in words for word in each if sum(word in other for other in words) > 1
+    }
+    for row, each in enumerate(words):
+        assert {vocabulary[column] for column in bag.toarray()[row].nonzero()[0]} == each & set(vocabulary)
     assert set(np.unique(bag.toarray())) <= {0.0, 1.0}

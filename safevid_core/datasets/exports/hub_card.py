@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from safevid_core.contracts.markdown import markdown_table
 from safevid_core.datasets.exports.release_rows import ReleaseRows
+from safevid_core.datasets.pair_plots import FOLDER as PLOTS
+from safevid_core.datasets.pair_statistics import FILE as STATISTICS
 
 # Licences by the names of the Hub (https://huggingface.co/docs/hub/repositories-licenses). A release whose
 # clips have one licence that is not among them, or several, has the licence `other`.
@@ -92,6 +96,18 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
     title, _, rest = text.partition("\n\n")
     body = "\n\n".join((title, *sections, rest))
     return f"---\n{DatasetCardData(**found).to_yaml()}\n---\n\n{body}\n"
+
+
+def copy_statistics(rows: ReleaseRows, folder: Path) -> None:
+    """Copy what the card shows of the pair statistics: the plots and the table. Nothing if there are none."""
+    if rows.folder is None:
+        return
+    for name in (PLOTS, STATISTICS):
+        source = rows.folder / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        elif source.is_file():
+            shutil.copyfile(source, folder / name)
 
 
 def licence_file(rows: ReleaseRows) -> str:

@@ -16,7 +16,7 @@ import polars as pl
 from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.datasets.exports.croissant import croissant
 from safevid_core.datasets.exports.export import Export
-from safevid_core.datasets.exports.hub_card import hub_card, hub_licence, licence_file
+from safevid_core.datasets.exports.hub_card import copy_statistics, hub_card, hub_licence, licence_file
 from safevid_core.datasets.exports.release_rows import ReleaseRows
 
 DATA = "data"
@@ -51,6 +51,7 @@ def write(rows: ReleaseRows, folder: Path) -> None:
             shards.setdefault(split, []).append(path)
     card = hub_card(rows, {split: f"{DATA}/{split}-*.parquet" for split in shards}, _ABOUT, _features())
     (folder / "README.md").write_text(card, encoding="utf-8")
+    copy_statistics(rows, folder)
     (folder / "LICENSE").write_text(licence_file(rows), encoding="utf-8")
     document = croissant(rows, arrow_schema(), shards, folder, hub_licence(rows))
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"

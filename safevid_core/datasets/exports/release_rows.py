@@ -64,6 +64,7 @@ class ReleaseRows:
         pairs: The columns of the table `safevid_350k_release` with `split`, `source_id`, `file_name` and
             `licence`, sorted by `pair_id`.
         card: The release's card in Markdown.
+        folder: Folder of the release. None if the rows are of no folder.
         videos: Clip id -> path of its video for the reader.
         frames: Clip id -> paths of its frames below the folder of its split.
     """
@@ -71,6 +72,7 @@ class ReleaseRows:
     release: str
     pairs: pl.DataFrame
     card: str
+    folder: Path | None = None
     videos: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -133,7 +135,7 @@ def read_release(
     )
     sides = {source: side_of(source, validation, seed) for source in pairs["source_id"].unique()}
     pairs = pairs.with_columns(split=pl.col("source_id").replace_strict(sides, return_dtype=pl.String))
-    return ReleaseRows(str(found), pairs, (folder / "README.md").read_text(encoding="utf-8"))
+    return ReleaseRows(str(found), pairs, (folder / "README.md").read_text(encoding="utf-8"), folder)
 
 
 def side_of(source_id: str, validation: float, seed: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safevid_core.datasets.exports.export import Export
-from safevid_core.datasets.exports.hub_card import hub_card, licence_file
+from safevid_core.datasets.exports.hub_card import copy_statistics, hub_card, licence_file
 from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
 
 # Rows of one row group.
@@ -51,6 +51,7 @@ def write(rows: ReleaseRows, folder: Path) -> None:
     # The files are found by the folder alone: a folder name of a person's may look like another split.
     card = hub_card(rows, {split: f"{split}/**" for split in rows.splits}, _ABOUT)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    copy_statistics(rows, folder)
     (folder / "LICENSE").write_text(licence_file(rows), encoding="utf-8")
 
 
