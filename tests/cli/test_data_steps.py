@@ -49,7 +49,7 @@ def tools_of(settings: Settings, lake: Lake) -> Tools:
 
 def texts(settings: Settings) -> list[str | None]:
     with closing(Ledger(settings.ledger_url)) as ledger:
-        return [ledger.look_up([KEY])[KEY].text]
+        return [ledger.answers([KEY])[KEY].text]
 
 
 def files(root: Path) -> dict[str, str]:
