@@ -313,12 +313,12 @@ def draw(curves: dict[str, dict[int, float]], plot: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
     names = {
         "ours": "shared",
-        "unshared": "plain, padded rows",
+        "unshared": "unshared",
         "copied prefix": "generate, prefix copied to each row",
     }
     for (way, curve), marker in zip(curves.items(), "so^", strict=True):
         axes.plot(list(curve), list(curve.values()), f"{marker}-", label=names[way])
-    axes.set(xlabel="questions per video", ylabel="answers per second", xticks=GROWTH, ylim=(0, None))
+    axes.set(xlabel="questions a video", ylabel="answers a second", xticks=GROWTH, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(plot, metadata={"Date": None})
