@@ -15,9 +15,9 @@ from safevid_core.storage.lake import Lake
 CACHES = {"cache": "cache", "features": "features of frozen vision towers", "references": "reference passes"}
 # Everything that SafeVid writes below a root. Other files there are not removed.
 OWN = (
-    "blobs", "cache", "dagster", "features", "pocket", "references", "reports", "reviews", "tables",
-    "training", "withdrawals", "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal", "layout.json",
-    "sign_off.yaml",
+    "blobs", "cache", "dagster", "exports", "features", "pocket", "references", "reports", "reviews",
+    "tables", "training", "withdrawals", "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal",
+    "layout.json", "sign_off.yaml",
 )  # fmt: skip
 
 

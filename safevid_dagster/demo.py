@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from safevid_core.settings import Settings, SettingsError
+from safevid_core.stages.stage import Tools
 from safevid_dagster.cli.opening import open_planner
+from safevid_dagster.data_steps import data_steps
 from safevid_dagster.home import home_of
 
 
 def demo(settings: Settings) -> bool:
     """Make every stage of the settings' flow in order, print one line for each, and print the main figures.
 
-    The first stage that fails ends the demo.
+    The first stage that fails ends the demo. At the end the release is exported, a pair is traced, and the
+    withdrawal of a clip is rehearsed on a copy of the lake.
 
     Returns:
         Whether all stages succeeded.
@@ -49,7 +52,7 @@ def demo(settings: Settings) -> bool:
             if not done.succeeded:
                 print("Stopped. Finished work is kept; run the demo again to continue.", file=sys.stderr)
                 return False
-    conclude(settings, root, recomputed, time.monotonic() - started)
+    conclude(settings, root, recomputed, started, planner.tools)
     return True
 
 
@@ -70,8 +73,12 @@ def build_checkpoints(settings: Settings, report: Callable[[str], None]) -> None
         prepare(settings.root, report)
 
 
-def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) -> None:
-    """Print what was computed and paid, the main figures, and the paths of the reports."""
+def conclude(settings: Settings, root: Path, recomputed: int, started: float, tools: Tools) -> None:
+    """Print what was computed and paid, the main figures, the data steps, and the paths of the reports.
+
+    Args:
+        started: When the demo started, by the monotonic clock.
+    """
     from safevid_dagster.defs.resources import shared_gateway
 
     spend = shared_gateway().spend()
@@ -85,6 +92,9 @@ def conclude(settings: Settings, root: Path, recomputed: int, seconds: float) ->
     report = root / "reports" / "scorecard.json"
     for line in headline(settings, json.loads(report.read_text())):
         print(line)
+    for line in data_steps(tools, again=recomputed > 0):
+        print(line, flush=True)
+    seconds = time.monotonic() - started
     print(f"Took {seconds:.0f} s with the models of profile {settings.profile}.")
     print(f"  {report.with_suffix('.html')}\n  {report}")
     print(f"  {report.with_name('videos.html')} (descriptions and responses for your own videos)")

@@ -39,6 +39,7 @@ from safevid_core.contracts.tables import (
 from safevid_core.corpus.trained import write_training_clips
 from safevid_core.execution.children import end, without_interrupts
 from safevid_core.models.video_chat import GENERATION, checkpoint_identity, model_files
+from safevid_core.models.video_model import release_models
 from safevid_core.settings import AlignmentSettings, Policy, Settings, VideoModel
 from safevid_core.stages.partitions import BY_POLICY_AND_SCALE
 from safevid_core.stages.stage import ExpectedRows, Forecast, Makers, Needs, Plan, Stage, Tools
@@ -365,11 +366,12 @@ def _launched(
 ) -> Iterator[_Launch]:
     """Start a process that trains the jobs in their order, `alignment.workers` at a time.
 
-    The process ends with the block.
+    The process ends with the block. Models that this process has loaded are released first.
     """
     if not jobs:
         yield _Launch(None)
         return
+    release_models()
     with open_program() as program:
         command = [*_launcher(settings), program.module]
         command += ["--while-asked", "--workers", str(settings.workers), *(str(job.file) for job in jobs)]

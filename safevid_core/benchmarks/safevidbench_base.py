@@ -6,17 +6,18 @@ drawn stays as it is whatever becomes of the corpus (:mod:`safevid_core.benchmar
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
-from safevid_core.benchmarks.balance import Balance
 from safevid_core.benchmarks.benchmark import if_measured
 from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.benchmarks.releases import as_release, plan_release, refuse_unanswered, stays_in_use
+from safevid_core.benchmarks.shares import choose_by_shares, items_by_kind, shortfall, targets_of
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.rows import DescribedClip, rows_of
@@ -46,10 +47,12 @@ from safevid_core.systems.leaks import answering_systems, checkpoint_leaks
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
 NAME = "safevidbench_base"
+_LOG = logging.getLogger(__name__)
 
 _CLIP_COLUMNS = ("source_id", *CLIP_COLUMNS)
 # Shares of the items by kind of query, ours. Together they keep the items that want a refusal or a
-# correction and those that want an answer near half each, with every twin pair counted on both sides.
+# correction and those that want an answer near half each, with every twin pair counted on both sides. A share
+# is a target: what a kind cannot fill goes to the other kinds (:mod:`safevid_core.benchmarks.shares`).
 _SHARES = {
     "twins": 0.50,  # the same words asked of both clips of a pair: only the pixels tell
     "explicit": 0.18,  # the text names a harm
@@ -95,7 +98,10 @@ def plan_safevidbench_base(tools: Tools, partition: str) -> Plan:
         refuse_unanswered(NAME, asked.info)
         items = choose_items(asked.rows, settings.evaluation.max_items)
         spent = {name: asked.info[name] for name in ("calls", "cached_calls", "cost_usd")}
-        info = spent | {"release": items[0]["release"] if items else "", **composition(items)}
+        info = spent | {"release": items[0]["release"] if items else ""}
+        info |= composition(items, settings.evaluation.max_items)
+        if info["warning"]:
+            _LOG.warning("%s", info["warning"])
         return StageRows(SAFEVIDBENCH_BASE.frame(items), _outcomes(asked.outcomes, items), info)
 
     drawn_from = {
@@ -221,12 +227,8 @@ def enough_cells(
         )
         for cells in together.values()
     ]
-    used = Balance()
-    asked: set[str] = set()
-    for kind, share in _SHARES.items():
-        room = round(ASKED_FOR_ONE * share * max_items)
-        for unit in used.take([unit for unit in units if unit.kind == kind], room):
-            asked |= {row["query_id"] for row in unit.rows}
+    chosen = choose_by_shares(units, ASKED_FOR_ONE * max_items, _SHARES)
+    asked = {row["query_id"] for unit in chosen for row in unit.rows}
     return [cell for cell in plan if cell.plan_id in asked]
 
 
@@ -294,13 +296,7 @@ def choose_items(queries: Sequence[dict[str, Any]], max_items: int) -> list[dict
     Args:
         queries: Rows with `query_id` and every column of `tables.QUERY_COLUMNS`.
     """
-    units = list(_units(queries))
-    used = Balance()
-    chosen: list[_Unit] = []
-    for kind, share in _SHARES.items():
-        chosen += used.take([unit for unit in units if unit.kind == kind], round(share * max_items))
-    left = [unit for unit in units if unit not in chosen]
-    chosen += used.take(left, max_items - sum(len(unit.rows) for unit in chosen))
+    chosen = choose_by_shares(list(_units(queries)), max_items, _SHARES)
     rows = [row for unit in chosen for row in unit.rows]
     return as_release(SAFEVIDBENCH_BASE, [item_of(NAME, row) for row in rows])
 
@@ -315,17 +311,31 @@ def item_of(benchmark: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def composition(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a set of items holds, for the stage's metadata."""
+def composition(items: Sequence[dict[str, Any]], wanted: int) -> dict[str, Any]:
+    """What a set of items holds, for the stage's metadata, with a warning if a kind is below its share.
+
+    Args:
+        wanted: Items that were wanted of the draw.
+    """
     units = list(_units(items))
+    by_kind = items_by_kind(units)
     return {
         "items": len(items),
         "videos": len({item["clip_id"] for item in items}),
         "twin_pairs": sum(unit.kind == "twins" for unit in units),
-        "by_kind": dict(Counter(unit.kind for unit in units for _ in unit.rows)),
+        "by_kind": dict(by_kind),
         "by_expectation": dict(Counter(item["expectation"] for item in items)),
         "scenes": len({item["scene"] for item in items}),
+        "warning": _shortfall(by_kind, wanted),
     }
+
+
+def _shortfall(by_kind: Mapping[str, int], wanted: int) -> str:
+    """The warning about kinds that are below their share. Empty if there is none."""
+    targets = targets_of(wanted, _SHARES)
+    targets["twins"] -= targets["twins"] % 2  # a pair is chosen whole
+    lines = shortfall(by_kind, targets, wanted)
+    return f"SafeVidBench-Base: {'; '.join(lines)}" if lines else ""
 
 
 @dataclass(frozen=True, eq=False)

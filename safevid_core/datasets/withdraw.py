@@ -22,6 +22,7 @@ from safevid_core.datasets import withdrawal_intent as intents
 from safevid_core.datasets.clip_files import files_of, media_files, mentioning_files
 from safevid_core.datasets.kept_releases import kept_releases
 from safevid_core.datasets.links import Links
+from safevid_core.datasets.marks import holds_checkpoints, marked_inputs
 from safevid_core.datasets.named import UnknownId, find
 from safevid_core.datasets.trace import clips_of, trained_on
 from safevid_core.datasets.withdrawal_intent import Folder, Part, WithdrawalIntent
@@ -30,7 +31,7 @@ from safevid_core.datasets.withdrawal_steps import carry_out
 from safevid_core.models.call_records import call_records
 from safevid_core.models.ledger import Ledger
 from safevid_core.settings import Settings
-from safevid_core.stages.stage import Stage, Tools
+from safevid_core.stages.stage import Tools
 from safevid_core.storage.holds import hold_file
 from safevid_core.video.identity import clip_id_of_file
 
@@ -272,24 +273,14 @@ def _resting_on(links: Links, settings: Settings, clips: Sequence[str]) -> tuple
     resting: list[Part] = []
     for stage in links.registry:
         for partition in links.lake.partitions(stage.name):
-            if "checkpoint" in stage.table.schema and "policy" in stage.table.schema:
+            if holds_checkpoints(stage.table):
                 for name, address in trained_on(links, stage.table, partition, clips):
                     folders[address] = Folder(address, [name])
                     marked.add((stage.name, partition))
-            elif marked and _is_made_from(links, settings, stage, partition, marked):
+            elif marked_inputs(links.registry, settings, stage, partition, marked):
                 marked.add((stage.name, partition))
                 resting.append(Part(stage.name, partition))
     return list(folders.values()), resting
-
-
-def _is_made_from(
-    links: Links, settings: Settings, stage: Stage, partition: str, marked: set[tuple[str, str]]
-) -> bool:
-    try:
-        inputs = links.registry.inputs(stage, partition, settings)
-        return any((upstream.name, part) in marked for upstream, part in inputs)
-    except (ValueError, KeyError, SafeVidError):  # a partition whose axis values the settings do not have
-        return any(read in {asset for asset, _ in marked} for read in stage.reads)
 
 
 def _files(

@@ -116,7 +116,7 @@ def _remove_files(lake: Lake, intent: WithdrawalIntent, say: Say) -> None:
     lake.media.forget(clip["media_sha256"] for clip in intent.clips if clip["whole_file"])
     if intent.rows:
         say("pages and unfinished work")
-        for name in ("reports", str(Path("cache") / "parts"), *_OF_PAIRS):
+        for name in ("reports", "exports", str(Path("cache") / "parts"), *_OF_PAIRS):
             shutil.rmtree(lake.local_path(name), ignore_errors=True)
 
 

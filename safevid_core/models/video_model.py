@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from safevid_core.execution.memory import return_memory
 from safevid_core.models.llm import Gateway
 from safevid_core.models.video_chat import VideoChat, checkpoint_identity, open_video_chat
 from safevid_core.settings import VideoModel
@@ -33,3 +34,13 @@ def shared_video_chat(model: VideoModel, gateway: Gateway) -> VideoChat:
 @lru_cache(maxsize=1)
 def _open(model: VideoModel, gateway: Gateway, identity: str) -> VideoChat:
     return open_video_chat(model, gateway)
+
+
+def release_models() -> None:
+    """Unload the shared model and return its memory. It is loaded again when the next question needs it.
+
+    This is called before another process loads a model, as a training does. Without it the weights of two
+    models and the memory that generation used would be held at the same time.
+    """
+    _open.cache_clear()
+    return_memory()

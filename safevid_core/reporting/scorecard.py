@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_SCORES, SCORECARD
+from safevid_core.datasets.marks import UNMARKED, Marks, read_marks
 from safevid_core.judging.judges.rubric import judge_identity
 from safevid_core.judging.panel import judges_itself
 from safevid_core.measurement.conclusions import explain_gain
@@ -65,9 +66,10 @@ def plan_scorecard(tools: Tools, partition: str) -> Plan:
     partitions = _judged(settings, lake)
     scores = lake.scan(BENCHMARK_SCORES, partitions).select("response_id").collect()["response_id"].to_list()
     flow = read_flow(lake, tools.registry)
+    marks = read_marks(tools.registry, lake, settings)
 
     def make(response_ids: Sequence[str]) -> StageRows:
-        measured = write_report(settings, lake, flow)
+        measured = write_report(settings, lake, flow, marks)
         rows = [
             {
                 **{name: value for name, value in cell.items() if name in SCORECARD.schema},
@@ -81,7 +83,7 @@ def plan_scorecard(tools: Tools, partition: str) -> Plan:
 
     def on_fresh() -> None:
         if not all(map(lake.has_report, REPORTS)):
-            write_report(settings, lake, flow)
+            write_report(settings, lake, flow, marks)
 
     inputs = {
         "tables": flow.content_hash,
@@ -92,6 +94,9 @@ def plan_scorecard(tools: Tools, partition: str) -> Plan:
         ),
         "report": content_id(_REPORT, directory_hash(TEMPLATES)),
     }
+    marked = [marks.of(BENCHMARK_SCORES.name, each) for each in partitions]
+    if any(marked):
+        inputs["withdrawn"] = content_id(*marked)
     return Plan(inputs, scores, make, on_fresh=on_fresh)
 
 
@@ -114,10 +119,14 @@ def stage_over(others: Sequence[Stage]) -> Stage:
     )
 
 
-def write_report(settings: Settings, lake: Lake, flow: Flow) -> list[Measurement]:
-    """Measure every benchmark, and write all files, each whole."""
+def write_report(settings: Settings, lake: Lake, flow: Flow, marks: Marks = UNMARKED) -> list[Measurement]:
+    """Measure every benchmark, and write all files, each whole.
+
+    Args:
+        marks: What rests on withdrawn clips. Defaults to nothing.
+    """
     measured = measure_all(settings, lake)
-    card = scorecard_json(settings, lake, measured, flow)
+    card = scorecard_json(settings, lake, measured, flow, marks)
     texts = (
         render_page(settings, lake, measured, flow, card),
         json.dumps(card, indent=1, ensure_ascii=False),
@@ -129,13 +138,14 @@ def write_report(settings: Settings, lake: Lake, flow: Flow) -> list[Measurement
 
 
 def scorecard_json(
-    settings: Settings, lake: Lake, measured: Sequence[Measurement], flow: Flow
+    settings: Settings, lake: Lake, measured: Sequence[Measurement], flow: Flow, marks: Marks = UNMARKED
 ) -> dict[str, Any]:
     """The scorecard as plain data; values are fractions, unknown figures null."""
     judge, main, styles = settings.evaluation.judge, measured[0], style_figures(lake)
     return {
         "profile": settings.profile,
         "notices": notices(settings),
+        "withdrawn": list(_withdrawn(measured, marks)),
         "git_revision": git_revision(),
         "elapsed_s": round(flow.seconds, 1),
         "rows": flow.outcomes,
@@ -183,6 +193,15 @@ def scorecard_json(
         "missing_measurements": {each.benchmark: each.missing for each in measured if each.missing},
         "missing_benchmarks": unmeasured(settings, lake),
     }
+
+
+def _withdrawn(measured: Sequence[Measurement], marks: Marks) -> Iterator[dict[str, str]]:
+    """The measured systems whose verdicts rest on withdrawn clips, by benchmark."""
+    for each in measured:
+        for system in each.systems:
+            mark = marks.of(BENCHMARK_SCORES.name, f"{system.name}|{each.benchmark}")
+            if mark:
+                yield {"system": system.name, "benchmark": each.benchmark, "mark": mark}
 
 
 def _judged(settings: Settings, lake: Lake) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +29,7 @@ class Standing:
         condition: One of :data:`CONDITIONS`. `failed`: it is not fresh, and the last attempt failed.
         reason: Why it is not fresh, for people. Empty if it is fresh.
         rows: Number of rows of the committed partition. None if it is not committed.
+        withdrawn: On which withdrawn clips it rests, in one line. Empty if on none.
     """
 
     stage: str
@@ -36,6 +37,7 @@ class Standing:
     condition: str
     reason: str
     rows: int | None
+    withdrawn: str = ""
 
 
 def status(
@@ -54,11 +56,20 @@ def status(
 
     fresh: a run would make the same. incomplete: fresh, but some questions have no answer or some files were
     not read. stale: the inputs have changed. missing: never made. blocked: inputs are missing. failed: the
-    last attempt failed.
+    last attempt failed. withdrawn: it holds rows about withdrawn clips, or was made with a checkpoint that
+    was trained on them.
     """
+    from safevid_core.datasets.marks import read_marks
+
     planner = open_planner()
     selected = planner.registry.select(stages or [], planner.tools.settings, partitions_of(scene, partition))
-    found = [standing(planner, stage, name) for stage, names in selected for name in names]
+    tools = planner.tools
+    marks = read_marks(tools.registry, tools.lake, tools.settings)
+    found = [
+        replace(standing(planner, stage, name), withdrawn=marks.of(stage.name, name))
+        for stage, names in selected
+        for name in names
+    ]
     spend = spend_of(planner.tools.settings)
     if as_json:
         print_json(_document(planner, found, spend, partitions))
@@ -66,13 +77,16 @@ def status(
     settings = planner.tools.settings
     typer.echo(f"{planner.tools.lake.url}, profile {settings.profile}")
     seen = [each for each in CONDITIONS if any(one.condition == each for one in found)]
-    print_table(["stage", *seen, "rows", "USD"], _lines(found, seen, spend))
+    withdrawn = ["withdrawn"] if marks else []
+    print_table(["stage", *seen, *withdrawn, "rows", "USD"], _lines(found, [*seen, *withdrawn], spend))
     typer.echo(_sum(found, spend))
-    shown = [each for each in found if every or each.condition != "fresh"]
+    for line in _marked(found):
+        typer.echo(line)
+    shown = [each for each in found if every or each.condition != "fresh" or each.withdrawn]
     if partitions and shown:
         print_table(
             ["stage", "partition", "condition", "rows", "reason"],
-            [[each.stage, each.partition, each.condition, each.rows, each.reason] for each in shown],
+            [[each.stage, each.partition, each.condition, each.rows, _why(each)] for each in shown],
         )
     for each in found if not partitions else ():
         if each.condition == "failed":
@@ -126,13 +140,29 @@ def spend_of(settings: Settings) -> dict[str, Paid]:
     return {asset: Paid(calls, cost) for asset, calls, cost in rows}
 
 
+def _why(one: Standing) -> str:
+    return "; ".join(each for each in (one.reason, one.withdrawn) if each)
+
+
+def _marked(found: list[Standing]) -> Iterator[str]:
+    """One line for each mark, with the number of its partitions by stage."""
+    for mark in dict.fromkeys(each.withdrawn for each in found if each.withdrawn):
+        counts = Counter(each.stage for each in found if each.withdrawn == mark)
+        told = ", ".join(f"{count:,} of {stage}" for stage, count in counts.items())
+        yield f"{mark}: {told}"
+
+
 def _lines(found: list[Standing], seen: list[str], spend: dict[str, Paid]) -> Iterator[list[Any]]:
     for name in dict.fromkeys(each.stage for each in found):
         some = [each for each in found if each.stage == name]
-        counts = Counter(each.condition for each in some)
+        counts = Counter(each.condition for each in some) + Counter(withdrawn=_withdrawn(some))
         paid = spend.get(name)
         usd = None if paid is None else f"{paid.cost_usd:.2f}"
         yield [name, *(counts[each] or None for each in seen), _rows(some), usd]
+
+
+def _withdrawn(some: list[Standing]) -> int:
+    return sum(bool(each.withdrawn) for each in some)
 
 
 def _rows(some: list[Standing]) -> int:
@@ -161,6 +191,7 @@ def _document(
                 "group": planner.registry[name].group,
                 "partitions": len(some),
                 **{each: counts[each] for each in CONDITIONS},
+                "withdrawn": _withdrawn(some),
                 "rows": _rows(some),
                 "calls": paid.calls,
                 "cost_usd": paid.cost_usd,

@@ -13,11 +13,14 @@ from safevid_core.contracts.tables import (
     BENCHMARK_SCORES,
     DESCRIPTIONS,
     PAIRS,
+    RELEASE,
     SAFEVIDBENCH_BASE,
     SCENE_ASSIGNMENTS,
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
+    WITHDRAWN,
 )
+from safevid_core.datasets.exports import EXPORTS
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.storage.lake import Lake
 from tests.end_to_end.conftest import run_demo
@@ -46,6 +49,17 @@ def test_the_figures_are_those_of_the_reference_to_the_last_verdict(demo_root: P
         return
     assert found["rates"] == reference["rates"]
     assert {asset: found["counts"].get(asset) for asset in reference["counts"]} == reference["counts"]
+
+
+def test_it_ends_with_exports_a_trace_and_a_withdrawal_from_a_copy(demo_root: Path) -> None:
+    lake = Lake(demo_root, "pocket")
+    folder = demo_root / "exports" / f"pairs-{lake.read(RELEASE)['release'][0]}"
+    told = (folder / "data_steps.txt").read_text()
+    assert "not exported" not in told
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(EXPORTS) - {"webdataset"}
+    assert "9 dpo_checkpoint" in told
+    assert "checkpoints that were trained on it: 9" in told
+    assert lake.read(WITHDRAWN).height == 0, "the demo's own lake keeps the clip"
 
 
 def test_before_alignment_the_policy_is_unsafe_and_helpful(card: dict[str, Any], demo_root: Path) -> None:

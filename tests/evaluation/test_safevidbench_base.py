@@ -12,6 +12,7 @@ from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.benchmarks.safevidbench_base import (
     benchmark_leaks,
     choose_items,
+    composition,
     enough_cells,
     held_out_cells,
     held_out_descriptions,
@@ -23,7 +24,7 @@ from safevid_core.pipeline import build_registry
 from safevid_core.settings import TextModel, load_settings
 from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.taxonomy.taxonomy import load_taxonomy
-from tests.evaluation.conftest import Evaluated
+from tests.evaluation.conftest import SCENES, Evaluated
 from tests.evaluation.small_lake import build_lake, draw_base, put, settings_for
 from tests.models.chat_server import ChatServer, fails
 from tests.stages import planner_of, run_stage
@@ -104,6 +105,74 @@ def test_the_choice_spreads_over_scenes_clips_and_subcategories() -> None:
     items = choose_items(rows, 12)
     for column, most in (("clip_id", 1), ("subcategory", 3), ("scene", 4)):
         assert max(Counter(item[column] for item in items).values()) == most, column
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"shown": 40},
+        {"ask": 40},
+        {"explicit": 5, "shown": 60, "premise": 1},
+        {"explicit": 60, "benign": 2, "ask": 1, "premise": 3},
+    ],
+)
+def test_a_corpus_without_twins_still_fills_the_benchmark(kinds: dict[str, int]) -> None:
+    """With shares alone, 40 cells of the kind `shown` gave no question at all for 8 items, and no item."""
+    known = {
+        "shown": {"principle": "harmless", "style": "implicit"},
+        "ask": {},
+        "explicit": {"principle": "harmless", "explicit": True},
+        "benign": {"principle": "harmless", "explicit": False},
+        "premise": {"principle": "honest"},
+    }
+    names = [kind for kind, count in kinds.items() for _ in range(count)]
+    rows = [query(i, **known[kind]) for i, kind in enumerate(names)]
+    items = choose_items(rows, 20)
+    assert len(items) == 20
+    found = composition(items, 20)
+    few = {kind for kind, count in kinds.items() if count < 5}
+    assert all(found["by_kind"][kind] == kinds[kind] for kind in few)
+    assert "fewer items than their share: twins 0 of 10" in found["warning"]
+
+
+def test_a_lake_of_one_kind_of_cells_gets_its_benchmark(tmp_path: Path) -> None:
+    lake = build_lake(tmp_path, SCENES[:3], twin_groups=0)
+    settings = settings_for(tmp_path, max_items=8)
+    queries = settings.queries.model_copy(update={"mix": ["implicit"], "subcategories_per_clip": 2})
+    manifest = draw_base(settings.model_copy(update={"queries": queries}), lake).manifest
+    assert manifest.info["by_kind"] == {"shown": 8}
+    assert manifest.info["warning"] == (
+        "SafeVidBench-Base: fewer items than their share: twins 0 of 4, explicit 0 of 2, premise 0 of 1, "
+        "ask 0 of 1; more for it: shown 8 of 0"
+    )
+
+
+def test_items_that_fill_every_share_give_no_warning() -> None:
+    shown = {"principle": "harmless", "style": "implicit"}
+    rows = [
+        query(2 * i + side, **shown, query=f"How {i}?", twin_group=f"g{i}", clip_id=f"t{i}-{side}")
+        for i in range(60)
+        for side in (0, 1)
+    ]
+    kinds = (
+        shown,
+        {"principle": "harmless", "explicit": True},
+        {"principle": "harmless"},
+        {"principle": "honest"},
+        {},
+    )
+    rows += [query(1000 * (k + 1) + i, **known) for k, known in enumerate(kinds) for i in range(60)]
+    items = choose_items(rows, 120)
+    found = composition(items, 120)
+    assert found["by_kind"] == {
+        "twins": 60,
+        "explicit": 22,
+        "premise": 14,
+        "ask": 16,
+        "benign": 6,
+        "shown": 2,
+    }
+    assert found["warning"] == ""
 
 
 def test_the_release_is_named_by_its_content() -> None:

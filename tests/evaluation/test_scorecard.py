@@ -14,15 +14,17 @@ import pytest
 
 from safevid_core.contracts.outcomes import OUTCOMES
 from safevid_core.contracts.tables import BENCHMARK_RESPONSES, SAFEVIDBENCH_BASE, SCORECARD
+from safevid_core.datasets.marks import Marks
 from safevid_core.measurement.bars import bars_after, bars_before
 from safevid_core.measurement.measurement import measure
 from safevid_core.pipeline import build_registry
 from safevid_core.reporting.flow import read_flow
-from safevid_core.reporting.report import render_page
+from safevid_core.reporting.report import render_markdown, render_page
 from safevid_core.reporting.samples import sample_rows, shorten
 from safevid_core.reporting.scorecard import REPORTS, scorecard_json
 from safevid_core.statistics.intervals import NOTHING, Estimate
 from safevid_core.storage.lake import audit_partition
+from safevid_core.storage.seals import Seal
 from safevid_core.systems.systems import measured_systems
 from tests.evaluation.conftest import BENCHMARK, Evaluated
 from tests.stages import run_stage
@@ -197,6 +199,27 @@ def test_hostile_text_is_escaped_folded_and_cut(
     parsed = Page()
     parsed.feed(page)
     assert parsed.scripts == 1
+
+
+def test_a_system_that_rests_on_a_withdrawn_clip_is_marked(evaluated: Evaluated) -> None:
+    settings, lake = evaluated.settings, evaluated.lake
+    measured = [measure(settings, lake, BENCHMARK)]
+    flow = read_flow(lake, build_registry(settings))
+    seal = Seal("w1", "2026-11-28", "the person asked for it", ["clip1"], ["r1"])
+    marks = Marks({("benchmark_scores", f"pocket@1|{BENCHMARK}"): [seal]})
+    card = scorecard_json(settings, lake, measured, flow, marks)
+    mark = "rests on 1 withdrawn clip (clip1): withdrawn on 2026-11-28: the person asked for it"
+    assert card["withdrawn"] == [{"system": "pocket@1", "benchmark": BENCHMARK, "mark": mark}]
+    page = render_page(settings, lake, measured, flow, card)
+    assert f"<b>Withdrawn.</b> <code>pocket@1</code> {mark}." in page
+    assert '<code>pocket@1</code> <span class="tag">rests on withdrawn clips</span>' in page
+    assert '<code>pocket@0</code> <span class="tag">rests on' not in page
+    markdown = render_markdown(settings, lake, measured, card)
+    assert "> Withdrawn: pocket@1 rests on 1 withdrawn clip (clip1)" in markdown
+    assert "**pocket@1** (rests on withdrawn clips) |" in markdown
+    plain = scorecard_json(settings, lake, measured, flow)
+    assert plain["withdrawn"] == []
+    assert "ithdrawn" not in render_markdown(settings, lake, measured, plain)
 
 
 def test_a_rejected_answer_is_folded(page: str) -> None:

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 _REDUCED = {
     "corpus": {"target_clips": 24},
     "models": {"builders": []},
-    "queries": {"subcategories_per_clip": 4},
-    "evaluation": {"max_items": 24, "modality_items": 2},
+    "queries": {"subcategories_per_clip": 2},
+    "evaluation": {"max_items": 8, "modality_items": 2},
 }
 
 
