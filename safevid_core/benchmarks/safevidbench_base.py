@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,17 +155,35 @@ PLAN_STAGE = Stage(
     asks=True,
     gates=(BUDGET,),
 )
-STAGE = Stage(
+
+
+def safevidbench_stage(
+    table: Table,
+    description: str,
+    plan: Callable[[Tools, str], Plan],
+    reads: Sequence[str],
+    forecast: Callable[[Tools, str, ExpectedRows], Forecast],
+    **more: Any,
+) -> Stage:
+    """The stage that draws a release of SafeVidBench.
+
+    It asks models within the budget. It is wanted if the settings measure the benchmark.
+
+    Args:
+        more: Further fields of the stage.
+    """
+    return Stage(
+        table, "evaluation", description, plan, tuple(reads), wanted=if_measured, forecast=forecast,
+        asks=True, gates=(BUDGET,), checks=(NO_LEAKS, NO_BENCHMARK_ITEMS), **more,
+    )  # fmt: skip
+
+
+STAGE = safevidbench_stage(
     SAFEVIDBENCH_BASE,
-    "evaluation",
     "Held-out phrasings over benchmark-split videos, balanced over scenes; an immutable release.",
     plan_safevidbench_base,
-    reads=(SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name, CORPUS_SPLIT.name),
-    wanted=if_measured,
-    forecast=_forecast,
-    asks=True,
-    gates=(BUDGET,),
-    checks=(NO_LEAKS, NO_BENCHMARK_ITEMS),
+    (SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name, CORPUS_SPLIT.name),
+    _forecast,
 )
 
 

@@ -42,7 +42,7 @@ class Marks:
             return ""
         clips = sorted({clip for seal in seals for clip in seal.clips})
         named = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
-        told = "; ".join(dict.fromkeys(seal.told() for seal in seals))
+        told = "; ".join(dict.fromkeys(seal.sentence() for seal in seals))
         return f"rests on {len(clips):,} withdrawn clip{'s' * (len(clips) != 1)} ({named}): {told}"
 
     def __bool__(self) -> bool:

@@ -17,6 +17,7 @@ from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import (
     DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
+    PAIR_NOISE,
     PAIR_VALIDATION,
     PAIRS,
     RELEASE,
@@ -36,8 +37,10 @@ from safevid_core.datasets.decontamination import (
 )
 from safevid_core.datasets.imports import tables_of_release
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
+from safevid_core.datasets.writers import writers_of
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
+from safevid_core.preferences.noise import read_noise
 from safevid_core.settings import Settings
 from safevid_core.stages.gates import covers
 from safevid_core.stages.partitions import BY_SCENE
@@ -65,6 +68,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     licences = _licences(lake, made)
     lineage = _lineage(settings, lake, made)
     calibration = read_calibration(lake, settings.preferences)
+    noise = read_noise(lake)
     ids = made["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
@@ -75,7 +79,9 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         shown = {clip: licences[clip] for clip in sorted(set(pairs["clip_id"].to_list()))}
         with lake.new_directory("release") as folder:
             _write_jsonl(folder / "pairs.jsonl", pairs, shown, lake.media, release)
-            card = dataset_card(pairs, shown, lineage, calibration, screening, release, settings.profile)
+            card = dataset_card(
+                pairs, shown, lineage, calibration, screening, noise, release, settings.profile
+            )
             (folder / "README.md").write_text(card, encoding="utf-8")
             path = lake.keep("release", folder)
         info = {
@@ -84,6 +90,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             "pairs": pairs.height,
             "calibrated": calibration.calibrated,
             "calibration": calibration.sentence,
+            "noise": noise.as_dict(),
             "kept_out": screening.counts,
             **spend_info([]),
             **_counts(pairs),
@@ -96,6 +103,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "licences": settings_hash(licences),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
+        "noise": settings_hash(noise.as_dict()),
         "screening": settings_hash(datasets, SCREENING_VERSION),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
@@ -117,6 +125,7 @@ def stage(settings: Settings) -> Stage:
         DESCRIPTIONS.name,
         *settings.descriptions.candidate_tables,
         PAIR_VALIDATION.name,
+        PAIR_NOISE.name,
         DESCRIPTION_FIDELITY_AUDIT.name,
     )
     # A release of imported pairs alone needs nothing that a teacher model made.
@@ -245,6 +254,9 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
             for name in settings.descriptions.describers
         },
     }
+    second = read_noise(lake).second_judge
+    if second:
+        models["second judge"] = [second]
     sources = {}
     tables = (table.name for table in tables_of_release(settings))
     for asset in ("video_corpus", "descriptions", "taxonomy_queries", *tables):
@@ -252,7 +264,9 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
         parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
         sources[asset] = settings_hash(parts)
     audit = _audit(settings, lake)
-    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit)
+    # The settings do not say how the models of imported pairs were asked.
+    writers = writers_of(settings) if PAIRS in tables_of_release(settings) else ()
+    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit, writers)
 
 
 def _audit(settings: Settings, lake: Lake) -> str:
