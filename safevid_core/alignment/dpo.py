@@ -53,7 +53,7 @@ _TRAINED_ON = (
 # Settings that change the speed of a run and not its result.
 _WITHOUT_EFFECT = {
     "policies", "data_scales", "workers", "threads", "save_steps", "save_minutes", "processes",
-    "accelerate_config", "gradient_checkpointing", "report_to",
+    "accelerate_config", "gradient_checkpointing", "report_to", "keep_memory",
 }  # fmt: skip
 # Settings that change a reference log-probability, if only in its last bits.
 _REFERENCE_SETTINGS = {
@@ -375,7 +375,8 @@ def _launched(
     with open_program() as program:
         command = [*_launcher(settings), program.module]
         command += ["--while-asked", "--workers", str(settings.workers), *(str(job.file) for job in jobs)]
-        environment = {**KEEP_MEMORY, **os.environ, **program.environment}
+        kept = KEEP_MEMORY if settings.keep_memory else {}
+        environment = {**kept, **os.environ, **program.environment}
         pipe = subprocess.PIPE  # when this process ends, standard input closes and the training ends too
         with without_interrupts():
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)

@@ -145,6 +145,11 @@ class AlignmentSettings(Group):
     threads: int | None = Field(
         None, description="Torch threads of a training process. None means torch's default. Ours."
     )
+    keep_memory: bool = Field(
+        True,
+        description="Whether a training on a CPU keeps freed memory for its next tensors. It is faster and "
+        "holds more memory. The result is the same. Ours.",
+    )
 
     @model_validator(mode="after")
     def _base_is_whole(self) -> AlignmentSettings:

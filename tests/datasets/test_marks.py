@@ -85,7 +85,6 @@ def test_two_withdrawals_are_told_together(traced: Traced) -> None:
     assert mark.startswith("rests on 2 withdrawn clips (")
     assert WHY in mark
     assert "the licence ended" in mark
-    assert "own_style" not in WHY
     assert marks_of(traced).of("dpo_checkpoint", "own_style@1").startswith("rests on 1 withdrawn clip (")
 
 

@@ -79,3 +79,24 @@ def test_no_model_is_loaded_when_the_training_process_starts(
     with dpo._launched([job], settings.alignment, dpo.plain_program):
         pass
     assert seen == [True]
+
+
+@pytest.mark.parametrize(("keep", "threshold"), [(True, str(2**30)), (False, None)])
+def test_a_training_keeps_its_memory_unless_the_settings_say_otherwise(
+    keep: bool, threshold: str | None, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    class Process(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: object, env: dict[str, str], **kwargs: object) -> None:
+            seen.append(env.get("MALLOC_MMAP_THRESHOLD_"))
+            pipe = subprocess.PIPE
+            super().__init__([sys.executable, "-c", ""], stdin=pipe, stdout=pipe, text=True)
+
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    alignment = settings.alignment.model_copy(update={"keep_memory": keep})
+    job = Job(tmp_path, tmp_path / "pairs.parquet", 0, alignment, Policy.model_validate({}))
+    with dpo._launched([job], alignment, dpo.plain_program):
+        pass
+    assert seen == [threshold]
