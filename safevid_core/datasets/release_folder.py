@@ -205,7 +205,8 @@ def rows_in(folder: Path) -> pl.DataFrame:
             raise ReleaseUnreadable(
                 f"{path} cannot be read ({' '.join(str(error).split())}); restore the folder"
             ) from None
-    return pl.concat(parts)
+    rows = pl.concat(parts)
+    return rows if rows["pair_id"].is_sorted() else rows.sort("pair_id")
 
 
 def read_kept_out(folder: Path) -> pl.DataFrame:
