@@ -9,6 +9,7 @@ import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
+    CORPUS_SPLIT,
     DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
     PAIR_VALIDATION,
@@ -43,11 +44,7 @@ from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the folder or the card changes for the same pairs.
 _EXPORT_VERSION = "7"
-# The columns that planning reads.
-_PLANNED = (
-    "pair_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "chosen_model", "pair_judge",
-    "rejected_model",
-)  # fmt: skip
+_OF_CLIP = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
@@ -59,15 +56,16 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     """
     settings, lake = tools.settings, tools.lake
     datasets, taxonomy = settings.datasets, load_taxonomy(settings)
-    named = without_withdrawn(lake, _united(lake, settings).select(_PLANNED).collect())
+    clips = without_withdrawn(lake, _united(lake, settings).select(_OF_CLIP).unique("clip_id").collect())
+    named = _united(lake, settings).select("pair_id", "clip_id").sort("pair_id").collect()
+    ids = named.filter(pl.col("clip_id").is_in(clips["clip_id"].implode()))["pair_id"]
     items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
-    sources = sources_of(lake, named)
-    lineage = _lineage(settings, lake, named)
+    sources = sources_of(lake, clips)
+    lineage = _lineage(settings, lake)
     calibration = read_calibration(lake, settings.preferences)
-    ids = named["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
-        pairs = without_withdrawn(lake, _united(lake, settings).collect())
+        pairs = without_withdrawn(lake, _united(lake, settings).sort("pair_id").collect())
         hits = None if items is None else benchmark_hits(lake, pairs, items, datasets.near_duplicate)
         screening = screen(pairs, datasets, hits)
         kept_out = _kept_out(pairs, screening)
@@ -101,11 +99,11 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             **spend_info([]),
             **_counts(rows),
         }
-        return StageRows(rows, _outcomes(ids, screening), info)
+        return StageRows(rows, _outcomes(pair_ids, screening), info)
 
     inputs = {
         "pairs": settings_hash(_hashes_of_pairs(lake, settings)),
-        "used": frame_hash(named.select("pair_id")),
+        "used": frame_hash(ids.to_frame()),
         "sources": frame_hash(sources),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
@@ -113,13 +111,13 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
     }
-    return Plan(inputs, ids, make)
+    return Plan(inputs, ids.to_list(), make)
 
 
 def _united(lake: Lake, settings: Settings) -> pl.LazyFrame:
-    """The pairs of all scenes and imports, in the order of their ids."""
+    """The pairs of all scenes and imports."""
     tables = tables_of_release(settings)
-    return pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables).sort("pair_id")
+    return pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables)
 
 
 def _hashes_of_pairs(lake: Lake, settings: Settings) -> dict[str, str]:
@@ -159,11 +157,12 @@ def stage(settings: Settings) -> Stage:
         TAXONOMY_QUERIES.name,
         DESCRIPTIONS.name,
         *settings.descriptions.candidate_tables,
+        CORPUS_SPLIT.name,
         PAIR_VALIDATION.name,
         DESCRIPTION_FIDELITY_AUDIT.name,
     )
     # A release of imported pairs alone needs nothing that a teacher model made.
-    optional = made_here if PAIRS not in tables else (DESCRIPTION_FIDELITY_AUDIT.name,)
+    optional = made_here if PAIRS not in tables else (DESCRIPTION_FIDELITY_AUDIT.name, CORPUS_SPLIT.name)
     return Stage(
         RELEASE,
         "preferences",
@@ -178,9 +177,11 @@ def stage(settings: Settings) -> Stage:
     )
 
 
-def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
+def _lineage(settings: Settings, lake: Lake) -> Lineage:
     """The models with their revisions, and the content hashes of the tables that the pairs are made from."""
     taxonomy = load_taxonomy(settings)
+    writers = _united(lake, settings).select("chosen_model", "pair_judge", "rejected_model")
+    pairs = writers.unique().collect()
     models = {
         "reconciler": _writers(lake, DESCRIPTIONS),
         "asker": _writers(lake, TAXONOMY_QUERIES),

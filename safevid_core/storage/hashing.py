@@ -264,7 +264,7 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
 
 
 def _batches(frame: pl.DataFrame | pl.LazyFrame) -> Iterator[pa.Table]:
-    """A frame as Arrow tables, converted one at a time: at most `BATCH_ROWS` rows and about `_BATCH_BYTES`."""
+    """A frame as Arrow tables of at most `BATCH_ROWS` rows and about `_BATCH_BYTES`, one at a time."""
     parts: Iterable[pl.DataFrame] = [frame] if isinstance(frame, pl.DataFrame) else _collected(frame)
     for part in parts:
         row_bytes = part.estimated_size() / max(1, part.height)
