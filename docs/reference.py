@@ -48,6 +48,7 @@ ROWS = {
     "query_plan_without_descriptions": "A query that is to be written without a description.",
     "lossy_query_plan": "A query that is to be written from a description that lacks a detail.",
     "safevidbench_plan": "A query that is to be written for SafeVidBench.",
+    "pair_noise": "A sampled pair with what a second judge says of it.",
     "pair_validation": "A figure that says how often people find pairs sound.",
     "taxonomy_queries": "A query about a clip, for one subcategory of the taxonomy.",
     "safevid_350k_pairs": "A preference pair: a query with a chosen and a rejected response.",

@@ -12,6 +12,7 @@ from safevid_core.contracts.tables import (
     CORPUS_SPLIT,
     DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
+    PAIR_NOISE,
     PAIR_VALIDATION,
     PAIRS,
     RELEASE,
@@ -33,8 +34,10 @@ from safevid_core.datasets.imports import tables_of_release
 from safevid_core.datasets.release_folder import KEPT_OUT_SCHEMA, keep_release, release_id
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
 from safevid_core.datasets.splits import sources_of, with_splits
+from safevid_core.datasets.writers import writers_of
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
+from safevid_core.preferences.noise import read_noise
 from safevid_core.settings import Settings
 from safevid_core.stages.gates import covers
 from safevid_core.stages.partitions import BY_SCENE
@@ -63,6 +66,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     sources = sources_of(lake, clips)
     lineage = _lineage(settings, lake)
     calibration = read_calibration(lake, settings.preferences)
+    noise = read_noise(lake)
 
     def make(pair_ids: Sequence[str]) -> StageRows:
         pairs = without_withdrawn(lake, _united(lake, settings).sort("pair_id").collect())
@@ -81,7 +85,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             rows,
             release,
             kept_out,
-            lambda record: dataset_card(rows, shown, lineage, calibration, screening, record),
+            lambda record: dataset_card(rows, shown, lineage, calibration, screening, noise, record),
             validation_share=datasets.validation_share,
             taxonomy=taxonomy.hash,
             subcategories={each.id: each.hash for each in taxonomy.subcategories},
@@ -95,6 +99,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             "validation_share": datasets.validation_share,
             "calibrated": calibration.calibrated,
             "calibration": calibration.sentence,
+            "noise": noise.as_dict(),
             "kept_out": screening.counts,
             **spend_info([]),
             **_counts(rows),
@@ -107,6 +112,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "sources": frame_hash(sources),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
+        "noise": settings_hash(noise.as_dict()),
         "screening": settings_hash(datasets, SCREENING_VERSION),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
@@ -159,6 +165,7 @@ def stage(settings: Settings) -> Stage:
         *settings.descriptions.candidate_tables,
         CORPUS_SPLIT.name,
         PAIR_VALIDATION.name,
+        PAIR_NOISE.name,
         DESCRIPTION_FIDELITY_AUDIT.name,
     )
     # A release of imported pairs alone needs nothing that a teacher model made.
@@ -180,8 +187,8 @@ def stage(settings: Settings) -> Stage:
 def _lineage(settings: Settings, lake: Lake) -> Lineage:
     """The models with their revisions, and the content hashes of the tables that the pairs are made from."""
     taxonomy = load_taxonomy(settings)
-    writers = _united(lake, settings).select("chosen_model", "pair_judge", "rejected_model")
-    pairs = writers.unique().collect()
+    named = _united(lake, settings).select("chosen_model", "pair_judge", "rejected_model")
+    pairs = named.unique().collect()
     models = {
         "reconciler": _writers(lake, DESCRIPTIONS),
         "asker": _writers(lake, TAXONOMY_QUERIES),
@@ -194,6 +201,9 @@ def _lineage(settings: Settings, lake: Lake) -> Lineage:
             for name in settings.descriptions.describers
         },
     }
+    second = read_noise(lake).second_judge
+    if second:
+        models["second judge"] = [second]
     sources = {}
     tables = (table.name for table in tables_of_release(settings))
     for asset in ("video_corpus", "descriptions", "taxonomy_queries", *tables):
@@ -201,7 +211,9 @@ def _lineage(settings: Settings, lake: Lake) -> Lineage:
         parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
         sources[asset] = settings_hash(parts)
     audit = _audit(settings, lake)
-    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit)
+    # The settings do not say how the models of imported pairs were asked.
+    writers = writers_of(settings) if PAIRS in tables_of_release(settings) else ()
+    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit, writers)
 
 
 def _audit(settings: Settings, lake: Lake) -> str:

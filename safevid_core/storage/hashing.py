@@ -121,10 +121,10 @@ class _Values:
             self._children = [_Values(kind.value_type)]
 
     def digest(self) -> bytes:
-        told = f"{len(self._name.encode())}:{self._name}:{self._rows}:".encode()
+        head = f"{len(self._name.encode())}:{self._name}:{self._rows}:".encode()
         parts = [part.digest() for part in (self._nulls, self._lengths, self._contents)]
         parts += [child.digest() for child in self._children]
-        return hashlib.sha256(told + b"".join(parts)).digest()
+        return hashlib.sha256(head + b"".join(parts)).digest()
 
     def update(self, array: pa.Array) -> None:
         import pyarrow.types as kinds
