@@ -40,6 +40,7 @@ ROWS = {
     "corpus_split": "A clip with its side: `train` or `benchmark`.",
     "decided_sides": "A decision about the side of a source video, a file or a twin group.",
     "withdrawn": "The tombstone of a withdrawn clip.",
+    "release_versions": "A version of the release, written once.",
     "video_corpus": "A clip that was selected for the corpus.",
     "signal_descriptions": "What the signal describer measured on a clip.",
     "descriptions": "The reconciled description of a clip.",

@@ -76,6 +76,14 @@ class DatasetSettings(Group):
         le=1,
         description="The same for a classifier that sees only the lengths of the two responses. Ours.",
     )
+    validation_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the source videos whose pairs are the validation split of a release. Policies "
+        "train on the split `train` only. A hash of the video decides its split, which no later release "
+        "changes. Ours.",
+    )
     imports: dict[str, PairImport] = Field(
         default_factory=dict,
         description="Data sets of others, by a name of yours. Their rows become the table `imported_pairs` "

@@ -29,7 +29,7 @@ from safevid_core.datasets.exports.clip_media import (
     write_frames,
 )
 from safevid_core.datasets.exports.export import Export, ExportError, Written
-from safevid_core.datasets.exports.release_rows import VALIDATION_SHARE, ReleaseRows, read_release
+from safevid_core.datasets.exports.release_rows import ReleaseRows, read_release
 from safevid_core.storage.files import make_folder, move_folder
 from safevid_core.storage.lake import Lake
 
@@ -55,7 +55,7 @@ def export_pairs(
     *,
     frames: int | None = None,
     cut: bool = False,
-    validation: float = VALIDATION_SHARE,
+    validation: float | None = None,
     seed: int = 0,
 ) -> Written:
     """Write the pairs of a release into a new folder; the texts are whole, harmful ones too.
@@ -68,7 +68,8 @@ def export_pairs(
         release: Id of the release. Defaults to the one in the table `safevid_350k_release`.
         frames: Frames of each clip, for the formats that hold frames.
         cut: Whether each clip is written as a video file of its own.
-        validation: Share of the source videos whose pairs are for validation, from 0 to below 1.
+        validation: Share of the source videos whose pairs are for validation, from 0 to below 1. None keeps
+            the split of a release that has one, and is 0.05 for others.
         seed: Of the draw of these source videos.
 
     Raises:
@@ -130,7 +131,7 @@ def _export(format: str) -> Export:
     return EXPORTS[format]
 
 
-def _check_options(export: Export, frames: int | None, cut: bool, validation: float) -> None:
+def _check_options(export: Export, frames: int | None, cut: bool, validation: float | None) -> None:
     if export.media == "frames" and frames is None:
         raise ExportError(f"{export.reader} gets frames and no videos; say how many with --frames, such as 8")
     if export.media != "frames" and frames is not None:
@@ -139,7 +140,7 @@ def _check_options(export: Export, frames: int | None, cut: bool, validation: fl
         raise ExportError(f"--frames is {frames}; it must be from 1 to 999")
     if cut and export.media != "videos":
         raise ExportError(f"{export.name} holds no video files; leave --cut out")
-    if not 0 <= validation < 1:
+    if validation is not None and not 0 <= validation < 1:
         raise ExportError(f"--validation is {validation:g}; it must be 0 or more and below 1")
 
 

@@ -39,7 +39,8 @@ _ACCESS = """\
 
 The front matter holds the form of a gated repository: name, affiliation, intended use and two promises. It
 has no effect until the owner of the repository switches access requests on in the settings on the Hub."""
-_ROWS = re.compile(r"^## What a row is\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+# Sections of the release's card that the export writes anew.
+_OWN = re.compile(r"^## (?:What a row is|Splits)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def hub_licence(rows: ReleaseRows) -> str:
@@ -56,7 +57,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
 
     Args:
         data_files: Split -> pattern below the folder.
-        about: What a row of this export is, in place of the section about `pairs.jsonl`.
+        about: What a row of this export is, in place of the section about the release's own files.
         features: `datasets.Features` of the rows, None to let the reader find them.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
@@ -68,7 +69,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
         about_data |= {"features": features}
     found = card.data.to_dict()
     found |= {
-        "pretty_name": f"SafeVid preference pairs {rows.release}",
+        "pretty_name": f"SafeVid preference pairs {rows.version or rows.release}",
         "license": licence,
         "size_categories": [_size(rows.pairs.height)],
         "configs": [
@@ -83,7 +84,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
     found["tags"] = [*found.get("tags", []), "not-for-all-audiences"]
     if licence == "other":
         found |= {"license_name": "licences-of-the-clips", "license_link": "LICENSE"}
-    text = _ROWS.sub(lambda _: "", card.text).strip()
+    text = _OWN.sub(lambda _: "", card.text).strip()
     sections = (
         f"## What a row is\n\n{about}",
         "## Licences of the pairs\n\nA clip's licence binds the pairs about it.\n\n"

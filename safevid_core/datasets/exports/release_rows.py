@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,23 +9,17 @@ from pathlib import Path
 
 import polars as pl
 
-from safevid_core.contracts.errors import SafeVidError
-from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.rows import Pair, rows_of
-from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
+from safevid_core.contracts.tables import VIDEO_CORPUS
 from safevid_core.corpus.withdrawn import refuse_withdrawn
-from safevid_core.datasets.release import read_export
+from safevid_core.datasets.kept_releases import ReleaseMissing, release_folder
+from safevid_core.datasets.release_folder import read_pairs, read_record
+from safevid_core.datasets.splits import SPLITS, UNKNOWN, sources_of, with_splits
 from safevid_core.storage.lake import Lake
 
-SPLITS = ("train", "validation")
 VALIDATION_SHARE = 0.05
-_UNKNOWN = "unknown"
 # Pairs that are Python objects at one time.
 _BATCH = 10_000
-
-
-class ReleaseMissing(SafeVidError, ValueError):
-    """A release that the lake does not hold; the message names those that it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +54,8 @@ class ReleaseRows:
 
     Attributes:
         release: Its id.
-        pairs: The columns of the table `safevid_350k_release` with `split`, `source_id`, `file_name` and
-            `licence`, sorted by `pair_id`.
+        version: Such as `1.1.0`. Empty for a release of an earlier version of SafeVid.
+        pairs: The columns of the table `safevid_350k_release` with `file_name`, sorted by `pair_id`.
         card: The release's card in Markdown.
         folder: Folder of the release. None if the rows are of no folder.
         videos: Clip id -> path of its video for the reader.
@@ -70,6 +63,7 @@ class ReleaseRows:
     """
 
     release: str
+    version: str
     pairs: pl.DataFrame
     card: str
     folder: Path | None = None
@@ -99,71 +93,39 @@ class ReleaseRows:
 
 
 def read_release(
-    lake: Lake, release: str | None = None, *, validation: float = VALIDATION_SHARE, seed: int = 0
+    lake: Lake, release: str | None = None, *, validation: float | None = None, seed: int = 0
 ) -> ReleaseRows:
     """The pairs of a release of the lake, without media.
 
     Args:
-        release: Its id, or the beginning of one. Defaults to the release in the table
+        release: Its version or id, or the beginning of an id. Defaults to the release in the table
             `safevid_350k_release`.
-        validation: Share of the source videos whose pairs are for validation.
+        validation: Share of the source videos whose pairs are for validation. None keeps the split of a
+            release that has one, and is `VALIDATION_SHARE` for others.
         seed: Another seed draws other source videos.
 
     Raises:
         ReleaseMissing: If there is no such release, or it holds no pair.
         WithdrawnError: If it holds pairs of withdrawn clips.
     """
-    manifest = lake.manifest(RELEASE.name)
-    current = None if manifest is None else str(manifest.info["release"])
-    found, folder = (current, None) if release is None else _find(lake, release, current)
-    if manifest is None and folder is None:
-        raise ReleaseMissing("the lake holds no release; run safevid_350k_release first")
-    if manifest is not None and found == current:
-        pairs, folder = lake.read(RELEASE), lake.local_directory(str(manifest.info["path"]))
-        refuse_withdrawn(lake, pairs, f"release {found}")
-    else:
-        assert folder is not None
-        pairs = read_export(folder / "pairs.jsonl", lake.local_path())
+    folder = release_folder(lake, release)
+    record = read_record(folder)
+    pairs = read_pairs(folder)
+    refuse_withdrawn(lake, pairs, f"release {record.release}")
     if pairs.is_empty():
-        raise ReleaseMissing(f"release {found} holds no pair; make pairs, then a release of them")
-    known = lake.scan(VIDEO_CORPUS).select("clip_id", "source_id", "file_name", "licence").collect()
-    pairs = (
-        pairs.select(RELEASE.schema.names())
-        .join(known.unique("clip_id", keep="first"), on="clip_id", how="left")
-        .with_columns(pl.col("source_id").fill_null(pl.col("clip_id")), pl.col("licence").fill_null(_UNKNOWN))
-        .sort("pair_id")
+        raise ReleaseMissing(f"release {record.release} holds no pair; make pairs, then a release of them")
+    if validation is None and not record.validation_share:
+        validation = VALIDATION_SHARE
+    if validation is not None or pairs["split"].has_nulls():
+        told = pairs["licence"]
+        pairs = with_splits(pairs, sources_of(lake, pairs), validation or 0.0, seed)
+        pairs = pairs.with_columns(licence=told.fill_null(UNKNOWN))
+    names = lake.scan(VIDEO_CORPUS).select("clip_id", "file_name").collect()
+    files = names.unique("clip_id", keep="first")
+    pairs = pairs.with_columns(
+        pl.col("clip_id")
+        .replace_strict(files["clip_id"], files["file_name"], default=None, return_dtype=pl.String)
+        .alias("file_name")
     )
-    sides = {source: side_of(source, validation, seed) for source in pairs["source_id"].unique()}
-    pairs = pairs.with_columns(split=pl.col("source_id").replace_strict(sides, return_dtype=pl.String))
-    return ReleaseRows(str(found), pairs, (folder / "README.md").read_text(encoding="utf-8"), folder)
-
-
-def side_of(source_id: str, validation: float, seed: int) -> str:
-    """The split of a source video. It does not depend on which other videos a release has."""
-    place = int(content_id("export", seed, source_id, length=12), 16) / 16**12
-    return "validation" if place < validation else "train"
-
-
-def _find(lake: Lake, wanted: str, current: str | None) -> tuple[str, Path | None]:
-    """Id of the release that is named, and the folder that it left; None for the release of the table."""
-    folders: dict[str, Path | None] = {} if current is None else {current: None}
-    for address in lake.directories("release"):
-        folder = lake.local_directory(address)
-        release = _release_of(folder / "pairs.jsonl")
-        if release is not None:
-            folders.setdefault(release, folder)
-    matching = [wanted] if wanted in folders else [name for name in folders if name.startswith(wanted)]
-    if len(matching) > 1:
-        raise ReleaseMissing(f"{wanted!r} begins several releases: {', '.join(matching)}; write one whole")
-    if not matching:
-        raise ReleaseMissing(f"no release {wanted!r}; the lake holds: {', '.join(folders) or 'none'}")
-    return matching[0], folders[matching[0]]
-
-
-def _release_of(path: Path) -> str | None:
-    """The release that a `pairs.jsonl` is of; None if it has no line."""
-    try:
-        with path.open("rb") as file:
-            return str(json.loads(file.readline())["release"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    card = (folder / "README.md").read_text("utf-8")
+    return ReleaseRows(record.release, record.version, pairs, card, folder)

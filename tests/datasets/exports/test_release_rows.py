@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safevid_core.contracts.tables import PAIRS, RELEASE, VIDEO_CORPUS
-from safevid_core.datasets.exports.release_rows import ReleaseMissing, read_release, side_of
+from safevid_core.datasets.exports.release_rows import read_release
+from safevid_core.datasets.kept_releases import ReleaseMissing
+from safevid_core.datasets.splits import split_of
 from safevid_core.storage.lake import Lake
 from tests.datasets.exports.conftest import SCENE, TEST_LICENCE, own_lake
+from tests.datasets.old_release import write_old_release
 from tests.evaluation.small_lake import put, settings_for
 from tests.stages import run_stage
 
@@ -44,16 +47,16 @@ def test_a_larger_share_moves_sources_to_validation_only(
     source: str, share: float, other: float, seed: int
 ) -> None:
     few, many = sorted((share, other))
-    if side_of(source, few, seed) == "validation":
-        assert side_of(source, many, seed) == "validation"
-    assert side_of(source, 0.0, seed) == "train"
+    if split_of(source, few, seed) == "validation":
+        assert split_of(source, many, seed) == "validation"
+    assert split_of(source, 0.0, seed) == "train"
 
 
 def test_the_share_is_that_of_the_sources() -> None:
-    sides = [side_of(f"source {number}", 0.05, 0) for number in range(20_000)]
+    sides = [split_of(f"source {number}", 0.05, 0) for number in range(20_000)]
     four_standard_errors = 4 * (0.05 * 0.95 / len(sides)) ** 0.5
     assert sides.count("validation") / len(sides) == pytest.approx(0.05, abs=four_standard_errors)
-    assert sides != [side_of(f"source {number}", 0.05, 1) for number in range(20_000)]
+    assert sides != [split_of(f"source {number}", 0.05, 1) for number in range(20_000)]
 
 
 def test_a_release_that_is_no_longer_in_the_table_is_read_from_its_folder(lake: Lake, tmp_path: Path) -> None:
@@ -65,8 +68,9 @@ def test_a_release_that_is_no_longer_in_the_table_is_read_from_its_folder(lake: 
     assert read_release(lake).pairs.height == 4
     again = read_release(lake, before.release[:8])
     assert again.release == before.release
-    without_keys = [name for name in PAIRS.schema.names() if not name.endswith("request_key")]
-    assert again.pairs.select(without_keys).equals(before.pairs.select(without_keys))
+    assert again.pairs.equals(before.pairs)
+    assert read_release(lake, "1.0.0").release == before.release
+    assert (before.version, again.version, read_release(lake).version) == ("1.0.0", "1.0.0", "1.1.0")
     assert again.card == before.card
     with pytest.raises(ReleaseMissing, match=f"no release 'zz'; the lake holds: .*{before.release}"):
         read_release(lake, "zz")
@@ -84,11 +88,35 @@ def test_no_release_and_an_empty_one_are_said(lake: Lake, tmp_path: Path) -> Non
         read_release(lake)
 
 
-def test_a_clip_that_the_corpus_no_longer_lists_is_its_own_source(lake: Lake, tmp_path: Path) -> None:
+def test_a_clip_that_the_corpus_no_longer_lists_keeps_what_was_released(lake: Lake, tmp_path: Path) -> None:
     lake = own_lake(tmp_path, lake)
+    before = read_release(lake).pairs
     clips = lake.read(VIDEO_CORPUS, SCENE).drop("profile").to_dicts()
     gone = lake.read(RELEASE)["clip_id"][0]
     put(lake, VIDEO_CORPUS, SCENE, [clip for clip in clips if clip["clip_id"] != gone])
-    rows = read_release(lake).pairs.filter(pl.col("clip_id") == gone)
-    assert set(rows["source_id"]) == {gone}
-    assert set(rows["licence"]) == {"unknown"}
+    assert read_release(lake).pairs.drop("file_name").equals(before.drop("file_name"))
+
+
+def test_a_folder_of_an_earlier_version_is_read(lake: Lake, tmp_path: Path) -> None:
+    lake = own_lake(tmp_path, lake)
+    now = read_release(lake)
+    with lake.new_directory("release") as folder:
+        write_old_release(folder, now.pairs.to_dicts(), "0123456789")
+        lake.keep("release", folder)
+    old = read_release(lake, "01234")
+    assert (old.release, old.version) == ("0123456789", "")
+    known = [name for name in now.pairs.columns if name not in ("release", "licence")]
+    kept = [name for name in known if not name.endswith("request_key")]
+    assert old.pairs.select(kept).equals(now.pairs.select(kept))
+    assert old.licences == {"CC0-1.0": now.pairs.height}
+
+
+def test_a_release_with_a_split_keeps_it(lake: Lake, tmp_path: Path) -> None:
+    lake = own_lake(tmp_path, lake)
+    settings = settings_for(lake.root)
+    split = settings.datasets.model_copy(update={"validation_share": 0.3})
+    run_stage(settings.model_copy(update={"datasets": split}), lake, "safevid_350k_release")
+    rows = read_release(lake)
+    assert set(rows.splits) == {"train", "validation"}
+    assert rows.pairs["split"].equals(lake.read(RELEASE).sort("pair_id")["split"])
+    assert set(read_release(lake, validation=0.0).splits) == {"train"}
