@@ -12,7 +12,6 @@ import polars as pl
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
 from safevid_core.corpus.withdrawn import refuse_withdrawn
 from safevid_core.datasets.release import read_export
@@ -21,38 +20,14 @@ from safevid_core.storage.lake import Lake
 SPLITS = ("train", "validation")
 VALIDATION_SHARE = 0.05
 _UNKNOWN = "unknown"
-# Pairs that are Python objects at one time.
+# Pairs that are written at one time.
 _BATCH = 10_000
+# Columns that every export gives of a pair.
+PROVENANCE = ("pair_id", "licence")
 
 
 class ReleaseMissing(SafeVidError, ValueError):
     """A release that the lake does not hold; the message names those that it holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRow:
-    """A pair with what the release says of its clip.
-
-    Attributes:
-        source_id: Of the source video. The clip's id if the corpus no longer lists the clip.
-        file_name: Of the source video's file, None if it is not known.
-        licence: Of the clip; `unknown` if none is recorded.
-        video: Path of the clip's video for the reader. None if the export names no files.
-        frames: Paths of the clip's frames below the folder of its split. Empty if none were asked for.
-    """
-
-    pair: Pair
-    split: str
-    source_id: str
-    file_name: str | None
-    licence: str
-    video: str | None
-    frames: tuple[str, ...]
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What every export says of a pair: its id and the licence of its clip."""
-        return {"pair_id": self.pair.pair_id, "licence": self.licence}
 
 
 @dataclass(frozen=True)
@@ -85,15 +60,33 @@ class ReleaseRows:
         """Licence -> number of pairs whose clip has it, by name."""
         return dict(self.pairs.group_by("licence").len().sort("licence").iter_rows())
 
-    def rows(self, split: str) -> Iterator[ExportRow]:
-        """The pairs of one split."""
+    def batches(self, split: str) -> Iterator[pl.DataFrame]:
+        """The pairs of one split, some at a time, with the columns `video` and `frames` of their clips.
+
+        `video` is null and `frames` empty if the export has no such files.
+        """
         frame = self.splits[split]
+        media = self._media
         for start in range(0, frame.height, _BATCH):
-            part = frame.slice(start, _BATCH)
-            beside = part.select("source_id", "file_name", "licence").iter_rows()
-            for pair, (source_id, file_name, licence) in zip(rows_of(part, Pair), beside, strict=True):
-                video, frames = self.videos.get(pair.clip_id), self.frames.get(pair.clip_id, ())
-                yield ExportRow(pair, split, source_id, file_name, licence, video, frames)
+            part = frame.slice(start, _BATCH).join(media, on="clip_id", how="left", maintain_order="left")
+            yield part.with_columns(pl.col("frames").fill_null([]))
+
+    @cached_property
+    def _media(self) -> pl.DataFrame:
+        clips = list({**self.videos, **self.frames})
+        return pl.DataFrame(
+            {
+                "clip_id": clips,
+                "video": [self.videos.get(clip) for clip in clips],
+                "frames": [self.frames.get(clip, ()) for clip in clips],
+            },
+            schema={"clip_id": pl.String, "video": pl.String, "frames": pl.List(pl.String)},
+        )
+
+
+def turn(role: str, text: pl.Expr) -> pl.Expr:
+    """A message as an object with `role` and `content`."""
+    return pl.struct(pl.lit(role).alias("role"), text.alias("content"))
 
 
 def read_release(

@@ -23,9 +23,9 @@ def test_the_rows_are_those_of_the_release_by_id(lake: Lake) -> None:
     assert rows.pairs.select(PAIRS.schema.names()).equals(released.select(PAIRS.schema.names()))
     assert rows.release == released["release"][0]
     assert rows.licences == {TEST_LICENCE: released.height}
-    typed = [row for split in rows.splits for row in rows.rows(split)]
-    assert sorted(row.pair.pair_id for row in typed) == released["pair_id"].to_list()
-    assert all(row.file_name == f"film {row.source_id}.mp4" for row in typed)
+    batches = pl.concat(batch for split in rows.splits for batch in rows.batches(split))
+    assert batches["pair_id"].sort().equals(released["pair_id"])
+    assert (batches["file_name"] == "film " + batches["source_id"] + ".mp4").all()
 
 
 def test_a_source_video_is_on_one_side(lake: Lake) -> None:
