@@ -66,7 +66,7 @@ def settings_for(root: Path) -> Settings:
 
 
 def make_lake(rows: int, root: Path, seed: int = 0) -> None:
-    """Make a lake with this number of pairs, and the list of planted pairs below its root, unless it was made."""
+    """Make a lake with this number of pairs and the list of its planted pairs, unless it exists."""
     if (root / PLANTED).is_file():
         return
     settings = settings_for(root)
