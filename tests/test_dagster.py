@@ -27,7 +27,8 @@ ASSETS = {
     "lossy_pairs",
     "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
     "mmbench_video", "video_report", "model_estimate", "model_bill", "query_plan", "lossy_query_plan",
-    "query_plan_without_descriptions", "safevidbench_plan", "pair_validation",
+    "query_plan_without_descriptions", "safevidbench_plan", "pair_validation", "pair_allocation",
+    "pair_yield",
 }  # fmt: skip
 # These make no table.
 TABLELESS = {"model_estimate", "model_bill"}
