@@ -43,11 +43,11 @@ TOTAL = "total"
 OUT = "out"
 
 
-def measure(root: Path, webdataset: bool) -> dict[str, Any]:
+def measure(root: Path, rows: int, webdataset: bool) -> dict[str, Any]:
     """Run the stages and exports over a lake; part -> seconds, processor seconds and peak MB."""
     from benchmarks.inputs.factory_lake import planted, settings_for
     from safevid_core.benchmarks.exports import export_benchmark
-    from safevid_core.contracts.tables import RELEASE
+    from safevid_core.contracts.tables import PAIR_ALLOCATION, PAIR_YIELD, RELEASE
     from safevid_core.datasets.exports import EXPORTS, export_pairs
     from safevid_core.execution.local import LocalRunner
     from safevid_core.pipeline import build_registry
@@ -59,21 +59,20 @@ def measure(root: Path, webdataset: bool) -> dict[str, Any]:
     def no_gateway() -> Any:
         raise RuntimeError("the benchmark asks no model")
 
-    settings = settings_for(root)
+    settings = settings_for(root, rows)
     lake = lake_of(settings)
     tools = Tools(settings, lake, build_registry(settings), no_gateway)
-    stage = tools.registry[RELEASE.name]
     parts: dict[str, dict[str, float]] = {}
 
-    def release() -> None:
+    def make(name: str) -> None:
         with LocalRunner(Planner(tools)) as runner:
-            report = runner.make(stage, ["all"])
+            report = runner.make(tools.registry[name], ["all"])
         for error in report.failures.values():
             raise error
 
-    def check() -> None:
-        for each in checks_of(stage):
-            problems = each.run(tools, stage, ["all"]).problems
+    def check(name: str) -> None:
+        for each in checks_of(tools.registry[name]):
+            problems = each.run(tools, tools.registry[name], ["all"]).problems
             if problems:
                 raise SystemExit(f"{each.name}: {problems[0]}")
 
@@ -85,8 +84,10 @@ def measure(root: Path, webdataset: bool) -> dict[str, Any]:
         parts[name] = {key: round(value, 2) for key, value in figures.items()}
         say(f"  {name}: " + ", ".join(f"{key} {value:,.1f}" for key, value in figures.items()))
 
-    part("release", release)
-    part("checks", check)
+    part("plan", lambda: make(PAIR_ALLOCATION.name))
+    part("release", lambda: make(RELEASE.name))
+    part("release's checks", lambda: check(RELEASE.name))
+    part("planned against made", lambda: make(PAIR_YIELD.name))
     for name, export in EXPORTS.items():
         if name == APART and not webdataset:
             continue
@@ -150,7 +151,9 @@ def measure_size(rows: int, work: Path, webdataset: bool) -> dict[str, Any]:
     root = work / str(rows)
     say(f"{rows:,} pairs")
     in_process("--make", str(rows), "--work", str(root))
-    told = in_process("--measure", "--work", str(root), *([] if webdataset else ["--without-webdataset"]))
+    told = in_process(
+        "--measure", str(rows), "--work", str(root), *([] if webdataset else ["--without-webdataset"])
+    )
     figures: dict[str, Any] = json.loads(told.splitlines()[-1])
     counted = [each for name, each in figures["parts"].items() if name != APART]
     total = {key: round(sum(each[key] for each in counted), 1) for key in ("s", "cpu_s")}
@@ -194,7 +197,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder that keeps the lakes; by default they are removed")
     parser.add_argument("--without-webdataset", action="store_true")
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     webdataset = not chosen.without_webdataset
     if chosen.make:
@@ -202,7 +205,7 @@ def main() -> None:
 
         make_lake(chosen.make, chosen.work)
     elif chosen.measure:
-        print(json.dumps(measure(chosen.work, webdataset)))
+        print(json.dumps(measure(chosen.work, chosen.measure, webdataset)))
     else:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
         with tempfile.TemporaryDirectory() as folder:

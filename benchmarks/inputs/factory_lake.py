@@ -27,6 +27,7 @@ from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     PAIR_VALIDATION,
     PAIRS,
+    QUERY_PLAN,
     SAFEVIDBENCH_BASE,
     SCENE_ASSIGNMENTS,
     TAXONOMY_QUERIES,
@@ -52,14 +53,14 @@ _CLAIMS = 4
 _LICENCES = ("CC-BY-4.0", "CC-BY-NC-SA-4.0", None)
 
 
-def settings_for(root: Path) -> Settings:
-    """The profile of the paper, with the benchmarks of the lake and pairs of benchmarks kept out."""
+def settings_for(root: Path, rows: int) -> Settings:
+    """The profile of the paper with a target, the benchmarks of the lake, and their pairs kept out."""
     files = {stage.name: {"path": "{root}", "revision": "generated"} for stage in OUTSIDE}
     return load_settings(
         "paper",
         overrides={
             "root": str(root),
-            "datasets": {"contaminated": "keep_out"},
+            "datasets": {"contaminated": "keep_out", "target_pairs": rows},
             "evaluation": {"files": files},
         },
     )
@@ -69,7 +70,7 @@ def make_lake(rows: int, root: Path, seed: int = 0) -> None:
     """Make a lake with this number of pairs and the list of its planted pairs, unless it exists."""
     if (root / PLANTED).is_file():
         return
-    settings = settings_for(root)
+    settings = settings_for(root, rows)
     lake = Lake(root, settings.profile)
     maker = _Maker(lake, settings, rows, Writer(seed), np.random.default_rng(seed))
     maker.make()
@@ -119,7 +120,9 @@ class _Maker:
                 shared = pairs.filter(media_sha256=items["media_sha256"][0])["pair_id"]
                 self.planted += [("video of a benchmark", pair, None) for pair in shared]
             self._put(PAIRS, scene, pairs)
-            self._put(TAXONOMY_QUERIES, scene, _queries(pairs))
+            queries = _queries(pairs)
+            self._put(QUERY_PLAN, scene, queries, walked=len(clips))
+            self._put(TAXONOMY_QUERIES, scene, queries)
             everywhere.append(clips)
         clips = pl.concat(everywhere)
         self._put(CORPUS_SPLIT, WHOLE, clips.with_columns(group_id=pl.col("source_id")))
@@ -194,12 +197,13 @@ class _Maker:
                 self._put(candidate_table(name), scene, told.with_columns(description_id=ids))
         return clips
 
-    def _claims(self, count: int) -> list[str]:
+    def _claims(self, count: int) -> pl.Series:
         """JSON lists of claims, as descriptions hold them."""
         texts = iter(self.writer.write(_CLAIMS * count, 9, 4, 15))
         witnesses = list(self.settings.descriptions.describers)
         beside = {"kind": "event", "asserted_by": witnesses, "omitted_by": [], "contradicted_by": []}
-        return [json.dumps([{"text": next(texts), **beside} for _ in range(_CLAIMS)]) for _ in range(count)]
+        lists = [[{"text": next(texts), **beside} for _ in range(_CLAIMS)] for _ in range(count)]
+        return pl.Series(map(json.dumps, lists), dtype=pl.String)
 
     def _queries(self, count: int) -> pl.Series:
         openers = pl.Series(OPENERS).gather(self.rng.integers(len(OPENERS), size=count))
@@ -346,6 +350,7 @@ def _queries(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.with_columns(
         plan_id=pl.col("query_id"),
         query=pl.col("prompt"),
+        benign=(pl.col("principle") == "harmless") & (pl.col("expectation") == "answer"),
         model=pl.lit("gemini/gemini-2.5-pro"),
         revision=pl.lit("generated"),
         rater=pl.lit("anthropic/claude-sonnet-4-5@generated"),

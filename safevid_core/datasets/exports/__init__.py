@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -45,6 +47,8 @@ EXPORTS: dict[str, Export] = {
         webdataset,
     )
 }
+# Errors of a disk, a quota or a file system that takes no more.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def export_pairs(
@@ -72,11 +76,10 @@ def export_pairs(
         seed: Of the draw of these source videos.
 
     Raises:
-        ExportError: If the format is unknown, the folder is not empty or cannot be written, an option does
-            not suit the format, or clips are parts of longer files and `cut` is not set.
+        ExportError: If the format is unknown, the folder is not empty or cannot be written, the disk is full,
+            an option does not suit the format, or clips are parts of longer files and `cut` is not set.
         ReleaseMissing: If the lake does not hold the release.
         VideoError: If a video that the export needs is gone or cannot be decoded.
-        OSError: If the disk is full.
     """
     export = _export(format)
     _check_options(export, frames, cut, validation)
@@ -95,7 +98,7 @@ def new_folder(to: Path) -> Iterator[Path]:
     """A folder beside `to` that takes its name when the block ends, and is removed if the block fails.
 
     Raises:
-        ExportError: If `to` holds something or cannot be written.
+        ExportError: If `to` holds something or cannot be written, or the disk is full.
     """
     refuse_used(to)
     to = to.absolute()
@@ -108,6 +111,11 @@ def new_folder(to: Path) -> Iterator[Path]:
         yield scratch
         if not move_folder(scratch, to):
             raise ExportError(f"{to} was filled meanwhile; choose another folder")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        told = os.strerror(error.errno)
+        raise ExportError(f"{to} cannot be written ({told}); make room, or name another folder") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +114,9 @@ def write_frames(lake: Lake, clips: list[Clip], n: int, folder: Path) -> dict[st
         below = folder / clip.split / FRAMES / clip.name
         below.mkdir(parents=True)
         for name, pixels in zip(names, frames.pixels, strict=True):
-            Image.fromarray(pixels).save(below / name, quality=_QUALITY)
+            data = io.BytesIO()  # an encoder that writes to a full disk does not say that it is full
+            Image.fromarray(pixels).save(data, "JPEG", quality=_QUALITY)
+            (below / name).write_bytes(data.getvalue())
 
     _on_threads(write, clips)
     return {clip.clip_id: tuple(f"{FRAMES}/{clip.name}/{name}" for name in names) for clip in clips}
@@ -157,7 +160,8 @@ def _write_mp4(clip: Clip, path: Path) -> None:
 
     frames = iterate_frames(clip.path, start_s=clip.start_s, end_s=clip.end_s)
     rate = Fraction(probe(clip.path).fps).limit_denominator(1001)
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    data = io.BytesIO()  # PyAV 18.1 does not say that a disk is full when it closes a file
+    with av.open(data, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libx264", rate=rate, options={"crf": "18", "flags": "+bitexact"})
         stream.codec_context.time_base = _TICK
         for number, (time_s, pixels) in enumerate(frames):
@@ -170,3 +174,4 @@ def _write_mp4(clip: Clip, path: Path) -> None:
             frame.pts, frame.time_base = round((time_s - clip.start_s) / _TICK), _TICK
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    path.write_bytes(data.getvalue())
