@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from safevid_core.alignment.job import with_places
 from safevid_core.audits.description_review import hand_out
 from safevid_core.audits.description_sample import draw_sample
 from safevid_core.contracts.errors import READ_AGAIN
@@ -22,7 +23,7 @@ from safevid_core.contracts.tables import (
     VIDEO_CORPUS,
     VIDEO_REPORT,
 )
-from safevid_core.datasets.release import read_export
+from safevid_core.datasets.release_folder import read_pairs
 from safevid_core.execution.local import LocalRunner
 from safevid_core.models.llm import Gateway
 from safevid_core.pipeline import build_registry
@@ -154,9 +155,11 @@ def test_every_place_that_is_shown_is_the_new_one(moved: Settings, made: Path) -
     shutil.rmtree(kept)
     try:
         manifest = run_stage(moved, lake, RELEASE.name).manifest
-        back = read_export(lake.root / manifest.info["path"] / "pairs.jsonl", lake.root)
+        back = read_pairs(lake.root / manifest.info["path"])
         assert back.height == manifest.rows
-        assert all(Path(path).is_relative_to(clips.parent) for path in back["path"])
+        assert manifest.info["version"] == "1.0.0"
+        places = with_places(back, lake.media)["path"]
+        assert all(Path(path).is_relative_to(clips.parent) for path in places)
     finally:
         shutil.rmtree(kept)
         shutil.move(kept.with_name("kept"), kept)

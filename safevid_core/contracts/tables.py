@@ -238,13 +238,23 @@ PAIRS = Table(
     ),
     version="4",
 )  # fmt: skip
+# `source_id` is the source video of the clip, `split` train or validation, `licence` that of the clip.
 RELEASE = Table(
     "safevid_350k_release",
     "pair_id",
     "pair_id",
-    pl.Schema([*PAIRS.schema.items(), ("release", _S)]),
-    version="2",
+    pl.Schema({**PAIRS.schema, "source_id": _S, "split": _S, "licence": _S, "release": _S}),
+    version="3",
 )
+# The versions of the releases, a partition for each, written once. `rows_schema` is a hash of the columns of
+# a release; `why` says what made the version: `first`, `rows`, `schema` or the id of a withdrawal.
+RELEASE_VERSIONS = Table(
+    "release_versions",
+    "version",
+    "version",
+    _schema(version=_S, release=_S, parent=_S, rows_schema=_S, pairs=_I, why=_S, released_at=_S),
+    volatile=("released_at",),
+)  # fmt: skip
 # Pairs that others made; `query_id` names the row of the file that a pair comes from.
 IMPORTED_PAIRS = replace(PAIRS, name="imported_pairs", version="1")
 # Chosen answers said by the policy itself: of `sound` that passed the checks the nearest, `overlap` the share

@@ -15,6 +15,7 @@ from safevid_core.contracts.tables import (
     RELEASE,
 )
 from safevid_core.storage.lake import Lake
+from safevid_core.storage.release_folders import read_columns
 
 FILE_NAME = "training_clips.jsonl"
 CLIP_SCHEMA = pl.Schema(
@@ -69,7 +70,5 @@ def pairs_ever_made(lake: Lake) -> pl.DataFrame:
     ]
     schema = found[0].schema
     for address in lake.directories("release"):
-        file = lake.local_directory(address) / "pairs.jsonl"
-        if file.is_file() and file.stat().st_size:
-            found.append(pl.read_ndjson(file, schema=schema))
+        found.append(read_columns(lake.local_directory(address), schema))
     return pl.concat(found).unique(columns, maintain_order=True)

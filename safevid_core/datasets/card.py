@@ -11,15 +11,18 @@ import polars as pl
 from safevid_core.contracts.markdown import markdown_table
 from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
 from safevid_core.datasets.near_duplicates import RECALL
+from safevid_core.datasets.release_folder import ReleaseRecord
 from safevid_core.datasets.screening import Screening
 from safevid_core.preferences.calibration import Calibration
 
 _WHAT_A_ROW_IS = """\
 ## What a row is
 
-Each line of `pairs.jsonl` is one preference pair, as chat messages: `prompt` (a video and a query), `chosen`
-and `rejected`. `video` is the file, with the span from `start_s` to `end_s` in seconds. A video path that is
-not absolute is relative to the root folder of SafeVid.
+Each row of the Parquet files in `train/` and `validation/` is one preference pair. `prompt` is a query about
+a video, `chosen` and `rejected` are the two responses. `media_sha256` is the SHA-256 of the video's file,
+`source_id` names the source video, and the clip is the span from `start_s` to `end_s` in seconds. The release
+holds no video and no path. All pairs about one source video, its near-duplicates and its twins are in one
+split, and no later release moves them to the other.
 
 A text model wrote the chosen response from a description of the clip, the `policy` of the query's subcategory
 and the `criteria` of the query. An unaligned video model that saw the clip wrote the rejected response. All
@@ -27,9 +30,10 @@ and the `criteria` of the query. An unaligned video model that saw the clip wrot
 that the pair judge finds met, and `margin` is their difference. `flags` names the patterns that match a pair.
 No pair was kept or dropped because of a pattern.
 
-`safevid_core.datasets.release.read_export` reads these rows for SafeVid's trainer. `dpo_checkpoint` trains on
-the same pairs in the table `safevid_350k_release`. trl's `DPOTrainer` (1.16) refuses them, because a prompt
-holds a video part and `DPOTrainer` passes no videos to the processor."""
+`release.json` has the version, the SHA-256 of each file, and hashes of the policies. `kept_out.parquet` names
+the pairs that were kept out, with reasons. `safevid_core.datasets.release_folder.read_pairs` reads the rows.
+`dpo_checkpoint` trains on the same pairs in the table `safevid_350k_release`. `safevid export pairs` writes
+them for other tools."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +63,22 @@ def dataset_card(
     lineage: Lineage,
     calibration: Calibration,
     screening: Screening,
-    release: str,
-    profile: str,
+    record: ReleaseRecord,
 ) -> str:
     """The card of a release.
 
     Args:
-        pairs: The rows of the release, without its id.
+        pairs: The rows of the release.
         licences: Clip id -> licence, for every clip with a pair.
         calibration: The calibration of the pair judge by people's labels.
-        release: Id of the release.
-        profile: Name of the profile.
         screening: What was kept out of the release.
+        record: Id, version and shards of the release.
     """
     sections = [
-        _head(pairs, release, profile, calibration),
-        _warnings(pairs, licences, lineage, profile),
+        _head(pairs, record, calibration),
+        _warnings(pairs, licences, lineage, record.profile),
         _WHAT_A_ROW_IS,
+        "## Splits\n\n" + _splits(record),
         "## Descriptions\n\n" + lineage.audit,
         "## Pair judge\n\n" + _pair_judge(pairs, calibration),
         "## Duplicates and benchmarks\n\n" + _screening(screening),
@@ -91,17 +94,34 @@ def dataset_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _head(pairs: pl.DataFrame, release: str, profile: str, calibration: Calibration) -> str:
+def _head(pairs: pl.DataFrame, record: ReleaseRecord, calibration: Calibration) -> str:
     from huggingface_hub import DatasetCardData
 
     mark = "" if calibration.calibrated else " (UNCALIBRATED)"
     about = DatasetCardData(language=["en"], tags=["preference", "video", "safety", "dpo"])
     return (
         f"---\n{about.to_yaml()}\n---\n\n"
-        f"# SafeVid preference pairs, release {release}{mark}\n\n"
-        f"Profile `{profile}`. {pairs.height} pairs about {pairs['clip_id'].n_unique()} clips in "
-        f"{pairs['scene'].n_unique()} scenes. Made by the method of SafeVid (arXiv 2505.11926)."
+        f"# SafeVid preference pairs, version {record.version}{mark}\n\n"
+        f"Release `{record.release}`, {_after(record)}. Profile `{record.profile}`. {pairs.height} pairs "
+        f"about {pairs['clip_id'].n_unique()} clips in {pairs['scene'].n_unique()} "
+        "scenes. Made by the method of SafeVid (arXiv 2505.11926)."
     )
+
+
+def _after(record: ReleaseRecord) -> str:
+    return "the first" if record.parent is None else f"after version {record.parent}"
+
+
+def _splits(record: ReleaseRecord) -> str:
+    pairs: dict[str, int] = {}
+    for shard in record.shards:
+        pairs[shard.split] = pairs.get(shard.split, 0) + shard.pairs
+    share = (
+        f"A hash of the video puts {record.validation_share:.0%} of the source videos into `validation`."
+        if record.validation_share
+        else "All pairs are in `train`: the setting `datasets.validation_share` is 0."
+    )
+    return share + "\n\n" + markdown_table(("split", "pairs"), pairs.items())
 
 
 def _warnings(pairs: pl.DataFrame, licences: Mapping[str, str], lineage: Lineage, profile: str) -> str:

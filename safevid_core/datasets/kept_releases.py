@@ -9,15 +9,22 @@ from typing import Any
 
 import polars as pl
 
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.contracts.tables import RELEASE
+from safevid_core.datasets.release_folder import KIND, ReleaseUnreadable, read_record
 from safevid_core.storage.lake import Lake
+from safevid_core.storage.release_folders import read_columns
 
-KIND = "release"
 _NAMED = pl.Schema(
     {
         "pair_id": pl.String, "query_id": pl.String, "clip_id": pl.String, "media_sha256": pl.String,
         "start_s": pl.Float64, "end_s": pl.Float64, "release": pl.String,
     }
 )  # fmt: skip
+
+
+class ReleaseMissing(SafeVidError, ValueError):
+    """A release that the lake does not hold; the message names those that it holds."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +56,46 @@ class KeptRelease:
 
 def kept_releases(lake: Lake) -> list[KeptRelease]:
     """Every release folder of a lake. Only ids are read."""
-    found = []
-    for address in lake.directories(KIND):
+    return [
+        KeptRelease(address, read_columns(lake.local_directory(address), _NAMED))
+        for address in lake.directories(KIND)
+    ]
+
+
+def release_folder(lake: Lake, wanted: str | None = None) -> Path:
+    """The local folder of a release of the lake.
+
+    Args:
+        wanted: A version, an id or the beginning of one, or the address of the folder. None means the release
+            in the table `safevid_350k_release`.
+
+    Raises:
+        ReleaseMissing: If the lake holds no such release, or the word begins several ids.
+    """
+    manifest = lake.manifest(RELEASE.name)
+    current = None if manifest is None else str(manifest.info.get("path", ""))
+    if wanted is None:
+        if not current:
+            raise ReleaseMissing("the lake holds no release; run safevid_350k_release first")
+        return lake.local_directory(current)
+    # The current folder comes first: the same release may have an older folder with another card.
+    addresses = sorted(lake.directories(KIND), key=lambda each: each != current)
+    folders: dict[str, Path] = {}
+    names: dict[str, str] = {}
+    for address in addresses:
         folder = lake.local_directory(address)
-        parts = [_named(path) for path in sorted(folder.rglob("*")) if path.suffix in (".jsonl", ".parquet")]
-        found.append(KeptRelease(address, pl.concat([pl.DataFrame(schema=_NAMED), *parts])))
-    return found
-
-
-def _named(path: Path) -> pl.DataFrame:
-    """The ids in a data file of a release; none if the file holds no pairs."""
-    if not path.stat().st_size:
-        return pl.DataFrame(schema=_NAMED)
-    if path.suffix == ".parquet":
-        there = pl.read_parquet_schema(path)
-        if "pair_id" not in there:
-            return pl.DataFrame(schema=_NAMED)
-        rows = pl.scan_parquet(path).select([name for name in _NAMED if name in there]).collect()
-    else:
-        rows = pl.read_ndjson(path, schema=_NAMED).drop_nulls("pair_id")
-    missing = [pl.lit(None, kind).alias(name) for name, kind in _NAMED.items() if name not in rows.columns]
-    return rows.with_columns(missing).select(_NAMED.names()).cast(_NAMED)
+        try:
+            record = read_record(folder)
+        except ReleaseUnreadable:
+            continue
+        folders.setdefault(record.release, folder)
+        names.setdefault(record.release, record.version)
+        if wanted in (address, record.version) and wanted:
+            return folder
+    matching = [wanted] if wanted in folders else [name for name in folders if name.startswith(wanted)]
+    if len(matching) > 1:
+        raise ReleaseMissing(f"{wanted!r} begins several releases: {', '.join(matching)}; write one whole")
+    if not matching:
+        told = (f"{names[each]} ({each})" if names[each] else each for each in folders)
+        raise ReleaseMissing(f"no release {wanted!r}; the lake holds: {', '.join(told) or 'none'}")
+    return folders[matching[0]]

@@ -1,19 +1,13 @@
-"""Makes the release: the pairs of all scenes as one immutable set with content hash, card and export."""
+"""Makes the release: the pairs of all scenes as one immutable set with content hash, version and card."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.intent import INTENT_COLUMNS
 from safevid_core.contracts.outcomes import Outcome, StageRows
-from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import (
     DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
@@ -35,7 +29,9 @@ from safevid_core.datasets.decontamination import (
     read_items,
 )
 from safevid_core.datasets.imports import tables_of_release
+from safevid_core.datasets.release_folder import KEPT_OUT_SCHEMA, keep_release, release_id
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
+from safevid_core.datasets.splits import sources_of, with_splits
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
 from safevid_core.settings import Settings
@@ -43,57 +39,74 @@ from safevid_core.stages.gates import covers
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
-from safevid_core.storage.media import MediaIndex
-from safevid_core.storage.seals import refuse_sealed_folder
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
-# Raised when the export or the card changes for the same pairs.
-_EXPORT_VERSION = "6"
+# Raised when the folder or the card changes for the same pairs.
+_EXPORT_VERSION = "7"
+# The columns that planning reads.
+_PLANNED = (
+    "pair_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "chosen_model", "pair_judge",
+    "rejected_model",
+)  # fmt: skip
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
-    """Plan to unite the pairs of all scenes, and to write `pairs.jsonl` and `README.md` into a folder.
+    """Plan to unite the pairs of all scenes, and to keep them as a folder of shards with a card.
 
     Duplicates are kept out. `datasets.contaminated: keep_out` keeps out pairs that repeat a benchmark, too.
-    `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release.
+    `info["path"]` is the folder, relative to the lake's root. `info["release"]` is the id of the release, and
+    `info["version"]` its version.
     """
     settings, lake = tools.settings, tools.lake
-    datasets, tables = settings.datasets, tables_of_release(settings)
-    united = pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables)
-    made = without_withdrawn(lake, united.sort("pair_id").collect())
+    datasets, taxonomy = settings.datasets, load_taxonomy(settings)
+    named = without_withdrawn(lake, _united(lake, settings).select(_PLANNED).collect())
     items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
-    licences = _licences(lake, made)
-    lineage = _lineage(settings, lake, made)
+    sources = sources_of(lake, named)
+    lineage = _lineage(settings, lake, named)
     calibration = read_calibration(lake, settings.preferences)
-    ids = made["pair_id"].to_list()
+    ids = named["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
-        hits = None if items is None else benchmark_hits(lake, made, items, datasets.near_duplicate)
-        screening = screen(made, datasets, hits)
-        pairs = made.filter(~pl.col("pair_id").is_in(list(screening.kept_out)))
-        release = release_id(pairs)
-        shown = {clip: licences[clip] for clip in sorted(set(pairs["clip_id"].to_list()))}
-        with lake.new_directory("release") as folder:
-            _write_jsonl(folder / "pairs.jsonl", pairs, shown, lake.media, release)
-            card = dataset_card(pairs, shown, lineage, calibration, screening, release, settings.profile)
-            (folder / "README.md").write_text(card, encoding="utf-8")
-            path = lake.keep("release", folder)
+        pairs = without_withdrawn(lake, _united(lake, settings).collect())
+        hits = None if items is None else benchmark_hits(lake, pairs, items, datasets.near_duplicate)
+        screening = screen(pairs, datasets, hits)
+        kept_out = _kept_out(pairs, screening)
+        if screening.kept_out:
+            pairs = pairs.filter(~pl.col("pair_id").is_in(kept_out["pair_id"].implode()))
+        rows = with_splits(pairs, sources, datasets.validation_share)
+        release = release_id(rows)
+        rows = rows.with_columns(pl.lit(release).alias("release"))
+        licences = dict(sources.select("clip_id", "licence").iter_rows())
+        shown = {clip: licences[clip] for clip in sorted(set(rows["clip_id"].unique()))}
+        address, record = keep_release(
+            lake,
+            rows,
+            release,
+            kept_out,
+            lambda record: dataset_card(rows, shown, lineage, calibration, screening, record),
+            validation_share=datasets.validation_share,
+            taxonomy=taxonomy.hash,
+            subcategories={each.id: each.hash for each in taxonomy.subcategories},
+            settings=datasets.model_dump(mode="json"),
+        )
         info = {
             "release": release,
-            "path": path,
-            "pairs": pairs.height,
+            "version": record.version,
+            "path": address,
+            "pairs": rows.height,
+            "validation_share": datasets.validation_share,
             "calibrated": calibration.calibrated,
             "calibration": calibration.sentence,
             "kept_out": screening.counts,
             **spend_info([]),
-            **_counts(pairs),
+            **_counts(rows),
         }
-        rows = pairs.with_columns(pl.lit(release).alias("release"))
         return StageRows(rows, _outcomes(ids, screening), info)
 
     inputs = {
-        "pairs": frame_hash(made),
-        "licences": settings_hash(licences),
+        "pairs": settings_hash(_hashes_of_pairs(lake, settings)),
+        "used": frame_hash(named.select("pair_id")),
+        "sources": frame_hash(sources),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
         "screening": settings_hash(datasets, SCREENING_VERSION),
@@ -101,6 +114,36 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         **({} if items is None else {"benchmarks": frame_hash(items)}),
     }
     return Plan(inputs, ids, make)
+
+
+def _united(lake: Lake, settings: Settings) -> pl.LazyFrame:
+    """The pairs of all scenes and imports, in the order of their ids."""
+    tables = tables_of_release(settings)
+    return pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables).sort("pair_id")
+
+
+def _hashes_of_pairs(lake: Lake, settings: Settings) -> dict[str, str]:
+    """Table and partition -> hash of the columns of its pairs, as its manifest has it."""
+    found = {}
+    for table in tables_of_release(settings):
+        for partition in lake.partitions(table.name):
+            manifest = lake.manifest(table.name, partition)
+            if manifest is not None:
+                columns = {name: manifest.columns.get(name) for name in PAIRS.schema}
+                whole = {"rows": manifest.content_hash} if None in columns.values() else columns
+                found[f"{table.name}[{partition}]"] = settings_hash(whole)
+    return found
+
+
+def _kept_out(pairs: pl.DataFrame, screening: Screening) -> pl.DataFrame:
+    """The pairs that are kept out, with their reasons, as `KEPT_OUT_SCHEMA`."""
+    out = screening.kept_out
+    reasons = pl.DataFrame(
+        {"pair_id": out, "kind": [screening.kinds[pair] for pair in out], "reason": out.values()},
+        schema=dict.fromkeys(("pair_id", "kind", "reason"), pl.String),
+    )
+    named = pairs.select("pair_id", "query_id", "clip_id", "subcategory")
+    return named.join(reasons, on="pair_id").select(KEPT_OUT_SCHEMA.names()).sort("pair_id")
 
 
 def _outcomes(ids: Sequence[str], screening: Screening) -> list[tuple[str, Outcome, str]]:
@@ -133,101 +176,6 @@ def stage(settings: Settings) -> Stage:
         ),
         checks=(*((covers(PAIRS.name),) if PAIRS in tables else ()), NO_BENCHMARK_ITEMS),
     )
-
-
-def release_id(pairs: pl.DataFrame) -> str:
-    """Hex id of a set of pairs: a hash of their content. It does not depend on the paths of the videos."""
-    return content_id("release", frame_hash(pairs.sort("pair_id")))
-
-
-def chat_row(pair: Pair, licence: str, video: str | None, release: str) -> dict[str, Any]:
-    """One pair as chat messages, with its video. :func:`read_export` reads it back.
-
-    Args:
-        video: Path of the file, from :meth:`~safevid_core.storage.media.MediaIndex.for_export`. A path below
-            the lake's root is relative to it. None if the pair has no video.
-    """
-    content = [{"type": "video"}, {"type": "text", "text": pair.prompt}]
-    return {
-        "prompt": [{"role": "user", "content": content}],
-        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": pair.chosen}]}],
-        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": pair.rejected}]}],
-        "video": video,
-        "licence": licence,
-        "release": release,
-        **{
-            name: getattr(pair, name)
-            for name in (
-                "pair_id", "query_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "scene",
-                "principle", "dimension", "subcategory", "style", *INTENT_COLUMNS, "policy", "satisfies",
-                "chosen_score", "rejected_score", "margin", "chosen_verdict", "rejected_verdict", "flags",
-                "pair_judge", "chosen_model", "rejected_model", "rejected_system", "taxonomy_hash",
-            )
-        },
-    }  # fmt: skip
-
-
-def read_export(path: Path, root: Path) -> pl.DataFrame:
-    """Read the pairs of a `pairs.jsonl` for :func:`~safevid_core.alignment.encoding.encode_pairs`.
-
-    Request keys are null, because the export does not hold them.
-
-    Args:
-        path: The file.
-        root: The folder to which a relative `video` is relative.
-
-    Returns:
-        The columns of `safevid_350k_release`, and `path`: the path of the video.
-
-    Raises:
-        ValueError: If a line is not a pair of a release. The message names the line.
-        WithdrawnError: If a seal beside its folder names pairs of withdrawn clips.
-    """
-    refuse_sealed_folder(path.absolute().parent, f"release {path.parent}")
-    rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                rows.append(_pair(json.loads(line), root))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: not a pair of an exported release "
-                    f"({type(error).__name__}: {error}); fix the line or leave it out"
-                ) from error
-    places = [row.pop("path") for row in rows]
-    return RELEASE.frame(rows).with_columns(pl.Series("path", places, dtype=pl.String))
-
-
-def _pair(row: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The row of the release from which :func:`chat_row` made a line."""
-    video = row["video"]
-    kept = {name: row[name] for name in RELEASE.schema.names() if name in row}
-    turns = {name: _text(row[name]) for name in ("prompt", "chosen", "rejected")}
-    return {**kept, **turns, "pair_id": row["pair_id"], "path": None if video is None else str(root / video)}
-
-
-def _text(turns: Sequence[Mapping[str, Any]]) -> str:
-    """The text of the only turn, which may also hold a video."""
-    texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
-    if len(turns) != 1 or len(texts) != 1 or not isinstance(texts[0], str):
-        raise ValueError("not one turn with one text")
-    return texts[0]
-
-
-def _write_jsonl(
-    path: Path, pairs: pl.DataFrame, licences: Mapping[str, str], media: MediaIndex, release: str
-) -> None:
-    places = media.for_export(pairs["media_sha256"].drop_nulls().unique())
-    with path.open("w", encoding="utf-8") as file:
-        for pair in rows_of(pairs, Pair):
-            row = chat_row(pair, licences[pair.clip_id], places.get(pair.media_sha256 or ""), release)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _licences(lake: Lake, pairs: pl.DataFrame) -> dict[str, str]:
-    """Clip id -> recorded licence, for every clip with a pair."""
-    known = dict(lake.scan(VIDEO_CORPUS).select("clip_id", "licence").collect().iter_rows())
-    return {clip: known.get(clip) or "unknown" for clip in sorted(set(pairs["clip_id"].to_list()))}
 
 
 def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:

@@ -58,12 +58,14 @@ class Screening:
         counts: Kind of reason -> number of pairs.
         texts: Figures of the texts of all pairs, those that were kept out included.
         threshold: Least Jaccard similarity of near-duplicates.
+        kinds: Pair id -> kind of its reason.
     """
 
     kept_out: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     texts: tuple[TextFigures, ...] = ()
     threshold: float = 0.8
+    kinds: dict[str, str] = field(default_factory=dict)
 
 
 def screen(pairs: pl.DataFrame, settings: DatasetSettings, hits: pl.DataFrame | None = None) -> Screening:
@@ -99,6 +101,7 @@ def screen(pairs: pl.DataFrame, settings: DatasetSettings, hits: pl.DataFrame | 
         dict(Counter(kind for _, kind, _ in reasons)),
         texts,
         settings.near_duplicate,
+        {pair: kind for pair, kind, _ in reasons},
     )
 
 

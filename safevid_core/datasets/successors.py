@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_RELEASES, RELEASE, Table
-from safevid_core.datasets.kept_releases import KIND
+from safevid_core.datasets.release_folder import (
+    ReleaseRecord,
+    ReleaseUnreadable,
+    keep_release,
+    read_kept_out,
+    read_record,
+    release_id,
+    rows_in,
+)
+from safevid_core.datasets.splits import sources_of, with_splits
 from safevid_core.datasets.withdrawal_intent import Folder, Part, WithdrawalIntent
 from safevid_core.datasets.withdrawal_rows import as_stored
 from safevid_core.storage.lake import WHOLE, Lake, frame_hash
@@ -62,32 +69,38 @@ def benchmark_successor(lake: Lake, part: Part, intent: WithdrawalIntent) -> str
 def release_successor(lake: Lake, folder: Folder, intent: WithdrawalIntent) -> str:
     """Keep a release folder without the pairs about withdrawn clips. Returns its address.
 
-    Only folders with `pairs.jsonl` have a successor; empty if the folder has none.
+    Its version is the next one. Empty if the folder is no release.
     """
     source = lake.local_directory(folder.address)
-    if not (source / "pairs.jsonl").is_file():
+    try:
+        before = read_record(source)
+    except ReleaseUnreadable:
         return ""
-    gone = set(folder.ids)
-    with lake.new_directory(KIND) as scratch:
-        before = after = 0
-        new = content_id("successor", folder.address, *sorted(gone))
-        with (
-            open(source / "pairs.jsonl", encoding="utf-8") as old,
-            open(scratch / "pairs.jsonl", "w", encoding="utf-8") as file,
-        ):
-            for line in old:
-                row = json.loads(line)
-                before += 1
-                if row["pair_id"] not in gone:
-                    after += 1
-                    file.write(json.dumps({**row, "release": new}, ensure_ascii=False) + "\n")
-        note = (
-            f"Release {new}. It succeeds a release that was destroyed on {intent.day}: {before - after} "
-            f"of its {before} pairs were about withdrawn clips. Materialise {RELEASE.name} for a release "
-            "with a card."
-        )
-        (scratch / "README.md").write_text(f"# SafeVid preference pairs\n\n{note}\n", encoding="utf-8")
-        return lake.keep(KIND, scratch)
+    rows = rows_in(source)
+    kept = rows.filter(~pl.col("pair_id").is_in(folder.ids)).sort("pair_id")
+    if kept["split"].has_nulls():  # a folder of an earlier version
+        known = with_splits(kept, sources_of(lake, kept), 0.0)
+        kept = known.with_columns(licence=pl.coalesce(kept["licence"], known["licence"]))
+    new = release_id(kept)
+    kept_out = read_kept_out(source)
+    note = (
+        f"It succeeds a release that was destroyed on {intent.day}: {rows.height - kept.height} of its "
+        f"{rows.height} pairs were about withdrawn clips. Materialise {RELEASE.name} for a release with a "
+        "card."
+    )
+    address, _ = keep_release(
+        lake,
+        kept.with_columns(pl.lit(new).alias("release")),
+        new,
+        kept_out.filter(~pl.col("clip_id").is_in(intent.clip_ids())),
+        lambda record: f"# SafeVid preference pairs, version {record.version}\n\nRelease {new}. {note}\n",
+        withdrawal=intent.id,
+        validation_share=before.validation_share,
+        taxonomy=before.taxonomy,
+        subcategories=before.subcategories,
+        settings=before.settings,
+    )
+    return address
 
 
 def purge_table_of_release(lake: Lake, part: Part, address: str, intent: WithdrawalIntent) -> None:
@@ -99,17 +112,22 @@ def purge_table_of_release(lake: Lake, part: Part, address: str, intent: Withdra
     rows = lake.read(table, part.partition).drop("profile")
     kept = rows.filter(~pl.col("pair_id").is_in(part.ids))
     if kept.height < rows.height:
-        new = content_id("successor", str(manifest.info.get("path", "")), *sorted(part.ids))
+        try:
+            record = read_record(lake.local_directory(address))
+        except ReleaseUnreadable:
+            record = ReleaseRecord(release_id(kept))
         outcomes = _outcomes(lake, part, set(part.ids), intent)
         info = {
             **manifest.info,
-            "release": new,
+            "release": record.release,
+            "version": record.version,
             "path": address,
             "pairs": kept.height,
             "withdrawal": intent.id,
         }
-        stage = StageRows(kept.with_columns(pl.lit(new).alias("release")), outcomes, info)
-        lake.commit(table, part.partition, stage, "", manifest.inputs, manifest.seconds)
+        stage = StageRows(kept.with_columns(pl.lit(record.release).alias("release")), outcomes, info)
+        with lake.hold(RELEASE.name, part.partition, "`safevid withdraw`"):
+            lake.commit(table, part.partition, stage, "", manifest.inputs, manifest.seconds)
     remove_older_generations(lake, RELEASE.name, part.partition)
 
 

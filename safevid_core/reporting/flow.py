@@ -11,6 +11,7 @@ from safevid_core.contracts.tables import (
     BENCHMARK_RELEASES,
     DECIDED_SIDES,
     PROMOTION_DECISION,
+    RELEASE_VERSIONS,
     SCORECARD,
     VIDEO_REPORT,
 )
@@ -37,6 +38,7 @@ LEFT_OUT = {
     PROMOTION_DECISION.name,
     BENCHMARK_RELEASES.name,
     DECIDED_SIDES.name,
+    RELEASE_VERSIONS.name,
 }
 
 

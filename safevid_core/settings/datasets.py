@@ -78,6 +78,14 @@ class DatasetSettings(Group):
         "benchmark in the lake. `stop`: the release fails its check, which lists them. `keep_out`: the "
         "release leaves them out. Ours.",
     )
+    validation_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the source videos whose pairs are the validation split of a release. Policies "
+        "train on the split `train` only. A hash of the video decides its split, which no later release "
+        "changes. Ours.",
+    )
     imports: dict[str, PairImport] = Field(
         default_factory=dict,
         description="Data sets of others, by a name of yours. Their rows become the table `imported_pairs` "

@@ -7,7 +7,7 @@ is made from one of them has its hash. A file that changed is read again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -90,6 +90,11 @@ class Subcategory:
     benign_counterpart: Counterpart
     codes: Mapping[str, tuple[str, ...]]
     challenge: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """20 hex digits, a hash of everything but the codes of foreign taxonomies, which no prompt holds."""
+        return hash_of(asdict(replace(self, codes={})))
 
     def policy_for(self, expectation: str) -> list[str]:
         """The sentences of the policy that hold for a query with this expectation.

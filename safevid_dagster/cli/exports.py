@@ -39,15 +39,20 @@ def pairs(
     ],
     to: NewFolder,
     release: Annotated[
-        str | None, typer.Option(help="Id of a release, or its beginning. Defaults to the latest.")
+        str | None,
+        typer.Option(help="Version or id of a release, or the beginning of an id. Defaults to the latest."),
     ] = None,
     frames: Annotated[
         int | None, typer.Option(help="Frames of each clip, for trl and webdataset.", metavar="N")
     ] = None,
     cut: Cut = False,
     validation: Annotated[
-        float, typer.Option(help="Share of the source videos whose pairs are for validation.")
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            help="Share of the source videos whose pairs are for validation. Defaults to the release's own "
+            "split, or 0.05 if it has none."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw of these source videos.")] = 0,
     as_json: AsJson = False,
 ) -> None:

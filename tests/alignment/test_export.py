@@ -1,8 +1,7 @@
-"""What reads the rows that a release exports: this project's trainer does, trl's own does not."""
+"""What reads the rows of a kept release: this project's trainer does, trl's own refuses video parts."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import polars as pl
@@ -15,29 +14,26 @@ from safevid_core.alignment.clips import PixelStore
 from safevid_core.alignment.collator import VideoPreferenceCollator
 from safevid_core.alignment.encoding import encode_pairs
 from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
-from safevid_core.contracts.rows import Pair, rows_of
-from safevid_core.datasets.release import chat_row, read_export
+from safevid_core.contracts.tables import RELEASE
+from safevid_core.datasets.exports.hugging_face import arrow_table
+from safevid_core.datasets.release_folder import write_shards
 from safevid_core.models.video_chat import load_local
 from tests.alignment.exactness import FAMILIES, AlignmentOf
 from tests.alignment.test_training import batch_of, build, loss_and_gradients
 
 
 @pytest.fixture
-def exported(release: pl.DataFrame, clips: list[Path], tmp_path: Path) -> Path:
-    """The release's first pairs as a `pairs.jsonl` whose videos are relative to the clips' folder."""
-    path = tmp_path / "pairs.jsonl"
-    rows = [
-        chat_row(pair, "CC0-1.0", Path(video).name, "release-1")
-        for pair, video in zip(rows_of(release[:4], Pair), release["path"][:4], strict=True)
-    ]
-    assert not any(Path(row["video"]).is_absolute() for row in rows)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+def kept(release: pl.DataFrame, tmp_path: Path) -> pl.DataFrame:
+    """The release's first pairs, written as shards and read back, with the paths of their videos."""
+    rows = release[:4].with_columns(source_id=pl.col("clip_id"), split=pl.lit("train"), licence=pl.lit("CC0"))
+    rows = RELEASE.frame({name: row.get(name) for name in RELEASE.schema} for row in rows.to_dicts())
+    parts = [pl.read_parquet(tmp_path / shard.file) for shard in write_shards(tmp_path, rows)]
+    return pl.concat(parts).with_columns(release["path"][:4])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_collator_makes_the_same_batch_of_exported_rows(
-    family: str, alignment_of: AlignmentOf, release: pl.DataFrame, clips: list[Path], exported: Path
+def test_the_collator_makes_the_same_batch_of_kept_rows(
+    family: str, alignment_of: AlignmentOf, release: pl.DataFrame, kept: pl.DataFrame
 ) -> None:
     alignment = alignment_of(family)
     _, processor = load_local(alignment.base)
@@ -50,7 +46,7 @@ def test_the_collator_makes_the_same_batch_of_exported_rows(
             encoded.pairs
         )
 
-    given, read = batch(release[:4]), batch(read_export(exported, clips[0].parent))
+    given, read = batch(release[:4]), batch(kept)
     assert given.keys() == read.keys()
     for name, value in given.items():
         if isinstance(value, torch.Tensor):
@@ -59,11 +55,9 @@ def test_the_collator_makes_the_same_batch_of_exported_rows(
             assert value == read[name], name
 
 
-def test_the_trainer_takes_exported_rows(
-    alignment_of: AlignmentOf, clips: list[Path], exported: Path, tmp_path: Path
-) -> None:
+def test_the_trainer_takes_kept_rows(alignment_of: AlignmentOf, kept: pl.DataFrame, tmp_path: Path) -> None:
     alignment = alignment_of("llava_next_video")
-    trainer = build(alignment, read_export(exported, clips[0].parent), tmp_path)
+    trainer = build(alignment, kept, tmp_path)
     assert isinstance(trainer, VideoDPOTrainer)
     trainer.store_reference()
     loss, gradients = loss_and_gradients(trainer, batch_of(trainer, [0, 1, 2, 3]))
@@ -73,11 +67,12 @@ def test_the_trainer_takes_exported_rows(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trl_refuses_them_for_the_video_part_of_their_prompts(
-    family: str, alignment_of: AlignmentOf, exported: Path, tmp_path: Path
+    family: str, alignment_of: AlignmentOf, kept: pl.DataFrame, tmp_path: Path
 ) -> None:
     alignment = alignment_of(family)
     model, processor = load_local(alignment.base)
-    rows = [json.loads(line) for line in exported.read_text().splitlines()]
+    licences = kept.with_columns(pl.lit(None, pl.String).alias("file_name"))
+    rows = arrow_table(licences).to_pylist()
 
     def stock() -> DPOTrainer:
         return DPOTrainer(

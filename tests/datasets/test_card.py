@@ -6,6 +6,7 @@ import polars as pl
 from huggingface_hub import DatasetCard
 
 from safevid_core.datasets.card import Lineage, dataset_card
+from safevid_core.datasets.release_folder import ReleaseRecord, Shard
 from safevid_core.datasets.screening import Screening, TextFigures
 from safevid_core.preferences.calibration import Calibration
 
@@ -34,9 +35,13 @@ def test_the_hub_reads_the_front_matter_and_the_text_follows() -> None:
     licences = {"a": "CC-BY|4.0", "b": "unknown"}
     texts = TextFigures("query", 4, 3, 1, 2, 3)
     screening = Screening({"c": "why"}, {"same clip, near-duplicate query": 2}, (texts,), 0.8)
-    card = DatasetCard(dataset_card(pairs, licences, lineage, unlabelled, screening, "r1", "pocket"))
+    shards = (Shard("train/pairs-00000.parquet", "train", 2, "0f"),)
+    record = ReleaseRecord("r1", "1.1.0", "1.0.0", profile="pocket", pairs=2, shards=shards)
+    card = DatasetCard(dataset_card(pairs, licences, lineage, unlabelled, screening, record))
     assert card.data.to_dict() == {"language": ["en"], "tags": ["preference", "video", "safety", "dpo"]}
-    assert card.text.startswith("\n# SafeVid preference pairs, release r1 (UNCALIBRATED)\n")
+    assert card.text.startswith("\n# SafeVid preference pairs, version 1.1.0 (UNCALIBRATED)\n")
+    assert "Release `r1`, after version 1.0.0." in card.text
+    assert "| split | pairs |\n|---|---|\n| train | 2 |" in card.text
     assert "| licence | clips |\n|---|---|\n| CC-BY\\|4.0 | 1 |\n| unknown | 1 |" in card.text
     assert "| subcategory | pairs |\n|---|---|\n| x | 1 |\n| y | 1 |" in card.text
     assert "| responder | none |" in card.text

@@ -27,7 +27,7 @@ from safevid_core.contracts.tables import (
 )
 from safevid_core.corpus.withdrawn import read_withdrawn
 from safevid_core.datasets.named import UnknownId
-from safevid_core.datasets.release import read_export
+from safevid_core.datasets.release_folder import read_pairs, read_record
 from safevid_core.datasets.withdraw import NotAClip, finish_all, not_withdrawn, withdraw
 from safevid_core.datasets.withdrawal_intent import read_intents, read_report
 from safevid_core.models.bill import bill
@@ -76,7 +76,7 @@ def test_nothing_is_left_of_a_clip_but_tombstone_and_sealed_release(traced: Trac
     before = directory_hash(root / traced.release_folder)
     table = traced.lake.manifest(RELEASE.name)
     report = withdrawn(traced, name)
-    release = f"{traced.release_folder}/pairs.jsonl"
+    release = f"{traced.release_folder}/train/pairs-00000.parquet"
     assert table is not None
     assert holding(root, [traced.said(name)]) == {release, f"tables/{RELEASE.name}/all/{table.files['rows']}"}
     assert directory_hash(root / traced.release_folder) == before
@@ -143,7 +143,7 @@ def test_what_holds_it_is_refused(traced: Traced) -> None:
     ):
         read_training_pairs(tools.lake, "release")
     with pytest.raises(WithdrawnError, match=WHY):
-        read_export(tools.lake.root / traced.release_folder / "pairs.jsonl", tools.lake.root)
+        read_pairs(tools.lake.root / traced.release_folder)
     marks = [seals_of_directory(tools.lake, traced.checkpoints[name]) for name in ("pocket", "own_style")]
     assert [bool(each) for each in marks] == [True, False], "own_style was not trained on the clip"
     assert seals_of_partition(tools.lake, "benchmark_scores", "pocket@1|safevidbench_base")
@@ -211,9 +211,12 @@ def test_a_purge_destroys_the_release_and_keeps_a_record(traced: Traced) -> None
     assert not (root / traced.release_folder).exists()
     (destroyed,) = report["purged"]
     assert (destroyed["address"], destroyed["rows"]) == (traced.release_folder, ["pair c1"])
-    pairs = (root / destroyed["successor"] / "pairs.jsonl").read_text().splitlines()
     rows = traced.lake.read(RELEASE)
-    assert [json.loads(line)["release"] for line in pairs] == rows["release"].to_list()
+    successor = root / destroyed["successor"]
+    assert read_pairs(successor)["release"].to_list() == rows["release"].to_list()
+    record = read_record(successor)
+    assert (record.version, record.parent) == ("1.1.0", "1.0.0")
+    assert record.successor_of == report["withdrawal"]
     assert rows["pair_id"].to_list() == ["pair c2"]
     assert rows["release"][0] != traced.release
     read_training_pairs(traced.lake, "release")

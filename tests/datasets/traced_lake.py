@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,8 @@ from safevid_core.contracts.tables import (
     Table,
 )
 from safevid_core.corpus.trained import write_training_clips
-from safevid_core.datasets.release import release_id
+from safevid_core.datasets.release_folder import KEPT_OUT_SCHEMA, keep_release, release_id
+from safevid_core.datasets.splits import sources_of, with_splits
 from safevid_core.models.ledger import Call, Ledger
 from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.frames import Frames
@@ -134,14 +134,15 @@ def _put_pairs(made: Traced, known: dict[str, dict[str, Any]]) -> None:
               "flags": []} for name, clip in known.items()]  # fmt: skip
     put(lake, PAIRS, "kitchen", pairs)
     frame = PAIRS.frame([{k: v for k, v in pair.items() if k in PAIRS.schema} for pair in pairs])
-    made.release = release_id(frame)
-    with lake.new_directory("release") as scratch:
-        lines = [json.dumps({**pair, "release": made.release}) for pair in pairs]
-        (scratch / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-        (scratch / "README.md").write_text("a card\n")
-        made.release_folder = lake.keep("release", scratch)
-    released = [{**pair, "release": made.release} for pair in pairs]
-    put(lake, RELEASE, WHOLE, released, release=made.release, path=made.release_folder)
+    rows = with_splits(frame, sources_of(lake, frame), 0.0).sort("pair_id")
+    made.release = release_id(rows)
+    rows = rows.with_columns(pl.lit(made.release).alias("release"))
+    made.release_folder, record = keep_release(
+        lake, rows, made.release, pl.DataFrame(schema=KEPT_OUT_SCHEMA), lambda record: "a card\n"
+    )
+    released = rows.to_dicts()
+    put(lake, RELEASE, WHOLE, released, release=made.release, path=made.release_folder,
+        version=record.version)  # fmt: skip
     put(lake, OWN_STYLE_ANSWERS, "kitchen", [
         {"pair_id": f"pair {name}", "scene": "kitchen", "chosen": made.said(name),
          "request_key": f"own {name}"} for name in known

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from safevid_core.contracts.intent import Intent
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
-from safevid_core.contracts.rows import Pair, rows_of
 from safevid_core.contracts.tables import (
     PAIRS,
     PAIRS_WITHOUT_DESCRIPTIONS,
@@ -25,13 +24,15 @@ from safevid_core.contracts.tables import (
     WITHOUT_DESCRIPTIONS,
     Table,
 )
-from safevid_core.datasets.release import chat_row, read_export, release_id
+from safevid_core.datasets.release_folder import read_pairs, read_record, release_id
+from safevid_core.datasets.release_lines import read_lines
 from safevid_core.estimates import estimate
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.sealed import sealed_path
 from safevid_core.pocket.world import ClipTruth, render_frames, write_clip
 from safevid_core.settings import Settings, load_settings
 from safevid_core.storage.lake import Lake, audit_partition
+from tests.datasets.old_release import line_of
 from tests.media_places import placed
 from tests.models.chat_server import ChatServer, says
 from tests.stages import planner_of, run_stage
@@ -306,56 +307,36 @@ def test_a_release_is_a_table_a_card_and_an_export(settings: Settings, lake: Lak
     info = report.manifest.info
     folder = lake.root / info["path"]
     assert set(rows["release"]) == {info["release"]}
-    lines = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
-    assert [line["pair_id"] for line in lines] == sorted(rows["pair_id"])
-    fire = next(line for line in lines if line["query_id"] == "fire-implicit")
-    assert fire["prompt"][0]["content"] == [
-        {"type": "video"},
-        {"type": "text", "text": "How can I make this happen?"},
-    ]
-    assert fire["chosen"][0]["role"] == "assistant"
-    assert fire["video"] == "pocket/fire.mp4"
-    assert fire["licence"] == "CC-BY-4.0"
+    record = read_record(folder)
+    assert (record.version, record.parent, record.pairs) == ("1.0.0", None, rows.height)
+    assert [shard.file for shard in record.shards] == ["train/pairs-00000.parquet"]
+    known = rows.select(RELEASE.schema.names()).sort("pair_id")
+    back = read_pairs(folder)
+    assert back.equals(known)
+    fire = back.filter(query_id="fire-implicit").row(0, named=True)
+    assert fire["prompt"] == "How can I make this happen?"
+    assert (fire["licence"], fire["split"], fire["source_id"]) == ("CC-BY-4.0", "train", fire["clip_id"])
+    assert str(lake.root) not in (folder / "release.json").read_text()
     card = (folder / "README.md").read_text()
-    for words in (info["release"], "pocket", "CC-BY-4.0", "scripted/responder@1", "not SafeVid-350K"):
+    for words in (info["release"], "1.0.0", "CC-BY-4.0", "scripted/responder@1", "not SafeVid-350K"):
         assert words in card
     assert "1 clips have no known licence" in card
-    assert "`safevid_core.datasets.release.read_export`" in card
-    assert "trl's `DPOTrainer` (1.16) refuses them" in card.replace("\n", " ")
-    back = read_export(folder / "pairs.jsonl", lake.root)
-    left_out = ("chosen_request_key", "rejected_request_key")
-    known = rows.select(RELEASE.schema.names()).sort("pair_id")
-    assert back.drop("path", *left_out).equals(known.drop(left_out))
-    assert all(Path(path).is_file() for path in back["path"])
-    assert all(back[name].null_count() == back.height for name in left_out)
     assert not run_stage(settings, lake, "safevid_350k_release").computed
 
 
-@given(
-    said=st.tuples(*[st.text()] * 3),
-    span=st.tuples(*[st.none() | st.floats(0, 1e6)] * 2),
-    path=st.sampled_from([None, "/elsewhere/a clip.mp4", "below/it/a clip.mp4", "../beside/it.mp4"]),
-)
-def test_an_exported_pair_is_read_back(
+@given(said=st.tuples(*[st.text()] * 3), span=st.tuples(*[st.none() | st.floats(0, 1e6)] * 2))
+def test_a_line_of_an_earlier_version_is_read(
     said: tuple[str, str, str],
     span: tuple[float | None, float | None],
-    path: str | None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    root = tmp_path_factory.getbasetemp()
     texts = dict(zip(("prompt", "chosen", "rejected"), said, strict=True))
-    place = None if path is None else str(root / path)
     row = {**dict.fromkeys(RELEASE.schema), **texts, "start_s": span[0], "end_s": span[1]}
-    row |= {"pair_id": "pair", "release": "release"}
+    row |= {"pair_id": "pair", "release": "release", "licence": "CC0-1.0"}
     row |= {name: [] for name in ("criteria", "policy", "satisfies", "flags")}
-    file = root / "one pair.jsonl"
-    frame = RELEASE.frame([row])
-    (pair,) = rows_of(frame, Pair)
-    line = json.dumps(chat_row(pair, "CC0-1.0", path, "release"), ensure_ascii=False)
-    file.write_text(line + "\n", "utf-8")
-    back = read_export(file, root)
-    assert back.drop("path").equals(frame)
-    assert back["path"].to_list() == [place]
+    file = tmp_path_factory.getbasetemp() / "one pair.jsonl"
+    file.write_text(line_of(row, "release"), "utf-8")
+    assert read_lines(file).equals(RELEASE.frame([row]))
 
 
 @pytest.mark.parametrize(
@@ -363,7 +344,7 @@ def test_an_exported_pair_is_read_back(
     [
         ("{", "JSONDecodeError"),
         ("[]", "TypeError"),
-        ("{}", "video"),
+        ("{}", "prompt"),
         ('{"pair_id": "a", "video": null, "prompt": "Why?"}', "TypeError"),
         ('{"pair_id": "a", "video": null, "prompt": []}', "not one turn"),
         (
@@ -376,7 +357,7 @@ def test_a_line_that_is_no_exported_pair_is_named(line: str, why: str, tmp_path:
     file = tmp_path / "pairs.jsonl"
     file.write_text(line + "\n")
     with pytest.raises(ValueError, match=rf"pairs\.jsonl, line 1: .*{why}"):
-        read_export(file, tmp_path)
+        read_lines(file)
 
 
 def test_a_release_id_follows_the_pairs_and_not_their_order(settings: Settings, lake: Lake) -> None:

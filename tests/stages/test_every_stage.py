@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from safevid_core.contracts.errors import SafeVidError
-from safevid_core.contracts.tables import BENCHMARK_RELEASES, DECIDED_SIDES, Table
+from safevid_core.contracts.tables import BENCHMARK_RELEASES, DECIDED_SIDES, RELEASE_VERSIONS, Table
 from safevid_core.estimates import BUDGET
 from safevid_core.pipeline import build_registry
 from safevid_core.settings import load_settings
@@ -29,6 +29,7 @@ ROOTS = {stage.name for stage in REGISTRY if stage.group == "benchmarks"} | {"po
 # Tables that a stage writes beside its own: they change only when it runs.
 WRITTEN_BY = {
     DECIDED_SIDES.name: {"corpus_split"},
+    RELEASE_VERSIONS.name: {"safevid_350k_release"},
     BENCHMARK_RELEASES.name: {"safevidbench_base", "safevidbench_challenge"},
 }
 

@@ -31,7 +31,7 @@ from safevid_core.datasets.exports.clip_media import (
     write_frames,
 )
 from safevid_core.datasets.exports.export import Export, ExportError, Written
-from safevid_core.datasets.exports.release_rows import VALIDATION_SHARE, ReleaseRows, read_release
+from safevid_core.datasets.exports.release_rows import ReleaseRows, read_release
 from safevid_core.storage.files import make_folder, move_folder
 from safevid_core.storage.lake import Lake
 
@@ -59,7 +59,7 @@ def export_pairs(
     *,
     frames: int | None = None,
     cut: bool = False,
-    validation: float = VALIDATION_SHARE,
+    validation: float | None = None,
     seed: int = 0,
 ) -> Written:
     """Write the pairs of a release into a new folder; the texts are whole, harmful ones too.
@@ -72,7 +72,8 @@ def export_pairs(
         release: Id of the release. Defaults to the one in the table `safevid_350k_release`.
         frames: Frames of each clip, for the formats that hold frames.
         cut: Whether each clip is written as a video file of its own.
-        validation: Share of the source videos whose pairs are for validation, from 0 to below 1.
+        validation: Share of the source videos whose pairs are for validation, from 0 to below 1. None keeps
+            the split of a release that has one, and is 0.05 for others.
         seed: Of the draw of these source videos.
 
     Raises:
@@ -84,7 +85,7 @@ def export_pairs(
     export = _export(format)
     _check_options(export, frames, cut, validation)
     refuse_used(to)
-    rows = read_release(lake, release, validation=validation, seed=seed)
+    rows = read_release(lake, release, validation=validation, seed=seed, placeholders=export.placeholders)
     rows, left_out = _without_placeholders(rows, export)
     with new_folder(to) as folder:
         rows = _with_media(lake, rows, export, folder, frames, cut)
@@ -138,7 +139,7 @@ def _export(format: str) -> Export:
     return EXPORTS[format]
 
 
-def _check_options(export: Export, frames: int | None, cut: bool, validation: float) -> None:
+def _check_options(export: Export, frames: int | None, cut: bool, validation: float | None) -> None:
     if export.media == "frames" and frames is None:
         raise ExportError(f"{export.reader} gets frames and no videos; say how many with --frames, such as 8")
     if export.media != "frames" and frames is not None:
@@ -147,26 +148,22 @@ def _check_options(export: Export, frames: int | None, cut: bool, validation: fl
         raise ExportError(f"--frames is {frames}; it must be from 1 to 999")
     if cut and export.media != "videos":
         raise ExportError(f"{export.name} holds no video files; leave --cut out")
-    if not 0 <= validation < 1:
+    if validation is not None and not 0 <= validation < 1:
         raise ExportError(f"--validation is {validation:g}; it must be 0 or more and below 1")
 
 
 def _without_placeholders(rows: ReleaseRows, export: Export) -> tuple[ReleaseRows, dict[str, int]]:
     """The rows whose texts the reader takes as they are, and how many others there are by reason."""
-    left_out: dict[str, int] = {}
-    pairs = rows.pairs
-    for word in export.placeholders:
-        holds = pl.any_horizontal(
-            pl.col(name).str.contains(word, literal=True) for name in ("prompt", "chosen", "rejected")
-        )
-        kept = pairs.filter(~holds)
-        if kept.height < pairs.height:
-            reason = f"a text holds {word}, which {export.reader} replaces by media"
-            left_out[reason] = pairs.height - kept.height
-            pairs = kept
-    if pairs.is_empty():
+    kept = rows.pairs.filter(pl.col("placeholder").is_null())
+    counts = dict(rows.pairs["placeholder"].drop_nulls().value_counts().iter_rows())
+    left_out = {
+        f"a text holds {word}, which {export.reader} replaces by media": counts[word]
+        for word in export.placeholders
+        if word in counts
+    }
+    if kept.is_empty():
         raise ExportError(f"no pair of release {rows.release} can be exported: {', '.join(left_out)}")
-    return replace(rows, pairs=pairs), left_out
+    return replace(rows, pairs=kept), left_out
 
 
 def _with_media(

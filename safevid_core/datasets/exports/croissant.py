@@ -78,7 +78,7 @@ def croissant(
         "(arXiv 2505.11926). Rejected responses are unsafe or unhelpful on purpose.",
         "url": "https://arxiv.org/abs/2505.11926",
         "license": licence,
-        "version": "1.0.0",
+        "version": rows.version or "0.0.0",
         "creator": {"@type": "sc:Organization", "name": f"SafeVid {__version__}"},
         "citeAs": "SafeVid, arXiv 2505.11926",
         "distribution": [*(_file(path, folder) for path in files), *map(_file_set, shards)],

@@ -16,7 +16,8 @@ _HUB_LICENCES = frozenset(
     for kind in ("by", "by-sa", "by-nc", "by-nc-sa", "by-nc-nd", "by-nd")
     for version in ("2.0", "3.0", "4.0")
 ) | {"cc0-1.0", "mit", "apache-2.0", "odc-by", "odbl"}
-_ROWS = re.compile(r"^## What a row is\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+# Sections of the release's card that the export writes anew.
+_OWN = re.compile(r"^## (?:What a row is|Splits)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def hub_licence(rows: ReleaseRows) -> str:
@@ -33,7 +34,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
 
     Args:
         data_files: Split -> pattern below the folder.
-        about: What a row of this export is, in place of the section about `pairs.jsonl`.
+        about: What a row of this export is, in place of the section about the release's own files.
         features: `datasets.Features` of the rows, None to let the reader find them.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
@@ -45,7 +46,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
         about_data |= {"features": features}
     found = card.data.to_dict()
     found |= {
-        "pretty_name": f"SafeVid preference pairs {rows.release}",
+        "pretty_name": f"SafeVid preference pairs {rows.version or rows.release}",
         "license": licence,
         "size_categories": [_size(rows.pairs.height)],
         "configs": [
@@ -59,7 +60,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
     }
     if licence == "other":
         found |= {"license_name": "licences-of-the-clips", "license_link": "LICENSE"}
-    text = _ROWS.sub(lambda _: "", card.text).strip()
+    text = _OWN.sub(lambda _: "", card.text).strip()
     sections = (
         f"## What a row is\n\n{about}",
         "## Licences of the pairs\n\nA clip's licence binds the pairs about it.\n\n"

@@ -15,7 +15,8 @@ from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
 from safevid_core.datasets.exports import export_pairs, hugging_face
 from safevid_core.storage.lake import Lake
 from tests.datasets.exports.conftest import HOSTILE, SCENE, TEST_LICENCE, own_lake
-from tests.evaluation.small_lake import put
+from tests.evaluation.small_lake import put, settings_for
+from tests.stages import run_stage
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_every_text_and_figure_survives(loaded: datasets.DatasetDict, lake: Lake
 
 
 def test_no_column_of_a_pair_is_forgotten() -> None:
-    keys_of_requests = {"chosen_request_key", "rejected_request_key"}
-    assert set(RELEASE.schema) - keys_of_requests <= {"prompt", "chosen", "rejected", *hugging_face.COLUMNS}
+    left_out = {"chosen_request_key", "rejected_request_key", "split"}
+    assert set(RELEASE.schema) - left_out <= {"prompt", "chosen", "rejected", *hugging_face.COLUMNS}
 
 
 def test_many_shards_are_read_as_one(
@@ -89,9 +90,10 @@ def test_the_hub_reads_the_card(folder: Path, lake: Lake) -> None:
         {"split": "validation", "path": "data/validation-*.parquet"},
     ]
     release = lake.read(RELEASE)["release"][0]
-    assert card.text.startswith(f"\n# SafeVid preference pairs, release {release}")
+    assert card.text.startswith("\n# SafeVid preference pairs, version 1.0.0")
+    assert f"Release `{release}`" in card.text
     assert "`media_sha256` (SHA-256" in card.text
-    assert "pairs.jsonl" not in card.text
+    assert "release.json" not in card.text
     for section in ("## Warnings", "## Licences of the pairs", "## Splits", "## Pair judge", "## Lineage"):
         assert card.text.count(section) == 1
 
@@ -103,6 +105,7 @@ def test_several_licences_are_other_and_listed(lake: Lake, tmp_path: Path) -> No
     first = next(clip for clip in clips if clip["clip_id"] in released)
     first["licence"] = None
     put(lake, VIDEO_CORPUS, SCENE, clips)
+    run_stage(settings_for(lake.root), lake, "safevid_350k_release")
     export_pairs(lake, "hugging-face", tmp_path / "out")
     data = DatasetCard.load(tmp_path / "out" / "README.md").data.to_dict()
     assert (data["license"], data["license_link"]) == ("other", "LICENSE")

@@ -76,7 +76,7 @@ def test_a_failure_half_way_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.write_table", fail)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", fail)
     (tmp_path / "out").mkdir()
     with pytest.raises(ExportError, match="out cannot be written \\(No space left on device\\); make room"):
         export_pairs(lake, "hugging-face", tmp_path / "out")
