@@ -192,7 +192,7 @@ PAIR_YIELD = Table(
 )  # fmt: skip
 # One row for each query to be written: `benign` asks for the benign counterpart, `ground` is what in the clip
 # the asker named as ground for the subcategory, `mirrored_from` the plan id of the twin's cell whose text is
-# asked of this clip, `phrasing` train or held_out.
+# asked of this clip, `phrasing` train or held_out. `taxonomy_hash` is a hash of the subcategory.
 QUERY_PLAN = Table(
     "query_plan",
     "plan_id",
@@ -201,6 +201,7 @@ QUERY_PLAN = Table(
         plan_id=_S, clip_id=_S, scene=_S, principle=_S, subcategory=_S, style=_S, benign=_B, phrasing=_S,
         ground=_S, mirrored_from=_S, taxonomy_hash=_S, model=_S, revision=_S, request_key=_S,
     ),
+    version="2",
 )  # fmt: skip
 # The columns of :class:`safevid_core.contracts.intent.Intent`.
 INTENT_SCHEMA: dict[str, Any] = {
@@ -219,7 +220,7 @@ QUERY_COLUMNS: dict[str, Any] = {
     "rater": _S, "rater_request_key": _S,
 }  # fmt: skip
 TAXONOMY_QUERIES = Table(
-    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS}), version="4"
+    "taxonomy_queries", "query_id", "plan_id", pl.Schema({"query_id": _S, **QUERY_COLUMNS}), version="5"
 )
 # `satisfies` are the numbers, from 1, of the criteria that the responder says it meets. The pair judge gives
 # `chosen_score` and `rejected_score`, the shares of criteria met, and a reason for each verdict. `margin` is
@@ -243,7 +244,7 @@ RELEASE = Table(
     "safevid_350k_release",
     "pair_id",
     "pair_id",
-    pl.Schema({**PAIRS.schema, "source_id": _S, "split": _S, "licence": _S, "release": _S}),
+    _schema(**PAIRS.schema, source_id=_S, split=_S, licence=_S, release=_S),
     version="3",
 )
 # The versions of the releases, a partition for each, written once. `rows_schema` is a hash of the columns of

@@ -139,7 +139,7 @@ def _kept_out(pairs: pl.DataFrame, screening: Screening) -> pl.DataFrame:
     """The pairs that are kept out, with their reasons, as `KEPT_OUT_SCHEMA`."""
     out = screening.kept_out
     reasons = pl.DataFrame(
-        {"pair_id": out, "kind": [screening.kinds[pair] for pair in out], "reason": out.values()},
+        {"pair_id": list(out), "kind": [screening.kinds[pair] for pair in out], "reason": list(out.values())},
         schema=dict.fromkeys(("pair_id", "kind", "reason"), pl.String),
     )
     named = pairs.select("pair_id", "query_id", "clip_id", "subcategory")

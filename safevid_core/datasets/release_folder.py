@@ -191,7 +191,8 @@ def read_pairs(folder: Path) -> pl.DataFrame:
 
 def rows_in(folder: Path) -> pl.DataFrame:
     """As :func:`read_pairs`, also of a sealed release."""
-    return pl.concat([RELEASE.frame([]), *shards_in(folder)])
+    rows = pl.concat([RELEASE.frame([]), *shards_in(folder)])
+    return rows if rows["pair_id"].is_sorted() else rows.sort("pair_id")
 
 
 def shards_in(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:

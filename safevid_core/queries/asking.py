@@ -279,7 +279,7 @@ class Asking:
                 "needs_video": rating.needs_video,
                 "candidates": len(written.candidates),
                 "mirrored_from": cell.mirrored_from,
-                "taxonomy_hash": self._taxonomy.hash,
+                "taxonomy_hash": subcategory.hash,
                 "model": answer.model,
                 "revision": answer.revision,
                 "request_key": answer.request_key,

@@ -243,7 +243,7 @@ def _rows(
                 **asdict(cell),
                 "scene": scenes[cell.clip_id],
                 "principle": taxonomy[cell.subcategory].principle,
-                "taxonomy_hash": taxonomy.hash,
+                "taxonomy_hash": taxonomy[cell.subcategory].hash,
                 "model": answer.model if answer else None,
                 "revision": answer.revision if answer else None,
                 "request_key": answer.request_key if answer else None,

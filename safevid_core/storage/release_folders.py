@@ -38,7 +38,7 @@ def read_columns(folder: Path, schema: pl.Schema) -> pl.DataFrame:
         scan = pl.scan_parquet(shards, glob=False)
         there = scan.collect_schema().names()
         missing = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in there]
-        return scan.with_columns(missing).select(schema.names()).cast(dict(schema)).collect()
+        return scan.with_columns(missing).select(schema.names()).collect().cast(schema)
     lines = folder / LINES
     if lines.is_file() and lines.stat().st_size:
         return pl.read_ndjson(lines, schema=schema).drop_nulls("pair_id")

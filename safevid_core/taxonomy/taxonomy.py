@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -91,7 +91,7 @@ class Subcategory:
     codes: Mapping[str, tuple[str, ...]]
     challenge: str | None = None
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """20 hex digits, a hash of everything but the codes of foreign taxonomies, which no prompt holds."""
         return hash_of(asdict(replace(self, codes={})))

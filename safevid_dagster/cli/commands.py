@@ -20,6 +20,7 @@ from safevid_dagster.cli import (
     launching,
     lineage,
     money,
+    releases,
     reports,
     review,
     run,
@@ -57,7 +58,7 @@ def choose_settings(
 
 for command in (
     launching.demo, launching.ui, run.run, status.status, show.show, money.estimate, money.bill,
-    doctor.doctor, reports.compare, lineage.trace, lineage.withdraw, clean.clean,
+    doctor.doctor, reports.compare, lineage.trace, lineage.withdraw, releases.diff, clean.clean,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(exports.app, name="export")

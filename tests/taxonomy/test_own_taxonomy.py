@@ -15,6 +15,7 @@ from safevid_core.contracts.tables import (
     QUERY_PLAN,
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
+    Table,
 )
 from safevid_core.corpus.embeddings import ClipVector
 from safevid_core.corpus.scene_assignments import _decide
@@ -66,16 +67,29 @@ def conditions(settings: Settings, lake: Lake) -> dict[str, str]:
     return {name: planner.state(planner.registry[name], "kitchen").condition for name in STAGES}
 
 
-def test_rows_hold_the_hash_of_the_file_and_become_stale_when_it_changes(tmp_path: Path, file: Path) -> None:
+def hashes(settings: Settings) -> dict[str, str]:
+    return {each.id: each.hash for each in load_taxonomy(settings).subcategories}
+
+
+def hashes_in(lake: Lake, table: Table) -> dict[str, str]:
+    """Subcategory -> hash; each has one."""
+    rows = lake.read(table).select("subcategory", "taxonomy_hash").unique()
+    assert rows["subcategory"].is_unique().all()
+    return dict(rows.iter_rows())
+
+
+def test_rows_hold_the_hash_of_their_subcategory_and_become_stale_when_it_changes(
+    tmp_path: Path, file: Path
+) -> None:
     settings = own(tmp_path, path=str(file))
     lake = Lake(settings.root, "pocket")
     commit(lake, described(("kitchen",)))
     gateway = Gateway(settings)
     for name in STAGES:
         run_stage(settings, lake, name, "kitchen", gateway)
-    before = load_taxonomy(settings).hash
+    before = hashes(settings)
     for table in (QUERY_PLAN, TAXONOMY_QUERIES):
-        assert set(lake.read(table)["taxonomy_hash"]) == {before}
+        assert hashes_in(lake, table).items() <= before.items()
     assert set(conditions(settings, lake).values()) == {"fresh"}
 
     file.write_text("# a comment\n" + file.read_text())
@@ -87,8 +101,11 @@ def test_rows_hold_the_hash_of_the_file_and_become_stale_when_it_changes(tmp_pat
     assert "taxonomy" in planner.state(planner.registry["query_plan"], "kitchen").reason
     for name in STAGES:
         assert run_stage(settings, lake, name, "kitchen", gateway).computed
+    edited = {each for each, value in hashes(settings).items() if before[each] != value}
+    assert edited == {"arson_and_dangerous_fire"}
     for table in (QUERY_PLAN, TAXONOMY_QUERIES):
-        assert set(lake.read(table)["taxonomy_hash"]) == {load_taxonomy(settings).hash} != {before}
+        assert edited <= hashes_in(lake, table).keys()
+        assert hashes_in(lake, table).items() <= hashes(settings).items()
 
 
 def test_a_subset_is_all_that_is_asked(tmp_path: Path) -> None:
