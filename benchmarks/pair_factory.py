@@ -59,6 +59,9 @@ def measure(root: Path, rows: int, webdataset: bool) -> dict[str, Any]:
     def no_gateway() -> Any:
         raise RuntimeError("the benchmark asks no model")
 
+    made = (PAIR_ALLOCATION.name, RELEASE.name, PAIR_YIELD.name)
+    for name in (OUT, "blobs/release", "cache/frames", *(f"tables/{table}" for table in made)):
+        shutil.rmtree(root / name, ignore_errors=True)  # of an earlier measurement
     settings = settings_for(root, rows)
     lake = lake_of(settings)
     tools = Tools(settings, lake, build_registry(settings), no_gateway)
