@@ -158,12 +158,16 @@ def measure_size(rows: int, work: Path, webdataset: bool) -> dict[str, Any]:
         "--measure", str(rows), "--work", str(root), *([] if webdataset else ["--without-webdataset"])
     )
     figures: dict[str, Any] = json.loads(told.splitlines()[-1])
+    found = totalled(rows, figures)
+    say(f"  {TOTAL}: {found[TOTAL]}, planted {found['planted']}, load {found['load']:.1f}")
+    return found
+
+
+def totalled(rows: int, figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a size with their sum, in which `webdataset` is not."""
     counted = [each for name, each in figures["parts"].items() if name != APART]
     total = {key: round(sum(each[key] for each in counted), 1) for key in ("s", "cpu_s")}
-    figures[TOTAL] = {**total, "mb": max(each["mb"] for each in counted)}
-    figures["rows"] = rows
-    say(f"  {TOTAL}: {figures[TOTAL]}, planted {figures['planted']}, load {figures['load']:.1f}")
-    return figures
+    return {"rows": rows, **figures, TOTAL: {**total, "mb": max(each["mb"] for each in counted)}}
 
 
 def cases_of(sizes: list[dict[str, Any]]) -> list[dict[str, Any]]:
