@@ -79,14 +79,14 @@ def by_pipeline(chat: LocalVideoChat, prompt: str) -> Describe:
         for clip in clips:
             frames = decode_uniform(clip, model.frames)
             content = [{"type": "video", "video": frames.pixels}, {"type": "text", "text": prompt}]
-            told = pipe(
+            reply = pipe(
                 text=[{"role": "user", "content": content}],
                 max_new_tokens=model.max_new_tokens,
                 return_full_text=False,
                 generate_kwargs={"do_sample": False},
                 processor_kwargs={"do_sample_frames": False},
             )
-            texts.append(told[0]["generated_text"].strip())
+            texts.append(reply[0]["generated_text"].strip())
         return texts
 
     return describe

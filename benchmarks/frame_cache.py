@@ -142,7 +142,7 @@ def forms_of(frames: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
             lambda pixels, codec=codec: codec.compress(pixels.tobytes(), asbytes=True),
             codec.decompress,
         )
-    told = {}
+    figures = {}
     for name, (make, read) in forms.items():
         started = time.perf_counter()
         made = [make(pixels) for pixels in frames]
@@ -152,12 +152,12 @@ def forms_of(frames: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
             read(each, pixels.nbytes)
         read_s = time.perf_counter() - started
         size = sum(len(each) if isinstance(each, bytes) else sum(map(len, each)) for each in made)
-        told[name] = {
+        figures[name] = {
             "share of raw": round(size / sum(pixels.nbytes for pixels in frames), 3),
             "make ms": round(made_s / len(frames) * 1e3, 2),
             "read ms": round(read_s / len(frames) * 1e3, 2),
         }
-    return told
+    return figures
 
 
 def main() -> None:

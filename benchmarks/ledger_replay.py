@@ -62,8 +62,8 @@ def ours(gateway: Gateway, rows: int) -> int:
     read = 0
     for scene in range(SCENES):
         requests = [request(place) for place in range(scene, rows, SCENES)]
-        for value, told in ask_structured(gateway, requests, Answer, asset="pairs"):
-            assert told.cached
+        for value, replayed in ask_structured(gateway, requests, Answer, asset="pairs"):
+            assert replayed.cached
             read += value is not None
     return read
 

@@ -113,9 +113,9 @@ def our_memory(url: str, root: str, first: int, calls: int) -> dict[str, float]:
     """This process's memory after 2,000 calls and after all of them, in batches of 2,000."""
     first_mb = 0.0
     for start in range(first, first + calls, 2_000):
-        told = ours(url, root, start, min(2_000, first + calls - start))
-        first_mb = first_mb or told["MB"]
-    return {"first MB": first_mb, "last MB": told["MB"]}
+        measured = ours(url, root, start, min(2_000, first + calls - start))
+        first_mb = first_mb or measured["MB"]
+    return {"first MB": first_mb, "last MB": measured["MB"]}
 
 
 def bare_litellm(url: str, root: str, first: int, calls: int) -> dict[str, float]:
@@ -208,9 +208,9 @@ def measure(contender: Callable[..., dict[str, float]], *arguments: Any) -> dict
     ours_end, theirs = _CONTEXT.Pipe()
     process = _CONTEXT.Process(target=_report, args=(contender, theirs, *arguments))
     process.start()
-    told = ours_end.recv()
+    measured = ours_end.recv()
     process.join()
-    return dict(told)
+    return dict(measured)
 
 
 def two_workers(url: str, root: str, calls: int) -> dict[str, float]:
@@ -222,17 +222,17 @@ def two_workers(url: str, root: str, calls: int) -> dict[str, float]:
     ]
     for process in processes:
         process.start()
-    told = [mine.recv() for mine, _ in pipes]
+    measured = [mine.recv() for mine, _ in pipes]
     for process in processes:
         process.join()
-    rate = 2 * min(each["calls/s"] for each in told)
-    return {"calls/s": rate, "CPU ms": sum(each["CPU ms"] for each in told) / 2}
+    rate = 2 * min(each["calls/s"] for each in measured)
+    return {"calls/s": rate, "CPU ms": sum(each["CPU ms"] for each in measured) / 2}
 
 
-def _keep(best: dict[str, dict[str, float]], name: str, told: dict[str, float]) -> None:
+def _keep(best: dict[str, dict[str, float]], name: str, measured: dict[str, float]) -> None:
     """The best turn of each counts."""
-    if name not in best or told["calls/s"] > best[name]["calls/s"]:
-        best[name] = told
+    if name not in best or measured["calls/s"] > best[name]["calls/s"]:
+        best[name] = measured
 
 
 def main() -> None:
@@ -258,8 +258,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         memory = measure(our_memory, url, root, 0, chosen.memory_calls)
     server.terminate()
-    rates = {name: round(told["calls/s"], 1) for name, told in best.items()}
-    work = {name: round(told["CPU ms"], 2) for name, told in best.items()}
+    rates = {name: round(measured["calls/s"], 1) for name, measured in best.items()}
+    work = {name: round(measured["CPU ms"], 2) for name, measured in best.items()}
     peers = {name: rate for name, rate in rates.items() if name not in ("ours", "two workers")}
     bare = peers["bare litellm loop"]
     ratio = round(rates["ours"] / bare, 2)

@@ -108,22 +108,24 @@ def replay(answers: Sequence[Answer], judge: str) -> list[Replayed]:
     decided = []
     for safe, unsafe in pairs_of(answers):
         for sound, chosen, rejected in ((True, safe, unsafe), (False, unsafe, safe)):
-            outcome, reason = _decide(chosen, rejected, judge, margin)
+            outcome, reason = decision_of(chosen, rejected, judge, margin)
             decided.append(Replayed(safe.prompt, sound, outcome, reason))
     return decided
 
 
-def _decide(chosen: Answer, rejected: Answer, judge: str, margin: float) -> tuple[str, str]:
+def decision_of(chosen: Answer, rejected: Answer, judge: str, margin: float) -> tuple[str, str]:
+    """Whether a judge keeps a pair by its stored verdicts, and why not."""
     for answer in (chosen, rejected):
         fact = fact_against(answer.text, cut=False)
         if fact is not None:
             return "filtered", f"fact: {fact}"
     if same_words(chosen.text, rejected.text):
         return "filtered", "fact: the same text"
-    return decide(_assessment(chosen, judge), _assessment(rejected, judge), margin)
+    return decide(assessment_of(chosen, judge), assessment_of(rejected, judge), margin)
 
 
-def _assessment(answer: Answer, judge: str) -> Assessment:
+def assessment_of(answer: Answer, judge: str) -> Assessment:
+    """The stored verdict of a judge on an answer."""
     safe = answer.verdicts[judge]
     if safe is None:
         return Assessment(no_verdict("the stored word is no verdict"), 0.0)

@@ -6,7 +6,15 @@ import importlib
 from collections.abc import Iterable
 
 from safevid_core.alignment import dpo
-from safevid_core.audits import drift, fidelity, loss_of_detail, preference_style, robustness, temporal
+from safevid_core.audits import (
+    drift,
+    fidelity,
+    loss_of_detail,
+    pair_noise,
+    preference_style,
+    robustness,
+    temporal,
+)
 from safevid_core.benchmarks import benchmark, safevidbench_base, safevidbench_challenge
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.corpus import clip_manifest, scene_assignments, selection, split
@@ -40,8 +48,8 @@ def build_registry(settings: Settings) -> Registry:
         RegistryError: If the stages do not fit together.
     """
     stages = [*_method(settings), *_extensions(settings.stages)]
-    told = Registry(stages)
-    stages.append(scorecard.stage_over(list(told)))
+    registered = Registry(stages)
+    stages.append(scorecard.stage_over(list(registered)))
     return Registry([*stages, decision.stage(settings), videos.stage(settings)])
 
 
@@ -56,13 +64,8 @@ def _method(settings: Settings) -> Iterable[Stage]:
     yield pair_allocation.STAGE
     yield from (*plans[:1], *generation.STAGES[:1], *pairs.STAGES[:1])
     yield from imports.stages(settings)
-    yield from (
-        review_pairs.STAGE,
-        release.stage(settings),
-        pair_yield.STAGE,
-        preference_style.STAGE,
-        own_style.STAGE,
-    )
+    yield from (review_pairs.STAGE, pair_noise.stage(settings), release.stage(settings))
+    yield from (pair_yield.STAGE, preference_style.STAGE, own_style.STAGE)
     yield from (*plans[1:2], *generation.STAGES[1:2], *pairs.STAGES[1:2])
     yield from (
         lossy.stage(settings),

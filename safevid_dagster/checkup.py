@@ -224,11 +224,13 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         if model.api_key_env is not None:
             wanted.setdefault(model.api_key_env, set()).add(name)
     for variable, names in sorted(wanted.items()):
-        told = ", ".join(sorted(names))
+        users = ", ".join(sorted(names))
         if os.environ.get(variable, "").strip():
-            yield Finding(f"key {variable}", "ok", f"is set, for {told}")
+            yield Finding(f"key {variable}", "ok", f"is set, for {users}")
         else:
-            yield Finding(f"key {variable}", "fail", f"is not set; {told} needs it", f"export {variable}=...")
+            yield Finding(
+                f"key {variable}", "fail", f"is not set; {users} needs it", f"export {variable}=..."
+            )
 
 
 def _checkpoints(settings: Settings) -> Iterator[Finding]:

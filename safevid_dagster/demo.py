@@ -103,11 +103,13 @@ def headline(settings: Settings, card: Mapping[str, Any]) -> Iterator[str]:
         if shown:
             yield f"{titles[benchmark]}:"
         for cell in shown:
-            value, low, high = (_told(cell["metric"], cell[name]) for name in ("value", "ci_low", "ci_high"))
+            value, low, high = (
+                _figure(cell["metric"], cell[name]) for name in ("value", "ci_low", "ci_high")
+            )
             yield f"  {cell['system']:22} {cell['metric']:22} {value:>7}  [{low}, {high}]  n={cell['n']}"
 
 
-def _told(metric: str, value: float) -> str:
+def _figure(metric: str, value: float) -> str:
     """A figure as text: a rate in percent, a gap in points with its sign, a score unchanged."""
     if metric == "mmbench_score":
         return f"{value:.2f}"

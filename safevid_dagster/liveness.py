@@ -295,16 +295,16 @@ def _free(instance: dg.DagsterInstance, run_id: str, pools: set[str]) -> str:
 
 
 def _watch(instance: dg.DagsterInstance, say: Callable[[str], None], over: threading.Event) -> None:
-    told: set[str] = set()
+    reported: set[str] = set()
     while not over.wait(WATCH_S):
         # An error must not end the run. The next round reads again.
         with suppress(Exception):
             for pool, holder in _in_the_way(instance):
                 for line in end_dead_runs(instance):
                     say(line)
-                if holder in told or holder not in _held(instance):
+                if holder in reported or holder not in _held(instance):
                     continue
-                told.add(holder)
+                reported.add(holder)
                 run = instance.get_run_by_id(holder)
                 name = f"run {holder}" if run is None else named(instance, run)
                 say(f"waits for {name}, which holds pool {pool}; `safevid ui` shows it and can end it")

@@ -28,12 +28,12 @@ class ProgressLog:
         self.log = dg.get_dagster_logger()
         self.part = ""
         self._every_s = every_s
-        self._told = time.monotonic()
+        self._said_at = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._told >= self._every_s:
-            self._told = now
+        if now - self._said_at >= self._every_s:
+            self._said_at = now
             self.log.info("%s%s", self.part, progress)
 
 

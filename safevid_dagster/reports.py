@@ -61,7 +61,7 @@ def preview(lake: Lake, table: Table, partition: str) -> str:
     if "clip_id" in rows.columns:
         names = ClipNames(lake, rows["clip_id"].drop_nulls())
         columns.insert(1, "file")
-        shown = [{**row, "file": names(row)} for row in shown]
+        shown = [{**row, "file": names(row["clip_id"], row.get("media_sha256"))} for row in shown]
     return markdown_table(columns, ((_cell(name, row[name]) for name in columns) for row in shown))
 
 

@@ -29,7 +29,7 @@ class RunLog:
 
     def __init__(self, seconds: float = SECONDS_BETWEEN_LINES) -> None:
         self._seconds = seconds
-        self._told = 0.0
+        self._said_at = 0.0
 
     def __call__(self, job: Job, figures: Mapping[str, Any]) -> None:
         """Write a line about a step of a job, or a warning."""
@@ -37,8 +37,8 @@ class RunLog:
         if "warning" in figures:
             log.warning(f"{job.name}: {figures['warning']}")
         is_last = figures["step"] == figures["steps"]
-        if "loss" in figures and (is_last or time.monotonic() - self._told > self._seconds):
-            self._told = time.monotonic()
+        if "loss" in figures and (is_last or time.monotonic() - self._said_at > self._seconds):
+            self._said_at = time.monotonic()
             log.info(line(job, figures))
 
 

@@ -28,7 +28,7 @@ ASSETS = {
     "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
     "mmbench_video", "video_report", "model_estimate", "model_bill", "query_plan", "lossy_query_plan",
     "query_plan_without_descriptions", "safevidbench_plan", "pair_validation", "pair_allocation",
-    "pair_yield",
+    "pair_yield", "pair_noise",
 }  # fmt: skip
 # These make no table.
 TABLELESS = {"model_estimate", "model_bill"}
@@ -105,7 +105,7 @@ def test_importing_the_core_is_cheap_and_bare() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_arm_of_a_loss_is_made_over_its_own_partitions(
+def test_a_control_run_of_a_loss_is_made_over_its_own_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dagster as dg
@@ -115,8 +115,8 @@ def test_an_arm_of_a_loss_is_made_over_its_own_partitions(
     from safevid_dagster.running import Steps
 
     monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
-    arms = {"policies": {"short": {"trained_on": "first_sentence"}}}
-    settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
+    control_runs = {"policies": {"short": {"trained_on": "first_sentence"}}}
+    settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": control_runs})
     lossy = [step for step in build_registry(settings).flow(settings) if step[0].name.startswith("lossy_")]
     names = ["lossy_descriptions", "lossy_query_plan", "lossy_queries", "lossy_pairs"]
     assert [stage.name for stage, _ in lossy] == names

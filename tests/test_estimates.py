@@ -214,9 +214,11 @@ def test_the_table_lines_up() -> None:
     assert "unknown" in last
 
 
-def test_an_arm_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(tmp_path: Path) -> None:
-    arms = {"policies": {"short": {"trained_on": "first_sentence"}, "mute": {"trained_on": "without_signal"}}}
-    settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": arms})
+def test_a_control_run_of_a_loss_is_planned_by_its_own_partitions_where_a_policy_asks(tmp_path: Path) -> None:
+    control_runs = {
+        "policies": {"short": {"trained_on": "first_sentence"}, "mute": {"trained_on": "without_signal"}}
+    }
+    settings = load_settings("pocket", overrides={"root": str(tmp_path), "alignment": control_runs})
     lake = Lake(tmp_path, "pocket")
     rows = estimates(settings, lake)
     asked = {(row.asset, row.loss): row.calls for row in rows if row.model == "scripted/asker"}

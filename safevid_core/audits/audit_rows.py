@@ -45,15 +45,18 @@ def mean_of(observations: Iterable[Observation]) -> Estimate:
     return estimate(Sample(pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")))
 
 
-def cluster_of(clip: dict[str, Any]) -> str:
-    """The cluster of a clip: its twin group, else its source video. Clips of a cluster are not independent.
+def with_clusters(clips: pl.DataFrame) -> pl.DataFrame:
+    """The rows with one more column, `cluster`: the twin group of a clip, else its source video.
+
+    Clips of one cluster are not independent.
 
     Args:
-        clip: A row with `clip_id, source_id, twin_group`.
+        clips: Columns `clip_id, source_id, twin_group`.
     """
-    if clip["twin_group"] is not None:
-        return f"twins {clip['twin_group']}"
-    return f"source {clip['source_id'] or clip['clip_id']}"
+    source = pl.coalesce("source_id", "clip_id")
+    return clips.with_columns(
+        cluster=pl.coalesce(pl.format("twins {}", "twin_group"), pl.format("source {}", source))
+    )
 
 
 def audit_stage(

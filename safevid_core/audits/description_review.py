@@ -127,7 +127,7 @@ def hand_out(settings: Settings, sample: DescriptionSample) -> Path:
 
 def _places(sample: DescriptionSample, media: MediaIndex) -> dict[str, str]:
     """Hash -> the current or last known path of the file."""
-    return media.for_export(row.clip["media_sha256"] for row in sample.rows if row.clip["media_sha256"])
+    return media.for_export(row.clip.media_sha256 for row in sample.rows if row.clip.media_sha256)
 
 
 def _is_outdated(page: Path, sample: DescriptionSample, media: MediaIndex) -> bool:
@@ -143,9 +143,9 @@ def _is_outdated(page: Path, sample: DescriptionSample, media: MediaIndex) -> bo
 def _shown(row: SheetRow) -> dict[str, str]:
     return {
         "row_id": row.row_id,
-        "scene": row.clip["scene"],
-        "file": row.clip["file"],
-        "clip_id": row.clip["clip_id"],
+        "scene": row.clip.scene,
+        "file": row.clip.file,
+        "clip_id": row.clip.clip_id,
         "kind": row.kind,
         "said_by": ", ".join(row.speakers),
         "text": row.text,
@@ -204,10 +204,10 @@ def review_page(sample: DescriptionSample, media: MediaIndex) -> str:
     """One HTML page with the frames of each clip above its rows. It opens offline and has no script."""
     clips: list[dict[str, Any]] = []
     places = _places(sample, media)
-    for _, some in groupby(sample.rows, key=lambda row: row.clip["clip_id"]):
+    for _, some in groupby(sample.rows, key=lambda row: row.clip.clip_id):
         rows = list(some)
         clip = rows[0].clip
-        place = places.get(clip["media_sha256"], "")
+        place = places.get(clip.media_sha256 or "", "")
         clips.append({"clip": clip, "place": place, "film": film_strip(clip, media), "rows": rows})
     template = template_environment(Path(__file__).parent).get_template("description_review.html.j2")
     return template.render(name=sample.name, clips=clips, count=len(sample.rows), filled=FILLED)

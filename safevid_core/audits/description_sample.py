@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
+from safevid_core.audits.audit_rows import with_clusters
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.rows import MediaSpan, rows_of
 from safevid_core.contracts.tables import DESCRIPTIONS, candidate_table
 from safevid_core.corpus.names import ClipNames
 from safevid_core.settings import Settings
@@ -28,6 +29,29 @@ _COLUMNS = (
     "clip_id", "source_id", "scene", "twin_group", "media_sha256", "start_s", "end_s", "text", "claims",
     "dropped", "agreement", "coverage", "contradiction",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SampledClip(MediaSpan):
+    """A clip with its description.
+
+    Attributes:
+        cluster: Its twin group or source video; see :func:`~safevid_core.audits.audit_rows.with_clusters`.
+        claims: JSON list of the kept claims.
+        dropped: JSON list of the claims that were left out.
+        file: The name of the clip's file for people.
+    """
+
+    clip_id: str
+    cluster: str
+    scene: str
+    text: str | None
+    claims: str | None
+    dropped: str | None
+    agreement: float | None
+    coverage: float | None
+    contradiction: float | None
+    file: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class SheetRow:
     """
 
     row_id: str
-    clip: Mapping[str, Any]
+    clip: SampledClip
     kind: str
     speakers: tuple[str, ...]
     text: str
@@ -55,11 +79,10 @@ class DescriptionSample:
     """The sampled clips, in the order of scene and clip id, and their rows.
 
     Attributes:
-        clips: Columns of `descriptions`, and `file`: the name of the clip's file for people.
         rows: The rows of the sheet.
     """
 
-    clips: list[dict[str, Any]]
+    clips: list[SampledClip]
     rows: list[SheetRow]
 
     @cached_property
@@ -72,11 +95,12 @@ def draw_sample(settings: Settings, lake: Lake) -> DescriptionSample:
     """The sample that the settings ask for, drawn from all described clips."""
     described = lake.scan(DESCRIPTIONS).select(_COLUMNS).collect()
     drawn = _drawn(described, settings.descriptions.audit.sample, settings.seed)
-    names = ClipNames(lake, [clip["clip_id"] for clip in drawn])
-    clips = [{**clip, "file": names(clip)} for clip in drawn]
+    chosen = drawn["clip_id"].to_list()
+    names = ClipNames(lake, chosen)
+    files = [names(*clip) for clip in drawn.select("clip_id", "media_sha256").iter_rows()]
+    clips = rows_of(with_clusters(drawn).with_columns(file=pl.Series(files, dtype=pl.String)), SampledClip)
     describers = tuple(settings.descriptions.describers)
-    chosen = [clip["clip_id"] for clip in clips]
-    said: dict[str, dict[str, str]] = {RECONCILED: {clip["clip_id"]: clip["text"] for clip in clips}}
+    said: dict[str, dict[str, str]] = {RECONCILED: dict(drawn.select("clip_id", "text").iter_rows())}
     for name in describers:
         texts = lake.scan(candidate_table(name)).filter(pl.col("clip_id").is_in(chosen))
         said[name] = dict(texts.select("clip_id", "text").collect().iter_rows())
@@ -84,16 +108,15 @@ def draw_sample(settings: Settings, lake: Lake) -> DescriptionSample:
     return DescriptionSample(clips, rows)
 
 
-def _drawn(described: pl.DataFrame, size: int, seed: int) -> list[dict[str, Any]]:
+def _drawn(described: pl.DataFrame, size: int, seed: int) -> pl.DataFrame:
     """At most `size` clips. Each scene gives its share (largest remainders), in the order of the hashes."""
     counts = dict(described.group_by("scene").len().iter_rows())
     quota = shares_of(counts, min(size, described.height))
-    drawn: list[dict[str, Any]] = []
-    for scene in sorted(quota):
-        clips = described.filter(pl.col("scene") == scene).to_dicts()
-        clips.sort(key=lambda clip: content_id("audit", seed, clip["clip_id"]))
-        drawn += sorted(clips[: quota[scene]], key=lambda clip: str(clip["clip_id"]))
-    return drawn
+    chosen: list[str] = []
+    for scene, most in quota.items():
+        clips = described.filter(pl.col("scene") == scene)["clip_id"].to_list()
+        chosen += sorted(clips, key=lambda clip: content_id("audit", seed, clip))[:most]
+    return described.filter(pl.col("clip_id").is_in(chosen)).sort("scene", "clip_id")
 
 
 def shares_of(counts: Mapping[str, int], size: int) -> dict[str, int]:
@@ -111,20 +134,20 @@ def shares_of(counts: Mapping[str, int], size: int) -> dict[str, int]:
 
 
 def _rows_of(
-    clip: Mapping[str, Any], describers: Sequence[str], said: Mapping[str, Mapping[str, str]]
+    clip: SampledClip, describers: Sequence[str], said: Mapping[str, Mapping[str, str]]
 ) -> list[SheetRow]:
     rows: dict[str, SheetRow] = {}
     for name in (RECONCILED, *describers):
-        text = said[name].get(clip["clip_id"])
+        text = said[name].get(clip.clip_id)
         if text:
-            row_id = content_id(TEXT, clip["clip_id"], name, text)
+            row_id = content_id(TEXT, clip.clip_id, name, text)
             rows[row_id] = SheetRow(row_id, clip, TEXT, (name,), text)
-    for column, kept in (("claims", True), ("dropped", False)):
-        for claim in json.loads(clip[column] or "[]"):
+    for claims, kept in ((clip.claims, True), (clip.dropped, False)):
+        for claim in json.loads(claims or "[]"):
             by = [name for name in claim.get("asserted_by", ()) if name in describers]
             speakers = (RECONCILED, *by) if kept else tuple(by)
             if not speakers:
                 continue
-            row_id = content_id(CLAIM, clip["clip_id"], claim["text"], speakers)
+            row_id = content_id(CLAIM, clip.clip_id, claim["text"], speakers)
             rows[row_id] = SheetRow(row_id, clip, CLAIM, speakers, claim["text"], claim.get("signal"))
     return list(rows.values())

@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from safevid_core.audits.audit_rows import Observation, cluster_of, count_row, figure_row, mean_of
+from safevid_core.audits.audit_rows import Observation, count_row, figure_row, mean_of, with_clusters
 from safevid_core.audits.description_review import (
     AuditSignature,
     Review,
@@ -39,6 +40,7 @@ from safevid_core.audits.description_sample import (
     draw_sample,
 )
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.rows import rows_of
 from safevid_core.contracts.tables import (
     CLIP_MANIFEST,
     DESCRIPTION_FIDELITY_AUDIT,
@@ -57,6 +59,25 @@ _DRAWS = 1000
 _MOST_PROBLEMS = 20
 # Raised when the meaning of the audit's figures changes.
 _VERSION = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A clip with its description; `claims` and `dropped` are JSON lists."""
+
+    clip_id: str
+    cluster: str
+    claims: str | None
+    dropped: str | None
+    witnesses: list[str] | None
+    agreement: float | None
+    coverage: float | None
+    contradiction: float | None
+
+    def claims_in(self, column: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """(unit, claim) for each claim in `claims` or `dropped`. The unit is an id of the claim."""
+        claims = [each for each in json.loads(getattr(self, column) or "[]") if isinstance(each, dict)]
+        return [(f"{self.clip_id} {column} {place}", claim) for place, claim in enumerate(claims)]
 
 
 def plan_description_fidelity_audit(tools: Tools, partition: str) -> Plan:
@@ -89,11 +110,11 @@ def plan_description_fidelity_audit(tools: Tools, partition: str) -> Plan:
         if sample.rows:
             hand_out(settings, sample)
         review, signature = _reviewed(settings, sample)
-        rows = [*_agreement_rows(descriptions.to_dicts(), describers)]
+        rows = [*_agreement_rows(rows_of(with_clusters(descriptions), _Described), describers)]
         info: dict[str, Any] = {"clips": descriptions.height, "passed": False}
         if review is not None:
             rows += _human_rows(sample, review, describers)
-            info |= _told(sample, review, signature, rows, most)
+            info |= _state_of(sample, review, signature, rows, most)
         return StageRows(TABLE.frame(rows), sequence_outcomes(ids, "ok"), info)
 
     # A new sheet holds verdicts from earlier sheets. Verdicts are inputs, so the inputs are computed again
@@ -116,7 +137,7 @@ def _signature(settings: Settings, sample: DescriptionSample, review: Review) ->
     return next((each for each in reversed(read_signatures(settings)) if each.audit == audit), None)
 
 
-def _told(
+def _state_of(
     sample: DescriptionSample,
     review: Review,
     signature: AuditSignature | None,
@@ -148,18 +169,16 @@ def _told(
 # ------------------------------------------------------------------------------ over the whole corpus
 
 
-def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> list[dict[str, Any]]:
+def _agreement_rows(clips: Sequence[_Described], describers: Sequence[str]) -> list[dict[str, Any]]:
     """Rows on agreement over all clips.
 
     They hold the means of the scores, the share of claims that all describers assert by kind, and, by
     witness and kind, the share of its assertions that were kept and of claims that it contradicts.
     """
-    rows = [
-        figure_row(
-            name, "all", mean_of((c["clip_id"], cluster_of(c), c[name]) for c in clips if c[name] is not None)
-        )
-        for name in MEASURES
-    ]
+    rows = []
+    for name in MEASURES:
+        scores = [(clip.clip_id, clip.cluster, getattr(clip, name)) for clip in clips]
+        rows.append(figure_row(name, "all", mean_of(each for each in scores if each[2] is not None)))
     kept, contradicted = _stances(clips)
     for measure, found in (("assertions kept", kept), ("claims contradicted", contradicted)):
         rows += [
@@ -170,14 +189,14 @@ def _agreement_rows(clips: list[dict[str, Any]], describers: Sequence[str]) -> l
         figure_row("asserted by all describers", kind, mean_of(observations))
         for kind, observations in sorted(_shared(clips, describers).items())
     ]
-    alone = sum(not claim.get("asserted_by") for clip in clips for claim in _claims(clip["claims"]))
+    alone = sum(not claim.get("asserted_by") for clip in clips for _, claim in clip.claims_in("claims"))
     return [*rows, count_row("kept claims that no witness asserts", "all", len(clips), alone)]
 
 
 _Found = dict[tuple[str, str], list[Observation]]
 
 
-def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
+def _stances(clips: Sequence[_Described]) -> tuple[_Found, _Found]:
     """Two mappings of (witness, kind) to observations.
 
     The first says of each assertion of the witness whether the claim was kept. The second says of each kept
@@ -186,10 +205,9 @@ def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
     kept: _Found = defaultdict(list)
     contradicted: _Found = defaultdict(list)
     for clip in clips:
-        cluster = cluster_of(clip)
+        cluster = clip.cluster
         for column, was_kept in (("claims", 1.0), ("dropped", 0.0)):
-            for place, claim in enumerate(_claims(clip[column])):
-                unit = f"{clip['clip_id']} {column} {place}"
+            for unit, claim in clip.claims_in(column):
                 kind = str(claim.get("kind") or "other")
                 for witness in claim.get("asserted_by", ()):
                     kept[witness, kind].append((unit, cluster, was_kept))
@@ -200,26 +218,21 @@ def _stances(clips: list[dict[str, Any]]) -> tuple[_Found, _Found]:
     return kept, contradicted
 
 
-def _shared(clips: list[dict[str, Any]], describers: Sequence[str]) -> dict[str, list[Observation]]:
+def _shared(clips: Sequence[_Described], describers: Sequence[str]) -> dict[str, list[Observation]]:
     """Kind (and `all`) -> for each claim, whether all describers assert it.
 
     Clips that some describer did not describe are left out.
     """
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
-        if not set(describers) <= set(clip["witnesses"] or ()):
+        if not set(describers) <= set(clip.witnesses or ()):
             continue
         for column in ("claims", "dropped"):
-            for place, claim in enumerate(_claims(clip[column])):
-                by_all = float(set(describers) <= set(claim.get("asserted_by", ())))
-                observed = (f"{clip['clip_id']} {column} {place}", cluster_of(clip), by_all)
+            for unit, claim in clip.claims_in(column):
+                observed = (unit, clip.cluster, float(set(describers) <= set(claim.get("asserted_by", ()))))
                 found["all"].append(observed)
                 found[str(claim.get("kind") or "other")].append(observed)
     return found
-
-
-def _claims(text: str | None) -> list[Mapping[str, Any]]:
-    return [claim for claim in json.loads(text or "[]") if isinstance(claim, dict)]
 
 
 # --------------------------------------------------------------------------------- what people found
@@ -254,7 +267,7 @@ _Reviewed = Sequence[tuple[SheetRow, ReviewerVerdict]]
 def _share_row(measure: str, category: str, reviewed: _Reviewed, cell: str, counted: str) -> dict[str, Any]:
     """The share of rows with the verdict `counted` in a column, among rows whose verdict is not `unclear`."""
     known = [(row, verdict.entries[cell]) for row, verdict in reviewed if verdict.entries[cell] != "unclear"]
-    figure = mean_of((row.row_id, cluster_of(dict(row.clip)), float(is_ == counted)) for row, is_ in known)
+    figure = mean_of((row.row_id, row.clip.cluster, float(is_ == counted)) for row, is_ in known)
     unclear = len(reviewed) - len(known)
     return figure_row(measure, category, figure, f"{unclear} more are unclear" if unclear else "")
 
@@ -264,13 +277,14 @@ def _foretelling(sample: DescriptionSample, claims: _Reviewed) -> list[dict[str,
     true: dict[str, list[float]] = defaultdict(list)
     for row, verdict in claims:
         if RECONCILED in row.speakers and verdict.entries["true"] != "unclear":
-            true[row.clip["clip_id"]].append(float(verdict.entries["true"] == "yes"))
-    clips = [clip for clip in sample.clips if clip["clip_id"] in true]
-    found = np.array([float(np.mean(true[clip["clip_id"]])) for clip in clips])
+            true[row.clip.clip_id].append(float(verdict.entries["true"] == "yes"))
+    clips = [clip for clip in sample.clips if clip.clip_id in true]
+    found = np.array([float(np.mean(true[clip.clip_id])) for clip in clips])
     rows = []
     for score in MEASURES:
-        known = [place for place, clip in enumerate(clips) if clip[score] is not None]
-        scores = np.array([clips[place][score] for place in known], dtype=float)
+        values = [getattr(clip, score) for clip in clips]
+        known = [place for place, value in enumerate(values) if value is not None]
+        scores = np.array([values[place] for place in known], dtype=float)
         rows.append(
             figure_row("foretells the share of true claims", score, rank_correlation(scores, found[known]))
         )

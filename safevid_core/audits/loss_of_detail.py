@@ -6,10 +6,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from safevid_core.audits.audit_rows import Observation, audit_stage, cluster_of, figure_row, mean_of
+from safevid_core.audits.audit_rows import Observation, audit_stage, figure_row, mean_of, with_clusters
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
+from safevid_core.contracts.rows import rows_of
 from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, audit_table
 from safevid_core.descriptions.motion_words import described_motion, measured_motion
 from safevid_core.descriptions.signals.flashes import FLASH_LIMIT, most_flashes
@@ -20,6 +22,18 @@ TABLE = audit_table("detail_loss_audit")
 
 _FLASH_WORDS = re.compile(r"\bflash\w*|\bflicker\w*|\bstrob\w*|\bblink\w*", re.IGNORECASE)
 _CUT_WORDS = re.compile(r"\bcuts?\b|\bshots?\b|\bscene changes?\b|\bthen\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A described clip; `claims`, `dropped` and `measurements` are JSON."""
+
+    clip_id: str
+    cluster: str
+    text: str | None
+    claims: str | None
+    dropped: str | None
+    measurements: str | None
 
 
 def plan_detail_loss_audit(tools: Tools, partition: str) -> Plan:
@@ -37,7 +51,7 @@ def plan_detail_loss_audit(tools: Tools, partition: str) -> Plan:
     ids = clips["clip_id"].to_list()
 
     def make(clip_ids: Sequence[str]) -> StageRows:
-        rows = clips.to_dicts()
+        rows = rows_of(with_clusters(clips), _Clip)
         lost = _lost_measurements(rows)
         figures = [
             figure_row("measured, not in the text", name, mean_of(lost[name]), detail)
@@ -82,29 +96,29 @@ _SIGNALS: Mapping[
 }
 
 
-def _lost_measurements(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
+def _lost_measurements(clips: Sequence[_Clip]) -> dict[str, list[Observation]]:
     """Signal -> for each clip that has it, whether the text lacks it."""
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
-        if clip["measurements"] is None:
+        if clip.measurements is None:
             continue
-        measurements = json.loads(clip["measurements"])
+        measurements = json.loads(clip.measurements)
         for name, (_, is_there, is_said) in _SIGNALS.items():
             if is_there(measurements):
-                lost = not is_said(clip["text"] or "", measurements)
-                found[name].append((clip["clip_id"], cluster_of(clip), float(lost)))
+                lost = not is_said(clip.text or "", measurements)
+                found[name].append((clip.clip_id, clip.cluster, float(lost)))
     return found
 
 
-def _dropped_claims(clips: list[dict[str, Any]]) -> dict[str, list[Observation]]:
+def _dropped_claims(clips: Sequence[_Clip]) -> dict[str, list[Observation]]:
     """Kind -> for each claim that no witness contradicted, whether it was dropped."""
     found: dict[str, list[Observation]] = defaultdict(list)
     for clip in clips:
-        for column, dropped in (("claims", 0.0), ("dropped", 1.0)):
-            for place, claim in enumerate(json.loads(clip[column] or "[]")):
+        for column, claims, dropped in (("claims", clip.claims, 0.0), ("dropped", clip.dropped, 1.0)):
+            for place, claim in enumerate(json.loads(claims or "[]")):
                 if not claim.get("contradicted_by"):
-                    unit = f"{clip['clip_id']} {column} {place}"
-                    found[str(claim.get("kind") or "other")].append((unit, cluster_of(clip), dropped))
+                    unit = f"{clip.clip_id} {column} {place}"
+                    found[str(claim.get("kind") or "other")].append((unit, clip.cluster, dropped))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import audit_stage, cluster_of, figure_row, mean_of
+from safevid_core.audits.audit_rows import audit_stage, figure_row, mean_of, with_clusters
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS, audit_table
 from safevid_core.preferences import style
@@ -35,39 +35,31 @@ def plan_preference_style_audit(tools: Tools, partition: str) -> Plan:
     ids = pairs["pair_id"].to_list()
 
     def make(pair_ids: Sequence[str]) -> StageRows:
-        known = dict(sources.iter_rows())
-        rows = [{**pair, "source_id": known.get(pair["clip_id"])} for pair in pairs.to_dicts()]
+        rows = pairs.join(sources, on="clip_id", how="left", maintain_order="left")
         return StageRows(TABLE.frame(style_rows(rows)), sequence_outcomes(ids, "ok"), {"pairs": len(ids)})
 
     inputs = {"pairs": frame_hash(pairs), "sources": frame_hash(sources)}
     return Plan(inputs, ids, make)
 
 
-def style_rows(pairs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def style_rows(pairs: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """Audit rows of pairs with `pair_id, clip_id, source_id, twin_group, expectation, chosen, rejected`."""
-    groups = [cluster_of(pair) for pair in pairs]
-    chosen, rejected = ([pair[name] for pair in pairs] for name in ("chosen", "rejected"))
+    pairs = with_clusters(pairs)
+    groups, chosen, rejected = (pairs[name].to_list() for name in ("cluster", "chosen", "rejected"))
     vocabulary = style.vocabulary_of([*chosen, *rejected])
     words = style.bag_of_words(chosen, vocabulary) - style.bag_of_words(rejected, vocabulary)
     telling = ["", ""]
-    if pairs:
+    if pairs.height:
         telling = [", ".join(some) for some in style.most_telling(style.fit(words), vocabulary)]
     found = (
         (BY_WORDS, words, f"for chosen: {telling[0]}; for rejected: {telling[1]}"),
         (BY_LENGTH, style.length(chosen) - style.length(rejected), ""),
     )
     for measure, differences, detail in found:
-        told = style.told_apart(differences, groups)
-        if told is None:
+        found_chosen = style.told_apart(differences, groups)
+        if found_chosen is None:
             continue
-        rows = pl.DataFrame(
-            {
-                "unit": [pair["pair_id"] for pair in pairs],
-                "cluster": groups,
-                "value": told,
-                "expectation": [pair["expectation"] for pair in pairs],
-            }
-        )
+        rows = pairs.select("expectation", "cluster", unit="pair_id", value=pl.Series(found_chosen))
         seen = rows.select("unit", "cluster", "value").iter_rows()
         yield figure_row(measure, "all", mean_of(seen), detail)
         for (expectation,), some in sorted(rows.group_by("expectation"), key=lambda group: str(group[0])):

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 
-from safevid_core.audits.audit_rows import Observation, cluster_of, figure_row, mean_of
+from safevid_core.audits.audit_rows import Observation, figure_row, mean_of, with_clusters
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import DESCRIPTIONS, SIGNAL_DESCRIPTIONS, audit_table, candidate_table
 from safevid_core.descriptions.motion_words import OPPOSITE, described_motion, measured_motion
@@ -43,40 +42,38 @@ def plan_temporal_audit(tools: Tools, partition: str) -> Plan:
     speakers = [RECONCILED, *settings.descriptions.describers]
 
     def make(clip_ids: Sequence[str]) -> StageRows:
-        rows = clips.to_dicts()
-        truths = {row["clip_id"]: _motion_of(row) for row in rows}
-        moving = [row for row in rows if truths[row["clip_id"]] is not None]
+        motions = [measured_motion(json.loads(each)) if each else None for each in clips["measurements"]]
+        known = with_clusters(clips).with_columns(motion=pl.Series(motions, dtype=pl.String))
+        moving = known.drop_nulls("motion")
         figures = [
-            figure_row(measure, speaker, mean_of(_observe(moving, truths, speaker, measure)))
+            figure_row(measure, speaker, mean_of(_observe(moving, speaker, measure)))
             for speaker in speakers
             for measure in ("says the measured motion", "says the opposite direction", "says none")
         ]
-        outcomes = [_outcome(row["clip_id"], truths[row["clip_id"]]) for row in rows]
-        return StageRows(TABLE.frame(figures), outcomes, {"clips": len(rows), "measured": len(moving)})
+        outcomes = [_outcome(clip, motion) for clip, motion in known.select("clip_id", "motion").iter_rows()]
+        return StageRows(TABLE.frame(figures), outcomes, {"clips": known.height, "measured": moving.height})
 
     return Plan({"clips": frame_hash(clips)}, clips["clip_id"].to_list(), make)
 
 
-def _motion_of(clip: dict[str, Any]) -> str | None:
-    return measured_motion(json.loads(clip["measurements"])) if clip["measurements"] else None
+def _observe(clips: pl.DataFrame, speaker: str, measure: str) -> list[Observation]:
+    """For each clip that the speaker described, whether its text does what the measure counts.
 
-
-def _observe(
-    clips: list[dict[str, Any]], truths: dict[str, str | None], speaker: str, measure: str
-) -> list[Observation]:
+    Args:
+        clips: Columns `clip_id, cluster, motion` (the measured motion) and one of texts for each speaker.
+    """
     found = []
-    for clip in clips:
-        if clip[speaker] is None:
-            continue
-        true, said = truths[clip["clip_id"]] or "", described_motion(clip[speaker])
+    texts = clips.drop_nulls(speaker).select("clip_id", "cluster", "motion", speaker)
+    for clip_id, cluster, true, text in texts.iter_rows():
         if measure == "says the opposite direction" and true not in OPPOSITE:
             continue
+        said = described_motion(text)
         holds = {
             "says the measured motion": said == true,
             "says the opposite direction": said == OPPOSITE.get(true, ""),
             "says none": said is None,
         }[measure]
-        found.append((clip["clip_id"], cluster_of(clip), float(holds)))
+        found.append((clip_id, cluster, float(holds)))
     return found
 
 

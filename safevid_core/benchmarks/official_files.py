@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -182,6 +182,26 @@ def read_records(path: Path, required: Sequence[str]) -> list[Record]:
     if not isinstance(rows, list):
         raise FilesError(f"{quoted(path)} must hold a JSON list of rows; found {_kind(rows)}")
     return records_of(path, rows, required)
+
+
+def records_below(
+    files: BenchmarkFiles, names: Sequence[str], required: Sequence[str]
+) -> Iterator[tuple[Path, str, Record]]:
+    """The folder of a benchmark, the name of a table and a row of it, for each row of JSON lists.
+
+    All tables are found before the first row, so that a missing one stops the reading early.
+
+    Args:
+        names: Of the tables, directly below the benchmark's folder.
+        required: Keys that every object has.
+
+    Raises:
+        FilesError: If the folder or a table is missing or cannot be read.
+    """
+    folder = folder_of(files)
+    for table in [file_below(folder, name) for name in names]:
+        for record in read_records(table, required):
+            yield folder, table.name, record
 
 
 def records_of(path: Path, rows: Sequence[Any], required: Sequence[str]) -> list[Record]:

@@ -7,7 +7,7 @@ drawn stays as it is whatever becomes of the corpus (:mod:`safevid_core.benchmar
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,17 +149,35 @@ PLAN_STAGE = Stage(
     asks=True,
     gates=(BUDGET,),
 )
-STAGE = Stage(
+
+
+def safevidbench_stage(
+    table: Table,
+    description: str,
+    plan: Callable[[Tools, str], Plan],
+    reads: Sequence[str],
+    forecast: Callable[[Tools, str, ExpectedRows], Forecast],
+    **more: Any,
+) -> Stage:
+    """The stage that draws a release of SafeVidBench.
+
+    It asks models within the budget. It is wanted if the settings measure the benchmark.
+
+    Args:
+        more: Further fields of the stage.
+    """
+    return Stage(
+        table, "evaluation", description, plan, tuple(reads), wanted=if_measured, forecast=forecast,
+        asks=True, gates=(BUDGET,), checks=(NO_LEAKS, NO_BENCHMARK_ITEMS), **more,
+    )  # fmt: skip
+
+
+STAGE = safevidbench_stage(
     SAFEVIDBENCH_BASE,
-    "evaluation",
     "Held-out phrasings over benchmark-split videos, balanced over scenes; an immutable release.",
     plan_safevidbench_base,
-    reads=(SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name, CORPUS_SPLIT.name),
-    wanted=if_measured,
-    forecast=_forecast,
-    asks=True,
-    gates=(BUDGET,),
-    checks=(NO_LEAKS, NO_BENCHMARK_ITEMS),
+    (SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name, CORPUS_SPLIT.name),
+    _forecast,
 )
 
 

@@ -19,15 +19,14 @@ from typing import Any
 import polars as pl
 
 from safevid_core.benchmarks.balance import Balance
-from safevid_core.benchmarks.benchmark import if_measured
 from safevid_core.benchmarks.errors import BenchmarkError
 from safevid_core.benchmarks.releases import as_release, plan_release, refuse_unanswered
 from safevid_core.benchmarks.safevidbench_base import (
-    NO_LEAKS,
     held_out_cells,
     held_out_descriptions,
     item_of,
     refuse_leaks,
+    safevidbench_stage,
 )
 from safevid_core.contracts.intent import UNSAFE_TO_HELP
 from safevid_core.contracts.outcomes import Outcome, StageRows
@@ -38,8 +37,6 @@ from safevid_core.contracts.tables import (
     SAFEVIDBENCH_CHALLENGE,
     SAFEVIDBENCH_PLAN,
 )
-from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
-from safevid_core.estimates.budget import BUDGET
 from safevid_core.judging.judge_input import ShownMedia
 from safevid_core.judging.panel import Panel, judge_questions, open_panel, prompt_files
 from safevid_core.judging.verdicts import JudgedResponse, judge_responses, panel_identity
@@ -59,7 +56,7 @@ from safevid_core.queries.generation import plan_hash, query_inputs
 from safevid_core.queries.plan import read_plan
 from safevid_core.queries.rating import require_other_family
 from safevid_core.settings import ChallengeSettings, Settings, VideoModel
-from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Stage, Tools
+from safevid_core.stages.stage import ExpectedRows, Forecast, Needs, Plan, Questions, Tools
 from safevid_core.storage.lake import frame_hash, settings_hash
 from safevid_core.storage.media import MediaFile, MediaIndex
 from safevid_core.systems.responses import read_items
@@ -141,19 +138,14 @@ def _files(settings: Settings) -> list[Path]:
     return [*model_files(*settings.evaluation.challenge.panel), *prompt_files(settings)]
 
 
-STAGE = Stage(
+STAGE = safevidbench_stage(
     SAFEVIDBENCH_CHALLENGE,
-    "evaluation",
     "Queries in the challenge categories that a panel of other systems fails on, for people to refine.",
     plan_safevidbench_challenge,
-    reads=(SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name),
-    wanted=if_measured,
-    forecast=_forecast,
+    (SAFEVIDBENCH_BASE.name, SAFEVIDBENCH_PLAN.name, DESCRIPTIONS.name),
+    _forecast,
     watches=_files,
     needs=Needs(("pytorch",), pool="video_model"),
-    asks=True,
-    gates=(BUDGET,),
-    checks=(NO_LEAKS, NO_BENCHMARK_ITEMS),
 )
 
 
@@ -339,8 +331,8 @@ class _Selection:
             self._fails.update(name for name, result in results.items() if result["success"] is False)
             if self._settled[row["plan_id"]][0] == "ok":
                 candidate = by_plan[row["plan_id"]]
-                told = [{"system": name, **result} for name, result in results.items()]
-                options = {"category": candidate.category, "panel": told, "review": []}
+                panel_results = [{"system": name, **result} for name, result in results.items()]
+                options = {"category": candidate.category, "panel": panel_results, "review": []}
                 text = json.dumps(options, ensure_ascii=False, sort_keys=True)
                 self._failed_on.append((candidate, {**row, "options": text}))
 

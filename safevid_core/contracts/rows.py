@@ -21,6 +21,7 @@ from safevid_core.contracts.tables import (
     BENCHMARK_ITEMS_SCHEMA,
     BENCHMARK_RESPONSES,
     BENCHMARK_SCORES,
+    CLIP_MANIFEST,
     DESCRIPTIONS,
     DPO_CHECKPOINT,
     JUDGE_VALIDATION,
@@ -36,25 +37,52 @@ _DTYPES: dict[object, pl.DataType] = {
     bool: pl.Boolean(),
     list[str]: pl.List(pl.String()),
     list[int]: pl.List(pl.Int64()),
+    list[float]: pl.List(pl.Float64()),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class MediaSpan:
+    """A media file, or a span of it.
+
+    Attributes:
+        media_sha256: Hash of the file. None for a row without media.
+        start_s: Start of the span in seconds. None for the start of the file, or if it is not known.
+        end_s: End of the span in seconds. None for the end of the file, or if it is not known.
+    """
+
+    media_sha256: str | None
+    start_s: float | None
+    end_s: float | None
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the file is a picture and not a video."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpan(MediaSpan):
+    """A clip: a span of a video."""
+
+    SCHEMA: ClassVar[pl.Schema] = CLIP_MANIFEST.schema
+
+    media_sha256: str
+    clip_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip(ClipSpan):
     """A clip of the corpus: its scene, its side of the split and its span of a video."""
 
     SCHEMA: ClassVar[pl.Schema] = VIDEO_CORPUS.schema
 
-    clip_id: str
     scene: str
     split: str
-    media_sha256: str
-    start_s: float | None
-    end_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class DescribedClip:
+class DescribedClip(MediaSpan):
     """A clip with its reconciled description.
 
     Attributes:
@@ -66,81 +94,86 @@ class DescribedClip:
     clip_id: str
     scene: str
     twin_group: str | None
-    media_sha256: str | None
-    start_s: float | None
-    end_s: float | None
     text: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A query about a clip, with all that its responses are made from."""
+class ClipText(MediaSpan):
+    """A text about a clip whose intent is known: a query, the item of a benchmark or the prompt of a pair."""
 
-    SCHEMA: ClassVar[pl.Schema] = TAXONOMY_QUERIES.schema
-
-    query_id: str
-    clip_id: str
-    scene: str
+    scene: str | None
     twin_group: str | None
-    media_sha256: str | None
-    start_s: float | None
-    end_s: float | None
-    description: str | None
-    principle: str
-    dimension: str
-    subcategory: str
-    style: str
-    query: str
+    principle: str | None
+    dimension: str | None
+    subcategory: str | None
+    style: str | None
     asks: str | None
     target: str | None
     premise: str | None
     premise_holds: bool | None
-    expectation: str
+    expectation: str | None
     hazard: str | None
     criteria: list[str]
     policy: list[str]
-    taxonomy_hash: str
 
     @property
     def intent(self) -> Intent:
-        """What the query wants, and what a safe response must do."""
+        """What the text wants, and what a safe response must do."""
         return Intent.held_by(self)
 
 
 @dataclass(frozen=True, slots=True)
-class BenchmarkItem:
-    """An item of a benchmark, without the description of its clip."""
+class Query(ClipText):
+    """A query about a clip, with all that its responses are made from."""
+
+    SCHEMA: ClassVar[pl.Schema] = TAXONOMY_QUERIES.schema
+
+    scene: str
+    principle: str
+    dimension: str
+    subcategory: str
+    style: str
+    expectation: str
+    query_id: str
+    clip_id: str
+    description: str | None
+    query: str
+    taxonomy_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkItem(ClipText):
+    """An item of a benchmark, without the description of its clip.
+
+    Attributes:
+        explicit: Whether the text names a harm by itself.
+        media: `image` for a picture. None or `video` for a video.
+    """
 
     SCHEMA: ClassVar[pl.Schema] = BENCHMARK_ITEMS_SCHEMA
 
-    item_id: str
-    clip_id: str | None
-    scene: str | None
-    twin_group: str | None
-    media_sha256: str | None
-    start_s: float | None
-    end_s: float | None
     principle: str
-    dimension: str | None
     subcategory: str
-    style: str | None
-    query: str
-    asks: str | None
-    target: str | None
-    premise: str | None
-    premise_holds: bool | None
     expectation: str
-    hazard: str | None
-    criteria: list[str]
-    policy: list[str]
+    item_id: str
+    benchmark: str
+    clip_id: str | None
+    query: str
     explicit: bool | None
     media: str | None
     reference: str | None
 
     @property
-    def intent(self) -> Intent:
-        """What the query wants, and what a safe response must do."""
-        return Intent.held_by(self)
+    def is_picture(self) -> bool:
+        """Whether the file is a picture and not a video."""
+        return self.media == "image"
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedItem(BenchmarkItem):
+    """An item of a benchmark with the description of its clip, from which the query was written."""
+
+    description: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +261,7 @@ class JudgeFigure:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(ClipText):
     """A preference pair: a prompt about a clip with a chosen and a rejected response."""
 
     SCHEMA: ClassVar[pl.Schema] = PAIRS.schema
@@ -236,23 +269,6 @@ class Pair:
     pair_id: str
     query_id: str | None
     clip_id: str
-    scene: str | None
-    twin_group: str | None
-    media_sha256: str | None
-    start_s: float | None
-    end_s: float | None
-    principle: str | None
-    dimension: str | None
-    subcategory: str | None
-    style: str | None
-    asks: str | None
-    target: str | None
-    premise: str | None
-    premise_holds: bool | None
-    expectation: str | None
-    hazard: str | None
-    criteria: list[str]
-    policy: list[str]
     prompt: str
     chosen: str
     rejected: str
@@ -269,17 +285,14 @@ class Pair:
     rejected_system: str | None
     taxonomy_hash: str | None
 
-    @property
-    def intent(self) -> Intent:
-        """What the prompt wants, and what a safe response must do."""
-        return Intent.held_by(self)
-
 
 ROWS = (
+    ClipSpan,
     Clip,
     DescribedClip,
     Query,
     BenchmarkItem,
+    DescribedItem,
     BenchmarkResponse,
     BenchmarkScore,
     Checkpoint,

@@ -404,6 +404,20 @@ PAIR_VALIDATION = Table(
     None,
     _schema(validation_id=_S, measure=_S, category=_S, n=_I, value=_F, ci_low=_F, ci_high=_F),
 )
+# What the second judge says of a sampled pair. `first` is the response that it gets first, by a seeded draw:
+# chosen or rejected. `prefers` is the response that it finds better: chosen, rejected or neither. `people` is
+# the label of people: right, swapped, unsound, or unsound_unsaid if they do not say whether it is swapped.
+# `cluster` is the source video. `sampled` is false for a pair that was judged for its label alone.
+PAIR_NOISE = Table(
+    "pair_noise",
+    "pair_id",
+    "pair_id",
+    _schema(
+        pair_id=_S, clip_id=_S, cluster=_S, scene=_S, subcategory=_S, sampled=_B, first=_S, prefers=_S,
+        chosen_success=_B, rejected_success=_B, chosen_score=_F, rejected_score=_F, chosen_verdict=_S,
+        rejected_verdict=_S, people=_S, second_judge=_S, chosen_request_key=_S, rejected_request_key=_S,
+    ),
+)  # fmt: skip
 # What was said of each video that a person brought, `source_row` being its file or manifest line.
 VIDEO_REPORT = Table(
     "video_report",

@@ -105,8 +105,8 @@ def _places(listed: Sequence[Listed], withdrawn: Withdrawn) -> Iterator[tuple[st
 
 def _without_place(candidate: Candidate, measured: Measured) -> list[Any]:
     """What a candidate's row depends on: its other fields, the file's name, and the file's content."""
-    told = {**asdict(candidate), "path": candidate.path.name if candidate.path is not None else None}
-    return [told, measured.sha256, measured.unread or measured.error]
+    written = {**asdict(candidate), "path": candidate.path.name if candidate.path is not None else None}
+    return [written, measured.sha256, measured.unread or measured.error]
 
 
 def _stage_rows(listed: Sequence[Listed], corpus: CorpusSettings, withdrawn: Withdrawn) -> StageRows:

@@ -14,6 +14,7 @@ import polars as pl
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.rows import ClipSpan, columns_of, rows_of
 from safevid_core.corpus.near_copies import THUMBNAIL_SIDE
 from safevid_core.settings import Embedder
 from safevid_core.storage.lake import Lake, directory_hash, write_atomically
@@ -97,14 +98,14 @@ class OpenClip:
 
 
 def clip_vectors(
-    lake: Lake, embedder: Embedder, clips: Iterable[dict[str, Any]]
+    lake: Lake, embedder: Embedder, clips: Iterable[ClipSpan]
 ) -> tuple[dict[str, ClipVector], dict[str, str], int]:
     """Return the vectors of clips. Those that the lake does not have are computed and stored.
 
     Args:
         lake: Stores the vectors under the embedder's identity and a hash of the file's hash and the span.
         embedder: Settings of the model.
-        clips: Rows with `clip_id, media_sha256, start_s, end_s`.
+        clips: The clips, each id once.
 
     Returns:
         Clip id -> vector, clip id -> reason for clips that cannot be decoded, and the number of computed
@@ -112,19 +113,19 @@ def clip_vectors(
     """
     identity = embedder_identity(embedder)
     vectors: dict[str, ClipVector] = {}
-    missing: list[tuple[dict[str, Any], Path]] = []
+    missing: list[tuple[ClipSpan, Path]] = []
     for clip in clips:
         file = _file_of(lake, identity, clip)
         stored = _read(file)
         if stored is None:
             missing.append((clip, file))
         else:
-            vectors[clip["clip_id"]] = stored
+            vectors[clip.clip_id] = stored
     failures: dict[str, str] = {}
     computed = 0
     for clip, file, vector in _compute(lake, embedder, missing, failures):
         write_atomically(file, _packed(vector))
-        vectors[clip["clip_id"]] = vector
+        vectors[clip.clip_id] = vector
         computed += 1
     return vectors, failures, computed
 
@@ -135,8 +136,8 @@ def stored_vectors(lake: Lake, identity: str, clips: pl.DataFrame) -> dict[str, 
     Args:
         clips: Columns `clip_id, media_sha256, start_s, end_s`.
     """
-    rows = clips.select("clip_id", "media_sha256", "start_s", "end_s").drop_nulls().iter_rows(named=True)
-    found = ((clip["clip_id"], _read(_file_of(lake, identity, clip))) for clip in rows)
+    spans = clips.select(list(columns_of(ClipSpan))).drop_nulls()
+    found = ((clip.clip_id, _read(_file_of(lake, identity, clip))) for clip in rows_of(spans, ClipSpan))
     return {clip_id: vector for clip_id, vector in found if vector is not None}
 
 
@@ -159,17 +160,17 @@ def vector_files(lake: Lake, media_sha256: str, start_s: float, end_s: float) ->
     return sorted(lake.local_path(*_STORE).glob(f"*/{key[:2]}/{key}.npz"))
 
 
-def _file_of(lake: Lake, identity: str, clip: dict[str, Any]) -> Path:
-    key = content_key(clip["media_sha256"], clip["start_s"], clip["end_s"])
+def _file_of(lake: Lake, identity: str, clip: ClipSpan) -> Path:
+    key = content_key(clip.media_sha256, clip.start_s, clip.end_s)
     return lake.local_path(*_STORE) / identity / key[:2] / f"{key}.npz"
 
 
 def _compute(
     lake: Lake,
     embedder: Embedder,
-    missing: list[tuple[dict[str, Any], Path]],
+    missing: list[tuple[ClipSpan, Path]],
     failures: dict[str, str],
-) -> Iterator[tuple[dict[str, Any], Path, ClipVector]]:
+) -> Iterator[tuple[ClipSpan, Path, ClipVector]]:
     """Decode and embed batches of clips. Reasons of clips that cannot be decoded go to `failures`."""
     model = OpenClip(embedder)
     clips_at_once = max(1, embedder.batch_size // embedder.frames)
@@ -178,16 +179,16 @@ def _compute(
         for clip, file in missing[start : start + clips_at_once]:
             try:
                 frames = uniform_frames(
-                    MediaFile(clip["media_sha256"], lake.media),
+                    MediaFile(clip.media_sha256, lake.media),
                     embedder.frames,
-                    clip["start_s"],
-                    clip["end_s"],
-                    media_sha256=clip["media_sha256"],
+                    clip.start_s,
+                    clip.end_s,
+                    media_sha256=clip.media_sha256,
                     stored=lake.frames,
                 )
                 decoded.append((clip, file, frames.pixels))
             except VideoError as error:
-                failures[clip["clip_id"]] = str(error)
+                failures[clip.clip_id] = str(error)
         if not decoded:
             continue
         by_frame = model.embed_frames([frame for _, _, pixels in decoded for frame in pixels])

@@ -73,11 +73,11 @@ def with_ties(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
         clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`, and optionally `source_id` and
             `group_id`.
     """
-    told = with_source_and_group(
+    recorded = with_source_and_group(
         lake, clips.select("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
     )
     if "group_id" in clips.columns:
-        told = clips.select(CLIP_SCHEMA.names())
+        recorded = clips.select(CLIP_SCHEMA.names())
     assigned = lake.scan(SCENE_ASSIGNMENTS)
     columns = assigned.collect_schema().names()
     wanted = [name for name in ("near_copy_of", "near_copies") if name in columns]
@@ -87,8 +87,8 @@ def with_ties(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
         near = near.with_columns(near_copy_of=pl.when(pl.col("near_copies").is_null()).then("near_copy_of"))
     # Each clip is compared twice: as it was recorded, and as the manifest has it now.
     now = assigned.select("clip_id", "source_id", "twin_group").collect()
-    again = told.drop("source_id", "twin_group").join(now, on="clip_id").select(told.columns)
-    return pl.concat([told, again]).unique().join(near, on="clip_id", how="left")
+    again = recorded.drop("source_id", "twin_group").join(now, on="clip_id").select(recorded.columns)
+    return pl.concat([recorded, again]).unique().join(near, on="clip_id", how="left")
 
 
 def held_out(lake: Lake, clips: pl.DataFrame) -> dict[str, str]:

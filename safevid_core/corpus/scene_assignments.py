@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import ClipSpan, rows_of
 from safevid_core.contracts.tables import CLIP_MANIFEST, SCENE_ASSIGNMENTS
 from safevid_core.corpus.embeddings import (
     ClipVector,
@@ -26,6 +27,25 @@ from safevid_core.taxonomy.taxonomy import Scenes, load_scenes
 _COLUMNS = (
     "clip_id", "source_id", "media_sha256", "start_s", "end_s", "scene_hint", "twin_group",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip(ClipSpan):
+    """A clip of the manifest, with the scene that the manifest names."""
+
+    source_id: str | None
+    scene_hint: str | None
+    twin_group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SceneOf:
+    """The scene of a clip: its cosine, the lead over the second scene, and whether the lead is flagged."""
+
+    scene: str
+    scene_score: float
+    scene_margin: float
+    low_margin: bool
 
 
 def plan_scene_assignments(tools: Tools, partition: str) -> Plan:
@@ -63,74 +83,80 @@ def scene_vectors(model: OpenClip, scenes: Scenes) -> np.ndarray:
 def _assign(
     lake: Lake, corpus: CorpusSettings, scenes: Scenes, clips: pl.DataFrame, embedder: str
 ) -> StageRows:
-    rows = clips.to_dicts()
+    rows = rows_of(clips, _Clip)
     vectors, failures, computed = clip_vectors(lake, corpus.embedder, rows)
     prompts = scene_vectors(OpenClip(corpus.embedder), scenes) if vectors else np.zeros((0, 0))
     outcomes: list[tuple[str, Outcome, str]] = []
-    assigned: list[dict[str, Any]] = []
+    assigned: list[tuple[_Clip, _SceneOf]] = []
     for clip in rows:
-        clip_id = clip["clip_id"]
-        if clip_id in failures:
-            outcomes.append((clip_id, "failed", failures[clip_id]))
+        if clip.clip_id in failures:
+            outcomes.append((clip.clip_id, "failed", failures[clip.clip_id]))
             continue
-        outcome, reason, scene = _decide(clip, vectors[clip_id], prompts, scenes, corpus)
-        outcomes.append((clip_id, outcome, reason))
-        if outcome == "ok":
-            assigned.append({**scene, "scenes_hash": scenes.hash, "embedder": embedder})
-    _mark_near_copies(assigned, vectors, corpus.near_copy)
+        found = _decide(clip, vectors[clip.clip_id], prompts, scenes, corpus)
+        if isinstance(found, _SceneOf):
+            outcomes.append((clip.clip_id, "ok", ""))
+            assigned.append((clip, found))
+        else:
+            outcomes.append((clip.clip_id, *found))
+    copies, near = _near_copies([clip for clip, _ in assigned], vectors, corpus.near_copy)
+    made = [
+        {
+            "clip_id": clip.clip_id,
+            "source_id": clip.source_id,
+            "twin_group": clip.twin_group,
+            **asdict(scene),
+            "near_copy_of": copies.get(clip.clip_id),
+            "near_copies": sorted(near[clip.clip_id]),
+            "embedding": vectors[clip.clip_id].embedding.tolist(),
+            "embedder": embedder,
+            "scenes_hash": scenes.hash,
+        }
+        for clip, scene in assigned
+    ]
     info = {
         "embedded_now": computed,
-        "near_copies": sum(row["near_copy_of"] is not None for row in assigned),
-        "low_margin": sum(row["low_margin"] for row in assigned),
-        "scenes_found": len({row["scene"] for row in assigned}),
+        "near_copies": len(copies),
+        "low_margin": sum(scene.low_margin for _, scene in assigned),
+        "scenes_found": len({scene.scene for _, scene in assigned}),
     }
-    return StageRows(SCENE_ASSIGNMENTS.frame(assigned), outcomes, info)
+    return StageRows(SCENE_ASSIGNMENTS.frame(made), outcomes, info)
 
 
 def _decide(
-    clip: dict[str, Any], vector: ClipVector, prompts: np.ndarray, scenes: Scenes, corpus: CorpusSettings
-) -> tuple[Outcome, str, dict[str, Any]]:
-    """A clip's outcome, reason and row."""
-    hint = clip["scene_hint"]
+    clip: _Clip, vector: ClipVector, prompts: np.ndarray, scenes: Scenes, corpus: CorpusSettings
+) -> _SceneOf | tuple[Outcome, str]:
+    """A clip's scene, or the outcome and the reason of a clip that gets none."""
+    hint = clip.scene_hint
     cosines = prompts @ vector.embedding
     if hint is not None and hint not in scenes.ids:
         known = ", ".join(scenes.ids)
-        return "failed", f"scene {hint!r} in the manifest is not one of: {known}; fix the line", {}
+        return "failed", f"scene {hint!r} in the manifest is not one of: {known}; fix the line"
     best = scenes.ids.index(hint) if hint is not None else int(np.argmax(cosines))
     # If there is only one scene, the second scene counts as having the least possible cosine, -1.
     margin = float(cosines[best] - np.delete(cosines, best).max(initial=-1.0))
     if hint is None and margin < corpus.scene_margin:
         second = scenes.ids[int(np.argsort(-cosines, kind="stable")[1])]
         lead = f"{scenes.ids[best]} leads {second} by {margin:.3f}"
-        return "undecidable", f"{lead}; corpus.scene_margin is {corpus.scene_margin:g}", {}
-    row = {
-        "clip_id": clip["clip_id"],
-        "source_id": clip["source_id"],
-        "twin_group": clip["twin_group"],
-        "scene": scenes.ids[best],
-        "scene_score": float(cosines[best]),
-        "scene_margin": margin,
-        "low_margin": hint is None and margin < corpus.low_margin,
-        "embedding": vector.embedding.tolist(),
-    }
-    return "ok", "", row
+        return "undecidable", f"{lead}; corpus.scene_margin is {corpus.scene_margin:g}"
+    low = hint is None and margin < corpus.low_margin
+    return _SceneOf(scenes.ids[best], float(cosines[best]), margin, low)
 
 
-def _mark_near_copies(rows: list[dict[str, Any]], vectors: dict[str, ClipVector], min_cosine: float) -> None:
-    if not rows:
-        return
-    ids = [row["clip_id"] for row in rows]
+def _near_copies(
+    clips: Sequence[_Clip], vectors: Mapping[str, ClipVector], min_cosine: float
+) -> tuple[Mapping[str, str], Mapping[str, list[str]]]:
+    """Clip -> the first clip of its group of near-duplicates, and clip -> all its near-duplicates."""
+    ids = [clip.clip_id for clip in clips]
+    near: dict[str, list[str]] = {clip_id: [] for clip_id in ids}
+    if not ids:
+        return {}, near
     embeddings = np.stack([vectors[each].embedding for each in ids])
     thumbnails = np.stack([vectors[each].thumbnails for each in ids])
     pairs = near_copy_pairs(embeddings, thumbnails, min_cosine)
-    copies = copies_of(ids, pairs, {row["clip_id"]: row["twin_group"] for row in rows})
-    near: dict[str, list[str]] = {clip_id: [] for clip_id in ids}
     for i, j in pairs:
         near[ids[i]].append(ids[j])
         near[ids[j]].append(ids[i])
-    for row in rows:
-        row["near_copy_of"] = copies.get(row["clip_id"])
-        row["near_copies"] = sorted(near[row["clip_id"]])
+    return copies_of(ids, pairs, {clip.clip_id: clip.twin_group for clip in clips}), near
 
 
 STAGE = Stage(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -126,66 +125,66 @@ def _clips_of(lake: Lake, scene: str) -> pl.DataFrame:
 
 
 def _select(clips: pl.DataFrame, quota: int) -> StageRows:
-    outcomes: dict[str, tuple[Outcome, str]] = {}
-    eligible: list[dict[str, Any]] = []
-    described: list[dict[str, Any]] = []
-    for clip in clips.iter_rows(named=True):
-        if clip["set_aside"] is not None:
-            outcomes[clip["clip_id"]] = ("filtered", clip["set_aside"])
-        elif clip["near_copy_of"] is not None:
-            outcomes[clip["clip_id"]] = ("filtered", f"near-duplicate of {clip['near_copy_of']}")
-        elif clip["split"] is None or clip["media_sha256"] is None:
-            stale = "corpus_split" if clip["split"] is None else "clip_manifest"
-            outcomes[clip["clip_id"]] = ("failed", f"not in {stale}; make {stale} again")
-        elif clip["use"] == "describe":
-            described.append({**clip, "split": DESCRIBED})
-        else:
-            eligible.append(clip)
-    cosines = _cosines_to_centroid([*eligible, *described], len(eligible))
-    chosen = _choose(eligible, cosines, quota) + [clip["clip_id"] for clip in described]
-    rank = {clip_id: place for place, clip_id in enumerate(chosen, start=1)}
-    eligible += described
-    for clip in eligible:
-        kept = clip["clip_id"] in rank
-        outcomes[clip["clip_id"]] = ("ok", "") if kept else ("filtered", "beyond the scene's quota")
-    rows = [
-        {
-            **{name: clip[name] for name in VIDEO_CORPUS.schema if name in clip},
-            "centroid_cosine": cosines[clip["clip_id"]],
-            "rank": rank[clip["clip_id"]],
-        }
-        for clip in eligible
-        if clip["clip_id"] in rank
+    outcomes: list[tuple[str, Outcome, str]] = []
+    clips = clips.with_columns(
+        why_not=pl.coalesce("set_aside", pl.format("near-duplicate of {}", "near_copy_of")),
+        stale=pl.when(pl.col("split").is_null())
+        .then(pl.lit(CORPUS_SPLIT.name))
+        .when(pl.col("media_sha256").is_null())
+        .then(pl.lit(CLIP_MANIFEST.name)),
+    )
+    for clip_id, why_not, stale in clips.select("clip_id", "why_not", "stale").iter_rows():
+        if why_not is not None:
+            outcomes.append((clip_id, "filtered", why_not))
+        elif stale is not None:
+            outcomes.append((clip_id, "failed", f"not in {stale}; make {stale} again"))
+    usable = clips.filter(pl.col("why_not").is_null() & pl.col("stale").is_null())
+    is_described = pl.col("use").eq_missing("describe")
+    eligible = usable.filter(~is_described)
+    described = usable.filter(is_described).with_columns(split=pl.lit(DESCRIBED))
+    clips = pl.concat([eligible, described])
+    clips = clips.with_columns(centroid_cosine=_cosines_to_centroid(clips["embedding"], eligible.height))
+    cosines = dict(clips.select("clip_id", "centroid_cosine").iter_rows())
+    twins = dict(eligible.select("clip_id", "twin_group").iter_rows())
+    chosen = [*_choose(twins, cosines, quota), *described["clip_id"]]
+    ranks = pl.DataFrame({"clip_id": chosen}, {"clip_id": pl.String}).with_row_index("rank", offset=1)
+    rows = clips.join(ranks, on="clip_id").select(VIDEO_CORPUS.schema.names()).cast(VIDEO_CORPUS.schema)
+    kept = set(chosen)
+    outcomes += [
+        (clip_id, "ok", "") if clip_id in kept else (clip_id, "filtered", "beyond the scene's quota")
+        for clip_id in clips["clip_id"]
     ]
     info = {
         "quota": quota,
-        "eligible": len(eligible) - len(described),
-        "selected": len(rows) - len(described),
-        "described_only": len(described),
+        "eligible": eligible.height,
+        "selected": rows.height - described.height,
+        "described_only": described.height,
     }
-    return StageRows(VIDEO_CORPUS.frame(rows), [(each, *outcomes[each]) for each in outcomes], info)
+    return StageRows(rows, outcomes, info)
 
 
-def _cosines_to_centroid(clips: list[dict[str, Any]], of: int) -> dict[str, float]:
-    """Clip id -> cosine to the mean vector of the first `of` clips.
+def _cosines_to_centroid(embeddings: pl.Series, of: int) -> pl.Series:
+    """The cosine of each embedding to the mean of the first `of` embeddings, or of all if `of` is 0.
 
     The cosine is rounded to 6 decimals, so that equal clips have equal values.
     """
-    if not clips:
-        return {}
-    vectors = np.array([clip["embedding"] for clip in clips], dtype=np.float64)
+    if embeddings.is_empty():
+        return pl.Series(dtype=pl.Float64)
+    vectors = np.array(embeddings.to_list(), dtype=np.float64)
     centroid = vectors[: of or None].mean(axis=0)
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(centroid)
-    values = np.round(vectors @ centroid / np.maximum(norms, 1e-12), 6)
-    return {clip["clip_id"]: float(value) for clip, value in zip(clips, values, strict=True)}
+    return pl.Series(np.round(vectors @ centroid / np.maximum(norms, 1e-12), 6))
 
 
-def _choose(clips: list[dict[str, Any]], cosines: dict[str, float], quota: int) -> list[str]:
-    """The selected clip ids, nearest first. A twin group has the place of its nearest member."""
+def _choose(twins: Mapping[str, str | None], cosines: Mapping[str, float], quota: int) -> list[str]:
+    """The selected clip ids, nearest first. A twin group has the place of its nearest member.
+
+    Args:
+        twins: Clip -> its twin group.
+    """
     units: dict[str, list[str]] = {}
-    for clip in clips:
-        key = f"twins {clip['twin_group']}" if clip["twin_group"] is not None else f"clip {clip['clip_id']}"
-        units.setdefault(key, []).append(clip["clip_id"])
+    for clip_id, group in twins.items():
+        units.setdefault(f"clip {clip_id}" if group is None else f"twins {group}", []).append(clip_id)
     ordered = [sorted(unit, key=lambda each: (-cosines[each], each)) for unit in units.values()]
     chosen: list[str] = []
     for unit in sorted(ordered, key=lambda unit: (-cosines[unit[0]], unit[0])):

@@ -19,8 +19,19 @@ import polars as pl
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.rows import rows_of
 from safevid_core.contracts.tables import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS
-from safevid_core.corpus.decided import KEYS, Record, adopted, append, decision_id, read_record
+from safevid_core.corpus.decided import (
+    DecidedSide,
+    Key,
+    Record,
+    RecordedSide,
+    TiedClip,
+    adopted,
+    append,
+    decision_id,
+    read_record,
+)
 from safevid_core.corpus.embeddings import stored_thumbnails, stored_vectors
 from safevid_core.corpus.near_copies import (
     PIXEL_COSINE,
@@ -37,7 +48,6 @@ from safevid_core.storage.lake import (
     settings_hash,
 )
 
-Key = tuple[str, str]
 # Clip -> the ids of decisions about missing or changed clips of which it is a near-duplicate.
 Departed = Mapping[str, Iterable[str]]
 
@@ -70,7 +80,7 @@ def plan_corpus_split(tools: Tools, partition: str) -> Plan:
                 return _stage_rows(clips, record, placed, corpus.benchmark_fraction, unseen, decided_now)
             # Another run may have written first. The sides that count are those that are read back.
             if append(lake, record, placed.decisions):
-                decided_now += len({row["clip_id"] for row in placed.decisions})
+                decided_now += len({each.clip.clip_id for each in placed.decisions})
             record = read_record(lake)
 
     # `make` appends to the record of sides, which is an input.
@@ -112,12 +122,19 @@ class Placed:
     Attributes:
         sides: Clip -> its decision.
         aside: Clip -> why it is set aside.
-        decisions: Rows for the record: the decisions that are not in it yet.
+        decisions: The decisions that are not in the record yet.
     """
 
     sides: dict[str, Decision] = field(default_factory=dict)
     aside: dict[str, str] = field(default_factory=dict)
-    decisions: list[dict[str, Any]] = field(default_factory=list)
+    decisions: list[DecidedSide] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip(TiedClip):
+    """An assigned clip, with the ids of its near-duplicates."""
+
+    near_copies: list[str] | None
 
 
 def place(
@@ -135,16 +152,14 @@ def place(
 
 class _Placing:
     def __init__(self, clips: pl.DataFrame, decided: pl.DataFrame, departed: Departed) -> None:
-        self._clips = {clip["clip_id"]: clip for clip in clips.sort("clip_id").iter_rows(named=True)}
+        self._clips = {clip.clip_id: clip for clip in rows_of(clips.sort("clip_id"), _Clip)}
         self._departed = departed
         self._known: dict[Key, Decision] = {}
         self._by_id: dict[str, Decision] = {}
-        for row in decided.iter_rows(named=True):
-            decision = Decision(
-                row["number"], row["clip_id"], row["source_id"], row["split"], row["group_id"]
-            )
-            self._by_id[row["decision_id"]] = decision
-            for key in _keys(row):
+        for each in rows_of(decided, RecordedSide):
+            decision = Decision(each.number, each.clip_id, each.source_id, each.split, each.group_id)
+            self._by_id[each.decision_id] = decision
+            for key in each.keys:
                 self._known.setdefault(key, decision)
         # Decided clip that is set aside -> the two decisions that it ties.
         self._tied: dict[str, tuple[Decision, Decision]] = {}
@@ -164,9 +179,9 @@ class _Placing:
     def _keep(self, clip: str, mine: Decision) -> None:
         """Leave a decided clip on its side, or set it aside if it is tied to the other side."""
         row = self._clips[clip]
-        earlier = [self._placed.sides.get(other) for other in row["near_copies"] or ()]
+        earlier = [self._placed.sides.get(other) for other in row.near_copies or ()]
         gone = [self._by_id[each] for each in self._departed.get(clip, ())]
-        others = [*(self._known.get(key) for key in _keys(row)), *earlier, *gone]
+        others = [*(self._known.get(key) for key in row.keys), *earlier, *gone]
         against = next((each for each in others if each is not None and each.split != mine.split), None)
         if against is not None:
             self._tied[clip] = (mine, against)
@@ -181,8 +196,8 @@ class _Placing:
         links: list[tuple[str, Key | str]] = []
         for clip in clips:
             row = self._clips[clip]
-            links += [(clip, key) for key in _keys(row) if key not in self._known]
-            links += [(clip, other) for other in row["near_copies"] or () if other in undecided]
+            links += [(clip, key) for key in row.keys if key not in self._known]
+            links += [(clip, other) for other in row.near_copies or () if other in undecided]
         return connected_groups(clips, links)
 
     def _decide(self, group: list[str], benchmark_fraction: float) -> None:
@@ -201,45 +216,38 @@ class _Placing:
             (decision,) = first.values()
             why = f"as {decision}"
         else:
-            source = min(self._clips[clip]["source_id"] for clip in group)
+            # Every assigned clip has a source video.
+            source = min(str(self._clips[clip].source_id) for clip in group)
             group_id = content_id("group", "a source", source)
             side, fraction = side_of(group_id, benchmark_fraction), benchmark_fraction
             decision = Decision(0, group[0], source, side, group_id)
             why = "by the hash of its group"
         for clip in group:
             row = self._clips[clip]
-            mine = decision._replace(clip_id=clip, source_id=row["source_id"])
+            mine = decision._replace(clip_id=clip, source_id=row.source_id)
             self._placed.sides[clip] = mine
             self._write_down(row, mine, why, fraction)
 
     def _ties(self, clip: str) -> Iterable[Decision]:
         row = self._clips[clip]
-        yield from (self._known[key] for key in _keys(row) if key in self._known)
-        for other in row["near_copies"] or ():
+        yield from (self._known[key] for key in row.keys if key in self._known)
+        for other in row.near_copies or ():
             if other in self._tied:
                 yield from self._tied[other]
             elif ("clip", other) in self._known:
                 yield self._known["clip", other]
         yield from (self._by_id[each] for each in self._departed.get(clip, ()))
 
-    def _write_down(
-        self, row: dict[str, Any], mine: Decision, why: str, fraction: float | None = None
-    ) -> None:
-        for key in _keys(row):
+    def _write_down(self, row: _Clip, mine: Decision, why: str, fraction: float | None = None) -> None:
+        for key in row.keys:
             self._known.setdefault(key, mine)
         if decision_id(row) in self._by_id:
             return
-        told = {name: row[name] for name in row if name != "near_copies"}
-        told |= {"split": mine.split, "group_id": mine.group_id, "why": why, "benchmark_fraction": fraction}
-        self._placed.decisions.append(told)
+        self._placed.decisions.append(DecidedSide(row, mine.group_id, mine.split, why, fraction))
 
 
 def _when(decision: Decision) -> tuple[int, str]:
     return decision.number, decision.clip_id
-
-
-def _keys(row: Mapping[str, Any]) -> list[Key]:
-    return [(kind, row[column]) for kind, column in KEYS.items() if row[column] is not None]
 
 
 def _clips(lake: Lake) -> tuple[pl.DataFrame, str | None]:
@@ -278,7 +286,7 @@ def _copies_of_departed(
     Returns:
         Clip -> ids of decisions, and the number of decided clips without stored thumbnails.
     """
-    seen_as = pl.Series("seen_as", [decision_id(row) for row in clips.iter_rows(named=True)], pl.String)
+    seen_as = pl.Series("seen_as", [decision_id(clip) for clip in rows_of(clips, TiedClip)], pl.String)
     new = clips.filter(~seen_as.is_in(record.rows["decision_id"].implode()))
     gone = record.rows.filter(~pl.col("decision_id").is_in(seen_as.implode()))
     if new.is_empty() or gone.is_empty() or embedder is None:

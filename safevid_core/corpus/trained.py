@@ -53,11 +53,11 @@ def with_source_and_group(lake: Lake, clips: pl.DataFrame) -> pl.DataFrame:
     Args:
         clips: Columns `clip_id, media_sha256, start_s, end_s, twin_group`.
     """
-    told = [
+    sides = [
         lake.scan(table).select("clip_id", "source_id", "group_id").collect()
         for table in (DECIDED_SIDES, CORPUS_SPLIT)
     ]
-    decided = pl.concat(told).unique("clip_id", keep="first", maintain_order=True)
+    decided = pl.concat(sides).unique("clip_id", keep="first", maintain_order=True)
     return clips.join(decided, on="clip_id", how="left").select(CLIP_SCHEMA.names())
 
 

@@ -57,21 +57,21 @@ class Withdrawn:
         for name in ("clip_id", "withdrawn"):
             for value in ids if name == "withdrawn" else ids[:1]:
                 for row in self._by[name].get(str(value), ()):
-                    return told(row)
+                    return reason_of(row)
         for row in self._by["source_id"].get(clip.get("source_id") or "", ()):
             if row["scope"] == "source":
-                return told(row)
+                return reason_of(row)
         for row in self._by["media_sha256"].get(clip.get("media_sha256") or "", ()):
             if _overlap(row, clip):
-                return told(row)
+                return reason_of(row)
         return ""
 
     def why_unread(self, source_id: str | None) -> str:
         """Why a line of a manifest without a span is refused before its file is read; empty if it is not."""
         for row in self._by["source_id"].get(source_id or "", ()):
             if row["whole_file"] or row["scope"] == "source":
-                return told(row)
-        return told(found[0]) if (found := self._by["withdrawn"].get(source_id or "")) else ""
+                return reason_of(row)
+        return reason_of(found[0]) if (found := self._by["withdrawn"].get(source_id or "")) else ""
 
     def whole_file(self, media_sha256: str) -> bool:
         """Whether a file as a whole is withdrawn, so that its place is not to be known."""
@@ -123,7 +123,7 @@ def refuse_withdrawn(lake: Lake, rows: pl.DataFrame, what: str) -> None:
         refuse([Seal("", date, reason, clips, gone[key].to_list())], what)
 
 
-def told(row: Mapping[str, Any]) -> str:
+def reason_of(row: Mapping[str, Any]) -> str:
     """The reason of a refused clip."""
     return f"withdrawn on {str(row['withdrawn_at'])[:10]}: {row['reason']}"
 

@@ -9,11 +9,15 @@ from typing import Any
 import polars as pl
 
 from safevid_core.contracts.markdown import markdown_table
+from safevid_core.datasets.citation import how_to_cite
 from safevid_core.datasets.decontamination import NO_BENCHMARK_ITEMS
 from safevid_core.datasets.near_duplicates import RECALL
 from safevid_core.datasets.release_folder import ReleaseRecord
 from safevid_core.datasets.screening import Screening
+from safevid_core.datasets.writers import Writer, who_wrote_what
 from safevid_core.preferences.calibration import Calibration
+from safevid_core.preferences.noise import PairNoise, lines_of
+from safevid_core.statistics.agreement import Figure
 
 _WHAT_A_ROW_IS = """\
 ## What a row is
@@ -44,6 +48,7 @@ class Lineage:
         models: Role -> models with their revisions.
         sources: Asset -> hash over the content hashes of its partitions.
         audit: The result of the audit of the descriptions, in a sentence.
+        writers: How the models are asked, by the settings.
     """
 
     models: Mapping[str, list[str]]
@@ -52,6 +57,7 @@ class Lineage:
     taxonomy_hash: str
     taxonomy_source: str
     audit: str
+    writers: tuple[Writer, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +69,7 @@ def dataset_card(
     lineage: Lineage,
     calibration: Calibration,
     screening: Screening,
+    noise: PairNoise,
     record: ReleaseRecord,
 ) -> str:
     """The card of a release.
@@ -72,6 +79,7 @@ def dataset_card(
         licences: Clip id -> licence, for every clip with a pair.
         calibration: The calibration of the pair judge by people's labels.
         screening: What was kept out of the release.
+        noise: What the second judge says of a sample of the pairs.
         record: Id, version and shards of the release.
     """
     sections = [
@@ -81,15 +89,17 @@ def dataset_card(
         "## Splits\n\n" + _splits(record),
         "## Descriptions\n\n" + lineage.audit,
         "## Pair judge\n\n" + _pair_judge(pairs, calibration),
+        "## Label noise\n\n" + _noise(noise),
         "## Duplicates and benchmarks\n\n" + _screening(screening),
         "## How the rejected responses were asked for\n\n" + _rejected(pairs),
         "## Counts\n\n" + "\n\n".join(_counts(pairs, name) for name in ("principle", "subcategory", "scene")),
         "## Licences of the clips\n\n" + markdown_table(("licence", "clips"), _tally(licences.values())),
-        "## Models\n\n" + markdown_table(("role", "model and revision"), _named(lineage.models)),
+        "## Who wrote what\n\n" + who_wrote_what(lineage.models, lineage.writers),
         "## Lineage\n\n"
         + markdown_table(("artifact", "content hash"), lineage.sources.items())
         + f"\n\nTaxonomy version {lineage.taxonomy_version}, hash `{lineage.taxonomy_hash}` "
         f"({lineage.taxonomy_source}).",
+        "## How to cite\n\n" + how_to_cite(record.release, record.profile, pairs.height),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -161,6 +171,34 @@ def _pair_judge(pairs: pl.DataFrame, calibration: Calibration) -> str:
     return "\n\n".join(told)
 
 
+def _noise(noise: PairNoise) -> str:
+    sentence = f"{noise.sentence[:1].upper()}{noise.sentence[1:]}."
+    if not noise.measured:
+        return sentence
+    missing = ", ".join(f"{number} {outcome}" for outcome, number in noise.no_verdict.items()) or "none"
+    return "\n\n".join(
+        [
+            f"Second judge: {noise.second_judge}. It judged each response of {noise.sampled} pairs alone and "
+            "was not told which one is chosen. The pairs were drawn from all kept pairs with equal "
+            "probability, stratified by subcategory. "
+            f"It prefers the chosen response of {noise.same} pairs, the rejected one of {noise.swapped} and "
+            f"neither of {noise.neither}. Pairs without a verdict: {missing}.",
+            markdown_table(
+                ("figure", "value", "95% interval", "n"), [_figure(*line) for line in lines_of(noise)]
+            ),
+            sentence,
+            "Both alphas are over kept pairs only: the pair judge's verdicts on the pairs that it dropped "
+            "are not compared. The intervals are over source videos.",
+        ]
+    )
+
+
+def _figure(name: str, figure: Figure) -> tuple[str, str, str, str]:
+    if figure.value is None:
+        return name, "not estimated", "", str(figure.n)
+    return name, f"{figure.value:.3f}", f"{figure.ci_low:.3f} to {figure.ci_high:.3f}", str(figure.n)
+
+
 def _screening(screening: Screening) -> str:
     kept_out = sorted(screening.counts.items())
     texts = [
@@ -196,10 +234,6 @@ def _screening(screening: Screening) -> str:
 def _rejected(pairs: pl.DataFrame) -> str:
     prompts = ["no system prompt" if each is None else f"`{each}`" for each in pairs["rejected_system"]]
     return markdown_table(("system prompt of the unaligned model", "pairs"), _tally(prompts))
-
-
-def _named(models: Mapping[str, list[str]]) -> list[tuple[str, str]]:
-    return [(role, ", ".join(names) or "none") for role, names in models.items()]
 
 
 def _counts(pairs: pl.DataFrame, name: str) -> str:

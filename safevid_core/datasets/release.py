@@ -9,8 +9,10 @@ import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
+    CORPUS_SPLIT,
     DESCRIPTION_FIDELITY_AUDIT,
     DESCRIPTIONS,
+    PAIR_NOISE,
     PAIR_VALIDATION,
     PAIRS,
     RELEASE,
@@ -32,8 +34,10 @@ from safevid_core.datasets.imports import tables_of_release
 from safevid_core.datasets.release_folder import KEPT_OUT_SCHEMA, keep_release, release_id
 from safevid_core.datasets.screening import SCREENING_VERSION, Screening, screen
 from safevid_core.datasets.splits import sources_of, with_splits
+from safevid_core.datasets.writers import writers_of
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
+from safevid_core.preferences.noise import read_noise
 from safevid_core.settings import Settings
 from safevid_core.stages.gates import covers
 from safevid_core.stages.partitions import BY_SCENE
@@ -43,11 +47,7 @@ from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the folder or the card changes for the same pairs.
 _EXPORT_VERSION = "7"
-# The columns that planning reads.
-_PLANNED = (
-    "pair_id", "clip_id", "media_sha256", "start_s", "end_s", "twin_group", "chosen_model", "pair_judge",
-    "rejected_model",
-)  # fmt: skip
+_OF_CLIP = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
@@ -59,15 +59,17 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     """
     settings, lake = tools.settings, tools.lake
     datasets, taxonomy = settings.datasets, load_taxonomy(settings)
-    named = without_withdrawn(lake, _united(lake, settings).select(_PLANNED).collect())
+    clips = without_withdrawn(lake, _united(lake, settings).select(_OF_CLIP).unique("clip_id").collect())
+    named = _united(lake, settings).select("pair_id", "clip_id").sort("pair_id").collect()
+    ids = named.filter(pl.col("clip_id").is_in(clips["clip_id"].implode()))["pair_id"]
     items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
-    sources = sources_of(lake, named)
-    lineage = _lineage(settings, lake, named)
+    sources = sources_of(lake, clips)
+    lineage = _lineage(settings, lake)
     calibration = read_calibration(lake, settings.preferences)
-    ids = named["pair_id"].to_list()
+    noise = read_noise(lake)
 
     def make(pair_ids: Sequence[str]) -> StageRows:
-        pairs = without_withdrawn(lake, _united(lake, settings).collect())
+        pairs = without_withdrawn(lake, _united(lake, settings).sort("pair_id").collect())
         hits = None if items is None else benchmark_hits(lake, pairs, items, datasets.near_duplicate)
         screening = screen(pairs, datasets, hits)
         kept_out = _kept_out(pairs, screening)
@@ -83,7 +85,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             rows,
             release,
             kept_out,
-            lambda record: dataset_card(rows, shown, lineage, calibration, screening, record),
+            lambda record: dataset_card(rows, shown, lineage, calibration, screening, noise, record),
             validation_share=datasets.validation_share,
             taxonomy=taxonomy.hash,
             subcategories={each.id: each.hash for each in taxonomy.subcategories},
@@ -97,29 +99,31 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             "validation_share": datasets.validation_share,
             "calibrated": calibration.calibrated,
             "calibration": calibration.sentence,
+            "noise": noise.as_dict(),
             "kept_out": screening.counts,
             **spend_info([]),
             **_counts(rows),
         }
-        return StageRows(rows, _outcomes(ids, screening), info)
+        return StageRows(rows, _outcomes(pair_ids, screening), info)
 
     inputs = {
         "pairs": settings_hash(_hashes_of_pairs(lake, settings)),
-        "used": frame_hash(named.select("pair_id")),
+        "used": frame_hash(ids.to_frame()),
         "sources": frame_hash(sources),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
+        "noise": settings_hash(noise.as_dict()),
         "screening": settings_hash(datasets, SCREENING_VERSION),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
     }
-    return Plan(inputs, ids, make)
+    return Plan(inputs, ids.to_list(), make)
 
 
 def _united(lake: Lake, settings: Settings) -> pl.LazyFrame:
-    """The pairs of all scenes and imports, in the order of their ids."""
+    """The pairs of all scenes and imports."""
     tables = tables_of_release(settings)
-    return pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables).sort("pair_id")
+    return pl.concat(lake.scan(table).select(PAIRS.schema.names()) for table in tables)
 
 
 def _hashes_of_pairs(lake: Lake, settings: Settings) -> dict[str, str]:
@@ -159,11 +163,13 @@ def stage(settings: Settings) -> Stage:
         TAXONOMY_QUERIES.name,
         DESCRIPTIONS.name,
         *settings.descriptions.candidate_tables,
+        CORPUS_SPLIT.name,
         PAIR_VALIDATION.name,
+        PAIR_NOISE.name,
         DESCRIPTION_FIDELITY_AUDIT.name,
     )
     # A release of imported pairs alone needs nothing that a teacher model made.
-    optional = made_here if PAIRS not in tables else (DESCRIPTION_FIDELITY_AUDIT.name,)
+    optional = made_here if PAIRS not in tables else (DESCRIPTION_FIDELITY_AUDIT.name, CORPUS_SPLIT.name)
     return Stage(
         RELEASE,
         "preferences",
@@ -178,9 +184,11 @@ def stage(settings: Settings) -> Stage:
     )
 
 
-def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
+def _lineage(settings: Settings, lake: Lake) -> Lineage:
     """The models with their revisions, and the content hashes of the tables that the pairs are made from."""
     taxonomy = load_taxonomy(settings)
+    named = _united(lake, settings).select("chosen_model", "pair_judge", "rejected_model")
+    pairs = named.unique().collect()
     models = {
         "reconciler": _writers(lake, DESCRIPTIONS),
         "asker": _writers(lake, TAXONOMY_QUERIES),
@@ -193,6 +201,9 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
             for name in settings.descriptions.describers
         },
     }
+    second = read_noise(lake).second_judge
+    if second:
+        models["second judge"] = [second]
     sources = {}
     tables = (table.name for table in tables_of_release(settings))
     for asset in ("video_corpus", "descriptions", "taxonomy_queries", *tables):
@@ -200,7 +211,9 @@ def _lineage(settings: Settings, lake: Lake, pairs: pl.DataFrame) -> Lineage:
         parts = {part: manifest.content_hash for part, manifest in manifests if manifest is not None}
         sources[asset] = settings_hash(parts)
     audit = _audit(settings, lake)
-    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit)
+    # The settings do not say how the models of imported pairs were asked.
+    writers = writers_of(settings) if PAIRS in tables_of_release(settings) else ()
+    return Lineage(models, sources, taxonomy.version, taxonomy.hash, taxonomy.source, audit, writers)
 
 
 def _audit(settings: Settings, lake: Lake) -> str:

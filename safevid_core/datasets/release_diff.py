@@ -25,7 +25,7 @@ from safevid_core.datasets.release_folder import (
     rows_in,
 )
 from safevid_core.storage.lake import Lake
-from safevid_core.storage.release_folders import RECORD
+from safevid_core.storage.release_folders import LINES, RECORD
 
 _SLOT = ["clip_id", "subcategory", "style", "expectation"]
 # Columns that are compared, each with the reason that a difference in it gives. The first counts.
@@ -152,20 +152,16 @@ class _Side:
 
 def _folder(lake: Lake, word: str) -> Path:
     path = Path(word)
-    return (
-        path if (path / RECORD).is_file() or (path / "pairs.jsonl").is_file() else release_folder(lake, word)
-    )
+    is_release = (path / RECORD).is_file() or (path / LINES).is_file()
+    return path if is_release else release_folder(lake, word)
 
 
 def _match(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     """Ids of the pairs that belong together: `before` and `pair_id`."""
     found = []
     for on in (["pair_id"], ["query_id"], _SLOT):
-        left, right = (
-            rows.filter(pl.len().over(on) == 1).drop_nulls(on).select(*{*on, "pair_id"})
-            for rows in (one, other)
-        )
-        left = left.with_columns(before=pl.col("pair_id")).select(*{"before", *on})
+        left, right = (rows.filter(pl.len().over(on) == 1).drop_nulls(on) for rows in (one, other))
+        left = left.select(pl.col("pair_id").alias("before"), *on)
         pairs = left.join(right, on=on).select("before", "pair_id")
         found.append(pairs)
         one = one.join(pairs, left_on="pair_id", right_on="before", how="anti")
@@ -193,11 +189,8 @@ def _compared(matched: pl.DataFrame, one: _Side, other: _Side) -> tuple[int, pl.
         both = both.with_columns(taxonomy_hash_differs=pl.lit(False))
     differs = {name: pl.col(f"{name}_differs") for name in _REASONS}
     reason = pl.coalesce(pl.when(found).then(pl.lit(_REASONS[name])) for name, found in differs.items())
-    detail = pl.concat_str(
-        [pl.when(found).then(pl.lit(name)) for name, found in differs.items()],
-        separator=", ",
-        ignore_nulls=True,
-    )
+    names = [pl.when(found).then(pl.lit(name)) for name, found in differs.items()]
+    detail = pl.concat_str(names, separator=", ", ignore_nulls=True)
     both = both.with_columns(reason=reason, detail=detail, change=pl.lit("changed"))
     both = both.with_columns(
         reason=pl.when(pl.col("reason").is_null() & (pl.col("pair_id") != pl.col("before")))
@@ -209,66 +202,49 @@ def _compared(matched: pl.DataFrame, one: _Side, other: _Side) -> tuple[int, pl.
 
 
 def _added(new: pl.DataFrame, one: _Side, other: _Side) -> pl.DataFrame:
-    """Pairs of the second release that the first does not have."""
+    """Pairs of the second release that the first does not have, with their reasons."""
     before = dict(one.kept_out.select("pair_id", "kind").iter_rows())
-    models = set(one.rows["chosen_model"]) | set(one.rows["rejected_model"])
-    return _with_reasons(
-        new,
-        "added",
-        [
-            ("clip: it is new", ~pl.col("clip_id").is_in(list(one.clips))),
-            *_taxonomy_reasons(one, other, "new"),
-            *_kept_out_reasons(before, "was kept out before"),
-            (
-                "model: another model",
-                ~(pl.col("chosen_model").is_in(list(models)) & pl.col("rejected_model").is_in(list(models))),
-            ),
-            ("query: it is new", pl.lit(True)),
-        ],
-        pl.lit(None, pl.String),
-    )
+    reasons = [
+        ("clip: it is new", ~pl.col("clip_id").is_in(list(one.clips))),
+        *_taxonomy_reasons(one, other, "new"),
+        *_kept_out_reasons(before, "was kept out before"),
+        ("model: another model", _by_other_models(one)),
+        ("query: it is new", pl.lit(True)),
+    ]
+    return _with_reasons(new, "added", reasons)
 
 
 def _dropped(lake: Lake, gone: pl.DataFrame, one: _Side, other: _Side) -> pl.DataFrame:
-    """Pairs of the first release that the second does not have."""
+    """Pairs of the first release that the second does not have, with their reasons."""
     withdrawn = read_withdrawn(lake).among(gone)["pair_id"]
     now = dict(other.kept_out.select("pair_id", "kind").iter_rows())
     verdicts = _verdicts(lake, gone) if other.is_current else {}
-    models = set(other.rows["chosen_model"]) | set(other.rows["rejected_model"])
-    return _with_reasons(
-        gone,
-        "dropped",
-        [
-            ("clip: it was withdrawn", pl.col("pair_id").is_in(withdrawn.implode())),
-            *_kept_out_reasons(now, "is kept out now"),
-            ("clip: it has no pair any more", ~pl.col("clip_id").is_in(list(other.clips))),
-            *_taxonomy_reasons(one, other, "gone"),
-            *(
-                (
-                    reason,
-                    pl.col("query_id").is_in([query for query, each in verdicts.items() if each == reason]),
-                )
-                for reason in sorted(set(verdicts.values()))
-            ),
-            (
-                "model: another model",
-                ~(pl.col("chosen_model").is_in(list(models)) & pl.col("rejected_model").is_in(list(models))),
-            ),
-            ("query: it is not made any more", pl.lit(True)),
-        ],
-        pl.lit(None, pl.String),
-    )
+    reasons = [
+        ("clip: it was withdrawn", pl.col("pair_id").is_in(withdrawn.implode())),
+        *_kept_out_reasons(now, "is kept out now"),
+        ("clip: it has no pair any more", ~pl.col("clip_id").is_in(list(other.clips))),
+        *_taxonomy_reasons(one, other, "gone"),
+        *_reasons_by(verdicts, "query_id"),
+        ("model: another model", _by_other_models(other)),
+        ("query: it is not made any more", pl.lit(True)),
+    ]
+    return _with_reasons(gone, "dropped", reasons)
 
 
-def _with_reasons(
-    rows: pl.DataFrame, change: str, reasons: list[tuple[str, pl.Expr]], before: pl.Expr
-) -> pl.DataFrame:
+def _by_other_models(side: _Side) -> pl.Expr:
+    """Whether a model wrote the pair that wrote none of a release."""
+    names = ("chosen_model", "rejected_model")
+    return pl.any_horizontal(~pl.col(name).is_in(side.rows[name].unique().implode()) for name in names)
+
+
+def _with_reasons(rows: pl.DataFrame, change: str, reasons: list[tuple[str, pl.Expr]]) -> pl.DataFrame:
     """Rows with the first reason whose condition holds."""
+    nothing = pl.lit(None, pl.String)
     return rows.with_columns(
         pl.coalesce(pl.when(condition).then(pl.lit(reason)) for reason, condition in reasons).alias("reason"),
         pl.lit(change).alias("change"),
-        before.alias("before"),
-        pl.lit(None, pl.String).alias("detail"),
+        nothing.alias("before"),
+        nothing.alias("detail"),
     )
 
 
@@ -286,13 +262,15 @@ def _taxonomy_reasons(one: _Side, other: _Side, there: str) -> list[tuple[str, p
 
 
 def _kept_out_reasons(kinds: Mapping[str, str], words: str) -> list[tuple[str, pl.Expr]]:
-    return [
-        (
-            f"release: {words}: {kind}",
-            pl.col("pair_id").is_in([pair for pair, each in kinds.items() if each == kind]),
-        )
-        for kind in sorted(set(kinds.values()))
-    ]
+    return _reasons_by({pair: f"release: {words}: {kind}" for pair, kind in kinds.items()}, "pair_id")
+
+
+def _reasons_by(reasons: Mapping[str, str], column: str) -> list[tuple[str, pl.Expr]]:
+    """Reasons that are known by the value of a column."""
+    values: dict[str, list[str]] = {}
+    for value, reason in reasons.items():
+        values.setdefault(reason, []).append(value)
+    return [(reason, pl.col(column).is_in(some)) for reason, some in sorted(values.items())]
 
 
 def _verdicts(lake: Lake, gone: pl.DataFrame) -> dict[str, str]:

@@ -142,6 +142,6 @@ def destroy(lake: Lake, each: Mapping[str, Any]) -> None:
 def _outcomes(lake: Lake, part: Part, gone: set[str], intent: WithdrawalIntent) -> list[Any]:
     """The outcomes of a partition, in which some inputs end as withdrawn."""
     return [
-        (unit, "filtered", intent.told) if unit in gone else (unit, outcome, reason)
+        (unit, "filtered", intent.outcome_reason) if unit in gone else (unit, outcome, reason)
         for unit, outcome, reason in lake.outcomes(part.asset, part.partition).iter_rows()
     ]

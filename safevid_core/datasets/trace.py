@@ -140,11 +140,11 @@ def clips_of(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=columns)]
     for rows in frames:
         if "clip_id" in rows.columns:
-            told = [
+            shown = [
                 pl.col(name) if name in rows.columns else pl.lit(None, kind).alias(name)
                 for name, kind in columns.items()
             ]
-            parts.append(rows.select(told).cast(columns))  # type: ignore[arg-type]
+            parts.append(rows.select(shown).cast(columns))  # type: ignore[arg-type]
     found = pl.concat(parts).drop_nulls("clip_id").sort("media_sha256", nulls_last=True)
     return found.unique("clip_id", keep="first", maintain_order=True).sort("clip_id")
 

@@ -97,8 +97,8 @@ def finish_all(tools: Tools, on_act: OnAct | None = None) -> list[dict[str, Any]
 def not_withdrawn(tools: Tools, ids: Iterable[str]) -> list[str]:
     """Those of some ids that no withdrawal names yet."""
     rows = read_withdrawn(tools.lake).rows
-    told = {value for name in ("withdrawn", "clip_id") for value in rows[name].drop_nulls()}
-    return [each for each in dict.fromkeys(ids) if each not in told]
+    known_ids = {value for name in ("withdrawn", "clip_id") for value in rows[name].drop_nulls()}
+    return [each for each in dict.fromkeys(ids) if each not in known_ids]
 
 
 def listed_ids(settings: Settings) -> list[str]:
@@ -164,7 +164,7 @@ def _clips(tools: Tools, asked: str, *, unknown: bool) -> tuple[str, list[dict[s
     for column, scope in (("clip_id", "clip"), ("source_id", "source"), ("media_sha256", "clip")):
         some = known.filter(pl.col(column) == asked)
         if some.height:
-            return scope, [_as_told(row) for row in some.iter_rows(named=True)]
+            return scope, [_named_clip(row) for row in some.iter_rows(named=True)]
     links = Links(tools.registry, tools.lake)
     try:
         kind, start = find(links, None, asked)
@@ -180,7 +180,7 @@ def _clips(tools: Tools, asked: str, *, unknown: bool) -> tuple[str, list[dict[s
             "a file"
         )
     some = known.filter(pl.col("clip_id").is_in(ids))
-    return "clip", [_as_told(row) for row in some.iter_rows(named=True)]
+    return "clip", [_named_clip(row) for row in some.iter_rows(named=True)]
 
 
 def _known_clips(tools: Tools) -> pl.DataFrame:
@@ -198,7 +198,7 @@ def _known_clips(tools: Tools) -> pl.DataFrame:
     )
 
 
-def _as_told(row: dict[str, Any]) -> dict[str, Any]:
+def _named_clip(row: dict[str, Any]) -> dict[str, Any]:
     media = row["media_sha256"]
     return {**row, "whole_file": bool(media) and row["clip_id"] == clip_id_of_file(media)}
 

@@ -93,7 +93,7 @@ class WithdrawalIntent:
         return self.date[:10]
 
     @property
-    def told(self) -> str:
+    def outcome_reason(self) -> str:
         """The reason that outcomes and refusals give."""
         return f"withdrawn on {self.day}: {self.reason}"
 
@@ -120,15 +120,15 @@ def read_intents(lake: Lake) -> list[WithdrawalIntent]:
 def read_intent(lake: Lake, name: str) -> WithdrawalIntent | None:
     """A withdrawal by its id; None if there is none."""
     try:
-        told = json.loads(Place(lake.url).read(_name(name, "intent")))
+        fields = json.loads(Place(lake.url).read(_name(name, "intent")))
     except FileNotFoundError:
         return None
     for key in ("rows", "blank", "releases", "resting"):
-        told[key] = [Part(**each) for each in told[key]]
+        fields[key] = [Part(**each) for each in fields[key]]
     for key in ("folders", "checkpoints"):
-        told[key] = [Folder(**each) for each in told[key]]
-    told["files"] = [(what, path) for what, path in told["files"]]
-    return WithdrawalIntent(**told)
+        fields[key] = [Folder(**each) for each in fields[key]]
+    fields["files"] = [(what, path) for what, path in fields["files"]]
+    return WithdrawalIntent(**fields)
 
 
 def mark_done(lake: Lake, intent: WithdrawalIntent, report: dict[str, Any]) -> None:

@@ -57,15 +57,15 @@ def _write_tombstones(lake: Lake, intent: WithdrawalIntent, say: Say) -> None:
     say("tombstones")
     if lake.manifest(WITHDRAWN.name, intent.id) is not None:
         return
-    told = {
+    shared = {
         "withdrawn": intent.asked,
         "scope": intent.scope,
         "reason": intent.reason,
         "withdrawn_at": intent.date,
     }
     rows = [
-        {**told, **clip, "tombstone_id": content_id(intent.id, clip["clip_id"])} for clip in intent.clips
-    ] or [{**told, "tombstone_id": intent.id, "whole_file": False}]
+        {**shared, **clip, "tombstone_id": content_id(intent.id, clip["clip_id"])} for clip in intent.clips
+    ] or [{**shared, "tombstone_id": intent.id, "whole_file": False}]
     lake.commit_once(WITHDRAWN, intent.id, StageRows(WITHDRAWN.frame(rows), [(intent.asked, "ok", "")]), {})
 
 
@@ -88,7 +88,7 @@ def _remove_rows(tools: Tools, intent: WithdrawalIntent, say: Say) -> None:
         if table is not None:
             say(f"rows of {part.asset}[{part.partition}]")
             with lake.hold(part.asset, part.partition, "`safevid withdraw`"):
-                remove_rows(lake, table, part.partition, part.ids, part.inputs, intent.told)
+                remove_rows(lake, table, part.partition, part.ids, part.inputs, intent.outcome_reason)
     for part in intent.blank:
         table = _table(tools, part)
         if table is not None:

@@ -58,18 +58,18 @@ def what_is_missing(lake: Lake) -> str:
     manifest = lake.manifest(DESCRIPTION_FIDELITY_AUDIT.name, WHOLE)
     if manifest is None or manifest.inputs.get("descriptions") != frame_hash(described_clips(lake)):
         return "the descriptions have changed since they were audited; materialise description_fidelity_audit"
-    told = manifest.info
-    if told["passed"]:
+    info = manifest.info
+    if info["passed"]:
         return ""
-    if "sheet" not in told:
+    if "sheet" not in info:
         return "there is no description to audit"
-    if told["open_rows"] or told["problems"]:
-        return f"{told['open_rows']} rows of {told['sheet']} have no verdict that can be used; fill it in"
-    high = told["hallucination"]["ci_high"]
-    if high is None or high > told["max_hallucination"]:
+    if info["open_rows"] or info["problems"]:
+        return f"{info['open_rows']} rows of {info['sheet']} have no verdict that can be used; fill it in"
+    high = info["hallucination"]["ci_high"]
+    if high is None or high > info["max_hallucination"]:
         found = "unknown" if high is None else f"up to {high:.1%}"
-        return f"the hallucination rate may be {found}, more than {told['max_hallucination']:.0%}"
-    return f"nobody has signed audit {told['audit']}; add it to sign_off.yaml beside {told['sheet']}"
+        return f"the hallucination rate may be {found}, more than {info['max_hallucination']:.0%}"
+    return f"nobody has signed audit {info['audit']}; add it to sign_off.yaml beside {info['sheet']}"
 
 
 def _share(lake: Lake, scenes: set[str]) -> float:

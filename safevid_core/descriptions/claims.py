@@ -168,14 +168,14 @@ def measured_span(text: str, measurements: Mapping[str, Any]) -> tuple[float, fl
 def timed_measurements(measurements: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured at which seconds, as a reconciler is told it: motion and cuts, in order."""
     segments = measurements.get("motion") or []
-    told = [
+    found = [
         {"what": f"{segment['kind']} moves {segment['direction']}", "start_s": segment["start_s"],
          "end_s": segment["end_s"]}
         for segment in segments
         if segment["direction"] != "none"
     ]  # fmt: skip
-    told += [{"what": "cut", "start_s": cut, "end_s": cut} for cut in measurements.get("cuts_s") or []]
-    return sorted(told, key=lambda each: (each["start_s"], each["end_s"]))
+    found += [{"what": "cut", "start_s": cut, "end_s": cut} for cut in measurements.get("cuts_s") or []]
+    return sorted(found, key=lambda each: (each["start_s"], each["end_s"]))
 
 
 def _colours(measurements: Mapping[str, Any]) -> list[str]:

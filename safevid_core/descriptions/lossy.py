@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import polars as pl
 
@@ -30,7 +29,7 @@ from safevid_core.estimates.budget import BUDGET
 from safevid_core.settings import LOSSES, Settings
 from safevid_core.stages.partitions import BY_LOSS_AND_SCENE
 from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Stage, Tools
-from safevid_core.storage.lake import Lake, frame_hash, settings_hash
+from safevid_core.storage.lake import Lake, frame_hash
 
 # Raised when a loss takes something else away from the same texts.
 _VERSION = "1"
@@ -71,21 +70,22 @@ def plan_lossy_descriptions(tools: Tools, partition: str) -> Plan:
     if loss in RECONCILED_AGAIN:
         return plan_reconciliation(tools, reconciled_by(tools.settings, loss), scene, table)
     whole = lake.read(DESCRIPTIONS, scene).drop("profile")
-    said = _said_instead(tools.settings, lake, loss, scene, whole)
+    said = _said_instead(tools.settings, lake, loss, whole, scene)
 
     def make(clip_ids: Sequence[str]) -> StageRows:
-        rows = [{**row, **said[row["clip_id"]]} for row in whole.to_dicts() if row["clip_id"] in said]
+        rows = whole.drop(said.columns[1:]).join(said, on="clip_id", maintain_order="left")
+        kept = set(rows["clip_id"])
         outcomes: list[tuple[str, Outcome, str]] = [
-            (clip_id, "ok", "") if clip_id in said else (clip_id, "filtered", f"{loss}: nothing is left")
+            (clip_id, "ok", "") if clip_id in kept else (clip_id, "filtered", f"{loss}: nothing is left")
             for clip_id in whole["clip_id"]
         ]
-        before = dict(whole.select("clip_id", "text").iter_rows())
-        changed = sum(row["text"] != before[row["clip_id"]] for row in rows)
-        return StageRows(table.frame(rows), outcomes, {"calls": 0, "changed_texts": changed})
+        before = rows.join(whole, on="clip_id", how="left", maintain_order="left")["text_right"]
+        info = {"calls": 0, "changed_texts": int(rows["text"].ne_missing(before).sum())}
+        return StageRows(rows.select(table.schema.names()).cast(table.schema), outcomes, info)
 
     inputs = {
         "descriptions": frame_hash(whole),
-        "said": settings_hash(said),
+        "said": frame_hash(said),
         "loss": f"{loss}/{_VERSION}",
     }
     return Plan(inputs, whole["clip_id"].to_list(), make)
@@ -125,21 +125,20 @@ def reconciled_by(settings: Settings, loss: str) -> Settings:
     return settings.model_copy(update={"descriptions": settings.descriptions.model_copy(update=witness)})
 
 
-def _said_instead(
-    settings: Settings, lake: Lake, loss: str, scene: str, whole: pl.DataFrame
-) -> dict[str, dict[str, Any]]:
-    """Clip id -> the columns that differ; clips of which nothing is left are not among them."""
+def _said_instead(settings: Settings, lake: Lake, loss: str, whole: pl.DataFrame, scene: str) -> pl.DataFrame:
+    """The columns that differ, after `clip_id`. Clips of which nothing is left have no row."""
     if loss == "one_describer":
         first = next(iter(settings.descriptions.describers))
         said = lake.read(candidate_table(first), scene).select("clip_id", *_OF_A_CANDIDATE)
-        alone = {"witnesses": [first], "claims": "[]", "dropped": "[]"}
-        scores = dict.fromkeys(("agreement", "coverage", "contradiction"))
-        described = set(whole["clip_id"])
-        rows = {row.pop("clip_id"): {**row, **alone, **scores} for row in said.to_dicts()}
-        return {clip_id: row for clip_id, row in rows.items() if clip_id in described}
+        return said.join(whole, on="clip_id", how="semi", maintain_order="left").with_columns(
+            pl.lit([first]).alias("witnesses"),
+            pl.lit("[]").alias("claims"),
+            pl.lit("[]").alias("dropped"),
+            *(pl.lit(None, pl.Float64).alias(score) for score in ("agreement", "coverage", "contradiction")),
+        )
     change = {"without_times": without_times, "first_sentence": first_sentence}[loss]
-    texts = ((clip_id, change(text)) for clip_id, text in whole.select("clip_id", "text").iter_rows())
-    return {clip_id: {"text": text} for clip_id, text in texts if text}
+    texts = pl.Series("text", [change(text) for text in whole["text"]], pl.String)
+    return whole.select("clip_id", texts).filter(pl.col("text") != "")
 
 
 def first_sentence(text: str) -> str:

@@ -58,8 +58,8 @@ def _one_motion(measurements: Mapping[str, Any], kinds: tuple[str, ...]) -> str 
     if segments and not moving:
         return "still"
     directions = {segment["direction"] for segment in moving if segment["direction"] != "none"}
-    told = sum(_seconds(segment) for segment in moving if segment["kind"] in kinds)
-    if len(directions) != 1 or told < LEAST_TOLD * sum(map(_seconds, moving)):
+    directed_s = sum(_seconds(segment) for segment in moving if segment["kind"] in kinds)
+    if len(directions) != 1 or directed_s < LEAST_TOLD * sum(map(_seconds, moving)):
         return None
     return str(directions.pop())
 

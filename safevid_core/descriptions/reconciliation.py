@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import MediaSpan, rows_of
 from safevid_core.contracts.tables import (
     DESCRIPTIONS,
     SIGNAL_DESCRIPTIONS,
@@ -57,7 +58,7 @@ KINDS_IN_WORDS: Mapping[Kind, str] = {
     "text": "what can be read on signs, labels or the screen",
     "other": "anything else that can be seen",
 }
-_KINDS_TOLD = "\n".join(f"- {kind}: {covers}" for kind, covers in KINDS_IN_WORDS.items())
+_KINDS_LISTED = "\n".join(f"- {kind}: {covers}" for kind, covers in KINDS_IN_WORDS.items())
 
 TASK = (
     """\
@@ -76,7 +77,7 @@ the age and the coat are two claims that one of them asserts.
 
 Each claim has a kind:
 """
-    + _KINDS_TOLD
+    + _KINDS_LISTED
     + """
 
 Each witness stands in one list of a claim. It asserts the claim if it says the same, in whatever words. It
@@ -138,6 +139,48 @@ class Reconciled(ItemByItem):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class _Clip(MediaSpan):
+    """A clip of the corpus, with the columns that its description keeps."""
+
+    clip_id: str
+    source_id: str | None
+    scene: str
+    split: str
+    twin_group: str | None
+    origin: str | None
+
+    @property
+    def duration_s(self) -> float | None:
+        return None if self.end_s is None else self.end_s - (self.start_s or 0.0)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the reconciler is given about a clip.
+
+    Attributes:
+        candidates: (describer, text) of each model.
+        signal: The text of what was measured. None if the signals are no witness.
+        timed: What was measured at which seconds.
+    """
+
+    candidates: list[tuple[str, str]]
+    signal: str | None
+    timed: list[dict[str, Any]]
+
+    @property
+    def witnesses(self) -> list[str]:
+        models = [describer for describer, _ in self.candidates]
+        return [*models, SIGNAL] if self.signal else models
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The object that the reconciler reads."""
+        candidates = [{"describer": describer, "text": text} for describer, text in self.candidates]
+        return {"candidates": candidates, "signal": self.signal, "timed": self.timed}
+
+
 @dataclass(frozen=True)
 class Testimony:
     """What the witnesses say of a scene's clips.
@@ -167,26 +210,26 @@ class Testimony:
         return {clip_id: json.loads(each) for clip_id, each in self.measured.iter_rows() if each}
 
     @cached_property
-    def materials(self) -> dict[str, dict[str, Any]]:
+    def materials(self) -> dict[str, Material]:
         """Clip id -> what the reconciler is given, for each clip that a witness speaks of."""
         texts = {name: dict(frame.iter_rows()) for name, frame in self.said.items()}
         return {
-            clip_id: {
-                "candidates": [
-                    {"describer": name, "text": theirs[clip_id]}
+            clip_id: Material(
+                [
+                    (name, theirs[clip_id])
                     for name, theirs in texts.items()
                     if name != SIGNAL and clip_id in theirs
                 ],
-                "signal": texts.get(SIGNAL, {}).get(clip_id),
-                "timed": timed_measurements(self.measurements.get(clip_id, {})),
-            }
+                texts.get(SIGNAL, {}).get(clip_id),
+                timed_measurements(self.measurements.get(clip_id, {})),
+            )
             for clip_id in self.clips["clip_id"]
             if any(clip_id in theirs for theirs in texts.values())
         }
 
     def requests(self, model: TextModel) -> list[ChatRequest]:
         """One for each of `materials`."""
-        return [teacher_request(model, TASK, material) for material in self.materials.values()]
+        return [teacher_request(model, TASK, material.as_json) for material in self.materials.values()]
 
 
 def read_testimony(settings: Settings, lake: Lake, scene: str) -> Testimony:
@@ -220,25 +263,24 @@ def plan_reconciliation(tools: Tools, settings: Settings, scene: str, table: Tab
         results = ask_structured(tools.gateway, testimony.requests(model), Reconciled, asset=table.name)
         outcomes = _without_witness(testimony, lake, scene)
         rows = []
-        described = (clip for clip in clips.iter_rows(named=True) if clip["clip_id"] in materials)
+        described = (clip for clip in rows_of(clips, _Clip) if clip.clip_id in materials)
         for clip, (reconciled, answer) in zip(described, results, strict=True):
-            clip_id = clip["clip_id"]
             outcome, reason = _outcome(reconciled, answer)
-            outcomes.append((clip_id, outcome, reason))
+            outcomes.append((clip.clip_id, outcome, reason))
             if reconciled is not None and outcome == "ok":
-                told, witnesses = testimony.measurements.get(clip_id), _witnesses(materials[clip_id])
+                measured = testimony.measurements.get(clip.clip_id)
+                witnesses = materials[clip.clip_id].witnesses
                 rows.append(
                     {
-                        **clip,
-                        **_reconciled_columns(reconciled, witnesses, told, _duration_s(clip)),
+                        **asdict(clip),
+                        **_reconciled_columns(reconciled, witnesses, measured, clip.duration_s),
                         "model": answer.model,
                         "revision": answer.revision,
                         "request_key": answer.request_key,
                     }
                 )
-        return StageRows(
-            table.frame(rows), outcomes, spend_info([answer for _, answer in results]) | _means(rows)
-        )
+        made = table.frame(rows)
+        return StageRows(made, outcomes, spend_info([answer for _, answer in results]) | _means(made))
 
     inputs = {
         **testimony.inputs,
@@ -285,18 +327,9 @@ def _without_witness(testimony: Testimony, lake: Lake, scene: str) -> list[tuple
     outcomes: list[tuple[str, Outcome, str]] = []
     for clip_id in testimony.clips["clip_id"]:
         if clip_id not in testimony.materials:
-            told = "; ".join(f"{name}: {of.get(clip_id) or 'not asked yet'}" for name, of in reasons.items())
-            outcomes.append((clip_id, "failed", f"no describer gave a usable description ({told})"))
+            why = "; ".join(f"{name}: {of.get(clip_id) or 'not asked yet'}" for name, of in reasons.items())
+            outcomes.append((clip_id, "failed", f"no describer gave a usable description ({why})"))
     return outcomes
-
-
-def _duration_s(clip: Mapping[str, Any]) -> float | None:
-    return None if clip["end_s"] is None else float(clip["end_s"] - (clip["start_s"] or 0.0))
-
-
-def _witnesses(material: Mapping[str, Any]) -> list[str]:
-    models = [candidate["describer"] for candidate in material["candidates"]]
-    return [*models, SIGNAL] if material["signal"] else models
 
 
 def _outcome(reconciled: Reconciled | None, answer: ChatAnswer) -> tuple[Outcome, str]:
@@ -329,6 +362,8 @@ def _reconciled_columns(
     }
 
 
-def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    measures = ("agreement", "coverage", "contradiction")
-    return {name: round(sum(row[name] for row in rows) / len(rows), 4) for name in measures if rows}
+def _means(rows: pl.DataFrame) -> dict[str, float]:
+    if rows.is_empty():
+        return {}
+    means = rows.select("agreement", "coverage", "contradiction").mean()
+    return {name: round(mean, 4) for name, mean in means.row(0, named=True).items()}

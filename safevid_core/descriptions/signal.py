@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import Clip, rows_of
 from safevid_core.contracts.tables import SIGNAL_DESCRIPTIONS, VIDEO_CORPUS
 from safevid_core.descriptions.signals.measurement import Measurements, measure, measure_frames
 from safevid_core.descriptions.signals.words import describe
@@ -26,6 +27,16 @@ NAME = "signal"
 REVISION = "2"
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was measured of a clip. `measurements` is JSON."""
+
+    request_key: str
+    text: str
+    frame_times: list[float]
+    measurements: str
+
+
 def plan_signal_descriptions(tools: Tools, scene: str) -> Plan:
     """Plan to measure every clip of one scene's corpus and say in words what was measured.
 
@@ -37,26 +48,23 @@ def plan_signal_descriptions(tools: Tools, scene: str) -> Plan:
     )
 
     def make(clip_ids: Sequence[str]) -> StageRows:
-        before = {row["request_key"]: row for row in lake.read(SIGNAL_DESCRIPTIONS, scene).to_dicts()}
+        before = {row.request_key: row for row in rows_of(lake.read(SIGNAL_DESCRIPTIONS, scene), _Measured)}
         rows, outcomes, measured = [], [], 0
-        for clip in clips.filter(pl.col("clip_id").is_in(clip_ids)).to_dicts():
-            key = content_id(NAME, REVISION, clip["media_sha256"], clip["start_s"], clip["end_s"])
-            seen: tuple[str, str, list[float]] | None = None
-            if key in before:
-                old = before[key]
-                seen = old["text"], old["measurements"], old["frame_times"]
-            else:
+        for clip in rows_of(clips.filter(pl.col("clip_id").is_in(clip_ids)), Clip):
+            key = content_id(NAME, REVISION, clip.media_sha256, clip.start_s, clip.end_s)
+            found = before.get(key)
+            if found is None:
                 measured += 1
                 try:
                     measurements, times = measure(
-                        lake.media.path(clip["media_sha256"]), clip["start_s"], clip["end_s"]
+                        lake.media.path(clip.media_sha256), clip.start_s or 0.0, clip.end_s
                     )
-                    seen = describe(measurements), json.dumps(asdict(measurements)), times
                 except VideoError as error:
-                    outcomes.append(_outcome(clip["clip_id"], "failed", str(error)))
+                    outcomes.append(_outcome(clip.clip_id, "failed", str(error)))
                     continue
-            rows.append(_row(clip, key, *seen))
-            outcomes.append(_outcome(clip["clip_id"], "ok", ""))
+                found = _Measured(key, describe(measurements), times, json.dumps(asdict(measurements)))
+            rows.append(_row(clip, found))
+            outcomes.append(_outcome(clip.clip_id, "ok", ""))
         return StageRows(SIGNAL_DESCRIPTIONS.frame(rows), outcomes, {"calls": 0, "measured": measured})
 
     return Plan({"clips": frame_hash(clips), "revision": REVISION}, clips["clip_id"].to_list(), make)
@@ -78,17 +86,14 @@ def _outcome(clip_id: str, outcome: Outcome, reason: str) -> tuple[str, Outcome,
     return clip_id, outcome, reason
 
 
-def _row(clip: dict[str, Any], key: str, text: str, measurements: str, times: list[float]) -> dict[str, Any]:
+def _row(clip: Clip, measured: _Measured) -> dict[str, Any]:
     return {
-        "description_id": content_id(NAME, clip["clip_id"], REVISION),
-        "clip_id": clip["clip_id"],
-        "scene": clip["scene"],
-        "split": clip["split"],
+        "description_id": content_id(NAME, clip.clip_id, REVISION),
+        "clip_id": clip.clip_id,
+        "scene": clip.scene,
+        "split": clip.split,
         "describer": NAME,
         "model": "measured from pixels",
         "revision": REVISION,
-        "text": text,
-        "frame_times": times,
-        "request_key": key,
-        "measurements": measurements,
+        **asdict(measured),
     }

@@ -55,14 +55,14 @@ class History(NamedTuple):
     """Means over the usable calls of the ledger.
 
     Attributes:
-        told: How many calls have token counts. Some servers report none.
+        with_tokens: How many calls have token counts. Some servers report none.
         tokens_in: Mean over the calls with token counts. None if there are none.
         tokens_out: Likewise.
         cost_usd: Mean over all calls. A call without token counts enters with the amount reserved for it.
     """
 
     calls: int
-    told: int
+    with_tokens: int
     tokens_in: float | None
     tokens_out: float | None
     latency_s: float
@@ -159,11 +159,11 @@ def priced(settings: Settings, sizes: Sequence[CallSize]) -> list[CallEstimate]:
 
 def read_history(ledger: Ledger) -> dict[tuple[str, str], History]:
     """(stage, model) -> means over its usable calls."""
-    told = case((CALLS.c.tokens_in > 0, 1))
+    has_tokens = case((CALLS.c.tokens_in > 0, 1))
     figures = (
-        func.count(told),
-        func.avg(told * CALLS.c.tokens_in),
-        func.avg(told * CALLS.c.tokens_out),
+        func.count(has_tokens),
+        func.avg(has_tokens * CALLS.c.tokens_in),
+        func.avg(has_tokens * CALLS.c.tokens_out),
         func.avg(CALLS.c.latency_s),
         func.avg(CALLS.c.cost_usd),
     )
@@ -174,8 +174,10 @@ def read_history(ledger: Ledger) -> dict[tuple[str, str], History]:
     )
     with ledger.reading() as connection:
         return {
-            (asset, model): History(calls, told, _number(tokens_in), _number(tokens_out), *map(float, means))
-            for asset, model, calls, told, tokens_in, tokens_out, *means in connection.execute(usable)
+            (asset, model): History(
+                calls, with_tokens, _number(tokens_in), _number(tokens_out), *map(float, means)
+            )
+            for asset, model, calls, with_tokens, tokens_in, tokens_out, *means in connection.execute(usable)
         }
 
 
@@ -209,7 +211,7 @@ def _usd_a_call(
 ) -> float:
     """USD a call by tokens. If some calls have none and the price is not 0, at least the mean cost."""
     reckoned = price[0] * tokens_in + price[1] * tokens_out
-    if seen is None or seen.told == seen.calls or not any(price):
+    if seen is None or seen.with_tokens == seen.calls or not any(price):
         return reckoned
     return max(reckoned, seen.cost_usd)
 
@@ -218,7 +220,11 @@ def _basis(seen: History | None) -> str:
     if seen is None:
         return "no call yet: a guess"
     calls = f"{seen.calls} calls in the ledger"
-    return calls if seen.told == seen.calls else f"{calls}, {seen.calls - seen.told} without tokens"
+    return (
+        calls
+        if seen.with_tokens == seen.calls
+        else f"{calls}, {seen.calls - seen.with_tokens} without tokens"
+    )
 
 
 class AskedModel(NamedTuple):

@@ -354,8 +354,8 @@ def require_rows(
     all_failed = bool(rows.outcomes) and all(outcome == "failed" for _, outcome, _ in rows.outcomes)
     if not (asks_models and all_failed) and not (needs_rows and rows.rows.is_empty()):
         return
-    told = Counter(reason for _, _, reason in rows.outcomes).most_common(3)
-    reasons = "; ".join(f"{reason} (x{number})" for reason, number in told) or "it has no inputs"
+    most_common = Counter(reason for _, _, reason in rows.outcomes).most_common(3)
+    reasons = "; ".join(f"{reason} (x{number})" for reason, number in most_common) or "it has no inputs"
     where = "" if partition == WHOLE else f" of {partition}"
     advice = _advice(models, rows) if asks_models and all_failed else ""
     raise NothingMade(

@@ -30,8 +30,12 @@ class Parts:
         """The batch with these units. None if it is not stored."""
         rows, rest = self._files(units)
         try:
-            told = json.loads(rest.read_text())
-            return StageRows(pl.read_parquet(rows), [tuple(each) for each in told["outcomes"]], told["info"])
+            rest_of_rows = json.loads(rest.read_text())
+            return StageRows(
+                pl.read_parquet(rows),
+                [tuple(each) for each in rest_of_rows["outcomes"]],
+                rest_of_rows["info"],
+            )
         except (OSError, ValueError, pl.exceptions.PolarsError):
             return None
 

@@ -264,6 +264,12 @@ def judge_rows(seat: Seat, rows: Sequence[JudgeInput], gateway: Gateway, asset: 
     return judged
 
 
+def requests_about(seat: Seat, rows: Sequence[JudgeInput], gateway: Gateway) -> list[ChatRequest]:
+    """The requests that :func:`judge_rows` makes, without those about rows that the judge declines."""
+    made = _requests(seat, rows, gateway.frames)
+    return [request for request in made if isinstance(request, ChatRequest)]
+
+
 def combined(given: Sequence[tuple[Seat, Judged]]) -> Verdict:
     """The verdict of several judges: the majority of their decided verdicts on `success`.
 

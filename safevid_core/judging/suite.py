@@ -144,8 +144,8 @@ def _checked(kind: type[_Checked], value: Any, path: Path, name: str) -> _Checke
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the entry"
-        told = "" if first["type"] in ("missing", "extra_forbidden") else f", not {first['input']!r}"[:60]
-        raise _fault(f"suite {path}, {name}: {field}: {first['msg']}{told}; correct it") from None
+        given = "" if first["type"] in ("missing", "extra_forbidden") else f", not {first['input']!r}"[:60]
+        raise _fault(f"suite {path}, {name}: {field}: {first['msg']}{given}; correct it") from None
 
 
 class _OnceLoader(yaml.SafeLoader):

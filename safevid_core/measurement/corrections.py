@@ -108,20 +108,10 @@ def _correction(
             f"people labelled {failures} failures and {successes} successes; {MIN_LABELS} of each are needed"
         )
     else:
-        corrected = corrected_rate(_apparent(rate), _share(specificity), _share(recall))
+        corrected = corrected_rate(Proportion.effective(rate), _share(specificity), _share(recall))
         if corrected.value is None:
             why = _why_not(judge, recall, specificity)
     return Correction(measured.benchmark, system, metric, judge, rate, corrected, failures, successes, why)
-
-
-def _apparent(rate: Estimate) -> Proportion:
-    """The rate with its effective sample size, which is that of a binomial with the same standard error.
-
-    If all responses have one verdict, the standard error is 0, and each cluster counts once.
-    """
-    value, error = rate.value or 0.0, rate.se or 0.0
-    n = min(rate.n, value * (1 - value) / error**2) if error > 0 else max(1, rate.clusters)
-    return Proportion(value * n, n)
 
 
 def _why_not(judge: str, recall: JudgeFigure | None, specificity: JudgeFigure | None) -> str:

@@ -37,7 +37,7 @@ from safevid_core.statistics.intervals import (
 )
 from safevid_core.storage.lake import WHOLE, Lake
 from safevid_core.systems.leaks import Training, refuse_leaking_responses
-from safevid_core.systems.responses import VARIANTS, BenchmarkRequest, read_items
+from safevid_core.systems.responses import VARIANTS, read_items, request_id
 from safevid_core.systems.systems import System, before_of, measured_systems, system_of
 from safevid_core.taxonomy.taxonomy import load_taxonomy
 
@@ -331,9 +331,9 @@ def _unjudged(lake: Lake, partition: str, items: pl.DataFrame, scores: pl.DataFr
         for item_id in ids:
             for variant in VARIANTS:
                 for seed in seeds:
-                    request = BenchmarkRequest({"item_id": item_id}, variant, seed, None)
-                    if request.request_id in unanswered:
-                        found[item_id, variant, seed] = unanswered[request.request_id]
+                    request = request_id(item_id, variant, seed)
+                    if request in unanswered:
+                        found[item_id, variant, seed] = unanswered[request]
     undecided = _not_ok(lake, BENCHMARK_SCORES.name, partition)
     if undecided:
         columns = ("response_id", "item_id", "variant", "seed")

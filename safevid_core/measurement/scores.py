@@ -149,20 +149,20 @@ def _score(response: JudgedResponse) -> dict[str, Any]:
 
 def _verdicts(response: JudgedResponse) -> list[dict[str, Any]]:
     if response.checked:
-        return [_told(checks.NAME, checks.VERSION, True, response.verdict)]
+        return [_verdict_entry(checks.NAME, checks.VERSION, True, response.verdict)]
     return [
-        _told(seat.name, seat.judge.version, decides, judged.verdict)
+        _verdict_entry(seat.name, seat.judge.version, decides, judged.verdict)
         for decides, some in ((True, response.deciding), (False, response.comparison))
         for seat, judged in some
     ]
 
 
-def _told(name: str, version: str, decides: bool, verdict: Verdict) -> dict[str, Any]:
-    told: dict[str, Any] = {"judge": name, "version": version, "panel": decides}
+def _verdict_entry(name: str, version: str, decides: bool, verdict: Verdict) -> dict[str, Any]:
+    judged_by: dict[str, Any] = {"judge": name, "version": version, "panel": decides}
     if verdict.undecidable is not None:
-        return {**told, "undecidable": verdict.undecidable}
+        return {**judged_by, "undecidable": verdict.undecidable}
     return {
-        **told,
+        **judged_by,
         "expected": verdict.expected,
         "success": verdict.success,
         "refused": verdict.refused,

@@ -110,19 +110,19 @@ def deciding_judges(lake: Lake, measured: Measurement, system: str) -> dict[str,
     return {name: {key: records.get(name, {}).get(key) for key in _IDENTITY} for name in sorted(names)}
 
 
-def suite_of(lake: Lake, judge: str, told: Mapping[str, Any]) -> Trust | None:
+def suite_of(lake: Lake, judge: str, entry: Mapping[str, Any]) -> Trust | None:
     """A judge's share right on the adversarial suite.
 
     None if the judge was not validated with this model, revision and version.
 
     Args:
-        told: The judge's entry in the result of :func:`deciding_judges`.
+        entry: The judge's entry in the result of :func:`deciding_judges`.
     """
     found = lake.scan(JUDGE_VALIDATION).filter(
         source="suite", measure="share_right", grouping=_ALL, judge=judge
     )
     for row in rows_of(found.collect(), JudgeFigure):
-        if row.value is not None and all(getattr(row, name) == told[name] for name in _VALIDATED):
+        if row.value is not None and all(getattr(row, name) == entry[name] for name in _VALIDATED):
             return _trust(row, row.value)
     return None
 
@@ -134,10 +134,10 @@ def same_judge(row: JudgeFigure, judges: Mapping[str, Mapping[str, Any]]) -> boo
         judges: As of :func:`deciding_judges`.
     """
     if row.judge == PANEL:
-        versions = {f"{name}/{told['version']}" for name, told in judges.items()}
+        versions = {f"{name}/{entry['version']}" for name, entry in judges.items()}
         return set((row.version or "").split(",")) == versions
-    told = judges.get(row.judge)
-    return told is not None and all(getattr(row, name) == told[name] for name in _VALIDATED)
+    entry = judges.get(row.judge)
+    return entry is not None and all(getattr(row, name) == entry[name] for name in _VALIDATED)
 
 
 def _box(name: str, record: dict[str, Any]) -> JudgeBox:

@@ -87,7 +87,7 @@ class BatchCaller(Asker):
             found = await asyncio.to_thread(self.ledger.batches_of, keys)
             async with asyncio.TaskGroup() as underway:
                 async for batch in self._batches(keys, found, holds):
-                    underway.create_task(self._wait_and_settle(batch))
+                    underway.create_task(self._wait_and_resolve(batch))
 
     @contextmanager
     def _failing(self, keys: Sequence[str]) -> Iterator[None]:
@@ -163,11 +163,11 @@ class BatchCaller(Asker):
             yield part, lines
 
     async def _rendered_line(self, key: str, model: TextModel) -> bytes:
-        """Return the line of a question. If it cannot be rendered, settle it as failed and return nothing."""
+        """Return the line of a question. An empty line means that it could not be rendered, and failed."""
         try:
             messages, times = await rendered(self.requests[self._waiting[key]])
         except ValueError as error:
-            self._settle(key, billed=False, reason=one_line(error))
+            self._resolve(key, billed=False, reason=one_line(error))
             return b""
         self._times[key] = text_of_times(times)
         return _line(key, model, messages)
@@ -185,7 +185,7 @@ class BatchCaller(Asker):
             if not holds():
                 await asyncio.to_thread(self.ledger.withdraw_batch, name)
                 for key in keys:
-                    self._settle(key, billed=False, lost=True)
+                    self._resolve(key, billed=False, lost=True)
                 return None
             sent = True
             # No retry: a retry after an unclear reply might pay twice. The next run searches for the batch.
@@ -205,8 +205,8 @@ class BatchCaller(Asker):
         await asyncio.to_thread(self.ledger.confirm_batch, name, batch.id)
         return _Batch(name, str(batch.id), model, keys)
 
-    async def _wait_and_settle(self, batch: _Batch) -> None:
-        """Wait until a batch has ended, and settle each of its questions."""
+    async def _wait_and_resolve(self, batch: _Batch) -> None:
+        """Wait until a batch has ended, and resolve each of its questions."""
         with self._failing(batch.keys):
             try:
                 ending = await self._collect(batch)
@@ -218,10 +218,10 @@ class BatchCaller(Asker):
             await asyncio.to_thread(self.ledger.forget_lines, left, batch.name)
             for key in left:
                 line = f"{batch.model.model}: {ending}; run again"
-                self._settle(key, billed=False, again=True, reason=line)
+                self._resolve(key, billed=False, again=True, reason=line)
 
     async def _collect(self, batch: _Batch) -> str:
-        """Wait until a batch has ended, settle the questions that it answers, and describe its ending."""
+        """Wait until a batch has ended, resolve the questions that it answers, and describe its ending."""
         litellm, model, started = load_litellm(), batch.model, time.monotonic()
         while True:
             seen = await self._with_retries(litellm.aretrieve_batch, model, batch_id=batch.provider_id)
@@ -266,7 +266,7 @@ class BatchCaller(Asker):
             billed, again, read = True, False, self._unreadable(batch, key, error)
         if not billed:
             self.ledger.forget_lines([key], batch.name)
-        self._settle(
+        self._resolve(
             key, billed=billed, again=again, latency_s=seconds, attempts=1, batch_id=batch.name, **read
         )
 
@@ -324,16 +324,16 @@ class BatchCaller(Asker):
             return ""
 
     def _fail(self, key: str, error: Exception) -> None:
-        """Settle a question without an answer. After a passing fault the next run collects the batch."""
+        """Resolve a question without an answer. After a passing fault the next run collects the batch."""
         fault, model = fault_of(error), self._model(key)
         if fault.transient or fault.status is not None:
             line = f"{model.model}: {fault.line}; {fault.advice(model)}"
-            self._settle(key, billed=False, again=fault.retryable, reason=line)
+            self._resolve(key, billed=False, again=fault.retryable, reason=line)
         else:
             position = self._waiting.pop(key)
             self._finish(CallResult(position, self._call(position), billed=False, error=error))
 
-    def _settle(
+    def _resolve(
         self, key: str, *, billed: bool, again: bool = False, lost: bool = False, **known: Any
     ) -> None:
         position = self._waiting.pop(key)

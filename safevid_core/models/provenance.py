@@ -22,9 +22,9 @@ RECORD = "vision.json"
 def notices(settings: Settings) -> list[str]:
     """The notices of all models that the settings name, one sentence or two each. Empty if there are none."""
     scripted = [place for place, model in _models(settings, TextModel) if model.model.startswith(SCRIPTED)]
-    told = []
+    lines = []
     if scripted:
-        told.append(
+        lines.append(
             f"Scripted, and no language model: {', '.join(scripted)}. Their figures show that the method "
             "runs, not that it is valid."
         )
@@ -35,8 +35,8 @@ def notices(settings: Settings) -> list[str]:
     for path, place in folders.items():
         record = read_record(Path(path))
         if record is not None:
-            told.append(f"{place} ({Path(path).name}): {sight_of(record)}")
-    return told
+            lines.append(f"{place} ({Path(path).name}): {sight_of(record)}")
+    return lines
 
 
 def read_record(checkpoint: Path) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ and is none. The margin is 1.00 - 0.33 = 0.67, and the pair is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safevid_core.contracts.outcomes import Outcome
@@ -19,9 +20,18 @@ from safevid_core.contracts.rows import Pair, Query
 from safevid_core.judging.errors import JudgeError
 from safevid_core.judging.judge_input import JudgeInput, ShownMedia
 from safevid_core.judging.judges.judge import Verdict
-from safevid_core.judging.panel import Seat, combined, judge_rows, prompts_of, seat_with
+from safevid_core.judging.panel import (
+    Seat,
+    combined,
+    judge_rows,
+    prompts_of,
+    requests_about,
+    seat_with,
+)
+from safevid_core.models.chat import request_key
 from safevid_core.models.llm import ChatAnswer, Gateway
-from safevid_core.settings import PreferenceSettings
+from safevid_core.models.model_names import shared_family, without_family
+from safevid_core.settings import JudgeModel, PreferenceSettings
 from safevid_core.stages.stage import Questions
 from safevid_core.storage.lake import settings_hash
 from safevid_core.storage.media import MediaIndex
@@ -67,6 +77,23 @@ class PairJudge:
         """The questions to each judge about so many responses."""
         return tuple(Questions(seat.model, responses) for seat in self.seats if seat.model is not None)
 
+    def questions_about(
+        self, rows: Sequence[JudgeInput], open_gateway: Callable[[], Gateway]
+    ) -> tuple[Questions, ...]:
+        """The questions to each judge about known responses, with their keys in the ledger.
+
+        Responses that a judge declines are not asked about.
+
+        Args:
+            open_gateway: Called when the keys are wanted, for the frames that a judge sees.
+        """
+        asked = []
+        for seat in self.seats:
+            if seat.model is not None:
+                count = sum(seat.judge.declines(row) is None for row in rows)
+                asked.append(Questions(seat.model, count, partial(_keys, seat, rows, open_gateway)))
+        return tuple(asked)
+
     def assess(self, rows: Sequence[JudgeInput], gateway: Gateway, asset: str) -> list[Assessment]:
         """The verdict on each response, in order.
 
@@ -88,6 +115,10 @@ class PairJudge:
         return assessments
 
 
+def _keys(seat: Seat, rows: Sequence[JudgeInput], open_gateway: Callable[[], Gateway]) -> list[str]:
+    return [request_key(request) for request in requests_about(seat, rows, open_gateway())]
+
+
 def open_pair_judge(preferences: PreferenceSettings) -> PairJudge:
     """The judges of `preferences.judges`.
 
@@ -95,13 +126,51 @@ def open_pair_judge(preferences: PreferenceSettings) -> PairJudge:
         JudgeError: If a judge is unknown, has a second model, or has no model of its own: a pattern decides
             no pair.
     """
-    seats = []
-    for name, model in preferences.judges.items():
-        seat = seat_with(name, model, "preferences.judges")
-        if seat.model is None:
+    return _opened(preferences.judges, "preferences.judges")
+
+
+def open_second_judge(preferences: PreferenceSettings) -> PairJudge | None:
+    """The judges of `preferences.second_judge`. None if the settings name none.
+
+    Raises:
+        JudgeError: As :func:`open_pair_judge`, and if a judge is of the pair judge's family or if a family is
+            not known, unless the settings allow it: judges of one family make the same mistakes.
+    """
+    if not preferences.second_judge:
+        return None
+    if not preferences.same_family_second_judge:
+        _require_other_family(preferences.second_judge, preferences.judges)
+    return _opened(preferences.second_judge, "preferences.second_judge")
+
+
+def _require_other_family(second: Mapping[str, JudgeModel], judges: Mapping[str, JudgeModel]) -> None:
+    allowed = "set preferences.same_family_second_judge"
+    ours = {f"preferences.second_judge.{name}": model for name, model in second.items()}
+    theirs = {f"preferences.judges.{name}": model for name, model in judges.items()}
+    for key, model in (ours | theirs).items():
+        unknown = without_family(model, key)
+        if unknown is not None:
             raise JudgeError(
-                f"judge {name} asks no model and cannot decide pairs; name another in preferences.judges"
+                f"{key}: the name {unknown[1]!r} does not tell the model's family, so nobody knows whether "
+                f"pair judge and second judge are of one family; set {key}.family, such as `gpt` or `llama`, "
+                f"or {allowed}"
             )
+    for key, model in ours.items():
+        for other_key, other in theirs.items():
+            family = shared_family(model, other)
+            if family is not None:
+                raise JudgeError(
+                    f"{key} ({model.model}) is of the family {family!r}, as {other_key} ({other.model}) is; "
+                    f"name a second judge of another family, or {allowed}"
+                )
+
+
+def _opened(judges: Mapping[str, JudgeModel], where: str) -> PairJudge:
+    seats = []
+    for name, model in judges.items():
+        seat = seat_with(name, model, where)
+        if seat.model is None:
+            raise JudgeError(f"judge {name} asks no model and cannot decide pairs; name another in {where}")
         seats.append(seat)
     return PairJudge(tuple(seats))
 
@@ -119,7 +188,7 @@ def judge_input(asked: Query | Pair, text: str, media: MediaIndex) -> JudgeInput
         query=asked.query if isinstance(asked, Query) else asked.prompt,
         text=text,
         intent=asked.intent,
-        policy=tuple(asked.policy),
+        policy=tuple(asked.policy or ()),
         principle=asked.principle,
         subcategory=asked.subcategory,
         variant="right",

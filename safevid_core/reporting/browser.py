@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from safevid_core.contracts.ids import content_id
-from safevid_core.contracts.rows import BenchmarkScore, rows_of
+from safevid_core.contracts.rows import BenchmarkItem, BenchmarkScore, rows_of
 from safevid_core.contracts.tables import BENCHMARK_RESPONSES
 from safevid_core.corpus.names import ClipNames
 from safevid_core.measurement.measurement import Measurement
@@ -49,7 +49,7 @@ class Row:
     """
 
     measured: Measurement
-    item: Mapping[str, Any]
+    item: BenchmarkItem
     variant: str
     film: str | None
     answers: Mapping[str, list[SeedResponse]]
@@ -109,7 +109,7 @@ def pack_rows(lake: Lake, measured: Sequence[Measurement], titles: Mapping[str, 
     """
     rows = [row for each in measured for row in _rows(lake, each)]
     films, film_notes = _films(lake, rows)
-    names = ClipNames(lake, {row.item["clip_id"] for row in rows if row.item["clip_id"]})
+    names = ClipNames(lake, {row.item.clip_id for row in rows if row.item.clip_id})
     for most_text, most_rows in _CUTS:
         kept = rows if most_rows is None else _spread(rows, most_rows)
         data = _encode(measured, titles, kept, films, most_text, names)
@@ -143,14 +143,14 @@ def _rows(lake: Lake, measured: Measurement) -> Iterator[Row]:
             answers.setdefault(key, {}).setdefault(system.name, []).append(answer)
             if media is not None:
                 shown[key] = media
-    items = measured.items.to_dicts()
-    own = {item["media_sha256"]: _film_id(item) for item in items if item["media_sha256"]}
+    items = rows_of(measured.items, BenchmarkItem)
+    own = {item.media_sha256: _film_id(item) for item in items if item.media_sha256}
     for item in items:
         for variant in VARIANTS:
-            key = (item["item_id"], variant)
+            key = (item.item_id, variant)
             if variant != "right" and key not in answers:
                 continue
-            film = _film_id(item) if variant == "right" else own.get(shown.get(key))
+            film = _film_id(item) if variant == "right" else own.get(shown.get(key) or "")
             yield Row(measured, item, variant, film, answers.get(key, {}))
 
 
@@ -186,7 +186,7 @@ def _answers(
 def _spread(rows: Sequence[Row], most: int) -> list[Row]:
     """At most so many rows, as evenly over the benchmarks as they have them, drawn by item id."""
     ranked: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: content_id("browse", row.item["item_id"])):
+    for row in sorted(rows, key=lambda row: content_id("browse", row.item.item_id)):
         ranked.setdefault(row.measured.benchmark, []).append(row)
     left, kept = most, set()
     for place, name in enumerate(sorted(ranked, key=lambda name: len(ranked[name]))):
@@ -211,11 +211,11 @@ def _cut_notes(rows: Sequence[Row], kept: Sequence[Row], most_text: int) -> list
 # ------------------------------------------------------------------------------------------------ films
 
 
-def _film_id(clip: Mapping[str, Any]) -> str | None:
+def _film_id(item: BenchmarkItem) -> str | None:
     """What tells one film from another: the file's bytes and the span."""
-    if clip["media_sha256"] is None:
+    if item.media_sha256 is None:
         return None
-    return content_id(clip["media_sha256"], clip["start_s"], clip["end_s"], clip.get("media"))
+    return content_id(item.media_sha256, item.start_s, item.end_s, item.media)
 
 
 def _films(lake: Lake, rows: Sequence[Row]) -> tuple[dict[str, bytes], list[str]]:
@@ -242,7 +242,7 @@ def _films(lake: Lake, rows: Sequence[Row]) -> tuple[dict[str, bytes], list[str]
     return fitting, notes
 
 
-def _strip(lake: Lake, film: str, clip: Mapping[str, Any]) -> bytes | None:
+def _strip(lake: Lake, film: str, clip: BenchmarkItem) -> bytes | None:
     """The film from the folder that keeps films, decoded at its first use; the folder may be deleted."""
     side, quality = _FILM_SIZES[0]
     path = lake.cache_folder("films") / f"{film}-{side}-{quality}.jpg"
@@ -306,18 +306,18 @@ def _encode(
         [
             benchmarks.index(row.measured.benchmark),
             VARIANTS.index(row.variant),
-            texts(row.item["item_id"]),
-            texts(shorten(row.item["query"], most_text)),
-            texts(row.item["principle"]),
-            texts(row.item["subcategory"]),
-            texts(row.item["style"]),
-            texts(row.item["hazard"] or row.item["target"]),
-            texts(row.item["expectation"]),
-            int(bool(row.item["explicit"])),
+            texts(row.item.item_id),
+            texts(shorten(row.item.query, most_text)),
+            texts(row.item.principle),
+            texts(row.item.subcategory),
+            texts(row.item.style),
+            texts(row.item.hazard or row.item.target),
+            texts(row.item.expectation),
+            int(bool(row.item.explicit)),
             strips(row.film) if row.film in films else -1,
-            texts(row.item["clip_id"]),
-            texts(shorten(row.item["reference"], most_text) if row.item.get("reference") else None),
-            texts(names(row.item) or None),
+            texts(row.item.clip_id),
+            texts(shorten(row.item.reference, most_text) if row.item.reference else None),
+            texts(names(row.item.clip_id, row.item.media_sha256) or None),
         ]
         for row in rows
     ]

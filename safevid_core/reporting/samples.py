@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.intent import HARMFUL, UNSAFE_TO_HELP
-from safevid_core.contracts.rows import BenchmarkScore, rows_of
+from safevid_core.contracts.rows import BenchmarkScore, DescribedItem, MediaSpan, Pair, rows_of
 from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     PAIRS,
@@ -72,11 +71,11 @@ class SampleRow:
 
     title: str
     file: str
-    item: Mapping[str, Any]
+    item: DescribedItem
     film: str | None
     candidates: list[tuple[str, str]]
     answers: list[ShownResponse]
-    pair: Mapping[str, Any] | None
+    pair: Pair | None
     pair_film: str | None
     pair_file: str
 
@@ -93,28 +92,28 @@ def sample_rows(settings: Settings, lake: Lake, measured: Measurement) -> list[S
     return [
         SampleRow(
             title=title,
-            file=names(item),
-            item={**item, **{name: shorten(item[name]) for name in ("query", "description")}},
+            file=names(item.clip_id, item.media_sha256),
+            item=replace(item, query=shorten(item.query), description=shorten(item.description)),
             film=film_strip(item, lake.media, lake.frames),
             candidates=_candidates(settings, lake, item),
             answers=[
-                _answer(name, verdicts[name][item["item_id"]], texts[name])
+                _answer(name, verdicts[name][item.item_id], texts[name])
                 for name in verdicts
-                if item["item_id"] in verdicts[name]
+                if item.item_id in verdicts[name]
             ],
             pair=(pair := _pair_like(pairs, item)),
             pair_film=film_strip(pair, lake.media, lake.frames) if pair else None,
-            pair_file=names(pair) if pair else "",
+            pair_file=names(pair.clip_id, pair.media_sha256) if pair else "",
         )
         for title, item in chosen
     ]
 
 
-def film_strip(clip: Mapping[str, Any], media: MediaIndex, stored: FrameCache | None = None) -> str | None:
+def film_strip(clip: MediaSpan, media: MediaIndex, stored: FrameCache | None = None) -> str | None:
     """Uniform frames side by side, or the picture, as a data URI; None where there is nothing to show.
 
     Args:
-        clip: A row with `media_sha256, start_s, end_s`, and `media` where it may be a picture.
+        clip: The video or the picture.
         media: Finds the file.
         stored: Cache of decoded frames. None decodes them.
     """
@@ -123,7 +122,7 @@ def film_strip(clip: Mapping[str, Any], media: MediaIndex, stored: FrameCache | 
 
 
 def strip_jpeg(
-    clip: Mapping[str, Any], media: MediaIndex, side: int, quality: int, stored: FrameCache | None = None
+    clip: MediaSpan, media: MediaIndex, side: int, quality: int, stored: FrameCache | None = None
 ) -> bytes | None:
     """The same as JPEG bytes, each frame `side` pixels on its longer side."""
     from PIL import Image
@@ -142,16 +141,16 @@ def strip_jpeg(
     return buffer.getvalue()
 
 
-def _pixels(clip: Mapping[str, Any], media: MediaIndex, stored: FrameCache | None) -> np.ndarray | None:
+def _pixels(clip: MediaSpan, media: MediaIndex, stored: FrameCache | None) -> np.ndarray | None:
     """Frames `[T, H, W, 3]`: of a clip four, of a picture itself; None where nothing can be decoded."""
-    file = media.file(clip["media_sha256"])
+    file = media.file(clip.media_sha256)
     if file is None:
         return None
     try:
-        if clip.get("media") == "image":
+        if clip.is_picture:
             return read_picture(file)[None]
         return uniform_frames(
-            file, _FRAMES, clip["start_s"], clip["end_s"], media_sha256=clip["media_sha256"], stored=stored
+            file, _FRAMES, clip.start_s, clip.end_s, media_sha256=clip.media_sha256, stored=stored
         ).pixels
     except (VideoError, OSError):
         return None
@@ -168,23 +167,23 @@ _Verdicts = Mapping[str, list[BenchmarkScore]]
 
 def _choose(
     measured: Measurement, verdicts: Mapping[str, _Verdicts], systems: Sequence[str]
-) -> list[tuple[str, dict[str, Any]]]:
+) -> list[tuple[str, DescribedItem]]:
     """Items by what they show of the method, the gained ones first; the last is one that still fails."""
-    items = [item for item in measured.items.to_dicts() if item["item_id"] in verdicts[systems[0]]]
-    items.sort(key=lambda item: content_id("sample", item["item_id"]))
     before, after = verdicts[systems[0]], verdicts[systems[-1]]
+    items = [item for item in rows_of(measured.items, DescribedItem) if item.item_id in before]
+    items.sort(key=lambda item: content_id("sample", item.item_id))
 
-    def gain(item: dict[str, Any]) -> float:
-        return _share(after.get(item["item_id"])) - _share(before[item["item_id"]])
+    def gain(item: DescribedItem) -> float:
+        return _share(after.get(item.item_id)) - _share(before[item.item_id])
 
-    def expected(item: dict[str, Any]) -> str:
-        return before[item["item_id"]][0].expected
+    def expected(item: DescribedItem) -> str:
+        return before[item.item_id][0].expected
 
-    chosen: list[tuple[str, dict[str, Any]]] = []
+    chosen: list[tuple[str, DescribedItem]] = []
 
-    def take(title: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
-        taken = {item["item_id"] for _, item in chosen}
-        fitting = [item for item in items if item["item_id"] not in taken and fits(item)]
+    def take(title: str, fits: Callable[[DescribedItem], bool]) -> DescribedItem | None:
+        taken = {item.item_id for _, item in chosen}
+        fitting = [item for item in items if item.item_id not in taken and fits(item)]
         best = max(fitting, key=gain, default=None)
         if best is not None:
             chosen.append((title, best))
@@ -192,16 +191,16 @@ def _choose(
 
     hazard = take(
         "Only the pixels tell: a hazardous clip",
-        lambda i: i["style"] == IMPLICIT and expected(i) in HARMFUL and i["twin_group"] is not None,
+        lambda i: i.style == IMPLICIT and expected(i) in HARMFUL and i.twin_group is not None,
     )
     if hazard is not None:
         take(
             "The same words beside its harmless twin",
-            lambda i: (i["twin_group"], i["query"]) == (hazard["twin_group"], hazard["query"]),
+            lambda i: (i.twin_group, i.query) == (hazard.twin_group, hazard.query),
         )
-    take("The text names a harm", lambda i: bool(i["explicit"]))
+    take("The text names a harm", lambda i: bool(i.explicit))
     take("The text takes something false for granted", lambda i: expected(i) == "correct")
-    take("Still wrong after alignment", lambda i: i["item_id"] in after and _share(after[i["item_id"]]) < 0.5)
+    take("Still wrong after alignment", lambda i: i.item_id in after and _share(after[i.item_id]) < 0.5)
     while len(chosen) < 5 and take("Another item", lambda i: True):
         pass
     return chosen
@@ -244,30 +243,32 @@ def _answer(system: str, verdicts: Sequence[BenchmarkScore], texts: Mapping[str,
     )
 
 
-def _candidates(settings: Settings, lake: Lake, item: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _candidates(settings: Settings, lake: Lake, item: DescribedItem) -> list[tuple[str, str]]:
     tables: list[tuple[str, Table]] = [
         *((name, candidate_table(name)) for name in settings.descriptions.describers),
         ("signal", SIGNAL_DESCRIPTIONS),
     ]
     found: list[tuple[str, str]] = []
-    if item["scene"] is None:
+    if item.scene is None:
         return found
     for name, table in tables:
-        partitions = [item["scene"]] if lake.manifest(table.name, item["scene"]) else []
-        rows = lake.scan(table, partitions).filter(pl.col("clip_id") == item["clip_id"]).collect()
+        partitions = [item.scene] if lake.manifest(table.name, item.scene) else []
+        rows = lake.scan(table, partitions).filter(pl.col("clip_id") == item.clip_id).collect()
         found += [(name, shorten(text)) for text in rows["text"].to_list()]
     return found
 
 
-def _pair_like(pairs: pl.DataFrame, item: Mapping[str, Any]) -> dict[str, Any] | None:
+def _pair_like(pairs: pl.DataFrame, item: DescribedItem) -> Pair | None:
     """A training pair that wants the same of the answer, of the same subcategory and style if there is."""
-    alike = pairs.filter(pl.col("expectation") == item["expectation"]).to_dicts()
-    if not alike:
+
+    def distance(pair: Pair) -> tuple[bool, bool, str]:
+        other_topic, other_style = pair.subcategory != item.subcategory, pair.style != item.style
+        return other_topic, other_style, content_id(item.item_id, pair.pair_id)
+
+    alike = rows_of(pairs.filter(pl.col("expectation") == item.expectation), Pair)
+    best = min(alike, key=distance, default=None)
+    if best is None:
         return None
-
-    def distance(pair: dict[str, Any]) -> tuple[bool, bool, str]:
-        other_topic, other_style = (pair[name] != item[name] for name in ("subcategory", "style"))
-        return other_topic, other_style, content_id(item["item_id"], pair["pair_id"])
-
-    best = min(alike, key=distance)
-    return {**best, **{name: shorten(best[name]) for name in ("prompt", "chosen", "rejected")}}
+    return replace(
+        best, prompt=shorten(best.prompt), chosen=shorten(best.chosen), rejected=shorten(best.rejected)
+    )

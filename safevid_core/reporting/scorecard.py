@@ -101,14 +101,14 @@ def stage_over(others: Sequence[Stage]) -> Stage:
     Args:
         others: Every stage that is not made from the scorecard.
     """
-    told = [stage.name for stage in others if stage.name not in LEFT_OUT]
+    read = [stage.name for stage in others if stage.name not in LEFT_OUT]
     return Stage(
         SCORECARD,
         "evaluation",
         "Rates with intervals before and after, the controls, and the report as HTML and JSON.",
         plan_scorecard,
-        reads=(*told,),
-        optional=frozenset(told),
+        reads=(*read,),
+        optional=frozenset(read),
         writes=lambda settings: [settings.root / "reports" / name for name in REPORTS],
         needs=Needs(("python",)),
     )

@@ -67,7 +67,7 @@ def what_style_tells(styles: list[Style]) -> str:
     of_all = [style for style in styles if style.category == "all" and style.figure.value is not None]
     if not of_all:
         return "How much of the preference is style is not measured; materialise preference_style_audit."
-    told = " and ".join(
+    shares = " and ".join(
         f"{style.measure.removeprefix('chosen ')} in {100 * (style.figure.value or 0):.1f}%"
         for style in of_all
     )
@@ -79,4 +79,4 @@ def what_style_tells(styles: list[Style]) -> str:
         )
     else:
         after = "No more than chance: style alone does not tell the chosen answer."
-    return f"Without the query and the video, the chosen answer of a pair is {told} of the pairs. {after}"
+    return f"Without the query and the video, the chosen answer of a pair is {shares} of the pairs. {after}"

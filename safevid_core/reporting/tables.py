@@ -219,7 +219,7 @@ def outcome_rows(measured: Sequence[Measurement]) -> Iterator[Outcomes]:
     for each in measured:
         for system in each.systems:
             found = [
-                told for (_, variant, _), told in each.unjudged[system.name].items() if variant == "right"
+                ending for (_, variant, _), ending in each.unjudged[system.name].items() if variant == "right"
             ]
             judged = each.scores[system.name].filter(pl.col("variant") == "right").height
             counts = {"ok": judged} | {name: sum(o == name for o, _ in found) for name in OUTCOMES[1:]}

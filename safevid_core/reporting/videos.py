@@ -8,13 +8,14 @@ Where it stopped, the row names the asset and its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import ClipSpan, rows_of
 from safevid_core.contracts.tables import (
     CLIP_MANIFEST,
     CORPUS_SPLIT,
@@ -46,27 +47,88 @@ REPORT = "videos.html"  # a report of the lake
 # Videos on the page; the table has all.
 MOST_VIDEOS = 200
 _RENDERED = "pocket"
-_NOT_YET = (DESCRIPTIONS.name, "it is not described yet; materialise the assets up to it", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClip(ClipSpan):
+    """A clip of the manifest, with what the page says of its file."""
+
+    source_row: str
+    duration_s: float
+    width: int
+    height: int
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownQuery:
+    """A query about a video. `chosen` is the chosen response of its pair, None without a pair."""
+
+    query: str
+    subcategory: str
+    style: str
+    chosen: str | None
+
+
+class End(NamedTuple):
+    """The asset at which a video ended, and its outcome there. `ok`: the video has a description."""
+
+    asset: str
+    reason: str
+    outcome: Outcome
+
+
+_DESCRIBED = End("", "", "ok")
+_NOT_YET = End(DESCRIPTIONS.name, "it is not described yet; materialise the assets up to it", "failed")
 
 
 @dataclass(frozen=True)
 class Video:
-    """One of a person's videos on the page.
+    """One of a person's videos.
 
     Attributes:
-        row: As in the table `video_report`.
-        clip: Its row of `clip_manifest`; None where the file could not be used.
+        file: Its name for people.
+        clip: None if the file could not be used.
         said: (who, what) of every describer.
         dropped: (claim, why) of what the reconciler left out.
-        queries: Rows of `taxonomy_queries`, each with the pair's `chosen` answer if there is one.
+        pairs: Number of preference pairs about it.
     """
 
-    row: Mapping[str, Any]
-    clip: Mapping[str, Any] | None
-    film: str | None
-    said: list[tuple[str, str]]
-    dropped: list[tuple[str, str]]
-    queries: Sequence[Mapping[str, Any]]
+    source_row: str
+    file: str
+    end: End
+    clip: ShownClip | None
+    scene: str | None
+    split: str | None
+    text: str | None
+    said: Sequence[tuple[str, str]]
+    dropped: Sequence[tuple[str, str]]
+    queries: Sequence[ShownQuery]
+    pairs: int
+
+    @property
+    def outcome(self) -> tuple[str, Outcome, str]:
+        """The outcome of its file or line."""
+        if self.end.outcome == "ok":
+            return self.source_row, "ok", ""
+        return self.source_row, self.end.outcome, f"{self.end.asset}: {self.end.reason}"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row of `video_report`."""
+        return {
+            "source_row": self.source_row,
+            "clip_id": self.clip.clip_id if self.clip else None,
+            "file": self.file,
+            "scene": self.scene,
+            "split": self.split,
+            "text": self.text,
+            "said": json.dumps(dict(self.said), ensure_ascii=False),
+            "queries": len(self.queries),
+            "pairs": self.pairs,
+            "stopped_at": self.end.asset,
+            "why": self.end.reason,
+        }
 
 
 def plan_video_report(tools: Tools, partition: str) -> Plan:
@@ -75,16 +137,15 @@ def plan_video_report(tools: Tools, partition: str) -> Plan:
     tables = _Tables(settings, lake)
 
     def make(source_rows: Sequence[str]) -> StageRows:
-        rows = [tables.row(source_row) for source_row in tables.own]
-        write_page(settings, lake, tables, rows)
-        outcomes = [_outcome(row) for row in rows]
-        described = [row for row, (_, outcome, _) in zip(rows, outcomes, strict=True) if outcome == "ok"]
-        info = {"videos": len(rows), "described": len(described), "page": f"reports/{REPORT}"}
-        return StageRows(VIDEO_REPORT.frame(_of_schema(described)), outcomes, info)
+        videos = [tables.video(source_row) for source_row in tables.own]
+        write_page(settings, lake, videos)
+        described = [video.row for video in videos if video.end.outcome == "ok"]
+        info = {"videos": len(videos), "described": len(described), "page": f"reports/{REPORT}"}
+        return StageRows(VIDEO_REPORT.frame(described), [video.outcome for video in videos], info)
 
     def on_fresh() -> None:
         if not lake.has_report(REPORT):
-            write_page(settings, lake, tables, [tables.row(source_row) for source_row in tables.own])
+            write_page(settings, lake, [tables.video(source_row) for source_row in tables.own])
 
     inputs = {
         **tables.hashes,
@@ -111,32 +172,22 @@ def stage(settings: Settings) -> Stage:
     )
 
 
-def write_page(settings: Settings, lake: Lake, tables: _Tables, rows: list[dict[str, Any]]) -> None:
+def write_page(settings: Settings, lake: Lake, videos: Sequence[Video]) -> None:
     """The page: at most `MOST_VIDEOS` videos by file name, those that stopped among them."""
-    shown = sorted(rows, key=lambda row: (row["file"], row["source_row"]))[:MOST_VIDEOS]
+    shown = sorted(videos, key=lambda video: (video.file, video.source_row))[:MOST_VIDEOS]
+    films = [film_strip(video.clip, lake.media, lake.frames) if video.clip else None for video in shown]
     page = (
         template_environment(TEMPLATES)
         .get_template("videos.html.j2")
         .render(
             profile=settings.profile,
-            videos=[tables.video(row) for row in shown],
-            left_out=len(rows) - len(shown),
+            videos=list(zip(shown, films, strict=True)),
+            left_out=len(videos) - len(shown),
             by_pocket_models=settings.profile == _RENDERED,
+            shorten=shorten,
         )
     )
     lake.write_report(REPORT, page.encode())
-
-
-def _of_schema(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the columns of `video_report` alone."""
-    return [{name: row[name] for name in VIDEO_REPORT.schema} for row in rows]
-
-
-def _outcome(row: Mapping[str, Any]) -> tuple[str, Outcome, str]:
-    if row["text"] is not None:
-        return row["source_row"], "ok", ""
-    outcome: Outcome = row["outcome"] if row["outcome"] in ("filtered", "undecidable") else "failed"
-    return row["source_row"], outcome, f"{row['stopped_at']}: {row['why']}"
 
 
 class _Tables:
@@ -144,10 +195,9 @@ class _Tables:
 
     def __init__(self, settings: Settings, lake: Lake) -> None:
         manifest = lake.scan(CLIP_MANIFEST).filter(pl.col("origin") != _RENDERED).collect()
-        self._clips = {clip["source_row"]: clip for clip in manifest.to_dicts()}
-        self._stored = lake.frames
+        self._clips = {clip.source_row: clip for clip in rows_of(manifest, ShownClip)}
         ids = manifest["clip_id"].to_list()
-        self._names, self._media = ClipNames(lake, ids), lake.media
+        self._names = ClipNames(lake, ids)
         line_of_rendered = f"{_RENDERED}{BELOW}"
         own = (
             lake.outcomes(CLIP_MANIFEST.name)
@@ -155,7 +205,8 @@ class _Tables:
             .sort("input_id")
         )
         self.own: list[str] = own["input_id"].to_list()
-        self._ends = {row["input_id"]: row for row in own.to_dicts()}
+        ends = own.select("input_id", "reason", "outcome").iter_rows()
+        self._ends = {source_row: End(CLIP_MANIFEST.name, *end) for source_row, *end in ends}
         witnesses = [(name, candidate_table(name)) for name in settings.descriptions.describers]
         self._said: dict[str, list[tuple[str, str]]] = {}
         frames = {"manifest": manifest, "read": own}
@@ -174,52 +225,33 @@ class _Tables:
         self.hashes = {name: frame_hash(frame) for name, frame in frames.items()}
         self.hashes["stops"] = settings_hash(sorted(self._stops.items()))
 
-    def row(self, source_row: str) -> dict[str, Any]:
-        """The row of `video_report`, and `outcome`: how the video ended where no description came of it."""
-        clip, end = self._clips.get(source_row), self._ends[source_row]
+    def video(self, source_row: str) -> Video:
+        """The video of a file or of a line of a manifest."""
+        clip = self._clips.get(source_row)
         if clip is None:
-            name = source_row.partition(BELOW)[2]
-            return {
-                **dict.fromkeys(VIDEO_REPORT.schema), "source_row": source_row, "file": name,
-                "stopped_at": CLIP_MANIFEST.name, "why": end["reason"], "outcome": end["outcome"],
-            }  # fmt: skip
-        clip_id = clip["clip_id"]
+            name, end = source_row.partition(BELOW)[2], self._ends[source_row]
+            return Video(source_row, name, end, None, None, None, None, [], [], [], 0)
+        clip_id = clip.clip_id
         text = self._one("texts", clip_id, "text")
-        stop = ("", "", "ok") if text is not None else self._stops.get(clip_id, _NOT_YET)
-        return {
-            "source_row": source_row,
-            "clip_id": clip_id,
-            "file": self._names(clip),
-            "scene": self._one("scenes", clip_id, "scene"),
-            "split": self._one("corpus", clip_id, "split"),
-            "text": text,
-            "said": json.dumps(dict(self._said.get(clip_id, ())), ensure_ascii=False),
-            "queries": self._some("queries", clip_id).height,
-            "pairs": self._some("pairs", clip_id).height,
-            "stopped_at": stop[0],
-            "why": stop[1],
-            "outcome": stop[2],
-        }
-
-    def video(self, row: Mapping[str, Any]) -> Video:
-        """What the page shows of such a row."""
-        clip = self._clips.get(row["source_row"])
-        if clip is None:
-            return Video(row, None, None, [], [], [])
-        clip_id = clip["clip_id"]
-        chosen = dict(self._some("pairs", clip_id).select("query_id", "chosen").iter_rows())
-        queries = [
-            {**query, "query": shorten(query["query"]), "chosen": shorten(chosen.get(query["query_id"]))}
-            for query in self._some("queries", clip_id).to_dicts()
-        ]
         dropped = json.loads(self._one("texts", clip_id, "dropped") or "[]")
+        pairs = self._some("pairs", clip_id)
+        chosen = dict(pairs.select("query_id", "chosen").iter_rows())
+        queries = self._some("queries", clip_id).select("query_id", "query", "subcategory", "style")
         return Video(
-            row=row,
+            source_row=source_row,
+            file=self._names(clip_id, clip.media_sha256),
+            end=_DESCRIBED if text is not None else self._stops.get(clip_id, _NOT_YET),
             clip=clip,
-            film=film_strip(clip, self._media, self._stored),
-            said=[(who, shorten(text)) for who, text in self._said.get(clip_id, ())],
+            scene=self._one("scenes", clip_id, "scene"),
+            split=self._one("corpus", clip_id, "split"),
+            text=text,
+            said=self._said.get(clip_id, ()),
             dropped=[(each["text"], each.get("why") or "") for each in dropped],
-            queries=queries,
+            queries=[
+                ShownQuery(query, subcategory, style, chosen.get(query_id))
+                for query_id, query, subcategory, style in queries.iter_rows()
+            ],
+            pairs=pairs.height,
         )
 
     def _some(self, name: str, clip_id: str) -> pl.DataFrame:
@@ -235,14 +267,15 @@ def _of(lake: Lake, table: Table, ids: list[str], columns: tuple[str, ...]) -> p
     return rows.sort(columns).collect()
 
 
-def _stops(settings: Settings, lake: Lake, ids: list[str]) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    """Clip id and (asset, reason, outcome) of the first asset that did not end `ok`."""
+def _stops(settings: Settings, lake: Lake, ids: list[str]) -> Iterator[tuple[str, End]]:
+    """Clip id and its outcome at the first asset where it is not `ok`."""
     describers = [f"{name}_descriptions" for name in settings.descriptions.describers]
     assets = (SCENE_ASSIGNMENTS.name, VIDEO_CORPUS.name, *describers, DESCRIPTIONS.name)
     seen: set[str] = set()
     for asset in assets:
         ends = lake.outcomes(asset).filter(pl.col("input_id").is_in(ids), pl.col("outcome") != "ok")
-        for end in ends.sort("input_id").iter_rows(named=True):
-            if end["input_id"] not in seen:
-                seen.add(end["input_id"])
-                yield end["input_id"], (asset, end["reason"], end["outcome"])
+        ends = ends.sort("input_id").select("input_id", "reason", "outcome")
+        for clip_id, reason, outcome in ends.iter_rows():
+            if clip_id not in seen:
+                seen.add(clip_id)
+                yield clip_id, End(asset, reason, outcome)

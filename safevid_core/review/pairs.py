@@ -6,9 +6,9 @@ sample is drawn from the kept pairs by the hash of their ids, so that nobody cho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome, StageRows
@@ -25,17 +25,17 @@ _SHOWN = (
     "pair_id", "video", "start_s", "end_s", "principle", "subcategory", "expectation", "query", "criteria",
     "chosen", "rejected",
 )  # fmt: skip
-_FILLED = ("sound", "annotator", "note")
+_FILLED = ("sound", "swapped", "annotator", "note")
 _YES = frozenset({"yes", "y", "1", "true", "sound"})
 _NO = frozenset({"no", "n", "0", "false", "unsound"})
 _ALL = "all"
 
 
 def export_pairs(lake: Lake, folder: Path, size: int) -> Path:
-    """Write a sheet with a random sample of pairs, to be labelled in the column `sound`.
+    """Write a sheet with a random sample of pairs, to be labelled in the columns `sound` and `swapped`.
 
     A pair is sound if the chosen response is safe and useful for the query beside this video, and the
-    rejected one is not.
+    rejected one is not. An unsound pair is swapped if the rejected response is the better one.
 
     Args:
         folder: Where the sheet is written.
@@ -68,28 +68,63 @@ def export_pairs(lake: Lake, folder: Path, size: int) -> Path:
     return path
 
 
-def read_pair_labels(path: Path) -> tuple[dict[str, tuple[int, bool]], list[str]]:
+class PairLabel(NamedTuple):
+    """The label of a pair.
+
+    Attributes:
+        row: Row of the sheet.
+        sound: Whether people find the pair sound.
+        swapped: Whether the rejected response is the better one. False for a sound pair. None if the sheet
+            does not say it of an unsound pair.
+    """
+
+    row: int
+    sound: bool
+    swapped: bool | None
+
+    @property
+    def told(self) -> str:
+        """The label as the column `people` of `pair_noise` holds it."""
+        if self.sound:
+            return "right"
+        if self.swapped is None:
+            return "unsound_unsaid"
+        return "swapped" if self.swapped else "unsound"
+
+
+def read_pair_labels(path: Path) -> tuple[dict[str, PairLabel], list[str]]:
     """The labels of a filled sheet. A row without a label is left out.
 
     Returns:
-        Pair id -> (row of the sheet, whether the pair is sound), and one line for each row that cannot be
-        used.
+        Pair id -> label, and one line for each row that cannot be used.
 
     Raises:
         ReviewError: If the file cannot be read as such a sheet.
     """
-    cells: Cells = read_cells(path, "pair_id", ("sound",))
+    cells: Cells = read_cells(path, "pair_id", ("sound",), optional=("swapped",))
     labels, problems = {}, list(cells.problems)
     for number, texts in cells.rows:
-        said = texts["sound"].lower()
-        if not said:
+        if not texts["sound"]:
             continue
-        if said in _YES | _NO:
-            labels[texts["pair_id"]] = (number, said in _YES)
+        label = _label(number, texts)
+        if isinstance(label, PairLabel):
+            labels[texts["pair_id"]] = label
         else:
-            wrong = f"sound holds {texts['sound'][:40]!r}; write yes or no"
-            problems.append(problem_line(number, texts["pair_id"], wrong))
+            problems.append(problem_line(number, texts["pair_id"], label))
     return labels, problems
+
+
+def _label(number: int, texts: Mapping[str, str]) -> PairLabel | str:
+    """The label in a row, or what is wrong with the row."""
+    for name in ("sound", "swapped"):
+        said = texts[name].lower()
+        if said and said not in _YES | _NO:
+            return f"{name} holds {texts[name][:40]!r}; write yes or no"
+    sound = texts["sound"].lower() in _YES
+    swapped = texts["swapped"].lower() in _YES if texts["swapped"] else None
+    if sound and swapped:
+        return "sound and swapped are both yes; a swapped pair is not sound"
+    return PairLabel(number, sound, False if sound else swapped)
 
 
 def plan_pair_validation(tools: Tools, partition: str) -> Plan:
@@ -107,12 +142,12 @@ def plan_pair_validation(tools: Tools, partition: str) -> Plan:
         known = dict(pairs.iter_rows())
         outcomes: list[tuple[str, Outcome, str]] = []
         sound: list[tuple[str, bool]] = []
-        for pair_id, (number, verdict) in labels.items():
+        for pair_id, label in labels.items():
             if pair_id in known:
-                sound.append((known[pair_id], verdict))
-                outcomes.append((_label_id(number), "ok", ""))
+                sound.append((known[pair_id], label.sound))
+                outcomes.append((_label_id(label.row), "ok", ""))
             else:
-                outcomes.append((_label_id(number), "filtered", "the data set has no such pair"))
+                outcomes.append((_label_id(label.row), "filtered", "the data set has no such pair"))
         outcomes += [(_label_id(row_of_problem(line)), "failed", line) for line in problems]
         rows = _rows(sound)
         info = {
@@ -123,7 +158,7 @@ def plan_pair_validation(tools: Tools, partition: str) -> Plan:
         return StageRows(PAIR_VALIDATION.frame(rows), outcomes, info)
 
     inputs = {"pairs": frame_hash(pairs), "labels": settings_hash(sorted(labels.items()), problems)}
-    ids = [_label_id(number) for number, _ in labels.values()]
+    ids = [_label_id(label.row) for label in labels.values()]
     ids += [_label_id(row_of_problem(line)) for line in problems]
     return Plan(inputs, ids, make)
 

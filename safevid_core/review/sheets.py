@@ -67,12 +67,13 @@ def unguarded(cell: str) -> str:
     return cell[1:] if re.match(f"''*{_FORMULA}", cell) else cell
 
 
-def read_cells(path: Path, key: str, needed: Sequence[str]) -> Cells:
+def read_cells(path: Path, key: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Cells:
     """The filled rows of a sheet.
 
     Args:
         key: Column that identifies a row. If several rows have the same key, each of them is a problem.
         needed: The other columns that are read.
+        optional: Columns that are read if the sheet has them, and are empty texts otherwise.
 
     Raises:
         ReviewError: If the file cannot be read, is not CSV, or lacks a column.
@@ -80,7 +81,7 @@ def read_cells(path: Path, key: str, needed: Sequence[str]) -> Cells:
     header, *rows = _read_csv(path)
     columns = [key, *needed]
     _check_header(path, header, columns)
-    place = {name: header.index(name) for name in columns}
+    place = {name: header.index(name) for name in (*columns, *(each for each in optional if each in header))}
     numbered = [(number, cells) for number, cells in enumerate(rows, start=2) if any(map(str.strip, cells))]
     keys = Counter(cells[place[key]].strip() for _, cells in numbered if len(cells) == len(header))
     found = Cells()
@@ -88,7 +89,9 @@ def read_cells(path: Path, key: str, needed: Sequence[str]) -> Cells:
         if len(cells) != len(header):
             found.problems.append(f"row {number}: {len(cells)} cells, where the header has {len(header)}")
             continue
-        texts = {name: unguarded(cells[at]).strip() for name, at in place.items()}
+        texts = dict.fromkeys(optional, "") | {
+            name: unguarded(cells[at]).strip() for name, at in place.items()
+        }
         if keys[texts[key]] > 1:
             line = f"{keys[texts[key]]} rows have this {key}; keep one"
             found.problems.append(problem_line(number, texts[key], line))

@@ -6,9 +6,14 @@ Each description ends in its source: ``Paper.`` or ``Paper, section 4.1.`` for w
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from safevid_core.contracts.errors import SafeVidError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share of a whole, or a rate: 0 to 1."""
 
 
 class SettingsError(SafeVidError, ValueError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from safevid_core.settings.group import Group
+from safevid_core.settings.group import Group, Share
+
+Limit = Annotated[float | None, Field(gt=0)]
+Price = Annotated[float | None, Field(ge=0)]
 
 
 class TextModel(Group):
@@ -103,28 +106,23 @@ class VideoModel(Group):
 class ModelTerms(Group):
     """Rate limits of one process, prices and batch files of one model."""
 
-    requests_per_minute: float | None = Field(
+    requests_per_minute: Limit = Field(
         None,
-        gt=0,
         description="Most requests a minute. None means the limit in the provider's headers, if there is "
         "one. Ours.",
     )
-    tokens_per_minute: float | None = Field(
+    tokens_per_minute: Limit = Field(
         None,
-        gt=0,
         description="Most tokens a minute, read and written together. None means the limit in the "
         "provider's headers, if there is one. Ours.",
     )
-    usd_per_million_in: float | None = Field(
+    usd_per_million_in: Price = Field(
         None,
-        ge=0,
         description="Price of a million tokens read, in USD; 0 if free. None means litellm's price list. "
         "Ours.",
     )
-    usd_per_million_out: float | None = Field(
-        None,
-        ge=0,
-        description="Price of a million tokens written, in USD. Give both prices or neither. Ours.",
+    usd_per_million_out: Price = Field(
+        None, description="Price of a million tokens written, in USD. Give both prices or neither. Ours."
     )
     tokens_per_image: int | None = Field(
         None,
@@ -136,7 +134,7 @@ class ModelTerms(Group):
         description="Whether requests go through batch files: half the price, and up to a day until the "
         "responses come. Ours.",
     )
-    batch_price: float = Field(0.5, ge=0, le=1, description="Price through batch files as a share. Ours.")
+    batch_price: Share = Field(0.5, description="Price through batch files as a share. Ours.")
 
     @model_validator(mode="after")
     def _both_prices(self) -> ModelTerms:
@@ -176,11 +174,8 @@ class GatewaySettings(Group):
     asset_budgets_usd: dict[str, float] = Field(
         default_factory=dict, description="Most that a run may spend on an asset, in USD, by asset. Ours."
     )
-    pilot_fraction: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="A paid run over a larger share of the plan needs a budget. Ours.",
+    pilot_fraction: Share = Field(
+        0.1, description="A paid run over a larger share of the plan needs a budget. Ours."
     )
     retry_failed: bool = Field(
         False,

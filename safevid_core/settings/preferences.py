@@ -38,6 +38,15 @@ class PreferenceSettings(Group):
         description="The pair judge, by the name of its file in `safevid_core/judging/judges`. Several "
         "judges are a panel, and their majority decides. Ours.",
     )
+    second_judge: dict[str, JudgeModel] | None = Field(
+        None,
+        description="The second judge, named as in `preferences.judges`. It judges a sample of the pairs to "
+        "measure the noise of their labels. None means that the noise is not measured. Ours.",
+    )
+    same_family_second_judge: bool = Field(
+        False, description="Whether the second judge may be of the pair judge's family. Ours."
+    )
+    noise_sample: int = Field(400, ge=1, description="Number of pairs that the second judge judges. Ours.")
     min_margin: float = Field(
         0.2,
         ge=0,
@@ -60,8 +69,8 @@ class PreferenceSettings(Group):
     )
     labels: Path | None = Field(
         None,
-        description="CSV file in which people say which pairs are sound, as `safevid review pairs` writes "
-        "it. None means no labels. Ours.",
+        description="CSV file in which people say which pairs are sound and which are swapped, as `safevid "
+        "review pairs` writes it. None means no labels. Ours.",
     )
     min_labelled_pairs: int = Field(
         200,

@@ -86,8 +86,8 @@ def rate_of(right: Sequence[bool]) -> Rate:
 
 def is_told(text: str, attribute: str, truth: ClipTruth) -> bool:
     """Whether a description tells the true value of an attribute, and no other value of it."""
-    told = {value for value, said in PHRASES[attribute].items() if re.search(rf"\b{said}\b", text.lower())}
-    return told == {getattr(truth, attribute)}
+    found = {value for value, said in PHRASES[attribute].items() if re.search(rf"\b{said}\b", text.lower())}
+    return found == {getattr(truth, attribute)}
 
 
 def sights(texts: Sequence[str], blind: Sequence[str], truths: Sequence[ClipTruth]) -> list[Sight]:

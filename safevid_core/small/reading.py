@@ -114,17 +114,17 @@ def answer_loss(
     ]
     longest = max(map(len, answers))
     padded = torch.tensor([[*ids, *[tokenizer.eos_token_id] * (longest - len(ids))] for ids in answers])
-    told = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in answers])
+    is_answer = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in answers])
     ids = torch.cat([inputs["input_ids"], padded], 1)
-    mask = torch.cat([inputs["attention_mask"], told], 1)
+    mask = torch.cat([inputs["attention_mask"], is_answer], 1)
     hidden = model.model(
         input_ids=ids,
         attention_mask=mask,
         pixel_values_videos=inputs["pixel_values_videos"],
         use_cache=False,
     )[0]
-    logits = model.lm_head(hidden[:, -longest - 1 : -1][told.bool()])
-    return torch.nn.functional.cross_entropy(logits, padded[told.bool()]), ids.numel()
+    logits = model.lm_head(hidden[:, -longest - 1 : -1][is_answer.bool()])
+    return torch.nn.functional.cross_entropy(logits, padded[is_answer.bool()]), ids.numel()
 
 
 def learn_reading(

@@ -100,9 +100,9 @@ class Training:
             self.done = step + 1
             if self.done % self._schedule.every == 0 or self.done == steps:
                 self._store()
-                told = " ".join(f"{figure} {value:.3f}" for figure, value in mean.items())
+                figures_text = " ".join(f"{figure} {value:.3f}" for figure, value in mean.items())
                 seconds = (time.monotonic() - began) / (self.done - first)
-                self._report(f"{self._name} {self.done}/{steps} {told} {seconds:.2f} s a step")
+                self._report(f"{self._name} {self.done}/{steps} {figures_text} {seconds:.2f} s a step")
 
     def _store(self) -> None:
         import torch

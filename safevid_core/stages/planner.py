@@ -149,7 +149,7 @@ class Planner:
                 if not planned:
                     self.forget(upstream, name)
             if stale:
-                return told(upstream, name)
+                return name_of(upstream, name)
             behind = self._behind(upstream.name, name)
             if behind:
                 return behind
@@ -159,7 +159,7 @@ class Planner:
         """The first missing upstream partition that this one needs. Empty if none is missing."""
         for upstream, name in self.required(stage, partition):
             if self._manifest(upstream.name, name) is None:
-                return told(upstream, name)
+                return name_of(upstream, name)
         return ""
 
     def required(self, stage: Stage, partition: str) -> Iterator[tuple[Stage, str]]:
@@ -254,7 +254,7 @@ class Planner:
         return settings_text(self.tools.settings)
 
 
-def told(stage: Stage, partition: str) -> str:
+def name_of(stage: Stage, partition: str) -> str:
     """A partition for people: `descriptions[kitchen]`, or `clip_manifest` for a table that is one."""
     return f"{stage.name}[{partition}]" if stage.partitions.axes else stage.name
 

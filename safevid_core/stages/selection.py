@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from safevid_core.stages.planner import Planner, told
+from safevid_core.stages.planner import Planner, name_of
 from safevid_core.stages.registry import RegistryError
 from safevid_core.stages.stage import Stage
 
@@ -36,7 +36,7 @@ class Selection:
         )
         return list(
             dict.fromkeys(
-                told(upstream, name)
+                name_of(upstream, name)
                 for upstream, name in needed
                 if (upstream.name, name) not in made and lake.manifest(upstream.name, name) is None
             )

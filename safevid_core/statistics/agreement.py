@@ -2,8 +2,9 @@
 
 Cohen's kappa (Cohen 1960) is the agreement of two raters beyond chance. Krippendorff's alpha (Krippendorff
 2011, nominal) is that of any number of raters, some of whom may give no label. Both are 1 for full agreement
-and 0 for agreement by chance. Intervals are percentile bootstraps over units. If all draws give the same
-value, the interval follows from Wilson's bounds on the observed agreement, with the chance agreement fixed.
+and 0 for agreement by chance. Intervals are percentile bootstraps over units, or over clusters of units that
+are not independent. If all draws give the same value, the interval follows from Wilson's bounds on the
+observed agreement, with the chance agreement fixed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.contracts.intent import ASKS, EXPECTATIONS, Expectation, Intent
 from safevid_core.statistics.intervals import CONFIDENCE, wilson
+from safevid_core.statistics.variance import kish
 
 NO_ANNOTATOR = "unnamed"
 _SUCCESS = frozenset({"1", "true", "yes", "success", "safe", "right"})
@@ -79,7 +81,10 @@ def cohen_kappa(
 
 
 def krippendorff_alpha(
-    ratings: Sequence[Sequence[Hashable | None]], draws: int = 2000, seed: int = 0
+    ratings: Sequence[Sequence[Hashable | None]],
+    draws: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Figure:
     """Return Krippendorff's nominal alpha of any number of raters.
 
@@ -88,10 +93,13 @@ def krippendorff_alpha(
             labels do not count.
         draws: Bootstrap draws. Defaults to 2,000.
         seed: Seed of the bootstrap. Defaults to 0.
+        clusters: The cluster of each unit, such as its source video. The bootstrap then draws whole clusters.
+            None means that units are independent.
     """
     given = [tuple(label for label in unit if label is not None) for unit in ratings]
     # The order of the raters does not matter.
-    patterns = Counter(tuple(sorted(unit, key=repr)) for unit in given if len(unit) > 1)
+    units = [tuple(sorted(unit, key=repr)) for unit in given]
+    patterns = Counter(unit for unit in units if len(unit) > 1)
     labels = _labels([label for pattern in patterns for label in pattern])
     coincidences = np.zeros((len(patterns), len(labels), len(labels)))
     for place, pattern in enumerate(patterns):
@@ -99,7 +107,9 @@ def krippendorff_alpha(
             for other, second in enumerate(pattern):
                 if one != other:
                     coincidences[place, labels[label], labels[second]] += 1 / (len(pattern) - 1)
-    return _figure(coincidences, np.array(list(patterns.values()), dtype=float), _alphas, draws, seed)
+    counts = np.array(list(patterns.values()), dtype=float)
+    by_cluster = None if clusters is None else _counts_by_cluster(units, list(patterns), clusters)
+    return _figure(coincidences, counts, _alphas, draws, seed, by_cluster)
 
 
 def share_agreeing(first: Sequence[Hashable], second: Sequence[Hashable]) -> Figure:
@@ -111,6 +121,19 @@ def share_agreeing(first: Sequence[Hashable], second: Sequence[Hashable]) -> Fig
 def share(number: int, n: int) -> Figure:
     """Return the share `number / n` with Wilson's interval. It is not defined for n = 0."""
     return Figure(number / n, *wilson(number, n), n) if n else Figure(None, None, None, 0)
+
+
+def _counts_by_cluster(
+    units: Sequence[Hashable], kinds: Sequence[Hashable], clusters: Sequence[Hashable]
+) -> np.ndarray:
+    """Return the number of units of each kind in each cluster, `[clusters, kinds]`."""
+    place = {kind: at for at, kind in enumerate(kinds)}
+    known = [(cluster, place[unit]) for unit, cluster in zip(units, clusters, strict=True) if unit in place]
+    row = _labels([cluster for cluster, _ in known])
+    counts = np.zeros((len(row), len(kinds)))
+    for cluster, kind in known:
+        counts[row[cluster], kind] += 1
+    return counts
 
 
 def _labels(values: Sequence[Hashable]) -> dict[Hashable, int]:
@@ -140,7 +163,14 @@ def _alphas(coincidences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 _Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def _figure(cells: np.ndarray, counts: np.ndarray, measure: _Measure, draws: int, seed: int) -> Figure:
+def _figure(
+    cells: np.ndarray,
+    counts: np.ndarray,
+    measure: _Measure,
+    draws: int,
+    seed: int,
+    by_cluster: np.ndarray | None = None,
+) -> Figure:
     """Return a measure of the sum over units, with its interval.
 
     Args:
@@ -149,6 +179,8 @@ def _figure(cells: np.ndarray, counts: np.ndarray, measure: _Measure, draws: int
         measure: Returns the measure and the chance agreement of each sum.
         draws: Bootstrap draws.
         seed: Seed of the bootstrap.
+        by_cluster: Number of units of each kind in each cluster, `[clusters, kinds]`. None means that each
+            unit is a cluster.
     """
     n = int(counts.sum())
     if n == 0:
@@ -157,15 +189,22 @@ def _figure(cells: np.ndarray, counts: np.ndarray, measure: _Measure, draws: int
     value, chance = float(values[0]), float(chances[0])
     if not np.isfinite(value):
         return Figure(None, None, None, n)
-    # Units of a kind are equal, so the bootstrap draws the number of units of each kind.
-    weights = np.random.default_rng(seed).multinomial(n, counts / n, size=draws).astype(float)
+    rng, independent = np.random.default_rng(seed), float(n)
+    if by_cluster is None:
+        # Units of a kind are equal, so the bootstrap draws the number of units of each kind.
+        weights = rng.multinomial(n, counts / n, size=draws).astype(float)
+    else:
+        # Clusters of the same counts are equal, so the bootstrap draws their number.
+        distinct, alike = np.unique(by_cluster, axis=0, return_counts=True)
+        weights = rng.multinomial(len(by_cluster), alike / len(by_cluster), size=draws) @ distinct
+        independent = kish(by_cluster.sum(1))
     drawn, _ = measure(_summed(weights, cells))
     drawn = drawn[np.isfinite(drawn)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail]) if drawn.size else (value, value)
     if high <= low:
         observed = value * (1 - chance) + chance
-        low, high = ((bound - chance) / (1 - chance) for bound in wilson(observed * n, n))
+        low, high = ((bound - chance) / (1 - chance) for bound in wilson(observed * independent, independent))
     return Figure(value, min(float(low), value), max(float(high), value), n)
 
 

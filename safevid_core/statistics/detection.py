@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from safevid_core.statistics.agreement import Figure, share
-from safevid_core.statistics.intervals import wilson
+from safevid_core.statistics.intervals import Estimate, wilson
 
 MEASURES = ("prevalence", "precision", "recall", "specificity", "f1")
 _Z = 1.959963984540054  # normal quantile of a two-sided 95% interval
@@ -101,6 +101,16 @@ class Proportion:
     @property
     def variance(self) -> float:
         return self.value * (1 - self.value) / self.n
+
+    @classmethod
+    def effective(cls, rate: Estimate) -> Proportion:
+        """A rate over clusters with its effective sample size: a binomial of that size has the same error.
+
+        If all values are equal, the standard error is 0, and each cluster counts once.
+        """
+        value, error = rate.value or 0.0, rate.se or 0.0
+        n = min(rate.n, value * (1 - value) / error**2) if error > 0 else max(1, rate.clusters)
+        return cls(value * n, n)
 
 
 def corrected_rate(apparent: Proportion, sensitivity: Proportion, specificity: Proportion) -> Figure:

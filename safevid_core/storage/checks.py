@@ -70,8 +70,8 @@ def audit_partition(lake: Lake, table: Table, partition: str) -> None:
         outcomes = _read_outcomes(lake, manifest)
         rows, differing = (_read_earlier if manifest.layout == 1 else _read_hashing)(lake, table, manifest)
     except (OSError, pyarrow.ArrowException, pl.exceptions.PolarsError) as error:
-        told = str(error).partition("\n")[0]
-        raise LakeError(where + f"a data file cannot be read ({told}); materialise it again") from None
+        first_line = str(error).partition("\n")[0]
+        raise LakeError(where + f"a data file cannot be read ({first_line}); materialise it again") from None
     if outcomes.height != sum(manifest.outcomes.values()):
         raise LakeError(where + f"{outcomes.height} outcomes, the manifest has another number")
     if manifest.outcomes_hash and frame_hash(outcomes) != manifest.outcomes_hash:
@@ -107,8 +107,8 @@ def _read_hashing(lake: Lake, table: Table, manifest: Manifest) -> tuple[pl.Data
             ids.append(pa.Table.from_batches([batch.select(list(wanted))]))
     rows = pl.from_arrow(pa.concat_tables(ids))
     assert isinstance(rows, pl.DataFrame)
-    found, told = hasher.column_hashes(), manifest.columns
-    differing = [name for name in {**told, **found} if told.get(name) != found.get(name)]
+    found, recorded = hasher.column_hashes(), manifest.columns
+    differing = [name for name in {**recorded, **found} if recorded.get(name) != found.get(name)]
     if not differing and hash_of_columns(found) != manifest.content_hash:
         differing = ["the order of the columns"]
     return rows, differing

@@ -198,10 +198,15 @@ def _packed(key: str, frames: Frames, media_sha256: str = "") -> bytes:
     if pixels.dtype != np.uint8:
         raise ValueError(f"frames are uint8; these are {pixels.dtype}")
     span = None if frames.span_s is None else float(frames.span_s)
-    told = {"key": key, "shape": pixels.shape, "times_s": [float(t) for t in frames.times_s], "span_s": span}
+    fields = {
+        "key": key,
+        "shape": pixels.shape,
+        "times_s": [float(t) for t in frames.times_s],
+        "span_s": span,
+    }
     if media_sha256:
-        told["media"] = media_sha256
-    header = json.dumps(told).encode()
+        fields["media"] = media_sha256
+    header = json.dumps(fields).encode()
     codec = pa.Codec("zstd", compression_level=_LEVEL)
     body = header + codec.compress(pixels.reshape(-1).data, asbytes=True)
     return _LEADING.pack(_MAGIC, zlib.crc32(body), len(header)) + body
@@ -222,12 +227,12 @@ def _unpacked(data: bytes, key: str) -> Frames:
     body = memoryview(data)[_LEADING.size :]
     if magic != _MAGIC or zlib.crc32(body) != checksum:
         raise ValueError("damaged")
-    told: dict[str, Any] = json.loads(bytes(body[:length]))
-    if told["key"] != key:
+    fields: dict[str, Any] = json.loads(bytes(body[:length]))
+    if fields["key"] != key:
         raise ValueError("of another key")
-    shape = told["shape"]
+    shape = fields["shape"]
     plain = pa.Codec("zstd").decompress(pa.py_buffer(body[length:]), math.prod(shape))
-    return Frames(np.frombuffer(plain, np.uint8).reshape(shape), told["times_s"], told["span_s"])
+    return Frames(np.frombuffer(plain, np.uint8).reshape(shape), fields["times_s"], fields["span_s"])
 
 
 def _replace(path: Path, data: bytes) -> None:

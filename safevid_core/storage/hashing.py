@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 65_536
+_BATCH_BYTES = 32 << 20
 _LENGTH = 32  # hex digits of a hash: 128 bits
 _BLOCK = 1 << 18  # values searched for NaN at a time; 512 KiB of float16 stay in the processor's cache
 # Bytes of a float -> mask of its bits without the sign, the bits of infinity, the bits that stand for any
@@ -120,10 +121,10 @@ class _Values:
             self._children = [_Values(kind.value_type)]
 
     def digest(self) -> bytes:
-        told = f"{len(self._name.encode())}:{self._name}:{self._rows}:".encode()
+        head = f"{len(self._name.encode())}:{self._name}:{self._rows}:".encode()
         parts = [part.digest() for part in (self._nulls, self._lengths, self._contents)]
         parts += [child.digest() for child in self._children]
-        return hashlib.sha256(told + b"".join(parts)).digest()
+        return hashlib.sha256(head + b"".join(parts)).digest()
 
     def update(self, array: pa.Array) -> None:
         import pyarrow.types as kinds
@@ -263,11 +264,13 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
 
 
 def _batches(frame: pl.DataFrame | pl.LazyFrame) -> Iterator[pa.Table]:
-    """A frame as Arrow tables of at most `BATCH_ROWS` rows, converted one at a time."""
+    """A frame as Arrow tables of at most `BATCH_ROWS` rows and about `_BATCH_BYTES`, one at a time."""
     parts: Iterable[pl.DataFrame] = [frame] if isinstance(frame, pl.DataFrame) else _collected(frame)
     for part in parts:
-        for start in range(0, part.height, BATCH_ROWS):
-            yield _arrow(part.slice(start, BATCH_ROWS))
+        row_bytes = part.estimated_size() / max(1, part.height)
+        rows = max(1_024, min(BATCH_ROWS, int(_BATCH_BYTES / max(1.0, row_bytes))))
+        for start in range(0, part.height, rows):
+            yield _arrow(part.slice(start, rows))
 
 
 def _collected(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -312,8 +312,9 @@ class Lake:
         parent = self.local_path("blobs", kind)
         make_folder(parent)
         for left in parent.glob(".new-*"):
-            if left.stat().st_mtime < time.time() - _SCRATCH_S:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has kept or removed it
+                if left.stat().st_mtime < time.time() - _SCRATCH_S:
+                    shutil.rmtree(left, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
         try:
             yield scratch

@@ -44,7 +44,7 @@ class Seal:
     rows: list[str]
     generation: str = ""
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         return f"withdrawn on {self.date}: {self.reason}"
 
 
@@ -100,7 +100,7 @@ def refuse(seals: Iterable[Seal], what: str) -> None:
         clips = sorted({clip for seal in some for clip in seal.clips})
         named = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
         raise WithdrawnError(
-            f"{what} holds {rows} rows about withdrawn clips ({named}; {some[-1].told()}); "
+            f"{what} holds {rows} rows about withdrawn clips ({named}; {some[-1].sentence()}); "
             "make it again without them"
         )
 
@@ -116,10 +116,10 @@ def _folder(lake: Lake, asset: str, partition: str) -> str:
 
 def _read(place: Place, name: str) -> list[Seal]:
     try:
-        told: list[dict[str, Any]] = json.loads(place.read(name))["seals"]
+        stored: list[dict[str, Any]] = json.loads(place.read(name))["seals"]
     except FileNotFoundError:
         return []
-    return [Seal(**each) for each in told]
+    return [Seal(**each) for each in stored]
 
 
 def _write(place: Place, name: str, seal: Seal) -> None:

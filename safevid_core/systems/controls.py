@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from safevid_core.contracts.rows import DescribedItem
 
 _WORDS = (
     "amber", "blorp", "candle", "drift", "ember", "fathom", "gravel", "hollow", "inkwell", "jumble", "kettle",
@@ -16,42 +17,38 @@ _WORDS = (
 )  # fmt: skip
 
 
-Item = Mapping[str, Any]
-
-
-def always_refuse(item: Item, seed: str) -> str:
+def always_refuse(item: DescribedItem, seed: str) -> str:
     """The same refusal for every item."""
     return "I am sorry, but I cannot help with that."
 
 
-def always_comply(item: Item, seed: str) -> str:
+def always_comply(item: DescribedItem, seed: str) -> str:
     """The same agreement for every item."""
     return "Sure, here is how. First take what you need, then do it as shown."
 
 
-def empty(item: Item, seed: str) -> str:
+def empty(item: DescribedItem, seed: str) -> str:
     """The empty text. It counts as a response, and never as a success."""
     return ""
 
 
-def gibberish(item: Item, seed: str) -> str:
+def gibberish(item: DescribedItem, seed: str) -> str:
     """Twelve random words, drawn with the seed."""
     return " ".join(random.Random(seed).choices(_WORDS, k=12)) + "."
 
 
-def echo_query(item: Item, seed: str) -> str:
+def echo_query(item: DescribedItem, seed: str) -> str:
     """The query itself."""
-    return str(item["query"])
+    return item.query
 
 
-def echo_description(item: Item, seed: str) -> str | None:
+def echo_description(item: DescribedItem, seed: str) -> str | None:
     """The description of the item's clip, from which the query was written. None if the item has none."""
-    description = item["description"]
-    return None if description is None else str(description)
+    return item.description
 
 
 # A control's name -> the function that returns its response to an item. The seed is the request id.
-CONTROLS: Mapping[str, Callable[[Item, str], str | None]] = {
+CONTROLS: Mapping[str, Callable[[DescribedItem, str], str | None]] = {
     each.__name__: each
     for each in (always_refuse, always_comply, empty, gibberish, echo_query, echo_description)
 }

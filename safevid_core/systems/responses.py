@@ -18,6 +18,7 @@ import polars as pl
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.intent import HARMFUL
 from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.rows import DescribedItem, rows_of
 from safevid_core.contracts.tables import (
     BENCHMARK_RESPONSES,
     DPO_CHECKPOINT,
@@ -60,20 +61,19 @@ class BenchmarkRequest:
     """One request to a system.
 
     Attributes:
-        item: Row of the benchmark.
         variant: Which video is shown with the query.
         seed: Training seed of the adapter that responds; 0 if the system is not trained.
-        shown: Row of the item whose clip is shown. None if no clip is shown.
+        shown: The item whose clip is shown. None if no clip is shown.
     """
 
-    item: Mapping[str, Any]
+    item: DescribedItem
     variant: Variant
     seed: int
-    shown: Mapping[str, Any] | None
+    shown: DescribedItem | None
 
     @property
     def request_id(self) -> str:
-        return request_id(self.item["item_id"], self.variant, self.seed)
+        return request_id(self.item.item_id, self.variant, self.seed)
 
 
 def request_id(item_id: str, variant: str, seed: int) -> str:
@@ -222,12 +222,14 @@ def modality_items(items: pl.DataFrame, most: int) -> list[str]:
     A second item of a clip is taken only after every clip has one.
     """
     harmful = items.filter(pl.col("explicit") & pl.col("expectation").is_in(HARMFUL))
-    ranked = sorted(harmful.iter_rows(named=True), key=lambda item: content_id("modality", item["item_id"]))
+    ranked = sorted(
+        harmful.select("clip_id", "item_id").iter_rows(), key=lambda item: content_id("modality", item[1])
+    )
     seen: dict[str, int] = {}
     turns: list[tuple[int, int, str]] = []
-    for place, item in enumerate(ranked):
-        turn = seen[item["clip_id"]] = seen.get(item["clip_id"], -1) + 1
-        turns.append((turn, place, item["item_id"]))
+    for place, (clip_id, item_id) in enumerate(ranked):
+        turn = seen[clip_id] = seen.get(clip_id, -1) + 1
+        turns.append((turn, place, item_id))
     return sorted(item_id for _, _, item_id in sorted(turns)[:most])
 
 
@@ -235,10 +237,10 @@ def plan_requests(
     items: pl.DataFrame, modality: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[BenchmarkRequest]:
     """The requests for each seed: every item with its own video, those of `modality` with all variants."""
-    rows = items.to_dicts()
+    rows = rows_of(items, DescribedItem)
     chosen = set(modality)
     for item in rows:
-        for variant in VARIANTS if item["item_id"] in chosen else VARIANTS[:1]:
+        for variant in VARIANTS if item.item_id in chosen else VARIANTS[:1]:
             shown = _shown(item, variant, rows)
             if shown is None and variant == "irrelevant":
                 continue
@@ -246,27 +248,25 @@ def plan_requests(
                 yield BenchmarkRequest(item, variant, seed, shown)
 
 
-def _shown(
-    item: Mapping[str, Any], variant: Variant, rows: Sequence[dict[str, Any]]
-) -> Mapping[str, Any] | None:
-    """The row of the item whose clip is shown. None if no clip is shown or no other clip fits."""
+def _shown(item: DescribedItem, variant: Variant, items: Sequence[DescribedItem]) -> DescribedItem | None:
+    """The item whose clip is shown. None if no clip is shown or no other clip fits."""
     if variant == "right":
-        return None if item["media"] == "none" else item
-    return _other_clip(item, rows) if variant == "irrelevant" else None
+        return None if item.media == "none" else item
+    return _other_clip(item, items) if variant == "irrelevant" else None
 
 
-def _other_clip(item: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Mapping[str, Any] | None:
+def _other_clip(item: DescribedItem, items: Sequence[DescribedItem]) -> DescribedItem | None:
     """The irrelevant clip for an item: another scene, another file and another twin group. None if none."""
     others = {
-        row["clip_id"]: row
-        for row in rows
-        if row["scene"] != item["scene"]
-        and row["media_sha256"] != item["media_sha256"]
-        and (row["twin_group"] is None or row["twin_group"] != item["twin_group"])
+        other.clip_id: other
+        for other in items
+        if other.scene != item.scene
+        and other.media_sha256 != item.media_sha256
+        and (other.twin_group is None or other.twin_group != item.twin_group)
     }
     if not others:
         return None
-    return min(others.values(), key=lambda row: content_id("other", item["item_id"], row["clip_id"]))
+    return min(others.values(), key=lambda other: content_id("other", item.item_id, other.clip_id))
 
 
 def _adapters(lake: Lake, system: System) -> dict[int, Path | None]:
@@ -276,8 +276,8 @@ def _adapters(lake: Lake, system: System) -> dict[int, Path | None]:
     trained = lake.read(DPO_CHECKPOINT, system.name)
     if trained.is_empty():
         raise ResponseError(f"system {system.name} has no checkpoint; materialise dpo_checkpoint first")
-    rows = trained.sort("seed").iter_rows(named=True)
-    return {row["seed"]: lake.local_directory(row["checkpoint"]) for row in rows}
+    checkpoints = trained.sort("seed").select("seed", "checkpoint").iter_rows()
+    return {seed: lake.local_directory(checkpoint) for seed, checkpoint in checkpoints}
 
 
 def _identity(
@@ -352,22 +352,22 @@ def _model_rows(
 def _question(
     index: MediaIndex, request: BenchmarkRequest, files: BenchmarkFiles | None, system: str | None
 ) -> VideoQuestion:
-    query = request.item["query"]
+    query = request.item.query
     # A blank video has the length and size of the item's own video.
     clip = request.shown or (request.item if request.variant == "blank" else None)
     if clip is None:
         return VideoQuestion(query, video="none", system=system)
-    media = clip["media_sha256"]
+    media = clip.media_sha256
     file = index.file(media)
-    if clip["media"] == "image":
+    if clip.is_picture:
         as_image = files is not None and files.image_as == "image"
         return VideoQuestion(query, file, media, video="image" if as_image else "still", system=system)
     return VideoQuestion(
         query,
         path=file,
         media_sha256=media,
-        start_s=clip["start_s"] or 0.0,
-        end_s=clip["end_s"],
+        start_s=clip.start_s or 0.0,
+        end_s=clip.end_s,
         video="blank" if request.variant == "blank" else "right",
         system=system,
     )
@@ -385,13 +385,13 @@ def _row(
     return {
         "response_id": content_id(system.name, request.request_id),
         "request_id": request.request_id,
-        **{name: request.item[name] for name in _ITEM_COLUMNS},
+        **{name: getattr(request.item, name) for name in _ITEM_COLUMNS},
         "system": system.name,
         "policy": system.policy,
         "data_scale": system.data_scale,
         "seed": request.seed,
         "variant": request.variant,
-        "media_sha256": request.shown["media_sha256"] if request.shown else None,
+        "media_sha256": request.shown.media_sha256 if request.shown else None,
         "text": text,
         "cut": cut,
         "model": model,

@@ -47,8 +47,8 @@ def length_of(
     base = float(stream.time_base)
     if table.timed:
         ends = table.ends[table.shown & (table.pts >= begin)]
-        told = float(ends.max() - begin) * base if len(ends) else 0.0
-        packets_s = told if told > last_s + 1e-6 else packets_s
+        from_packets = float(ends.max() - begin) * base if len(ends) else 0.0
+        packets_s = from_packets if from_packets > last_s + 1e-6 else packets_s
     formats = set(str(container.format.name).split(","))
     header_s = 0.0 if formats & _WITHOUT_LENGTH else _header_length(container, stream, begin * base)
     if header_s - packets_s <= tolerance(header_s):

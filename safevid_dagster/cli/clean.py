@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from safevid_dagster.cli.failures import FAILED, BadRequest, say_error
-from safevid_dagster.cli.printing import AsJson, print_json, print_table
+from safevid_dagster.cli.failures import BadRequest, confirm
+from safevid_dagster.cli.printing import AsJson, Yes, print_json, print_table
 
 
 def clean(
     everything: Annotated[
         bool, typer.Option("--all", help="Remove everything: tables, checkpoints, the ledger.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove caches, files of older generations, and scratch files of dead runs.
@@ -33,27 +33,23 @@ def clean(
     found = all_of(root) if everything else removable_of(Lake(root, settings.profile))
     refuse_while_runs_work(root)
     size = sum(each.size for each in found)
-    told = [{"what": each.what, "paths": len(each.paths), "bytes": each.size} for each in found]
+    kinds = [{"what": each.what, "paths": len(each.paths), "bytes": each.size} for each in found]
     if as_json:
         if yes:
             remove(root, found)
-        print_json({"root": str(root), "removed": yes, "bytes": size, "kinds": told})
+        print_json({"root": str(root), "removed": yes, "bytes": size, "kinds": kinds})
         return
     if not found:
         typer.echo(f"{root} holds nothing to remove.")
         return
-    print_table(["what", "files or folders", "MB"], [[e["what"], e["paths"], _mb(e["bytes"])] for e in told])
+    print_table(["what", "files or folders", "MB"], [[e["what"], e["paths"], _mb(e["bytes"])] for e in kinds])
     if not yes:
         question = f"Remove all of this from {root}?"
         if everything:
             question = (
                 f"Remove all tables, checkpoints and paid answers in {root}? They cannot be brought back"
             )
-        try:
-            typer.confirm(question, abort=True)
-        except typer.Abort:
-            say_error("nothing removed; --yes removes it without asking")
-            raise typer.Exit(FAILED) from None
+        confirm(question, "nothing removed; --yes removes it without asking")
     remove(root, found)
     typer.echo(f"{_mb(size)} MB removed from {root}.")
     if everything and not any(root.iterdir()):

@@ -9,8 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from safevid_dagster.cli.failures import BadRequest
-from safevid_dagster.cli.opening import open_existing
-from safevid_dagster.cli.printing import AsJson, print_json
+from safevid_dagster.cli.opening import FolderBelow, open_existing
+from safevid_dagster.cli.printing import AsJson, print_result
 
 NewFolder = Annotated[Path, typer.Option(help="Folder to write. It must be absent or empty.")]
 Cut = Annotated[bool, typer.Option("--cut", help="Write each clip as an MP4 file of its own.")]
@@ -63,20 +63,16 @@ def pairs(
     written = export_pairs(
         lake, format, to, release, frames=frames, cut=cut, validation=validation, seed=seed
     )
-    if as_json:
-        print_json(
-            {
-                "folder": str(written.folder),
-                "release": written.release,
-                "pairs": dict(written.pairs),
-                "left_out": dict(written.left_out),
-            }
-        )
-        return
     counts = ", ".join(f"{split} {count:,}" for split, count in written.pairs.items())
-    typer.echo(f"{written.folder}: release {written.release}, pairs: {counts}")
-    for reason, count in written.left_out.items():
-        typer.echo(f"left out {count:,}: {reason}")
+    lines = [f"{written.folder}: release {written.release}, pairs: {counts}"]
+    lines += [f"left out {count:,}: {reason}" for reason, count in written.left_out.items()]
+    document = {
+        "folder": str(written.folder),
+        "release": written.release,
+        "pairs": dict(written.pairs),
+        "left_out": dict(written.left_out),
+    }
+    print_result(document, lines, as_json=as_json)
 
 
 @app.command()
@@ -94,19 +90,8 @@ def benchmark(
 
     _, lake = open_existing()
     written = export_benchmark(lake, format, to, name, cut=cut)
-    if as_json:
-        print_json(
-            {
-                "folder": str(written.folder),
-                "benchmark": written.benchmark,
-                "release": written.release,
-                "items": written.items,
-            }
-        )
-    else:
-        typer.echo(
-            f"{written.folder}: {written.benchmark}, release {written.release}, items: {written.items:,}"
-        )
+    line = f"{written.folder}: {written.benchmark}, release {written.release}, items: {written.items:,}"
+    print_result(vars(written), [line], as_json=as_json)
 
 
 @app.command()
@@ -115,7 +100,7 @@ def runs(
         str,
         typer.Argument(help="inspect: .eval logs of inspect_ai; lmms-eval: JSON lines.", metavar="FORMAT"),
     ],
-    to: Annotated[Path, typer.Option(help="Folder to write below.")] = Path("runs"),
+    to: FolderBelow = Path("runs"),
     system: Annotated[
         list[str] | None, typer.Option(help="Only this system. May be given several times.")
     ] = None,
@@ -131,11 +116,8 @@ def runs(
     if known is None:
         raise BadRequest(f"no format {format!r} for runs; there are: {', '.join(FORMATS)}")
     settings, lake = open_existing()
-    paths = export_runs(settings, lake, to, system, benchmark, known)
-    if as_json:
-        print_json({"files": [str(path) for path in paths]})
-    else:
-        typer.echo("\n".join(str(path) for path in paths))
+    paths = [str(path) for path in export_runs(settings, lake, to, system, benchmark, known)]
+    print_result({"files": paths}, paths, as_json=as_json)
 
 
 def _which_kind(word: str) -> str:

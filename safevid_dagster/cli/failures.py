@@ -70,7 +70,7 @@ class Group(TyperGroup):
             if type(error).__name__ == "NoArgsIsHelpError":
                 typer.echo(error.format_message(), err=True)
             else:
-                say_error(_told(error, self._path(error, given)))
+                say_error(_line_of(error, self._path(error, given)))
             sys.exit(error.exit_code)
         except typer.Abort:
             say_error("stopped; nothing was answered")
@@ -86,7 +86,7 @@ class Group(TyperGroup):
         return " ".join([COMMAND, *[each for each in given if each in self.commands][:1]])
 
 
-def _told(error: Any, command: str) -> str:
+def _line_of(error: Any, command: str) -> str:
     """An error of usage in the words of this command: what is wrong, and what to do."""
     param = getattr(error, "param", None)
     name = "" if param is None else param.get_error_hint().strip("'")
@@ -108,3 +108,19 @@ def _told(error: Any, command: str) -> str:
 def say_error(error: Exception | str) -> None:
     """Print an error as one line on stderr."""
     typer.echo(f"{COMMAND}: {' '.join(str(error).split())}", err=True)
+
+
+def confirm(question: str, refused: str) -> None:
+    """Ask for consent on the terminal.
+
+    Args:
+        refused: The error of a command without consent.
+
+    Raises:
+        typer.Exit: Without consent.
+    """
+    try:
+        typer.confirm(question, abort=True)
+    except typer.Abort:
+        say_error(refused)
+        raise typer.Exit(FAILED) from None

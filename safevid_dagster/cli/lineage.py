@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safevid_dagster.cli.failures import FAILED, BadRequest, say_error
+from safevid_dagster.cli.failures import BadRequest, confirm
 from safevid_dagster.cli.opening import open_planner
-from safevid_dagster.cli.printing import AsJson, print_json
+from safevid_dagster.cli.printing import AsJson, Yes, print_result
 
 if TYPE_CHECKING:
     from safevid_core.datasets.trace import Step, Trace
@@ -36,10 +36,7 @@ def trace(
     tools = open_planner().tools
     with closing(Ledger(tools.settings.ledger_url)) as ledger:
         found = trace_of(tools.registry, tools.lake, ledger, thing)
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        typer.echo("\n".join(_tree(found, most)))
+    print_result(found.as_dict(), _tree(found, most), as_json=as_json)
 
 
 def _tree(found: Trace, most: int) -> Iterator[str]:
@@ -114,7 +111,7 @@ def withdraw(
     listed: Annotated[
         bool, typer.Option("--listed", help="Every id of the setting corpus.withdrawn.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove what is about a clip, and refuse it from now on.
@@ -142,26 +139,19 @@ def withdraw(
     for each in wanted:
         done.append(withdrawals.withdraw(tools, each, reason, purge=purge, unknown=listed))
     reports = list({report["withdrawal"]: report for report in done}.values())
-    if as_json:
-        print_json({"withdrawals": reports})
-    elif not reports:
-        typer.echo("Nothing to withdraw, and no withdrawal is unfinished.")
-    else:
-        typer.echo("\n".join(line for report in reports for line in _told(report)))
+    lines = [line for report in reports for line in _summary(report)]
+    nothing = "Nothing to withdraw, and no withdrawal is unfinished."
+    print_result({"withdrawals": reports}, lines or [nothing], as_json=as_json)
 
 
 def _confirm(wanted: Sequence[str], *, purge: bool) -> None:
     question = f"Withdraw {', '.join(wanted)}? Its media, rows and texts cannot be brought back"
     if purge:
         question = f"Withdraw {', '.join(wanted)}, and destroy the releases that hold it?"
-    try:
-        typer.confirm(question, abort=True)
-    except typer.Abort:
-        say_error("nothing withdrawn; --yes withdraws without asking")
-        raise typer.Exit(FAILED) from None
+    confirm(question, "nothing withdrawn; --yes withdraws without asking")
 
 
-def _told(report: Mapping[str, Any]) -> Iterator[str]:
+def _summary(report: Mapping[str, Any]) -> Iterator[str]:
     clips = ", ".join(report["clips"]) or f"{report['asked']}, not in this lake yet"
     yield f"withdrawn: {clips} ({report['date'][:10]}: {report['reason']})"
     rows = report["rows_removed"]

@@ -18,6 +18,7 @@ Stages = Annotated[list[str] | None, typer.Argument(metavar="[STAGE]...", help="
 Scenes = Annotated[
     list[str] | None, typer.Option("--scene", help="Only this scene. May be given several times.")
 ]
+FolderBelow = Annotated[Path, typer.Option("--to", help="Folder to write below.")]
 PartitionNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -83,6 +84,6 @@ def partitions_of(scenes: Sequence[str] | None, partitions: Sequence[str] | None
             import difflib
 
             near = difflib.get_close_matches(scene, known, n=3, cutoff=0.5)
-            told = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
-            raise BadRequest(f"no scene {scene!r}; {told}")
+            hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
+            raise BadRequest(f"no scene {scene!r}; {hint}")
     return [*(scenes or ()), *(partitions or ())] or None

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 _COLOURS = {
     "ok": "green", "fresh": "green", "warn": "yellow", "incomplete": "yellow", "stale": "yellow",
@@ -25,6 +26,14 @@ def is_terminal() -> bool:
 def print_json(document: Any) -> None:
     """Print one JSON document. Values without a JSON type become text."""
     typer.echo(json.dumps(document, indent=1, ensure_ascii=False, default=str))
+
+
+def print_result(document: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print what a command did: the document with `--json`, else the lines."""
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo("\n".join(lines))
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from safevid_dagster.cli.failures import FAILED, say_error
-from safevid_dagster.cli.opening import open_existing
-from safevid_dagster.cli.printing import AsJson, print_json
+from safevid_dagster.cli.opening import FolderBelow, open_existing
+from safevid_dagster.cli.printing import AsJson, print_result
 
 if TYPE_CHECKING:
     from safevid_core.review.challenge.edits import Imported
@@ -22,7 +22,7 @@ Release = Annotated[
 
 @app.command("export")
 def export_sheet(
-    to: Annotated[Path, typer.Option(help="Folder to write below.")],
+    to: FolderBelow,
     release: Release = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,10 +31,7 @@ def export_sheet(
 
     _, lake = open_existing()
     paths = [str(path) for path in export_review(lake, to, release)]
-    if as_json:
-        print_json({"files": paths})
-    else:
-        typer.echo("\n".join(paths))
+    print_result({"files": paths}, paths, as_json=as_json)
 
 
 @app.command("import")
@@ -48,10 +45,7 @@ def import_sheet(
 
     settings, lake = open_existing()
     imported = import_review(settings, lake, sheet, release)
-    if as_json:
-        print_json(vars(imported))
-    else:
-        typer.echo(_told(imported))
+    print_result(vars(imported), [_summary(imported)], as_json=as_json)
     for problem in imported.problems:
         say_error(problem)
     if imported.problems:
@@ -60,11 +54,11 @@ def import_sheet(
 
 @app.command("pairs")
 def export_pairs(
-    to: Annotated[Path, typer.Option(help="Folder to write below.")],
+    to: FolderBelow,
     size: Annotated[int, typer.Option(min=1, help="Number of pairs in the sheet.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Write a sheet with a random sample of pairs. People label them in the column `sound`.
+    """Write a sheet with a random sample of pairs. People label them in the columns `sound` and `swapped`.
 
     Set `preferences.labels` to the filled sheet. The stage `pair_validation` then counts the labels.
     """
@@ -72,13 +66,10 @@ def export_pairs(
 
     _, lake = open_existing()
     path = str(pairs.export_pairs(lake, to, size))
-    if as_json:
-        print_json({"files": [path]})
-    else:
-        typer.echo(path)
+    print_result({"files": [path]}, [path], as_json=as_json)
 
 
-def _told(imported: Imported) -> str:
+def _summary(imported: Imported) -> str:
     from safevid_core.benchmarks.safevidbench_challenge import NAME
 
     counts = imported.counts

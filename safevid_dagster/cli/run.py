@@ -87,7 +87,7 @@ def _run(settings: Settings, chosen: Selection, *, quiet: bool) -> list[StepRepo
             partitions = chosen.to_make(stage)
             if not partitions:
                 continue
-            say(f"{stage.name}: {_told(partitions)}")
+            say(f"{stage.name}: {_partition_names(partitions)}")
             report = steps.run(stage, partitions)
             done.append(report)
             for line in notes.taken():
@@ -140,7 +140,7 @@ class _Terminal:
             self._status.update(f"{partition} ({number} of {of})")
 
 
-def _told(partitions: list[str]) -> str:
+def _partition_names(partitions: list[str]) -> str:
     if len(partitions) > 3:
         return f"{len(partitions)} partitions"
     return ", ".join(partitions)

@@ -164,7 +164,7 @@ class _View:
             bad = bad.filter(pl.col("input_id").is_in(wanted))
         names = self._names(set(of_clip.values()))
         rows = [
-            {"input": input_id, "file": names({"clip_id": of_clip.get(input_id)}), "outcome": outcome,
+            {"input": input_id, "file": names(of_clip.get(input_id)), "outcome": outcome,
              "reason": reason}
             for input_id, outcome, reason in bad.head(most).iter_rows()
         ]  # fmt: skip
@@ -176,9 +176,9 @@ class _View:
             return list(row)
         key = self._stage.table.key
         chosen = [key, *(["file"] if "file" in row and key != "file" else [])]
-        told = [name for name in _SHOWN if name in row and name not in chosen]
+        shown = [name for name in _SHOWN if name in row and name not in chosen]
         # A table of a stage from the setting `stages` may have no column of `_SHOWN`.
-        return [*chosen, *(told or [name for name in row if name not in chosen][:_MOST_COLUMNS])]
+        return [*chosen, *(shown or [name for name in row if name not in chosen][:_MOST_COLUMNS])]
 
     def _clips_of_inputs(self, inputs: Iterable[str]) -> dict[str, str]:
         """Input -> clip, for inputs that are clips or rows of an upstream table with a clip."""
@@ -203,7 +203,7 @@ class _View:
         rows = frame.to_dicts()
         if "clip_id" in frame.columns:
             names = self._names(frame["clip_id"].drop_nulls())
-            rows = [{"file": names(row), **row} for row in rows]
+            rows = [{"file": names(row["clip_id"], row.get("media_sha256")), **row} for row in rows]
         return [{name: self._folded(name, value) for name, value in row.items()} for row in rows]
 
     def _folded(self, name: str, value: Any) -> Any:

@@ -141,10 +141,10 @@ def _rows(some: list[Standing]) -> int:
 
 def _sum(found: list[Standing], spend: dict[str, Paid]) -> str:
     counts = Counter(each.condition for each in found)
-    told = ", ".join(f"{counts[each]} {each}" for each in CONDITIONS if counts[each])
+    by_condition = ", ".join(f"{counts[each]} {each}" for each in CONDITIONS if counts[each])
     calls = sum(paid.calls for paid in spend.values())
     usd = sum(paid.cost_usd for paid in spend.values())
-    return f"{len(found)} partitions: {told or 'none'}. {calls:,} model calls, {usd:.2f} USD."
+    return f"{len(found)} partitions: {by_condition or 'none'}. {calls:,} model calls, {usd:.2f} USD."
 
 
 def _document(

@@ -224,7 +224,7 @@ def test_the_stage_trains_every_seed_and_accounts_for_every_pair(
     assert not any(report.computed for report in again)
 
 
-def test_arms_train_on_what_they_say_and_account_for_every_pair(
+def test_control_runs_train_on_what_they_say_and_account_for_every_pair(
     settings: Settings, release: pl.DataFrame
 ) -> None:
     """Text alone needs no video; an own style trains on the answers that there are; other pairs are cut to
@@ -241,8 +241,8 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
         },
     )
     lake = lake_with(settings, release.with_columns(pl.Series("path", [None, *release["path"][1:]])))
-    arms = ("text_only", "sft", "own_style", "without_descriptions")
-    assert set(arms) < set(settings.alignment.trained)
+    control_runs = ("text_only", "sft", "own_style", "without_descriptions")
+    assert set(control_runs) < set(settings.alignment.trained)
     assert "safety_prompt" not in settings.alignment.trained
     with pytest.raises(AlignmentError, match="own_style_answers holds no pair"):
         run_stages(settings, lake, "dpo_checkpoint", ["own_style@1"])
@@ -261,7 +261,7 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
         name: run_stages(
             settings, lake, "dpo_checkpoint", [f"{policy}@{scale:g}" for policy, scale in [(name, 1.0)]]
         )[0].manifest
-        for name in arms
+        for name in control_runs
     }
     rows = {row["policy"]: row for row in lake.read(DPO_CHECKPOINT).iter_rows(named=True)}
     assert {name: row["pairs"] for name, row in rows.items()} == {
@@ -276,7 +276,7 @@ def test_arms_train_on_what_they_say_and_account_for_every_pair(
     assert rows["sft"]["objective"] == "sft"
     assert rows["own_style"]["trained_on"] == "own_style"
     assert rows["without_descriptions"]["release"] != "release-1" == rows["own_style"]["release"]
-    reasons = {name: set(lake.outcomes("dpo_checkpoint", f"{name}@1")["reason"]) for name in arms}
+    reasons = {name: set(lake.outcomes("dpo_checkpoint", f"{name}@1")["reason"]) for name in control_runs}
     assert "no chosen answer in own_style_answers" in reasons["own_style"]
     assert "outside the sample that is 100% of the release in number" in reasons["without_descriptions"]
     assert reasons["text_only"] == {""}

@@ -66,13 +66,13 @@ def materialized(
 def test_the_log_tells_of_the_training_and_the_asset_warns_and_plots(materialized: Any) -> None:
     """The rejected answers say the chosen ones again and again, so that both fall."""
     metadata, lines = materialized(packing="video", epochs=4, learning_rate=0.02)
-    told = [line for _, line in lines if line.startswith("pocket@1 seed 0: step ")]
+    step_lines = [line for _, line in lines if line.startswith("pocket@1 seed 0: step ")]
     assert re.match(
         r"pocket@1 seed 0: step 1 of 24, loss 0\.6931, reward margin .*, accuracy .*%, log-probabilities "
         r"-\d+\.\d chosen -\d+\.\d rejected, [\d,]+ tokens/s, [\d,]+ s left",
-        told[0],
+        step_lines[0],
     )
-    assert told[-1].startswith("pocket@1 seed 0: step 24 of 24, ")
+    assert step_lines[-1].startswith("pocket@1 seed 0: step 24 of 24, ")
     warned = [line for level, line in lines if level == 30 and "become less likely" in line]
     assert len(warned) == 1
     assert metadata["warnings"].value == f"- {warned[0]}"

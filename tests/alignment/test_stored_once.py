@@ -44,8 +44,8 @@ def test_stored_features_are_the_towers_to_float16_and_no_clip_is_encoded_twice(
     assert encode_pairs(release, alignment, processor, stored).pairs == pairs
     assert {file.stem for file in folder.path.glob("*.npy")} == names
     size = sum(folder.read(name).nbytes for name in names)
-    told = capsys.readouterr().out
-    assert f"{len(names)} clips take {size // 1000 if size >= 10_000 else size} " in told
+    output = capsys.readouterr().out
+    assert f"{len(names)} clips take {size // 1000 if size >= 10_000 else size} " in output
     assert sum(file.stat().st_size for file in folder.path.glob("*.npy")) <= size + 128 * len(names)
 
     clips = [pairs[0].clip, pairs[3].clip]

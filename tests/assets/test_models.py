@@ -45,9 +45,9 @@ def test_calls_are_booked_on_the_run_and_its_figures_are_in_the_metadata(
     ledger = Ledger(load_settings().ledger_url)
     assert bill(ledger, run=result.run_id, by=()).select("calls", "usable").rows() == [(4, 3)]
     for scene in SCENES:
-        told = metadata_of(result, scene)
-        assert (told["run/done"], told["run/failed"], told["run/provider_refusals"]) == (3, 1, 1)
-        assert (told["run/tokens_in"], told["calls"]) == (4 * 11, 2)
+        metadata = metadata_of(result, scene)
+        assert (metadata["run/done"], metadata["run/failed"], metadata["run/provider_refusals"]) == (3, 1, 1)
+        assert (metadata["run/tokens_in"], metadata["calls"]) == (4 * 11, 2)
     again = materialise("descriptions", *SCENES)
     assert "run/done" not in metadata_of(again, "kitchen"), "nothing was asked"
     assert len(server.seen) == 4
@@ -136,14 +136,14 @@ def test_a_planted_key_is_in_no_event_no_metadata_and_no_file(
     second = materialise("descriptions", "bathroom")
     assert all(headers["authorization"].endswith(PLANTED) for headers in server.headers)
     assert len(server.headers) == 4
-    told = [repr(entry) for run in (first, second) for entry in instance.all_logs(run.run_id)]
+    logs = [repr(entry) for run in (first, second) for entry in instance.all_logs(run.run_id)]
     captured = capfd.readouterr()
-    assert PLANTED not in "".join((*told, captured.out, captured.err))
+    assert PLANTED not in "".join((*logs, captured.out, captured.err))
     reasons = lake.outcomes("descriptions")["reason"].to_list()
     # Of the first scene one row failed; of the second all did, which its run says.
     assert sum("[redacted]" in reason for reason in reasons) == 1, "what the provider said is told"
     assert not second.success
-    assert "[redacted]" in "".join(told)
+    assert "[redacted]" in "".join(logs)
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or PLANTED.encode() not in file.read_bytes(), file
 
@@ -156,12 +156,13 @@ DESCRIBED_WITH_KEY = (
 def test_the_estimate_of_a_run_is_seen_before_it(materialise: Materialise, environment: Any) -> None:
     environment.setenv("SAFEVID_MODELS__TERMS", PRICED)
     chosen = {"assets": ["descriptions"], "partitions": ["kitchen"]}
-    told = metadata_of(materialise("model_estimate", of=chosen))
-    assert (told["calls"], told["cost_usd"], told["hours"]) == (2, 512, "unknown")
+    metadata = metadata_of(materialise("model_estimate", of=chosen))
+    assert (metadata["calls"], metadata["cost_usd"], metadata["hours"]) == (2, 512, "unknown")
     assert (
-        "| descriptions |  | openai/loopback | 4 | 2 | 1,600 | 512 | 512.00 | unknown |" in told["estimate"]
+        "| descriptions |  | openai/loopback | 4 | 2 | 1,600 | 512 | 512.00 | unknown |"
+        in metadata["estimate"]
     )
-    assert "set models.budget_usd" in told["budget_needed"]
+    assert "set models.budget_usd" in metadata["budget_needed"]
     everything = metadata_of(materialise("model_estimate", budget_usd=1e6))
     assert everything["calls"] > 4
     assert everything["budget_needed"] == "no"

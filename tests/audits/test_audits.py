@@ -145,12 +145,12 @@ def test_the_direction_in_a_text(text: str, motion: str | None) -> None:
 
 
 def test_the_direction_that_was_measured() -> None:
-    def segments(*told: tuple[str, str, float]) -> dict[str, list[dict[str, object]]]:
-        ends = list(accumulate(seconds for *_, seconds in told))
+    def segments(*motions: tuple[str, str, float]) -> dict[str, list[dict[str, object]]]:
+        ends = list(accumulate(seconds for *_, seconds in motions))
         return {
             "motion": [
                 {"kind": kind, "direction": direction, "start_s": end - seconds, "end_s": end}
-                for (kind, direction, seconds), end in zip(told, ends, strict=True)
+                for (kind, direction, seconds), end in zip(motions, ends, strict=True)
             ]
         }
 

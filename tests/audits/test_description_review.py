@@ -233,7 +233,9 @@ def test_a_new_sample_keeps_what_was_said_of_what_has_not_changed(settings: Sett
     assert info["reviewed_rows"] == len(sampled.rows) - len(fresh)
 
 
-def test_bad_rows_are_each_told_in_one_line_and_the_good_ones_count(settings: Settings, lake: Lake) -> None:
+def test_bad_rows_are_each_reported_in_one_line_and_the_good_ones_count(
+    settings: Settings, lake: Lake
+) -> None:
     info, _ = audited(settings, lake)
     seen: Counter[str] = Counter()
 
@@ -251,13 +253,13 @@ def test_bad_rows_are_each_told_in_one_line_and_the_good_ones_count(settings: Se
 
     fill(info["sheet"], say)
     info, figures = audited(settings, lake)
-    told = "\n".join(info["problems"])
+    problem_lines = "\n".join(info["problems"])
     assert len(info["problems"]) == 6
     for says in (
         "true is 'maybe'; say yes, no, unclear", "complete is filled in for a claim",
         "without reviewer and date", "consistent is ''", "control character", "no row of this sample",
     ):  # fmt: skip
-        assert says in told
+        assert says in problem_lines
     assert info["open_rows"] == 6
     assert figures["hallucination rate", RECONCILED]["n"] == seen[CLAIM] - 4
     assert not info["passed"]
@@ -271,9 +273,9 @@ def test_the_sample_is_seeded_and_follows_the_scenes(settings: Settings, lake: L
     sample = draw_sample(settings, lake)
     assert sample.name == draw_sample(settings, lake).name
     assert sample.name != draw_sample(settings.model_copy(update={"seed": 1}), lake).name
-    assert sorted(Counter(clip["scene"] for clip in sample.clips).values()) == [3, 3, 4]
-    few = {clip["clip_id"] for clip in draw_sample(settings_of(lake, sample=6), lake).clips}
-    assert few < {clip["clip_id"] for clip in sample.clips}
+    assert sorted(Counter(clip.scene for clip in sample.clips).values()) == [3, 3, 4]
+    few = {clip.clip_id for clip in draw_sample(settings_of(lake, sample=6), lake).clips}
+    assert few < {clip.clip_id for clip in sample.clips}
 
 
 @given(st.dictionaries(st.text(), st.integers(0, 50)), st.integers(0, 200))

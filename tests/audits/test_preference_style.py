@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
+
 from safevid_core.audits.preference_style import BY_LENGTH, BY_WORDS, TABLE, style_rows
 from safevid_core.contracts.tables import RELEASE, VIDEO_CORPUS
 from safevid_core.storage.lake import Lake, audit_partition
@@ -28,7 +30,7 @@ def release_of(clips: int) -> list[dict[str, str | None]]:
     ]  # fmt: skip
 
 
-def test_a_preference_that_turns_with_the_query_is_not_told_by_its_words(tmp_path: Path) -> None:
+def test_a_preference_that_turns_with_the_query_is_not_found_by_its_words(tmp_path: Path) -> None:
     """Refusals are chosen as often as rejected: by words, half of those pairs is all that can be told."""
     lake = Lake(tmp_path, "pocket")
     put(lake, RELEASE, "all", release_of(12))
@@ -49,6 +51,6 @@ def test_a_preference_that_turns_with_the_query_is_not_told_by_its_words(tmp_pat
 
 
 def test_without_pairs_or_with_one_clip_there_is_no_figure() -> None:
-    one = [{**row, "source_id": "s"} for row in release_of(1)]
-    assert list(style_rows([])) == []
+    one = pl.DataFrame([{**row, "source_id": "s"} for row in release_of(1)])
+    assert list(style_rows(one.clear())) == []
     assert list(style_rows(one)) == []

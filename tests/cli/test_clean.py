@@ -52,9 +52,9 @@ def test_nothing_goes_before_a_person_agreed(used: Lake) -> None:
     assert refused.exit_code == 1
     assert "scratch of dead runs" in refused.stdout
     assert "--yes removes it without asking" in refused.stderr
-    told = json.loads(safevid("clean", "--json", root=used.root).stdout)
-    assert told["removed"] is False
-    assert told["bytes"] == 4000
+    document = json.loads(safevid("clean", "--json", root=used.root).stdout)
+    assert document["removed"] is False
+    assert document["bytes"] == 4000
     assert files(used.root) == before
 
 

@@ -19,9 +19,9 @@ KEY = "sk-planted-0123456789abcdef"
 
 
 def checks(root: Path) -> dict[str, dict[str, str]]:
-    told = json.loads(safevid("doctor", "--json", root=root).stdout)
-    assert told["ok"] is all(each["level"] != "fail" for each in told["checks"])
-    return {each["subject"]: each for each in told["checks"]}
+    document = json.loads(safevid("doctor", "--json", root=root).stdout)
+    assert document["ok"] is all(each["level"] != "fail" for each in document["checks"])
+    return {each["subject"]: each for each in document["checks"]}
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_keys_sources_models_and_servers(
     assert found[f"source {tmp_path / 'no-videos'}"]["level"] == "fail"
 
 
-def test_a_lake_of_another_profile_is_told(lake, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_lake_of_another_profile_is_reported(lake, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("SAFEVID_PROFILE", "paper")
     found = checks(lake.root)
     assert found["lake"]["level"] == "warn"

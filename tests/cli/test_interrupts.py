@@ -99,7 +99,7 @@ except KeyboardInterrupt:
     assert time.monotonic() - started < 30
 
 
-def test_an_error_in_a_finaliser_is_told_as_ever() -> None:
+def test_an_error_in_a_finaliser_is_reported_as_ever() -> None:
     source = """
 from safevid_dagster.interrupts import noted_interrupts
 class Ends:

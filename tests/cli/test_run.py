@@ -56,9 +56,9 @@ def test_a_source_that_is_missing_fails_and_is_remembered(tmp_path: Path) -> Non
     assert f"folder '{nothing}' does not exist" in done.stderr
     assert "Traceback" not in done.stderr
     assert "dagster." not in done.stderr, "no name of a class before the message"
-    told = json.loads(done.stdout)
-    assert told["succeeded"] is False
-    assert [step["stage"] for step in told["steps"]][-1] == "clip_manifest"
+    document = json.loads(done.stdout)
+    assert document["succeeded"] is False
+    assert [step["stage"] for step in document["steps"]][-1] == "clip_manifest"
     status = safevid_process(
         "--root", root, "status", "clip_manifest", SAFEVID_CORPUS__SOURCES=sources
     ).stdout

@@ -36,9 +36,9 @@ def test_harmful_texts_are_folded_unless_asked_for(lake: Lake) -> None:
 
 @pytest.mark.parametrize("word", ["c1", "beach.mp4"])
 def test_a_clip_by_its_id_or_file_has_its_reason(lake: Lake, word: str) -> None:
-    told = json.loads(safevid("show", "descriptions", "--clip", word, "--json", root=lake.root).stdout)
-    assert told["rows"] == []
-    assert told["reasons"] == [
+    document = json.loads(safevid("show", "descriptions", "--clip", word, "--json", root=lake.root).stdout)
+    assert document["rows"] == []
+    assert document["reasons"] == [
         {"input": "c1", "file": "beach.mp4", "outcome": "undecidable",
          "reason": "the witnesses name different scenes"}
     ]  # fmt: skip

@@ -17,13 +17,13 @@ from tests.stages.test_planner import Release
 
 
 def test_a_new_root_has_missing_and_blocked_partitions_only(tmp_path: Path) -> None:
-    told = json.loads(safevid("status", "--json", root=tmp_path).stdout)
-    assert set(told) == {"root", "profile", "calls", "cost_usd", "stages"}
-    assert told["root"] == str(tmp_path)
-    stages = {stage["stage"]: stage for stage in told["stages"]}
+    document = json.loads(safevid("status", "--json", root=tmp_path).stdout)
+    assert set(document) == {"root", "profile", "calls", "cost_usd", "stages"}
+    assert document["root"] == str(tmp_path)
+    stages = {stage["stage"]: stage for stage in document["stages"]}
     assert stages["pocket_clips"]["missing"] == 1
     assert stages["descriptions"]["blocked"] == stages["descriptions"]["partitions"] == 30
-    for stage in told["stages"]:
+    for stage in document["stages"]:
         assert sum(stage[condition] for condition in CONDITIONS) == stage["partitions"]
         assert stage["fresh"] == stage["stale"] == stage["rows"] == 0
 
@@ -38,7 +38,7 @@ def test_a_partition_has_its_condition_and_reason(lake: Lake) -> None:
     assert found["descriptions", "kitchen"]["rows"] == 1
 
 
-def test_the_last_failure_is_told_until_an_attempt_succeeds(lake: Lake) -> None:
+def test_the_last_failure_is_reported_until_an_attempt_succeeds(lake: Lake) -> None:
     lake.write_failure("pocket_clips", "all", "no room left on the disk")
     done = safevid("status", "pocket_clips", root=lake.root)
     assert "pocket_clips[all] failed: no room left on the disk" in done.stdout

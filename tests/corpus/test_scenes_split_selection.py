@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safevid_core.contracts.ids import content_id
+from safevid_core.contracts.rows import ClipSpan
 from safevid_core.contracts.tables import CLIP_MANIFEST, CORPUS_SPLIT, SCENE_ASSIGNMENTS, VIDEO_CORPUS
 from safevid_core.corpus.embeddings import EmbedderError, OpenClip, clip_vectors, embedder_identity
 from safevid_core.corpus.leakage import leaks
@@ -221,19 +223,16 @@ def test_quotas_are_uneven_and_add_up() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=12), st.integers(0, 12))
 def test_choosing_keeps_twin_groups_whole_within_the_quota(drawn: list[tuple[int, int]], quota: int) -> None:
-    clips = [
-        {"clip_id": f"c{i:02d}", "twin_group": f"g{group}" if group < 3 else None}
-        for i, (_, group) in enumerate(drawn)
-    ]
+    twins = {f"c{i:02d}": f"g{group}" if group < 3 else None for i, (_, group) in enumerate(drawn)}
     cosines = {f"c{i:02d}": value / 4 for i, (value, _) in enumerate(drawn)}
-    chosen = _choose(clips, cosines, quota)
+    chosen = _choose(twins, cosines, quota)
     assert len(chosen) == len(set(chosen)) <= quota
-    for name in {clip["twin_group"] for clip in clips} - {None}:
-        members = {clip["clip_id"] for clip in clips if clip["twin_group"] == name}
+    for name in {*twins.values()} - {None}:
+        members = {clip for clip, group in twins.items() if group == name}
         assert members <= set(chosen) or not members & set(chosen)
-    if quota >= len(clips):
-        assert len(chosen) == len(clips)
-    assert chosen == _choose(clips[::-1], cosines, quota)
+    if quota >= len(twins):
+        assert len(chosen) == len(twins)
+    assert chosen == _choose(dict(reversed(twins.items())), cosines, quota)
 
 
 def test_the_side_of_a_group_never_changes_and_follows_the_fraction() -> None:
@@ -271,18 +270,19 @@ def test_leaks_names_what_is_shared() -> None:
 def test_vectors_are_kept_by_content_and_embedder(tmp_path: Path, embedder_folder: Path, lake: Lake) -> None:
     path = write_video(tmp_path / "a.mp4", moving_picture(1))
     clip = {"clip_id": "a", "path": str(path), "media_sha256": "m", "start_s": 0.0, "end_s": 1.0}
-    (clip,) = placed(lake, [clip])
+    placed(lake, [clip])
+    span = ClipSpan("m", 0.0, 1.0, "a")
     embedder = Embedder(model=str(embedder_folder), pretrained=None, frames=2)
-    first, _, computed = clip_vectors(lake, embedder, [clip])
+    first, _, computed = clip_vectors(lake, embedder, [span])
     assert computed == 1
-    again, _, computed = clip_vectors(lake, embedder, [{**clip, "clip_id": "b"}])
+    again, _, computed = clip_vectors(lake, embedder, [replace(span, clip_id="b")])
     assert computed == 0
     np.testing.assert_array_equal(first["a"].embedding, again["b"].embedding)
     for other in ({"frames": 3}, {"revision": "2"}):
-        assert clip_vectors(lake, embedder.model_copy(update=other), [clip])[2] == 1
+        assert clip_vectors(lake, embedder.model_copy(update=other), [span])[2] == 1
     (stored,) = list((lake.root / "blobs" / "embeddings" / embedder_identity(embedder)).rglob("*.npz"))
     stored.write_bytes(stored.read_bytes()[:50])
-    assert clip_vectors(lake, embedder, [clip])[2] == 1, "a damaged file is computed again"
+    assert clip_vectors(lake, embedder, [span])[2] == 1, "a damaged file is computed again"
 
 
 def test_vectors_do_not_depend_on_their_batch(tmp_path: Path, embedder_folder: Path, lake: Lake) -> None:
@@ -295,13 +295,14 @@ def test_vectors_do_not_depend_on_their_batch(tmp_path: Path, embedder_folder: P
     embedder = Embedder(model=str(embedder_folder), pretrained=None, frames=4)
     other = Lake(tmp_path / "other", "pocket")
     placed(other, clips)
-    clips = placed(lake, clips)
-    together, _, _ = clip_vectors(lake, embedder, clips)
+    placed(lake, clips)
+    spans = [ClipSpan(str(seed), 0.0, 1.0, str(seed)) for seed in range(5)]
+    together, _, _ = clip_vectors(lake, embedder, spans)
     alone = embedder.model_copy(update={"batch_size": 4})
-    for clip in clips:
-        single, _, _ = clip_vectors(other, alone, [clip])
+    for span in spans:
+        single, _, _ = clip_vectors(other, alone, [span])
         np.testing.assert_allclose(
-            single[clip["clip_id"]].embedding, together[clip["clip_id"]].embedding, atol=2e-5
+            single[span.clip_id].embedding, together[span.clip_id].embedding, atol=2e-5
         )
 
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
+from safevid_core.contracts.rows import ClipSpan, rows_of
 from safevid_core.contracts.tables import (
     BENCHMARK_RELEASES,
     CLIP_MANIFEST,
@@ -66,7 +67,8 @@ def vector(grey: int) -> ClipVector:
 def put(lake: Lake, clips: Sequence[Clip]) -> None:
     """The tables that the split is made from, and the pictures of the clips in the store."""
     for clip in clips:
-        write_atomically(_file_of(lake, EMBEDDER, clip.row), _packed(vector(clip.grey)))
+        span = ClipSpan(clip.row["media_sha256"], 0.0, 2.0, clip.name)
+        write_atomically(_file_of(lake, EMBEDDER, span), _packed(vector(clip.grey)))
     near: dict[str, list[str]] = {clip.name: [] for clip in clips}
     if clips:
         thumbnails = np.stack([vector(clip.grey).thumbnails for clip in clips])
@@ -271,7 +273,8 @@ def test_a_lake_from_before_keeps_the_sides_of_its_table(lake: Lake) -> None:
         row = {name: value for name, value in clip.row.items() if name in table.schema}
         row |= {table.key: clip.name, table.parent or "": clip.name}
         lake.commit(table, partition, StageRows(table.frame([row]), [(clip.name, "ok", "")]), "", {})
-        write_atomically(_file_of(lake, EMBEDDER, clip.row), _packed(vector(clip.grey)))
+        span = ClipSpan(clip.row["media_sha256"], 0.0, 2.0, clip.name)
+        write_atomically(_file_of(lake, EMBEDDER, span), _packed(vector(clip.grey)))
     new = [replace(gone[0], grey=151), gone[1], Clip("copy", BENCHMARK, 181), Clip("n", TRAIN, 250)]
     copies = [Clip(f"{i} re-upload", f"{i}", 150) for i in range(3)]
     assert divide(lake, A, B, *new, *copies) == {
@@ -394,7 +397,11 @@ def test_many_clips_are_divided_in_seconds() -> None:
 
 
 COLUMNS = ("clip_id", "source_id", "media_sha256", "start_s", "end_s", "twin_group")
-RECORD = {**DECIDED_SIDES.schema, "number": pl.Int32}
+CLIPS = {
+    **{name: DECIDED_SIDES.schema[name] for name in COLUMNS},
+    "near_copies": pl.List(pl.String),
+}
+RECORD = {**DECIDED_SIDES.schema, "number": pl.Int64}
 
 
 class Corpus(RuleBasedStateMachine):
@@ -475,17 +482,15 @@ class Corpus(RuleBasedStateMachine):
         for clip in self.present.values():
             near = [name for name, grey in greys.items() if abs(grey - clip.grey) <= 9 and name != clip.name]
             rows.append(clip.row | {"near_copies": near})
-        schema = dict.fromkeys(COLUMNS, pl.String) | {"start_s": pl.Float64, "end_s": pl.Float64}
-        clips = pl.DataFrame(rows, {**schema, "near_copies": pl.List(pl.String)})
+        clips = pl.DataFrame(rows, CLIPS)
         number = max((row["number"] for row in self.record), default=0) + 1
         while True:
             placed = split.place(clips, pl.DataFrame(self.record, RECORD), self.fraction, self.departed(rows))
             if not placed.decisions:
                 break
-            for row in placed.decisions:
-                key = decided.decision_id(row)
-                self.grey_of[key] = greys[row["clip_id"]]
-                self.record.append(row | {"decision_id": key, "decided_at": "", "number": number})
+            for each in placed.decisions:
+                self.grey_of[decided.decision_id(each.clip)] = greys[each.clip.clip_id]
+                self.record.append(each.row("") | {"number": number})
             number += 1
         assert not placed.sides.keys() & placed.aside.keys()
         return {name: side.split for name, side in placed.sides.items()} | dict.fromkeys(
@@ -494,7 +499,8 @@ class Corpus(RuleBasedStateMachine):
 
     def departed(self, rows: list[dict[str, Any]]) -> dict[str, list[str]]:
         known = {row["decision_id"] for row in self.record}
-        seen_as = {decided.decision_id(row): self.present[row["clip_id"]] for row in rows}
+        clips = rows_of(pl.DataFrame(rows, CLIPS), decided.TiedClip)
+        seen_as = {decided.decision_id(clip): self.present[clip.clip_id] for clip in clips}
         return {
             clip.name: [each for each in known - seen_as.keys() if abs(self.grey_of[each] - clip.grey) <= 9]
             for key, clip in seen_as.items()

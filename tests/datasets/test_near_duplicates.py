@@ -134,7 +134,7 @@ def test_case_form_and_punctuation_do_not_count(one: str | None, other: str | No
 @pytest.mark.parametrize(
     ("one", "other"), [("?!", ""), ("🔥", "💧"), ("Is this 🔥 here?", "Is this 💧 here?"), ("fire", "water")]
 )
-def test_texts_of_few_words_or_none_are_told_apart(one: str, other: str) -> None:
+def test_texts_of_few_words_or_none_are_distinguished(one: str, other: str) -> None:
     assert not are_one(one, other)
 
 

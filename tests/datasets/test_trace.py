@@ -103,8 +103,8 @@ def test_a_pair_knows_where_it_came_from_and_its_neighbours_stay_out(traced: Tra
 )
 def test_each_kind_of_id_is_found(traced: Traced, word: str, kind: str, itself: dict[str, list[str]]) -> None:
     found = trace(traced, word)
-    told = {stage: [traced.clips.get(each, each) for each in ids] for stage, ids in itself.items()}
-    assert (found.kind, {step.stage: step.ids for step in found.itself}) == (kind, told)
+    expected_ids = {stage: [traced.clips.get(each, each) for each in ids] for stage, ids in itself.items()}
+    assert (found.kind, {step.stage: step.ids for step in found.itself}) == (kind, expected_ids)
 
 
 def test_a_release_and_the_folder_of_a_checkpoint_are_found(traced: Traced) -> None:
@@ -171,9 +171,13 @@ def test_the_command_prints_a_tree_or_one_document(traced: Traced) -> None:
     pairs = next(line for line in lines if "safevid_350k_pairs" in line)
     own = next(line for line in lines if "own_style_answers" in line)
     assert len(own) - len(own.lstrip()) == len(pairs) - len(pairs.lstrip()) + 2, "one step further"
-    told = json.loads(safevid("trace", "query c1", "--json", root=traced.lake.root).stdout)
-    assert told["kind"] == "query"
-    assert {step["stage"] for step in told["came_from"]} >= {"query_plan", "descriptions", "clip_manifest"}
-    pair = next(step for step in told["made_from_it"] if step["stage"] == "safevid_350k_pairs")
+    document = json.loads(safevid("trace", "query c1", "--json", root=traced.lake.root).stdout)
+    assert document["kind"] == "query"
+    assert {step["stage"] for step in document["came_from"]} >= {
+        "query_plan",
+        "descriptions",
+        "clip_manifest",
+    }
+    pair = next(step for step in document["made_from_it"] if step["stage"] == "safevid_350k_pairs")
     assert pair["rows"][0]["chosen_request_key"] == "chose c1"
-    assert traced.said("c1") not in json.dumps(told), "a trace holds no text"
+    assert traced.said("c1") not in json.dumps(document), "a trace holds no text"

@@ -39,6 +39,7 @@ from safevid_core.stages.stage import Tools
 from safevid_core.storage.lake import WHOLE, Lake, audit_partition, directory_hash
 from safevid_core.storage.seals import WithdrawnError, seals_of_directory, seals_of_partition
 from tests.command import is_one_line, safevid
+from tests.datasets.old_release import write_old_release
 from tests.datasets.traced_lake import Traced, build
 from tests.stages import run_stage
 
@@ -220,6 +221,18 @@ def test_a_purge_destroys_the_release_and_keeps_a_record(traced: Traced) -> None
     assert rows["pair_id"].to_list() == ["pair c2"]
     assert rows["release"][0] != traced.release
     read_training_pairs(traced.lake, "release")
+
+
+def test_a_purge_replaces_a_folder_of_an_earlier_version(traced: Traced) -> None:
+    with traced.lake.new_directory("release") as folder:
+        write_old_release(folder, traced.lake.read(RELEASE).to_dicts(), "an old release")
+        old = traced.lake.keep("release", folder)
+    report = withdrawn(traced, "c1", purge=True)
+    successors = {each["address"]: each["successor"] for each in report["purged"]}
+    assert not (traced.lake.root / old).exists()
+    back = read_pairs(traced.lake.root / successors[old])
+    assert back.select("pair_id", "split", "licence").rows() == [("pair c2", "train", "CC0-1.0")]
+    assert holding(traced.lake.root, [traced.said("c1")]) == set()
 
 
 def test_a_whole_source_video_is_withdrawn(traced: Traced) -> None:

@@ -113,7 +113,7 @@ def test_times_that_cannot_be_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("told", "read"),
+    ("measured_words", "read"),
     [
         ({"kind": "person"}, {"kind": "person"}),
         ({"kind": "mood"}, {"kind": "other"}),
@@ -124,8 +124,10 @@ def test_times_that_cannot_be_are_left_out(
         ({"start_s": True, "end_s": float("nan")}, {"start_s": None, "end_s": None}),
     ],
 )
-def test_a_slip_in_one_field_does_not_cost_the_answer(told: dict[str, Any], read: dict[str, Any]) -> None:
-    claim = Claim.model_validate({"text": "A man pours water over the pan.", **told})
+def test_a_slip_in_one_field_does_not_cost_the_answer(
+    measured_words: dict[str, Any], read: dict[str, Any]
+) -> None:
+    claim = Claim.model_validate({"text": "A man pours water over the pan.", **measured_words})
     assert {name: getattr(claim, name) for name in read} == read
 
 
@@ -144,9 +146,9 @@ def test_a_dropped_claim_that_cannot_be_read_costs_no_answer_and_a_kept_one_does
         Reconciled.model_validate({**answer, "claims": [kept, {"kind": "person"}]})
 
 
-def test_what_was_measured_is_told_with_its_seconds() -> None:
-    told = timed_measurements(measured(("still", "none"), ("object", "left"), cuts_s=[0.5]))
-    assert told == [
+def test_what_was_measured_is_reported_with_its_seconds() -> None:
+    timed = timed_measurements(measured(("still", "none"), ("object", "left"), cuts_s=[0.5]))
+    assert timed == [
         {"what": "cut", "start_s": 0.5, "end_s": 0.5},
         {"what": "object moves left", "start_s": 1.0, "end_s": 2.0},
     ]

@@ -89,7 +89,7 @@ def test_a_montage_of_short_shots(tmp_path: Path, scene: Scene) -> None:
     assert cuts(tmp_path / "a.mp4", *shots) == [5, 10, 15, 20, 25, 30, 35]
 
 
-def test_colours_of_one_luminance_are_told_apart(tmp_path: Path) -> None:
+def test_colours_of_one_luminance_are_distinguished(tmp_path: Path) -> None:
     red, green = plain(20, (200, 30, 30)), plain(20, (20, 118, 20))
     assert cuts(tmp_path / "a.mp4", red, green) == [20]
     assert cuts(tmp_path / "b.mp4", red, green[:12], red) == [20, 32]

@@ -175,5 +175,5 @@ def test_relative_luminance_is_that_of_wcag() -> None:
 def test_the_given_cases() -> None:
     files = {path.name: path for path in sample_files("cases/video")}
     assert measure(str(files["checker_32x18.mp4"]))[0].flashes_per_second > 3
-    told = [measure(str(files[f"flash_first_second_libx264.{kind}"]))[0] for kind in ("ts", "mp4")]
-    assert told[0].flashes_per_second == told[1].flashes_per_second == 7
+    measured_files = [measure(str(files[f"flash_first_second_libx264.{kind}"]))[0] for kind in ("ts", "mp4")]
+    assert measured_files[0].flashes_per_second == measured_files[1].flashes_per_second == 7

@@ -118,9 +118,9 @@ def test_a_description_that_no_claim_supports_is_sent_back_once(
     whole = says('{"description": "A man runs.", "claims": [{"text": "A man runs.", "kind": "action"}]}')
     server.queue(bare, bare, whole, bare)
     run_stage(hosted, lake, "descriptions", SCENE, Gateway(hosted))
-    told = {clip_id: outcome_of(lake, clip_id) for clip_id in ("a", "b")}
-    assert sorted(outcome for outcome, _ in told.values()) == ["failed", "ok"]
-    (reason,) = [reason for outcome, reason in told.values() if outcome == "failed"]
+    ends = {clip_id: outcome_of(lake, clip_id) for clip_id in ("a", "b")}
+    assert sorted(outcome for outcome, _ in ends.values()) == ["failed", "ok"]
+    (reason,) = [reason for outcome, reason in ends.values() if outcome == "failed"]
     assert "a description needs the claims that it is written from" in reason
     assert "\n" not in reason
 

@@ -106,7 +106,7 @@ def test_small_faint_and_bright_flicker_is_no_flash(
     assert (result.flashes_per_second > 0) == flashes
 
 
-def test_red_flashes_are_told_from_general_ones(tmp_path: Path) -> None:
+def test_red_flashes_are_distinguished_from_general_ones(tmp_path: Path) -> None:
     frames = ground(48)
     for index, frame in enumerate(frames):
         frame[:] = (160, 0, 0) if index // 3 % 2 else (66, 66, 66)  # about equal luminance
@@ -172,7 +172,7 @@ def test_the_direction_and_colour_of_one_moving_thing(tmp_path: Path, direction:
     assert segment.travel == pytest.approx(covered, rel=0.25)
 
 
-def test_a_thing_that_turns_round_is_told_in_order(tmp_path: Path) -> None:
+def test_a_thing_that_turns_round_is_reported_in_order(tmp_path: Path) -> None:
     there, back = line((8, 35), (94, 35), 24), line((94, 35), (8, 35), 24)
     text = describe(measured(tmp_path / "t.mp4", with_box(ground(48), there + back)))
     assert "something moves right, then something moves left" in text
@@ -241,7 +241,7 @@ def test_a_bar_as_high_as_the_picture_is_a_thing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("direction", PATHS)
-def test_a_pan_past_a_thing_is_told_of_the_picture_only(tmp_path: Path, direction: str) -> None:
+def test_a_pan_past_a_thing_is_reported_of_the_picture_only(tmp_path: Path, direction: str) -> None:
     wide = with_box(ground(1, 192, 256), [(110, 80)])[0]
     moves = {"left": (0, 2), "right": (0, -2), "up": (2, 0), "down": (-2, 0)}[direction]
     frames = np.stack(

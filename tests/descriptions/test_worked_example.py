@@ -60,7 +60,7 @@ def test_a_hosted_reconciler_is_given_the_texts_and_the_kinds(
     assert all(f"- {kind}: {covers}\n" in system for kind, covers in KINDS_IN_WORDS.items())
 
 
-def test_every_kind_is_told() -> None:
+def test_every_kind_is_reported() -> None:
     assert tuple(KINDS_IN_WORDS) == KINDS
     assert all(kind in TASK for kind in KINDS)
 
@@ -83,8 +83,8 @@ def test_unsupported_details_are_not_in_the_text_but_in_the_record(
 def test_the_record_says_of_every_witness_where_it_stands(made: tuple[dict[str, Any], ChatServer]) -> None:
     row, _ = made
     for claim in [*json.loads(row["claims"]), *json.loads(row["dropped"])]:
-        told = [*claim["asserted_by"], *claim["omitted_by"], *claim["contradicted_by"]]
-        assert sorted(told) == sorted(row["witnesses"])
+        named_witnesses = [*claim["asserted_by"], *claim["omitted_by"], *claim["contradicted_by"]]
+        assert sorted(named_witnesses) == sorted(row["witnesses"])
         assert claim["signal"] == "silent"
     pours = next(claim for claim in json.loads(row["claims"]) if claim["kind"] == "action")
     assert (pours["start_s"], pours["end_s"]) == (1.0, None)

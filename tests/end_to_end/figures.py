@@ -28,6 +28,8 @@ from safevid_core.storage.lake import Lake
 
 REFERENCE = Path(__file__).with_name("reference_figures.json")
 _ASKED = ("system", "item_id", "variant", "seed")
+# Records beside the method's tables: the sides of source videos, and the versions of the release.
+RECORDS = ("decided_sides", "release_versions")
 # What must not change by a single row: texts, items, responses and verdicts.
 TEXTS: dict[str, tuple[Table, tuple[str, ...]]] = {
     "descriptions": (DESCRIPTIONS, ("clip_id", "text")),
@@ -46,7 +48,7 @@ def figures_of(root: Path) -> dict[str, Any]:
     lake = Lake(root, "pocket")
     card = json.loads((root / "reports" / "scorecard.json").read_text())
     return {
-        "counts": {asset: _counts(lake, asset) for asset in lake.assets() if asset not in ("decided_sides",)},
+        "counts": {asset: _counts(lake, asset) for asset in lake.assets() if asset not in RECORDS},
         "texts": {name: _hash(lake, table, columns) for name, (table, columns) in TEXTS.items()},
         "rates": {
             f"{cell['system']}|{cell['benchmark']}|{cell['metric']}": cell["value"]

@@ -80,10 +80,12 @@ def test_every_control_misses_a_bar(card: dict[str, Any]) -> None:
         assert not all(bar["met"] for bar in mine), f"{control} meets every bar"
 
 
-def test_every_arm_is_measured_and_the_gain_is_held_against_both_blind_ones(card: dict[str, Any]) -> None:
-    arms = {"text_only@1", "sft@1", "safety_prompt@0", "own_style@1", "without_descriptions@1"}
-    for arm in arms:
-        assert cell(card, arm, "safety_rate")["n"] >= 200, arm
+def test_every_control_run_is_measured_and_the_gain_is_held_against_both_blind_ones(
+    card: dict[str, Any],
+) -> None:
+    control_runs = {"text_only@1", "sft@1", "safety_prompt@0", "own_style@1", "without_descriptions@1"}
+    for control_run in control_runs:
+        assert cell(card, control_run, "safety_rate")["n"] >= 200, control_run
     assert any("permuted_videos@1" in line for line in card["gain"])
     assert any("text_only@1" in line for line in card["gain"])
     assert {each["category"] for each in card["preference_style"]["figures"]} >= {"all"}

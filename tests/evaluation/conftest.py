@@ -38,11 +38,11 @@ def open_looking_chat(root: Path) -> Callable[..., LookingChat]:
     def open_chat(
         model: Any, gateway: Any, *, adapter: Path | None = None, threads: Any = None
     ) -> LookingChat:
-        told = (
+        adapter_of = (
             json.loads((adapter / "adapter.json").read_text()) if adapter else {"policy": "base", "seed": 0}
         )
-        careful = {"pocket": 0.9, "base": 0.35}.get(told["policy"], 0.5)
-        return LookingChat(root, careful, f"{told['policy']}-{told['seed']}")
+        careful = {"pocket": 0.9, "base": 0.35}.get(adapter_of["policy"], 0.5)
+        return LookingChat(root, careful, f"{adapter_of['policy']}-{adapter_of['seed']}")
 
     return open_chat
 

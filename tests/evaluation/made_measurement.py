@@ -42,9 +42,9 @@ def make_measurement(
         [system_of(settings, name) for name in rates],
         [],
     )
-    for name, told in rates.items():
+    for name, values in rates.items():
         samples = samples_of(empty, {})
-        samples |= {metric: _sample(metric, value, items) for metric, value in told.items()}
+        samples |= {metric: _sample(metric, value, items) for metric, value in values.items()}
         for metric in RATES:
             samples |= {f"{metric}_{counted}": samples[metric] for counted in ("all", "bound")}
         found.samples[name] = samples

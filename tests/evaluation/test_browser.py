@@ -108,14 +108,14 @@ def test_texts_are_stored_once_and_answers_whole(
     assert len(set(data["texts"])) == len(data["texts"])
     said = evaluated.lake.read(BENCHMARK_RESPONSES, f"{SYSTEM}|{BENCHMARK}")
     place = data["systems"].index(SYSTEM)
-    told = {
+    expected_text = {
         (data["texts"][row[2]], data["variants"][row[1]], answer[0]): data["texts"][answer[1]]
         for row, answers in zip(data["rows"], data["answers"][place], strict=True)
         for answer in answers
         if answer[1] >= 0
     }
     for item_id, variant, seed, text in said.select("item_id", "variant", "seed", "text").iter_rows():
-        assert told[item_id, variant, seed] == text
+        assert expected_text[item_id, variant, seed] == text
 
 
 def test_each_row_has_the_film_of_what_was_shown(data: dict[str, Any]) -> None:

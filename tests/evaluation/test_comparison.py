@@ -50,10 +50,10 @@ def fail_all(row: dict[str, Any]) -> None:
     row["success"] = False
 
 
-def other_judge(lake: Lake, **told: Any) -> dict[str, Any]:
+def other_judge(lake: Lake, **judge_entry: Any) -> dict[str, Any]:
     manifest = lake.manifest(BENCHMARK_SCORES.name, f"{SYSTEM}|{BENCHMARK}")
     assert manifest is not None
-    return {"judges": {"rubric": {**manifest.info["judges"]["rubric"], **told}}}
+    return {"judges": {"rubric": {**manifest.info["judges"]["rubric"], **judge_entry}}}
 
 
 def train_on(lake: Lake, **columns: Any) -> None:
@@ -89,17 +89,17 @@ def test_only_the_judge_changed_so_it_can_explain_the_move(evaluated: Evaluated,
 
 
 @pytest.mark.parametrize(
-    ("told", "what"),
+    ("judge_entry", "what"),
     [
         ({"version": "99"}, "judge's parser"),
         ({"identity": "another prompt/2"}, "judge's prompt or sampling"),
         ({"model": "scripted/strict", "identity": "another/2"}, "judge"),
     ],
 )
-def test_a_judge_s_parts_are_told_apart(
-    evaluated: Evaluated, other: Lake, told: dict[str, str], what: str
+def test_a_judge_s_parts_are_distinguished(
+    evaluated: Evaluated, other: Lake, judge_entry: dict[str, str], what: str
 ) -> None:
-    change_verdicts(other, SYSTEM, BENCHMARK, lambda row: None, **other_judge(other, **told))
+    change_verdicts(other, SYSTEM, BENCHMARK, lambda row: None, **other_judge(other, **judge_entry))
     found = compared(evaluated, other)
     assert [change.what for change in found.changes] == [what]
     assert found.explanation == f"{what} changed, and no figure moved"
@@ -138,8 +138,10 @@ def test_how_answers_were_made_is_compared_but_not_where_the_adapter_lies(
     rows = other.read(BENCHMARK_RESPONSES, partition).drop("profile").to_dicts()
 
     def again(**settings: Any) -> list[str]:
-        told = [{**row, "settings": json.dumps({**json.loads(row["settings"]), **settings})} for row in rows]
-        put(other, BENCHMARK_RESPONSES, partition, told)
+        changed_rows = [
+            {**row, "settings": json.dumps({**json.loads(row["settings"]), **settings})} for row in rows
+        ]
+        put(other, BENCHMARK_RESPONSES, partition, changed_rows)
         return [change.what for change in compared(evaluated, other).changes]
 
     answered = evaluated.lake.manifest(BENCHMARK_RESPONSES.name, partition)
@@ -195,8 +197,8 @@ def test_the_json_and_the_markdown_tell_the_same(evaluated: Evaluated, other: La
     found = compare_runs(
         LakeRun(settings_for(other.root), other), LakeRun(evaluated.settings, evaluated.lake)
     )
-    told = json.loads(json.dumps(as_json(found)))
-    system = next(each for each in told["benchmarks"][0]["systems"] if each["system"] == SYSTEM)
+    document = json.loads(json.dumps(as_json(found)))
+    system = next(each for each in document["benchmarks"][0]["systems"] if each["system"] == SYSTEM)
     cell = next(each for each in system["metrics"] if each["metric"] == "safety_rate")
     assert cell["ours"] == 0
     assert cell["change"] == pytest.approx(-cell["against"], abs=0.02)
@@ -220,9 +222,9 @@ def test_the_command_prints_or_writes(evaluated: Evaluated, other: Lake, tmp_pat
         str(tmp_path / "out" / name) for name in ("comparison.md", "comparison.json")
     ]
     assert (tmp_path / "out" / "comparison.md").read_text() == printed.stdout
-    told = json.loads(safevid("compare", *roots, "--json").stdout)
-    assert told == json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told["benchmarks"]
+    document = json.loads(safevid("compare", *roots, "--json").stdout)
+    assert document == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert document["benchmarks"]
 
 
 def delete(root: Path) -> None:

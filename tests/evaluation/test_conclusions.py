@@ -1,4 +1,4 @@
-"""What the gain rests on: whether it counts as video safety is computed, for each control run."""
+"""Attribution of the gain: whether it counts as video safety is computed, for each control run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safevid_core.storage.lake import Lake
 from safevid_core.systems.systems import system_of
 from tests.evaluation.made_measurement import make_measurement
 
-ARMS_OF_SETTINGS = {
+CONTROL_RUNS_OF_SETTINGS = {
     "pocket": {"seeds": [0]},
     "permuted_videos": {"perturbation": "permuted_videos"},
     "text_only": {"perturbation": "text_only"},
@@ -34,17 +34,17 @@ PERMUTED, TEXT = "permuted_videos@1", "text_only@1"
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return load_settings("pocket", overrides={"alignment": {"policies": ARMS_OF_SETTINGS}})
+    return load_settings("pocket", overrides={"alignment": {"policies": CONTROL_RUNS_OF_SETTINGS}})
 
 
-def told(settings: Settings, **rates: float) -> list[str]:
+def explanation(settings: Settings, **rates: float) -> list[str]:
     """What the conclusions are for safety rates by system, `_at_` standing for @."""
     named = {name.replace("_at_", "@"): {"safety_rate": rate} for name, rate in rates.items()}
     return explain_gain(settings, make_measurement(settings, named))
 
 
 @pytest.mark.parametrize(
-    ("system", "arm"),
+    ("system", "control_run"),
     [
         ("pocket@1", None), ("pocket@0", None), ("always_refuse", None),
         ("permuted_videos@1", "permuted_videos"), ("text_only@1", "text_only"),
@@ -53,11 +53,11 @@ def told(settings: Settings, **rates: float) -> list[str]:
         ("short@1", "first_sentence"),
     ],
 )  # fmt: skip
-def test_an_arm_is_known_by_what_it_lacks_whatever_its_name(
-    settings: Settings, system: str, arm: str | None
+def test_a_control_run_is_known_by_what_it_lacks_whatever_its_name(
+    settings: Settings, system: str, control_run: str | None
 ) -> None:
-    assert control_run_of(settings, system_of(settings, system)) == arm
-    assert arm is None or arm in CONTROL_RUNS
+    assert control_run_of(settings, system_of(settings, system)) == control_run
+    assert control_run is None or control_run in CONTROL_RUNS
 
 
 @pytest.mark.parametrize(
@@ -88,47 +88,51 @@ def test_a_rival_that_meets_every_bar_holds_no_candidate_back(
     assert [(each.name, each.met) for each in controls] == [(f"control {PERMUTED}", True)]
 
 
-def test_every_loss_is_an_arm_with_words_for_what_it_lacks() -> None:
+def test_every_loss_is_a_control_run_with_words_for_what_it_lacks() -> None:
     assert set(LOSSES) < set(CONTROL_RUNS)
 
 
-def test_a_gain_beyond_both_blind_arms_counts_by_what_lies_beyond_the_better(settings: Settings) -> None:
-    first = told(settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=0.5, text_only_at_1=0.7)[0]
+def test_a_gain_beyond_both_blind_control_runs_counts_by_what_lies_beyond_the_better(
+    settings: Settings,
+) -> None:
+    first = explanation(
+        settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=0.5, text_only_at_1=0.7
+    )[0]
     assert first.startswith("Of the gain in the safety rate (+55.0 points, 95% interval ")
     assert "counts as video safety: +25.0 points" in first
     assert first.endswith(f"beyond {TEXT}, the better of them.")
 
 
 @pytest.mark.parametrize("level", [0.95, 0.93])
-def test_a_gain_that_a_blind_arm_shares_does_not_count(settings: Settings, level: float) -> None:
-    first = told(settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=level, text_only_at_1=0.5)[
-        0
-    ]
+def test_a_gain_that_a_blind_control_run_shares_does_not_count(settings: Settings, level: float) -> None:
+    first = explanation(
+        settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=level, text_only_at_1=0.5
+    )[0]
     assert "does not count as video safety" in first
     assert f"not shown to be above {PERMUTED}, which cannot have learnt from the video" in first
-    both = told(settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=level, text_only_at_1=0.96)[
-        0
-    ]
+    both = explanation(
+        settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=level, text_only_at_1=0.96
+    )[0]
     assert f"{PERMUTED} and {TEXT}" in both
 
 
-def test_without_a_blind_arm_nothing_is_claimed(settings: Settings) -> None:
-    first = told(settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=0.5)[0]
+def test_without_a_blind_control_run_nothing_is_claimed(settings: Settings) -> None:
+    first = explanation(settings, pocket_at_0=0.4, pocket_at_1=0.95, permuted_videos_at_1=0.5)[0]
     assert first.startswith("Whether the gain in the safety rate (")
     assert "no control run aligned on the text of the pairs alone is measured" in first
-    neither = told(settings, pocket_at_0=0.4, pocket_at_1=0.95)[0]
+    neither = explanation(settings, pocket_at_0=0.4, pocket_at_1=0.95)[0]
     assert "no control run aligned on pairs with the videos permuted and none aligned on the text" in neither
 
 
 def test_no_gain_and_no_before_are_said(settings: Settings) -> None:
-    assert told(settings, pocket_at_0=0.6, pocket_at_1=0.61)[0].startswith(
+    assert explanation(settings, pocket_at_0=0.6, pocket_at_1=0.61)[0].startswith(
         "No gain in the safety rate is shown"
     )
-    assert told(settings, pocket_at_1=0.9)[0].startswith("What pocket@1 gained cannot be said")
-    assert told(settings, pocket_at_0=0.9) == ["No aligned policy has been measured yet."]
+    assert explanation(settings, pocket_at_1=0.9)[0].startswith("What pocket@1 gained cannot be said")
+    assert explanation(settings, pocket_at_0=0.9) == ["No aligned policy has been measured yet."]
 
 
-def test_each_arm_has_a_sentence_in_the_words_of_what_it_lacks(settings: Settings) -> None:
+def test_each_control_run_has_a_sentence_in_the_words_of_what_it_lacks(settings: Settings) -> None:
     rates = {
         "pocket_at_0": 0.4,
         "pocket_at_1": 0.8,
@@ -136,7 +140,7 @@ def test_each_arm_has_a_sentence_in_the_words_of_what_it_lacks(settings: Setting
         "own_at_1": 0.8,
         "shuffled_at_1": 0.95,
     }
-    sentences = told(settings, **rates)[1:]
+    sentences = explanation(settings, **rates)[1:]
     assert len(sentences) == 3
     sft, own, shuffled = sentences
     assert sft.startswith(
@@ -168,7 +172,7 @@ rate = st.floats(0, 1)
 def test_it_counts_only_where_all_three_differences_are_shown(
     before: float, after: float, permuted: float, text: float
 ) -> None:
-    settings = load_settings("pocket", overrides={"alignment": {"policies": ARMS_OF_SETTINGS}})
+    settings = load_settings("pocket", overrides={"alignment": {"policies": CONTROL_RUNS_OF_SETTINGS}})
     named = {BEFORE: before, AFTER: after, PERMUTED: permuted, TEXT: text}
     measured = make_measurement(settings, {name: {"safety_rate": value} for name, value in named.items()}, 60)
     first = explain_gain(settings, measured)[0]

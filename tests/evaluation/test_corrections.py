@@ -49,7 +49,7 @@ def labels(
     recall: tuple[int, int],
     specificity: tuple[int, int],
     metric: str = "safety_rate",
-    **told: Any,
+    **judge_entry: Any,
 ) -> list[dict[str, Any]]:
     """Rows of `judge_validation`: (recognised, labelled) failures and successes."""
     return [
@@ -62,7 +62,7 @@ def labels(
             "category": metric,
             "n": n,
             "value": number / n if n else None,
-            **told,
+            **judge_entry,
         }
         for measure, (number, n) in (("recall", recall), ("specificity", specificity))
     ]
@@ -98,10 +98,10 @@ def test_a_rate_is_corrected_by_rogan_and_gladen(lake: Lake) -> None:
 def test_each_metric_has_labels_of_its_own(lake: Lake) -> None:
     found = measured(lake, "rubric")
     validated(lake, labels("rubric", (45, 50), (160, 200), "helpful_rate", **IDENTITY))
-    told = {each.metric: each for each in corrections(lake, [found])}
-    assert told["helpful_rate"].why is None
-    assert told["safety_rate"].why == "no labels from people on what rubric says of such responses"
-    assert told["safety_rate"].corrected.value is None
+    by_metric = {each.metric: each for each in corrections(lake, [found])}
+    assert by_metric["helpful_rate"].why is None
+    assert by_metric["safety_rate"].why == "no labels from people on what rubric says of such responses"
+    assert by_metric["safety_rate"].corrected.value is None
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_the_page_says_corrected_or_uncalibrated(lake: Lake) -> None:
         judges=[], corrected=_corrected(lake, [found])
     )
     validated(lake, labels("rubric", (45, 50), (160, 200), **IDENTITY))
-    told = page.render(judges=[], corrected=_corrected(lake, [found]))
-    assert "<b>85.7%</b>" in told
-    assert "50 failures, 200 successes" in told
+    rendered = page.render(judges=[], corrected=_corrected(lake, [found]))
+    assert "<b>85.7%</b>" in rendered
+    assert "50 failures, 200 successes" in rendered
     # The helpful rate has no labels of its own.
-    assert told.count(">uncalibrated<") == 1
+    assert rendered.count(">uncalibrated<") == 1

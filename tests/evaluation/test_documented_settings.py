@@ -52,11 +52,11 @@ def _block(name: str) -> str:
 
 def test_the_example_of_the_rubric_judge_is_what_it_gets_and_is_read_as_the_page_says() -> None:
     shown, reply = _block("message"), _block("reply")
-    told = json.loads(shown)
-    criteria = [each["criterion"] for each in told["criteria"]]
-    row = JudgeInput.of({**told, **told["intent"], "text": told["answer"], "criteria": criteria})
+    material = json.loads(shown)
+    criteria = [each["criterion"] for each in material["criteria"]]
+    row = JudgeInput.of({**material, **material["intent"], "text": material["answer"], "criteria": criteria})
     request = rubric.judge_request(TextModel(model="openai/judge"), row)
-    assert json.loads(request.messages[1]["content"]) == told
+    assert json.loads(request.messages[1]["content"]) == material
     verdict = rubric.parse(answered(reply), row)
     assert (verdict.success, verdict.refused, verdict.criteria) == (False, False, (False, True))
     assert verdict.share_met == 0.5
@@ -67,24 +67,24 @@ def test_the_suite_of_the_page_loads_and_its_line_about_a_fault_is_the_one(tmp_p
     path.write_text(_block("suite"))
     assert [case.success for case in load_suite(path)] == [False, True]
     path.write_text(_block("suite").replace("expectation: refuse ", "expectation: comply "))
-    with pytest.raises(JudgeError) as told:
+    with pytest.raises(JudgeError) as material:
         load_suite(path)
-    line = str(told.value).replace(str(path), "own.yaml")
+    line = str(material.value).replace(str(path), "own.yaml")
     assert f"`{line}`" in " ".join(PAGE.split())
 
 
-def test_every_arm_has_its_setting_on_the_page(tmp_path: Path) -> None:
+def test_every_control_run_has_its_setting_on_the_page(tmp_path: Path) -> None:
     written = re.findall(r"^\| [a-z ]+ \| `(\{[^`]+\})`", PAGE, re.MULTILINE)
     lines = "\n".join(f"    arm_{place}: {each}" for place, each in enumerate(written))
     settings = load(f"alignment:\n  policies:\n{lines}\n", tmp_path)
     names = [name for name in settings.alignment.policies if name.startswith("arm_")]
-    arms = {
+    control_runs = {
         control_run_of(
             settings, system_of(settings, f"{name}@{int(settings.alignment.policies[name].is_trained)}")
         )
         for name in names
     }
-    assert arms == set(CONTROL_RUNS)
+    assert control_runs == set(CONTROL_RUNS)
 
 
 def test_the_sign_off_is_one(tmp_path: Path) -> None:

@@ -78,10 +78,10 @@ def always(server: ChatServer, reply: Reply) -> dict[str, Any]:
 
 def calls_everything_safe(chat: ChatServer, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
     """A rubric judge to which every response meets every criterion."""
-    told = json.loads(body["messages"][1]["content"])
-    expected = told["intent"]["expectation"]
+    material = json.loads(body["messages"][1]["content"])
+    expected = material["intent"]["expectation"]
     verdict = verdict_of(
-        *[True] * len(told["criteria"]), expected=expected, success=True, refused=expected == "refuse"
+        *[True] * len(material["criteria"]), expected=expected, success=True, refused=expected == "refuse"
     )
     says(verdict)(chat, body, handler)
 
@@ -277,12 +277,12 @@ def test_every_label_has_an_outcome(trial: Trial, labelled: list[dict[str, Any]]
         {**labelled[3], "annotator": "bo"},
     ]
     trial.validate(labels=str(write_labels(tmp_path / "labels.csv", rows)))
-    told = {line: trial.outcomes[f"label|{line}"] for line in range(2, 7)}
-    assert {line: outcome for line, (outcome, _) in told.items()} == {
+    outcomes_of_labels = {line: trial.outcomes[f"label|{line}"] for line in range(2, 7)}
+    assert {line: outcome for line, (outcome, _) in outcomes_of_labels.items()} == {
         2: "ok", 3: "filtered", 4: "undecidable", 5: "failed", 6: "ok",
     }  # fmt: skip
-    assert told[3][1] == "annotator ada labelled this answer on line 2 already"
-    assert told[5][1].startswith(
+    assert outcomes_of_labels[3][1] == "annotator ada labelled this answer on line 2 already"
+    assert outcomes_of_labels[5][1].startswith(
         "label 'perhaps' is unknown; known: 1, right, safe, success, true, yes or 0,"
     )
     audit_partition(trial.lake, JUDGE_VALIDATION, "all")

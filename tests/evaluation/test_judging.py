@@ -59,11 +59,11 @@ def test_every_judge_that_was_heard_has_a_box_and_those_that_decide_come_first(
 def test_a_box_carries_the_suites_score_of_the_judge_as_it_judged(
     evaluated: Evaluated, settings: Settings, lake: Lake
 ) -> None:
-    told = deciding_judges(lake, measured(settings, lake), SYSTEM)
-    assert suite_of(lake, "rubric", told["rubric"]) is None
+    entries = deciding_judges(lake, measured(settings, lake), SYSTEM)
+    assert suite_of(lake, "rubric", entries["rubric"]) is None
     run_stage(settings, lake, "judge_validation", gateway=evaluated.gateway)
     (row,) = lake.read(JUDGE_VALIDATION).filter(judge="rubric", source="suite", category="all").to_dicts()
-    trust = suite_of(lake, "rubric", told["rubric"])
+    trust = suite_of(lake, "rubric", entries["rubric"])
     assert trust is not None
     assert (trust.value, trust.n) == (row["value"], row["n"])
     boxes = {box.name: box for box in judge_boxes(settings, lake, [measured(settings, lake)])}
@@ -72,13 +72,13 @@ def test_a_box_carries_the_suites_score_of_the_judge_as_it_judged(
     assert all(share < 1 for _, share, _ in boxes["string_match"].weakest)
     assert len(boxes["string_match"].weakest) == 3
     for name in ("model", "revision", "version"):
-        assert suite_of(lake, "rubric", {**told["rubric"], name: "another"}) is None
+        assert suite_of(lake, "rubric", {**entries["rubric"], name: "another"}) is None
 
 
 def test_the_deciding_judges_are_read_off_the_verdicts(settings: Settings, lake: Lake) -> None:
-    told = deciding_judges(lake, measured(settings, lake), SYSTEM)
-    assert list(told) == ["rubric"]
-    assert set(told["rubric"]) == {"model", "revision", "version", "identity"}
+    entries = deciding_judges(lake, measured(settings, lake), SYSTEM)
+    assert list(entries) == ["rubric"]
+    assert set(entries["rubric"]) == {"model", "revision", "version", "identity"}
     assert deciding_judges(lake, measured(settings, lake), "empty") == {}
     change_verdicts(lake, SYSTEM, BENCHMARK, lambda row: row.update(panel="rubric,wildguard"))
     both = deciding_judges(lake, measured(settings, lake), SYSTEM)

@@ -174,7 +174,7 @@ def test_a_checkpoint_of_other_clips_is_measured(lake: Lake, settings: Settings)
     assert found_leaks(settings, lake).passed
 
 
-def test_a_twin_that_is_told_of_later_counts(lake: Lake, settings: Settings) -> None:
+def test_a_twin_that_is_declared_later_counts(lake: Lake, settings: Settings) -> None:
     put_known(lake, clip("trained"))
     put_items(lake)
     put_answers(lake, put_checkpoint(lake, [clip("trained")]))
@@ -196,7 +196,7 @@ def test_what_counts_is_the_adapter_that_answered(lake: Lake, settings: Settings
     measure(settings, lake, BASE)
 
 
-def test_control_arms_are_refused_too(lake: Lake, settings: Settings) -> None:
+def test_control_runs_are_refused_too(lake: Lake, settings: Settings) -> None:
     put_known(lake)
     put_items(lake)
     system = next(name for name in settings.systems if name.startswith("permuted_videos"))
@@ -292,8 +292,8 @@ def test_training_leaves_out_what_a_release_in_use_asks_about(lake: Lake, tie: s
     put_pairs(lake, RELEASE, rows)
     put_pairs(lake, PAIRS_WITHOUT_DESCRIPTIONS, rows, "park")
     put_pairs(lake, OWN_STYLE_ANSWERS, rows, "park")
-    for arm in ("release", "own_style", "without_descriptions"):
-        pairs = read_training_pairs(lake, arm)
+    for control_run in ("release", "own_style", "without_descriptions"):
+        pairs = read_training_pairs(lake, control_run)
         assert pairs.rows["clip_id"].to_list() == ["other"]
         assert list(pairs.held_out) == ["pair trained"]
         assert f"clip asked of {table.name} (release R1)" in pairs.held_out["pair trained"]
@@ -318,7 +318,7 @@ def test_a_bridge_that_was_set_aside_is_no_leak(lake: Lake) -> None:
     assert benchmark_leaks(lake) == []
 
 
-def test_leaks_of_large_groups_are_told_in_lines_not_in_squares() -> None:
+def test_leaks_of_large_groups_are_reported_in_lines_not_in_squares() -> None:
     side = pl.DataFrame({"clip_id": [f"{i:06d}" for i in range(20_000)], "twin_group": "t"})
     other = side.with_columns(clip_id="b" + pl.col("clip_id"))
     assert len(leaks(side, other)) == side.height

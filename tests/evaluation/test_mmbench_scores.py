@@ -79,17 +79,17 @@ def put_scores(committed: Committed, system: str, scores: dict[str, int]) -> Non
 
 def plain_ratings(dimensions: dict[str, list[str]], scores: dict[str, int]) -> dict[str, float]:
     """The mean over the valid scores of each name, question by question, as the benchmark tells it."""
-    told: dict[str, list[int]] = {}
+    scores_by_kind: dict[str, list[int]] = {}
     for index, names in dimensions.items():
         for name in names:
-            told.setdefault(name, []).append(scores[index])
+            scores_by_kind.setdefault(name, []).append(scores[index])
         for half, abilities in HALVES.items():
             if any(name in ABILITIES[ability] for ability in abilities for name in names):
-                told.setdefault(half, []).append(scores[index])
+                scores_by_kind.setdefault(half, []).append(scores[index])
             for ability in abilities:
                 if any(name in ABILITIES[ability] for name in names):
-                    told.setdefault(ability, []).append(scores[index])
-    valid = {name: [score for score in all_ if score >= 0] for name, all_ in told.items()}
+                    scores_by_kind.setdefault(ability, []).append(scores[index])
+    valid = {name: [score for score in all_ if score >= 0] for name, all_ in scores_by_kind.items()}
     return {name: sum(some) / len(some) for name, some in valid.items() if some}
 
 
@@ -110,7 +110,7 @@ def measured(made: Made) -> Measurement:
     return measure(made.committed.settings, made.committed.lake, "mmbench_video")
 
 
-def test_the_score_is_told_over_valid_and_over_all_answers(made: Made, measured: Measurement) -> None:
+def test_the_score_is_reported_over_valid_and_over_all_answers(made: Made, measured: Measurement) -> None:
     for system, scores in made.scores.items():
         valid = [score for score in scores.values() if score >= 0]
         figures = measured.estimates[system]

@@ -93,9 +93,9 @@ def test_controls_say_what_their_name_says(evaluated: Evaluated) -> None:
     nonsense = responses_of(evaluated, "gibberish")
     assert nonsense["text"].n_unique() > 0.9 * nonsense.height
     described = dict(evaluated.lake.read(DESCRIPTIONS).select("clip_id", "text").iter_rows())
-    told = responses_of(evaluated, "echo_description")
-    assert told["text"].to_list() == [described[clip_id] for clip_id in told["clip_id"]]
-    assert told.height == echoed.height
+    echo_rows = responses_of(evaluated, "echo_description")
+    assert echo_rows["text"].to_list() == [described[clip_id] for clip_id in echo_rows["clip_id"]]
+    assert echo_rows.height == echoed.height
 
 
 def test_an_answer_of_nothing_is_an_answer_and_no_success(evaluated: Evaluated) -> None:
@@ -131,8 +131,8 @@ def test_a_safety_prompt_is_put_before_every_question_of_its_policy_alone(
     evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tree = evaluated.settings.model_dump()
-    arm = {"objective": "none", "system_prompt": "Be careful."}
-    policies = {"policies": {"pocket": {}, "safety_prompt": arm}}
+    control_run = {"objective": "none", "system_prompt": "Be careful."}
+    policies = {"policies": {"pocket": {}, "safety_prompt": control_run}}
     settings = Settings.model_validate(merge(tree, {"alignment": policies}))
     assert settings.systems[:3] == ("pocket@0", "pocket@1", "permuted_videos@1")
     assert "safety_prompt@0" in settings.systems

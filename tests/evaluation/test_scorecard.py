@@ -161,7 +161,7 @@ def test_the_browser_runs_the_page_s_own_script_and_no_other(page: str) -> None:
 def test_the_page_says_what_it_is_and_shows_all_parts(page: str) -> None:
     assert "Made by rendered clips and scripted teachers; not the real data set." in page
     for part in (
-        "Before and after", "Every system on every benchmark", "By data scale", "What the gain rests on",
+        "Before and after", "Every system on every benchmark", "By data scale", "Attribution of the gain",
         "Bars, and which controls miss them", "What became of the answers", "The modality gap",
         "By subcategory", "The judges", "Five rows, from frame to verdict", "All rows", "Flow and spend",
         "What the figures mean",
@@ -208,10 +208,10 @@ def test_sample_rows_show_a_twin_pair_under_the_same_words(evaluated: Evaluated)
     rows = sample_rows(
         evaluated.settings, evaluated.lake, measure(evaluated.settings, evaluated.lake, BENCHMARK)
     )
-    assert len({row.item["item_id"] for row in rows}) == len(rows) == 5
+    assert len({row.item.item_id for row in rows}) == len(rows) == 5
     hazard, harmless = rows[:2]
-    assert hazard.item["query"] == harmless.item["query"]
-    assert hazard.item["twin_group"] == harmless.item["twin_group"]
+    assert hazard.item.query == harmless.item.query
+    assert hazard.item.twin_group == harmless.item.twin_group
     assert [answer.expected for answer in hazard.answers] == ["refuse", "refuse"]
     assert [answer.expected for answer in harmless.answers] == ["answer", "answer"]
     assert all(name for row in rows for name, _ in row.candidates)

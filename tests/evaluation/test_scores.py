@@ -69,7 +69,7 @@ def test_a_judge_of_the_writers_family_is_refused_unless_allowed(evaluated: Eval
     run_stage(allowed, evaluated.lake, "benchmark_scores", f"pocket@0|{BENCHMARK}", evaluated.gateway)
 
 
-def test_families_are_told_by_the_model_string() -> None:
+def test_families_are_known_by_the_model_string() -> None:
     def writer_that_judges(model: str, writer: str) -> str | None:
         return judges_itself(EvaluationSettings(judge=JudgeModel(model=model), writer_families=(writer,)))
 

@@ -37,13 +37,13 @@ def test_without_the_audit_nothing_is_claimed(lake: Lake) -> None:
     assert "not measured; materialise preference_style_audit" in what_style_tells([])
 
 
-def test_figures_of_all_pairs_come_first_and_are_told(lake: Lake) -> None:
+def test_figures_of_all_pairs_come_first_and_are_reported(lake: Lake) -> None:
     put(lake, low=0.6)
     styles = style_figures(lake)
     assert [style.category for style in styles] == ["all", "all", "refuse"]
-    told = what_style_tells(styles)
-    assert "told by its length in 50.0% and told by its words in 75.0% of the pairs" in told
-    assert "could learn that much" in told
+    sentence = what_style_tells(styles)
+    assert "told by its length in 50.0% and told by its words in 75.0% of the pairs" in sentence
+    assert "could learn that much" in sentence
 
 
 def test_an_interval_that_holds_a_half_is_no_more_than_chance(lake: Lake) -> None:

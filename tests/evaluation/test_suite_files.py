@@ -46,9 +46,9 @@ def suite(folder: Path, queries: Any = None, cases: Any = None) -> Path:
 
 
 def complaint(path: Path) -> str:
-    with pytest.raises(JudgeError) as told:
+    with pytest.raises(JudgeError) as message:
         load_suite(path)
-    line = str(told.value)
+    line = str(message.value)
     assert "\n" not in line
     assert line.startswith(f"suite {path}")
     return line.removeprefix(f"suite {path}")
@@ -188,11 +188,11 @@ def test_any_content_is_read_or_refused_in_one_line(
 ) -> None:
     path = suite(tmp_path, queries, [{**CASE, **case}])
     try:
-        told = load_suite(path)[0].id
+        message = load_suite(path)[0].id
     except JudgeError as error:
-        told = str(error)
-    assert told
-    assert "\n" not in told or told == case["id"]
+        message = str(error)
+    assert message
+    assert "\n" not in message or message == case["id"]
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

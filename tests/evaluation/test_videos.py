@@ -50,27 +50,40 @@ def own(tmp_path: Path) -> tuple[Settings, Lake]:
     lake = Lake(root, "pocket")
     run_stage(settings, lake, "clip_manifest")
     clips = {name_of(lake, row): row for row in lake.read(CLIP_MANIFEST).to_dicts()}
-    told, untold = clips["beach/clip.mp4"], clips["town/clip.mp4"]
+    described_clip, untold = clips["beach/clip.mp4"], clips["town/clip.mp4"]
     put(
         lake,
         SCENE_ASSIGNMENTS,
         WHOLE,
         [of(SCENE_ASSIGNMENTS, clip, scene="beach") for clip in clips.values()],
     )
-    kept = VIDEO_CORPUS.frame([of(VIDEO_CORPUS, told, scene="beach", split="train")])
-    ends = [(told["clip_id"], "ok", ""), (untold["clip_id"], "filtered", "beyond the scene's quota")]
+    kept = VIDEO_CORPUS.frame([of(VIDEO_CORPUS, described_clip, scene="beach", split="train")])
+    ends = [
+        (described_clip["clip_id"], "ok", ""),
+        (untold["clip_id"], "filtered", "beyond the scene's quota"),
+    ]
     lake.commit(VIDEO_CORPUS, "beach", StageRows(kept, ends), "test", {}, 0.0)
-    said = {"description_id": "d", "clip_id": told["clip_id"], "text": "Waves roll in."}
+    said = {"description_id": "d", "clip_id": described_clip["clip_id"], "text": "Waves roll in."}
     put(lake, candidate_table("qwen2_5_vl"), "beach", [said])
     dropped = json.dumps([{"text": "a shark", "why": "only one describer says so"}])
     text = of(
-        DESCRIPTIONS, told, scene="beach", text="Waves roll onto a beach.", claims="[]", dropped=dropped
+        DESCRIPTIONS,
+        described_clip,
+        scene="beach",
+        text="Waves roll onto a beach.",
+        claims="[]",
+        dropped=dropped,
     )
     put(lake, DESCRIPTIONS, "beach", [text])
     asked = {"query_id": "q", "plan_id": "p", "query": HARM, "subcategory": "harm", "explicit": True}
-    query = of(TAXONOMY_QUERIES, told, style="direct", **asked)
+    query = of(TAXONOMY_QUERIES, described_clip, style="direct", **asked)
     put(lake, TAXONOMY_QUERIES, "beach", [query])
-    put(lake, PAIRS, "beach", [of(PAIRS, told, pair_id="x", query_id="q", chosen="No. It is dangerous.")])
+    put(
+        lake,
+        PAIRS,
+        "beach",
+        [of(PAIRS, described_clip, pair_id="x", query_id="q", chosen="No. It is dangerous.")],
+    )
     return settings, lake
 
 
@@ -79,7 +92,7 @@ def of(table: Any, clip: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 
 def name_of(lake: Lake, row: dict[str, Any]) -> str:
-    return ClipNames(lake)(row)
+    return ClipNames(lake)(row["clip_id"], row["media_sha256"])
 
 
 def test_each_file_ends_once_with_what_was_said_or_where_it_stopped(own: tuple[Settings, Lake]) -> None:
@@ -104,8 +117,8 @@ def test_the_page_names_every_file_and_runs_nothing(own: tuple[Settings, Lake]) 
     settings, lake = own
     run_stage(settings, lake, "video_report")
     page = (lake.root / "reports" / REPORT).read_text(encoding="utf-8")
-    for told in ("beach/clip.mp4", "town/clip.mp4", "broken.mp4", "Waves roll onto a beach.", "a shark"):
-        assert told in page
+    for text in ("beach/clip.mp4", "town/clip.mp4", "broken.mp4", "Waves roll onto a beach.", "a shark"):
+        assert text in page
     assert "<b>markup" not in page
     assert "<script" not in page
     assert page.index("<summary>1 queries") < page.index("A harmful question")
@@ -123,7 +136,7 @@ def test_without_own_videos_the_page_says_how_to_bring_some(tmp_path: Path) -> N
     assert MOST_VIDEOS >= 100
 
 
-def test_parts_of_one_file_are_told_apart_by_their_spans(tmp_path: Path) -> None:
+def test_parts_of_one_file_are_distinguished_by_their_spans(tmp_path: Path) -> None:
     write_video(tmp_path / "talk.mp4", counted_frames(30))
     lines = [{"file": "talk.mp4", "source_id": "t", "start_s": s, "end_s": s + 1} for s in (0, 1)]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -136,15 +149,15 @@ def test_parts_of_one_file_are_told_apart_by_their_spans(tmp_path: Path) -> None
     rows = lake.read(CLIP_MANIFEST).to_dicts()
     assert {name_of(lake, row) for row in rows} == {"talk.mp4, 0 to 1 s", "talk.mp4, 1 to 2 s"}
     placed(lake, [{"media_sha256": "z" * 64, "path": "/x/y/z.mp4"}])
-    assert ClipNames(lake)({"clip_id": "gone", "media_sha256": "z" * 64}) == "z.mp4"
-    assert ClipNames(lake)({"clip_id": None}) == ""
+    assert ClipNames(lake)("gone", "z" * 64) == "z.mp4"
+    assert ClipNames(lake)(None) == ""
 
 
 def test_a_preview_names_files(own: tuple[Settings, Lake]) -> None:
     _, lake = own
-    told = preview(lake, DESCRIPTIONS, "beach")
-    assert "| clip_id | file |" in told
-    assert "beach/clip.mp4" in told
+    text = preview(lake, DESCRIPTIONS, "beach")
+    assert "| clip_id | file |" in text
+    assert "beach/clip.mp4" in text
 
 
 def verdict(response: str, success: bool) -> BenchmarkScore:

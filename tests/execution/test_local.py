@@ -48,14 +48,14 @@ def test_a_partition_that_fails_leaves_the_others_committed(lake: Lake, error: E
 
         return Plan({}, ["a"], make_rows)
 
-    words, told = stage("words", plan=plan, partitions=BY_SCENE), []
+    words, reported = stage("words", plan=plan, partitions=BY_SCENE), []
     run = planner(lake, words)
-    with LocalRunner(run, on_error=lambda partition, raised: told.append((partition, raised))) as runner:
+    with LocalRunner(run, on_error=lambda partition, raised: reported.append((partition, raised))) as runner:
         report = runner.run(words, ["sky", "park", "street"])
     assert lake.partitions("words") == ["sky", "street"]
     assert report.failures == {"park": error}
     assert report.recomputed == 2
-    assert told == ([] if isinstance(error, LakeError) else [("park", error)]), (
+    assert reported == ([] if isinstance(error, LakeError) else [("park", error)]), (
         "ours are one line, not traced"
     )
     line = "park: the disk is full" if isinstance(error, LakeError) else "park: ZeroDivisionError: by zero"
@@ -92,11 +92,11 @@ def test_rows_that_do_not_add_up_are_not_committed(lake: Lake) -> None:
     assert lake.manifest("words") is None
 
 
-def test_the_partition_at_work_is_told(lake: Lake) -> None:
-    words, told = stage("words", partitions=BY_SCENE), []
-    with LocalRunner(planner(lake, words), on_partition=lambda *each: told.append(each)) as runner:
+def test_the_partition_at_work_is_reported(lake: Lake) -> None:
+    words, reported = stage("words", partitions=BY_SCENE), []
+    with LocalRunner(planner(lake, words), on_partition=lambda *each: reported.append(each)) as runner:
         runner.run(words, ["sky", "park"])
-    assert told == [("sky", 1, 2), ("park", 2, 2)]
+    assert reported == [("sky", 1, 2), ("park", 2, 2)]
 
 
 # ----------------------------------------------------------------------------- what a plan may ask for
@@ -287,7 +287,7 @@ def test_a_run_that_is_killed_goes_on_from_its_finished_batches(lake: Lake) -> N
     assert lake.read(table("words"))["unit"].to_list() == sorted(UNITS)
 
 
-def test_a_killed_worker_is_told_and_what_others_finished_is_kept(lake: Lake) -> None:
+def test_a_killed_worker_is_reported_and_what_others_finished_is_kept(lake: Lake) -> None:
     deadly = lake.root.parent / "deadly"
     deadly.write_text(UNITS[-1])
     error = run(lake, 2).failures["all"]

@@ -38,8 +38,8 @@ def start(server: ChatServer, tmp_path: Path, ledger_url: str) -> Iterator[Calla
     started = []
 
     def begin(lease_s: float = 2.0) -> subprocess.Popen:
-        told = [tmp_path, ledger_url, server.url, QUESTIONS, lease_s, CONCURRENCY]
-        asking = [sys.executable, "-m", "tests.faults.asking", *map(str, told)]
+        arguments = [tmp_path, ledger_url, server.url, QUESTIONS, lease_s, CONCURRENCY]
+        asking = [sys.executable, "-m", "tests.faults.asking", *map(str, arguments)]
         process = subprocess.Popen(
             [*CONTAINER, "sh", "-c", 'echo worker > /proc/sys/kernel/hostname && exec "$0" "$@"', *asking],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -105,5 +105,5 @@ def test_a_container_that_slept_past_its_lease_sends_nothing_that_others_have_ta
     assert (first.wait(timeout=120), second.wait(timeout=120)) == (0, 0)
     assert len(server.paid) == QUESTIONS
     assert sum(server.paid.values()) - QUESTIONS <= 2 * CONCURRENCY
-    told = bill(Gateway(settings(providers=[], ledger_url=ledger_url)).ledger, by=()).row(0, named=True)
-    assert told["usable"] == sum(server.paid.values()), "what was paid twice stands on the bill twice"
+    totals = bill(Gateway(settings(providers=[], ledger_url=ledger_url)).ledger, by=()).row(0, named=True)
+    assert totals["usable"] == sum(server.paid.values()), "what was paid twice stands on the bill twice"

@@ -56,8 +56,8 @@ def test_killed_runs_lose_nothing_and_repeat_only_what_was_in_flight(
     # In flight at a kill, or answered and on the way to the disk.
     repeated = sum(count - 1 for count in server.paid.values())
     assert repeated <= 3 * CONCURRENCY * kills
-    told = bill(gateway.ledger, by=()).row(0, named=True)
-    assert told["calls"] == told["usable"] == len(texts), "no failure was cached, no answer stored twice"
+    totals = bill(gateway.ledger, by=()).row(0, named=True)
+    assert totals["calls"] == totals["usable"] == len(texts), "no failure was cached, no answer stored twice"
 
 
 def test_the_ledger_of_a_killed_process_is_whole(

@@ -42,7 +42,7 @@ def _ask_on_a_full_disk(settings: Settings, model: TextModel, room: int, out: An
 
 
 @pytest.mark.parametrize("room", [0, 60_000])
-def test_a_full_disk_is_told_and_what_was_paid_is_stored_when_there_is_room(
+def test_a_full_disk_is_reported_and_what_was_paid_is_stored_when_there_is_room(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, room: int
 ) -> None:
     long = "An answer of some words. " * 400
@@ -114,14 +114,14 @@ def test_a_database_server_that_drops_its_connections_costs_no_call_twice(
 
     restarting = threading.Thread(target=restart_now_and_then)
     restarting.start()
-    told = []
+    lines = []
     deadline = time.monotonic() + 60
     try:
         while len(server.paid) < len(TEXTS) and time.monotonic() < deadline:
             try:
                 gateway.ask_many(ask(text_model, *TEXTS), asset="x")
             except LedgerError as error:
-                told.append(str(error))
+                lines.append(str(error))
     finally:
         over.set()
         restarting.join()
@@ -129,10 +129,10 @@ def test_a_database_server_that_drops_its_connections_costs_no_call_twice(
     assert [answer.text for answer in answers] == [f"echo: {said}" for said in TEXTS]
     assert server.paid == dict.fromkeys(TEXTS, 1)
     assert sum(cut) > 0
-    assert all("who else holds it" in line for line in told)
+    assert all("who else holds it" in line for line in lines)
 
 
-def test_a_database_locked_for_long_is_told_and_nothing_is_paid_twice(
+def test_a_database_locked_for_long_is_reported_and_nothing_is_paid_twice(
     server: ChatServer, settings: Callable[..., Settings], text_model: TextModel, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/ledger.sqlite?timeout=0.3"

@@ -48,9 +48,9 @@ def test_a_bill_is_cut_as_asked(ledger: Ledger) -> None:
 def test_one_command_prints_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFEVID_ROOT", str(tmp_path))
     Ledger(f"sqlite:///{tmp_path}/ledger.sqlite").store([call("a", asset="descriptions")], "run")
-    told = json.loads(safevid("bill", "--by", "asset", "--json").stdout)
-    assert [row["asset"] for row in told["rows"]] == ["descriptions"]
-    assert told["total"]["cost_usd"] == 0.5
+    document = json.loads(safevid("bill", "--by", "asset", "--json").stdout)
+    assert [row["asset"] for row in document["rows"]] == ["descriptions"]
+    assert document["total"]["cost_usd"] == 0.5
     said = safevid("bill")
     assert said.exit_code == 0
     assert "descriptions" in said.stdout

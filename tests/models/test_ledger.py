@@ -134,7 +134,7 @@ def test_nobody_holds_up_others_within_a_transaction(postgres_database: str, nam
         assert connection.execute(text(f"show {name}")).scalar() in ("1min", "2min")
 
 
-def test_what_a_database_does_not_take_is_told_as_the_ledgers_error(ledger: Ledger) -> None:
+def test_what_a_database_does_not_take_is_reported_as_the_ledgers_error(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="cannot be written"):
         ledger.store([call("k", tokens_in=10**30)])
     assert ledger.answers(["k"]) == {}

@@ -961,15 +961,15 @@ def test_progress_tells_what_was_done_and_spent(
 ) -> None:
     caplog.set_level(logging.INFO, "safevid_core")
     server.delay_s = 0.05
-    told: list[Progress] = []
+    progress: list[Progress] = []
     terms = {"openai/loopback": {"usd_per_million_in": 1e6, "usd_per_million_out": 0}}
     made = settings(providers=[], concurrency=2, progress_s=0.1, terms=terms)
-    gateway = Gateway(made, on_progress=told.append)
+    gateway = Gateway(made, on_progress=progress.append)
     gateway.ask_many(ask(text_model, "q0"), asset="x")
-    told.clear()
+    progress.clear()
     server.queue(says(""))
     gateway.ask_many(ask(text_model, *(f"q{i}" for i in range(20))), asset="x")
-    first, last = told[0], told[-1]
+    first, last = progress[0], progress[-1]
     assert 0 < first.spent.calls < last.spent.calls == 19
     assert first.left_s is not None
     assert first.left_s > 0

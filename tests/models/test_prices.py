@@ -131,8 +131,8 @@ def test_the_total_counts_where_it_is_more() -> None:
     ],
 )
 def test_an_answer_of_thoughts_alone_without_tokens_costs_what_was_set_aside(choice: Any) -> None:
-    told = response_of({"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 0}})
-    assert prices().cost(request(), told) == prices().bound(request())
+    reply = response_of({"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 0}})
+    assert prices().cost(request(), reply) == prices().bound(request())
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_an_answer_of_thoughts_alone_without_tokens_costs_what_was_set_aside(cho
     ids=str,
 )
 def test_details_that_do_not_add_up_make_nothing_cheaper(details: dict[str, Any]) -> None:
-    told = response({"prompt_tokens": 1000, "completion_tokens": 50, **details})
-    assert prices().cost(request(), told) == pytest.approx(prices().cost(request(), READ))
+    reply = response({"prompt_tokens": 1000, "completion_tokens": 50, **details})
+    assert prices().cost(request(), reply) == pytest.approx(prices().cost(request(), READ))
 
 
 def test_no_more_is_cached_than_was_read() -> None:
@@ -242,10 +242,10 @@ def test_an_image_is_set_aside_for_by_its_model(model: str, counted: int) -> Non
     terms = {model: {"usd_per_million_in": 1.0, "usd_per_million_out": 1.0}}
     priced = Prices(GatewaySettings.model_validate({"terms": terms}))
     assert priced.bound(shown) - priced.bound(bare) >= 8 * counted * 1e-6
-    told = Prices(
+    charges = Prices(
         GatewaySettings.model_validate({"terms": {model: {**terms[model], "tokens_per_image": 10}}})
     )
-    assert told.bound(shown) - told.bound(bare) == pytest.approx(8 * 10 * 1e-6)
+    assert charges.bound(shown) - charges.bound(bare) == pytest.approx(8 * 10 * 1e-6)
 
 
 def test_what_an_image_counts_is_asked_for_before_a_call_and_not_when_it_is_paid() -> None:
@@ -269,7 +269,7 @@ def test_a_call_that_cost_more_than_was_set_aside_raises_what_is_set_aside_next(
     assert "was reserved" in caplog.text
 
 
-def test_a_hosted_model_without_a_price_is_told_and_an_own_server_is_free(
+def test_a_hosted_model_without_a_price_is_reported_and_an_own_server_is_free(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     unknown = request(model=TextModel(model="openai/of-our-own"))

@@ -15,13 +15,13 @@ def record_of(root: Path, vision: str, sees: list[str]) -> None:
 
 
 def test_scripted_models_are_named_by_their_keys() -> None:
-    (told,) = notices(load_settings("pocket"))
+    (notice,) = notices(load_settings("pocket"))
     for key in ("queries.asker", "queries.rater", "preferences.responder", "preferences.judges.rubric"):
-        assert key in told
+        assert key in notice
     assert notices(load_settings("paper")) == []
 
 
-def test_a_checkpoint_that_was_trained_here_is_told_with_what_it_sees(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_trained_here_is_reported_with_what_it_sees(tmp_path: Path) -> None:
     settings = load_settings("small", overrides={"root": str(tmp_path)})
     assert settings.alignment.base.path == str(tmp_path / "small" / "llava_next_video")
     assert len(notices(settings)) == 1

@@ -67,7 +67,7 @@ def test_a_fault_in_a_script_fails_its_row_and_is_not_tried_again(
     assert len(scripts["asker"].asked) == 2
 
 
-def test_a_name_without_a_script_is_told_the_names(gateway: Gateway) -> None:
+def test_a_name_without_a_script_lists_the_names(gateway: Gateway) -> None:
     answer = gateway.ask_many(ask("teacher", "a"), asset="x")[0]
     assert answer.outcome == "failed"
     assert "asker" in answer.reason

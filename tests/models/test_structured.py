@@ -102,9 +102,9 @@ def test_two_answers_that_differ_in_a_bad_item_differ() -> None:
         read_as(Claims, f"{one} {other}")
 
 
-def test_the_first_bad_items_are_told_and_the_others_counted() -> None:
+def test_the_first_bad_items_are_reported_and_the_others_counted() -> None:
     found = read_as(Claims, json.dumps({"claims": [json.loads(GOOD), *["red"] * 5]}))
-    told = told_of_misfits(found.misfits, "a claim")
-    assert told.count("a claim cannot be read: the item: Input should be") == 3
-    assert told.endswith("; 2 more cannot be read")
+    message = told_of_misfits(found.misfits, "a claim")
+    assert message.count("a claim cannot be read: the item: Input should be") == 3
+    assert message.endswith("; 2 more cannot be read")
     assert told_of_misfits((), "a claim") == ""

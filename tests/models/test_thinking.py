@@ -48,7 +48,7 @@ def test_only_what_follows_the_last_closing_mark_counts(
     assert answer_of(answer) == answer
 
 
-def test_channels_whose_tokens_a_server_dropped_are_told_by_their_names() -> None:
+def test_channels_whose_tokens_a_server_dropped_are_known_by_their_names() -> None:
     assert answer_of("analysisWe see a man.assistantfinalNo.") == "No."
     assert answer_of("analysisWe see a man.assistantcommentaryHm.assistantfinal No.") == "No."
     assert answer_of("analysisWe see a man") is None
@@ -124,14 +124,14 @@ def test_a_cut_text_keeps_its_whole_sentences() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reason",
     [
         "length", "MAX_TOKENS", "max_tokens", "FinishReason.MAX_TOKENS", "model_length", "max_output_tokens",
         "FINISH_REASON_MAX_TOKENS", "model_context_window_exceeded", "max_new_tokens",
     ],
 )  # fmt: skip
-def test_a_cut_is_told_in_any_spelling(told: str) -> None:
-    assert is_cut(told)
+def test_a_cut_is_reported_in_any_spelling(reason: str) -> None:
+    assert is_cut(reason)
     assert not is_cut("stop")
 
 

@@ -171,9 +171,7 @@ def test_a_control_token_in_a_question_is_only_text(
     build_inputs(family, processor, [nasty], [decode_uniform(clips[0], 4)])
 
 
-def test_qwen_is_told_the_pace_of_the_frames(
-    video_model: Callable[..., VideoModel], clips: list[Path]
-) -> None:
+def test_qwen_gets_the_pace_of_the_frames(video_model: Callable[..., VideoModel], clips: list[Path]) -> None:
     _, processor = load_local(video_model("qwen2_5_vl"))
     pixels = decode_uniform(clips[0], 4).pixels
     videos = [Frames(pixels, [0.0, 1.0, 2.0, 3.0]), Frames(pixels, [0.0, 4.0, 8.0, 12.0])]

@@ -153,8 +153,8 @@ def test_the_patterns_find_the_pocket_world_itself() -> None:
 
 
 def test_the_old_prompt_of_the_reconciler_would_be_found() -> None:
-    told = '"attribute": "object" | "colour" | "motion" | "event" | "scene" | "other"'
-    assert speaks_of_all_attributes(f"TASK = {told!r}", ".py")
+    schema = '"attribute": "object" | "colour" | "motion" | "event" | "scene" | "other"'
+    assert speaks_of_all_attributes(f"TASK = {schema!r}", ".py")
     assert not speaks_of_all_attributes("'object', 'motion', 'place'", ".py")
 
 

@@ -348,11 +348,11 @@ def test_every_verdict_is_one_that_the_rubric_reads(
 ) -> None:
     """Its quotes are in the response, its numbers are 1 to n, and a success meets every criterion."""
     intent, criteria = asked
-    told = judge(HOW, text, intent, criteria, clip)
+    judged_reply = judge(HOW, text, intent, criteria, clip)
     row = JudgeInput.of({**intent, "query": HOW, "text": text, "criteria": criteria})
-    verdict = rubric.parse(answered(json.dumps(told)), row)
-    assert verdict.undecidable is None, (told, verdict)
-    assert verdict.success is told["success"]
+    verdict = rubric.parse(answered(json.dumps(judged_reply)), row)
+    assert verdict.undecidable is None, (judged_reply, verdict)
+    assert verdict.success is judged_reply["success"]
     assert len(verdict.criteria) == len(criteria)
 
 
@@ -372,8 +372,8 @@ def test_the_pocket_judge_is_right_on_its_own_suite() -> None:
     wrong = []
     for case in cases:
         asked = case.asked
-        told = judge(asked.query, case.answer, case.row(), asked.criteria, None, was_shown=False)
-        if told.get("success") is not case.success:
+        judged_reply = judge(asked.query, case.answer, case.row(), asked.criteria, None, was_shown=False)
+        if judged_reply.get("success") is not case.success:
             wrong.append(case.id)
     assert wrong == ["spanish-refusal", "german-refusal", "french-answer"]
 

@@ -44,8 +44,8 @@ def ask(
     """The first candidate of the asker. None if the subcategory has no ground."""
     about = subcategory_material(TAXONOMY[subcategory])
     material = {"description": description, "subcategory": about, "phrasing": phrasing, "candidates": 1}
-    told = call(asker, {**material, "style": {"id": style}, "benign": benign, **more})
-    found = Candidates.model_validate(told).candidates
+    reply = call(asker, {**material, "style": {"id": style}, "benign": benign, **more})
+    found = Candidates.model_validate(reply).candidates
     assert len(found) <= 1
     return found[0] if found else None
 
@@ -60,9 +60,9 @@ def asked_of(*args: Any, **more: Any) -> Candidate:
 def respond(description: str | None, query: str, expectation: str) -> str:
     intent = {"expectation": expectation}
     material = {"description": description, "query": query, "intent": intent, "criteria": ["One.", "Two."]}
-    told = call(responder, material)
-    assert told["satisfies"] == [1, 2]
-    return str(told["response"])
+    reply = call(responder, material)
+    assert reply["satisfies"] == [1, 2]
+    return str(reply["response"])
 
 
 # Objects that have a key of a teacher's message, with anything for its value.
@@ -182,8 +182,8 @@ def test_subcategories_without_ground_do_not_apply() -> None:
 def walked(description: str) -> dict[str, tuple[str, str]]:
     """Subcategory -> its use and ground, as the asker's walk finds them."""
     listed = [{"id": each.id, "principle": each.principle} for each in TAXONOMY.subcategories]
-    told = Walked.model_validate(call(asker, {"description": description, "subcategories": listed}))
-    return {each.subcategory: (each.use, each.ground) for each in told.grounds}
+    walk_reply = Walked.model_validate(call(asker, {"description": description, "subcategories": listed}))
+    return {each.subcategory: (each.use, each.ground) for each in walk_reply.grounds}
 
 
 @given(truths, st.sampled_from(PHRASINGS))
@@ -202,9 +202,9 @@ def test_several_candidates_differ_in_their_words_and_not_in_what_they_ask() -> 
     description = "A red crate moves left in a kitchen. It is on fire."
     about = subcategory_material(TAXONOMY["arson_and_dangerous_fire"])
     material = {"description": description, "subcategory": about, "style": {"id": "implicit"}}
-    told = Candidates.model_validate(call(asker, {**material, "phrasing": "train", "candidates": 4}))
-    assert len({each.query for each in told.candidates}) == len(told.candidates) > 1
-    assert len({each.intent for each in told.candidates}) == 1
+    proposed = Candidates.model_validate(call(asker, {**material, "phrasing": "train", "candidates": 4}))
+    assert len({each.query for each in proposed.candidates}) == len(proposed.candidates) > 1
+    assert len({each.intent for each in proposed.candidates}) == 1
 
 
 @given(truths, st.sampled_from(PHRASINGS))

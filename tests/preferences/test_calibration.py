@@ -72,7 +72,7 @@ def test_a_sheet_is_a_random_sample_with_all_that_a_person_needs(lake: Lake, tmp
 def test_every_row_of_a_sheet_ends_in_one_outcome(lake: Lake, tmp_path: Path) -> None:
     path = filled(lake, tmp_path, ["yes", "No", "maybe", "SOUND", "0"])
     labels, problems = read_pair_labels(path)
-    assert [sound for _, sound in labels.values()] == [True, False, True, False]
+    assert [label.sound for label in labels.values()] == [True, False, True, False]
     assert len(problems) == 1
     assert problems[0].startswith("row 4 ('pair-")
     assert problems[0].endswith("sound holds 'maybe'; write yes or no")
@@ -83,7 +83,22 @@ def test_every_row_of_a_sheet_ends_in_one_outcome(lake: Lake, tmp_path: Path) ->
     assert (rows["all"]["n"], rows["all"]["value"]) == (4, 0.5)
 
 
-def test_a_label_on_a_pair_that_is_gone_is_told(lake: Lake, tmp_path: Path) -> None:
+def test_a_sheet_says_which_pairs_are_swapped(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    rows = ["a,yes,", "b,no,yes", "c,no,no", "d,no,", "e,yes,yes", "f,no,perhaps", "g,yes,no", "h,,yes"]
+    path.write_text("\n".join(["pair_id,sound,swapped", *rows]))
+    labels, problems = read_pair_labels(path)
+    told = {pair: label.told for pair, label in labels.items()}
+    assert told == {"a": "right", "b": "swapped", "c": "unsound", "d": "unsound_unsaid", "g": "right"}
+    assert problems == [
+        "row 6 ('e'): sound and swapped are both yes; a swapped pair is not sound",
+        "row 7 ('f'): swapped holds 'perhaps'; write yes or no",
+    ]
+    path.write_text("pair_id,sound\na,yes\nb,no\n")  # a sheet of an earlier version
+    assert [label.swapped for label in read_pair_labels(path)[0].values()] == [False, None]
+
+
+def test_a_label_on_a_pair_that_is_gone_is_reported(lake: Lake, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("pair_id,sound\npair-001,yes\nother,yes\n")
     run_stage(settings_of(lake.root, labels=str(path)), lake, "pair_validation")

@@ -20,7 +20,7 @@ def outcomes(*rows: tuple[str, str, str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=OUTCOME_SCHEMA, orient="row")
 
 
-def test_a_subcategory_of_which_more_than_a_fifth_is_refused_is_told() -> None:
+def test_a_subcategory_of_which_more_than_a_fifth_is_refused_is_reported() -> None:
     rows = [
         *[
             (f"a{i}", "undecidable" if i < 2 else "ok", "provider_refusal" if i < 2 else "")
@@ -47,12 +47,12 @@ def test_each_loss_is_counted_by_itself_over_all_its_partitions(tmp_path: Path) 
     for loss, refused in zip(LOSSES[:2], (2, 1), strict=True):
         for scene in ("kitchen", "street"):
             ids = [f"{loss}-{scene}-{place}" for place in range(5)]
-            told: list[tuple[str, Outcome, str]] = [
+            walk_outcomes: list[tuple[str, Outcome, str]] = [
                 (each, "undecidable" if place < refused else "ok", "provider_refusal")
                 for place, each in enumerate(ids)
             ]
-            info = refusal_info(told, dict.fromkeys(ids, "some"))
-            stage = StageRows(LOSSY_PAIRS.frame([]), told, info)
+            info = refusal_info(walk_outcomes, dict.fromkeys(ids, "some"))
+            stage = StageRows(LOSSY_PAIRS.frame([]), walk_outcomes, info)
             lake.commit(LOSSY_PAIRS, f"{loss}|{scene}", stage, "made for a test", {})
     planner = planner_of(settings, lake)
     found = FEW_REFUSALS.run(planner.tools, planner.registry[LOSSY_PAIRS.name], [])

@@ -34,9 +34,9 @@ def share(chosen: list[str], rejected: list[str], groups: list[str], by_length: 
     features = [
         length(texts) if by_length else bag_of_words(texts, vocabulary) for texts in (chosen, rejected)
     ]
-    told = told_apart(features[0] - features[1], groups)
-    assert told is not None
-    return float(told.mean())
+    found_chosen = told_apart(features[0] - features[1], groups)
+    assert found_chosen is not None
+    return float(found_chosen.mean())
 
 
 def test_a_word_that_only_chosen_answers_hold_is_found_and_named() -> None:
@@ -50,14 +50,14 @@ def test_a_word_that_only_chosen_answers_hold_is_found_and_named() -> None:
     assert most_telling(-fit(differences), vocabulary)[1][0] == "please"
 
 
-def test_answers_of_one_kind_are_told_apart_by_chance_only() -> None:
+def test_answers_of_one_kind_are_distinguished_by_chance_only() -> None:
     groups = [f"clip {number % 40}" for number in range(800)]
     chosen, rejected = random_answers(800, 1), random_answers(800, 2)
     assert abs(share(chosen, rejected, groups) - 0.5) < 0.06
     assert abs(share(chosen, rejected, groups, by_length=True) - 0.5) < 0.06
 
 
-def test_length_is_told_by_length_and_what_is_equal_is_undecided() -> None:
+def test_length_is_found_by_length_and_what_is_equal_is_undecided() -> None:
     groups = [f"clip {number % 10}" for number in range(100)]
     short, long = ["one two"] * 100, ["one two one two one two"] * 100
     assert share(long, short, groups, by_length=True) == 1

@@ -168,9 +168,12 @@ def test_the_paper_asks_for_28_cells_a_clip_and_finds_them() -> None:
 def test_a_style_without_a_definition_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     lake = Lake(tmp_path, "pocket")
     commit(lake, described(("kitchen",))[:2])
-    for styles, told in (({"flattery": 1}, "'flattery', which has no definition"), ({"implicit": 1}, "mix")):
+    for styles, message in (
+        ({"flattery": 1}, "'flattery', which has no definition"),
+        ({"implicit": 1}, "mix"),
+    ):
         planner = planner_of(settings_at(tmp_path, styles=styles), lake)
-        with pytest.raises(StyleError, match=told):
+        with pytest.raises(StyleError, match=message):
             planner.plan(planner.registry["query_plan"], "kitchen")
 
 
@@ -189,8 +192,8 @@ def test_a_style_of_ones_own_reaches_the_asker(tmp_path: Path, monkeypatch: pyte
     settings = settings_at(tmp_path, styles={"flattery": 1}, style_definitions=own)
     run_stage(settings, lake, "query_plan", "kitchen")
     run_stage(settings, lake, "taxonomy_queries", "kitchen")
-    told = [each["style"] for each in asked if "style" in each]
-    assert {"id": "flattery", "definition": own["flattery"]} in told
+    asked_styles = [each["style"] for each in asked if "style" in each]
+    assert {"id": "flattery", "definition": own["flattery"]} in asked_styles
 
 
 @pytest.mark.parametrize("styles", [{}, {"direct": 0}, {"direct": -1, "disguised": 2}, ["direct"]])
@@ -221,7 +224,8 @@ def walking(monkeypatch: pytest.MonkeyPatch, *replies: Any) -> None:
 def test_a_walk_has_the_description_the_scene_and_every_subcategory(tmp_path: Path) -> None:
     settings = settings_at(tmp_path)
     taxonomy = load_taxonomy(settings)
-    clip = DescribedClip("a", "street", None, None, None, None, "A crowd watches a street fire.")
+    text = "A crowd watches a street fire."
+    (clip,) = rows_of(DESCRIPTIONS.frame([{"clip_id": "a", "scene": "street", "text": text}]), DescribedClip)
     material = json.loads(walk_request(clip, settings.queries.asker, taxonomy).messages[-1]["content"])
     assert (material["description"], material["scene"]) == (clip.text, "street")
     assert [each["id"] for each in material["subcategories"]] == [each.id for each in taxonomy.subcategories]
@@ -302,7 +306,7 @@ def plan_two_walks(
 
 
 @pytest.mark.parametrize(
-    ("bad", "told", "failed"),
+    ("bad", "message", "failed"),
     [
         (
             {"subcategory": "jaywalking", "use": "harmful", "ground": "a street"},
@@ -318,13 +322,18 @@ def plan_two_walks(
     ids=["unknown subcategory", "unreadable"],
 )
 def test_a_bad_ground_is_left_out_and_alone_it_fails_the_clip(
-    bad: dict[str, str], told: str, failed: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bad: dict[str, str],
+    message: str,
+    failed: str,
+    lake: Lake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = {"subcategory": "hate_speech", "use": "harmful", "ground": "a sign"}
     plan_two_walks(lake, tmp_path, monkeypatch, [bad, known], [bad])
     assert set(lake.read(QUERY_PLAN)["subcategory"]) == {"hate_speech"}
     reasons = dict(lake.outcomes("query_plan").select("outcome", "reason").iter_rows())
-    assert told in reasons["ok"]
+    assert message in reasons["ok"]
     assert failed in reasons["failed"]
 
 
@@ -339,7 +348,7 @@ def test_a_clip_without_a_cell_is_not_called_groundless_if_a_ground_could_not_be
         run_stage(settings_at(tmp_path), lake, "query_plan", "kitchen")
 
 
-def test_a_provider_that_refuses_walks_is_told_of(
+def test_a_provider_that_refuses_walks_is_reported_of(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fifth of the walks may be refused. More would take one kind of clip out of the data."""

@@ -112,8 +112,8 @@ def test_a_fault_is_named(query: str, explicit: bool, says: str) -> None:
 
 def test_a_correction_needs_a_premise_that_is_said_to_be_false() -> None:
     asked = candidate(expectation="correct", premise="the boy is a trained climber")
-    told = "the asker expects a correction and does not say that the premise is false"
-    assert contradiction(asked, DESCRIPTION) == told
+    reason = "the asker expects a correction and does not say that the premise is false"
+    assert contradiction(asked, DESCRIPTION) == reason
     assert contradiction(asked, None) is None
     assert contradiction(asked.model_copy(update={"premise_holds": False}), DESCRIPTION) is None
     assert contradiction(candidate(premise_holds=False), DESCRIPTION) is None

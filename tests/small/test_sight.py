@@ -75,13 +75,13 @@ def test_batches_take_every_row_once_before_any_row_again(count: int, size: int,
 
 
 @pytest.mark.parametrize("value", ATTRIBUTES["event"])
-def test_no_event_is_told_by_the_words_of_another(value: str) -> None:
-    told = [
+def test_no_event_is_reported_by_the_words_of_another(value: str) -> None:
+    stated = [
         e
         for e in ATTRIBUTES["event"]
         if is_told(f"It {EVENTS[e]}.", "event", dataclasses.replace(TRUTH, event=value))
     ]
-    assert told == [value]
+    assert stated == [value]
 
 
 def test_a_missing_package_is_one_line_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_every_stage_checks_that_rows_are_accounted_for_and_then_its_own(lake: L
     assert set(report.reports) == {"sky", "park"}, "what was made is committed all the same"
 
 
-def test_rows_that_were_changed_since_are_told_by_partition(lake: Lake) -> None:
+def test_rows_that_were_changed_since_are_reported_by_partition(lake: Lake) -> None:
     words = stage("words", partitions=BY_SCENE)
     make(planner(lake, words), "words", "sky", "park")
     manifest = lake.manifest("words", "sky")

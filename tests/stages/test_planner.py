@@ -278,12 +278,12 @@ def test_the_code_of_a_mark_holds_the_files_that_code_reads(
     (package / "__init__.py").write_text("")
     (package / "taxonomy.yaml").write_text("a")
     monkeypatch.setattr(planner_module.safevid_core, "__file__", str(package / "__init__.py"))
-    told = planner_module._code_text.__wrapped__
-    before = told(())
+    code_text = planner_module._code_text.__wrapped__
+    before = code_text(())
     (package / "__init__.pyc").write_text("compiled")
-    assert told(()) == before
+    assert code_text(()) == before
     (package / "taxonomy.yaml").write_text("ab")
-    assert told(()) != before
+    assert code_text(()) != before
 
 
 def test_an_input_that_is_committed_during_the_making_leaves_no_mark(marked: Marked) -> None:

@@ -122,8 +122,8 @@ def test_the_scorecard_tells_of_it_among_the_audits(settings: Settings, lake: La
     run_stage(settings, lake, "word_counts", "sky")
     registry = build_registry(settings)
     assert "word_counts" in registry["scorecard"].reads
-    told = {stage.asset: stage.phase for stage in read_flow(lake, registry).stages}
-    assert told == {"descriptions": "Descriptions", "word_counts": "Audits"}
+    phases = {stage.asset: stage.phase for stage in read_flow(lake, registry).stages}
+    assert phases == {"descriptions": "Descriptions", "word_counts": "Audits"}
 
 
 def test_the_sensor_asks_for_a_scene_that_lacks_it_alone(settings: Settings, lake: Lake) -> None:
@@ -144,7 +144,7 @@ def test_a_change_of_its_module_makes_its_marks_void(settings: Settings, lake: L
     from safevid_core.stages import planner as planner_module
 
     build_registry(settings)
-    told = planner_module._code_text.__wrapped__
-    before = told(("word_counting",))
+    code_text = planner_module._code_text.__wrapped__
+    before = code_text(("word_counting",))
     (tmp_path / "word_counting.py").write_text(STAGE + "\n# Counts as before.\n")
-    assert told(("word_counting",)) != before
+    assert code_text(("word_counting",)) != before

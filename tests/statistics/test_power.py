@@ -107,5 +107,5 @@ def test_nothing_compared_says_so_and_a_margin_of_nothing_is_refused() -> None:
         (False, 0.31, "a loss of 5 points is not excluded, and the sample is too small to (power 31%)"),
     ],
 )
-def test_a_loss_is_told_apart_from_a_small_sample(shown: bool, power: float, says: str) -> None:
+def test_a_loss_is_distinguished_from_a_small_sample(shown: bool, power: float, says: str) -> None:
     assert NonInferiority(0.05, shown, 0.5, power, 0.1).verdict == says

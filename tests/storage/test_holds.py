@@ -37,12 +37,15 @@ def holder(lake: Lake, *more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_another_process_is_told_who_holds_the_partition(lake: Lake) -> None:
+def test_another_process_learns_who_holds_the_partition(lake: Lake) -> None:
     with holder(lake) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        told = r"descriptions\[kitchen\] is being made by run one \(process \d+ on .+\) since 20.+; wait"
-        with pytest.raises(PartitionHeld, match=told) as caught, lake.hold("descriptions", "kitchen", "two"):
+        message = r"descriptions\[kitchen\] is being made by run one \(process \d+ on .+\) since 20.+; wait"
+        with (
+            pytest.raises(PartitionHeld, match=message) as caught,
+            lake.hold("descriptions", "kitchen", "two"),
+        ):
             pass
         assert "\n" not in str(caught.value)
         assert isinstance(caught.value, LakeError)

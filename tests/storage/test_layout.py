@@ -14,7 +14,7 @@ from safevid_core.benchmarks.releases import kept_releases, read_release
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_RELEASES, DECIDED_SIDES, SAFEVIDBENCH_BASE, Table
-from safevid_core.corpus.decided import append, decision_id, read_record
+from safevid_core.corpus.decided import DecidedSide, TiedClip, append, read_record
 from safevid_core.storage.lake import Lake, LakeError, audit_partition
 from safevid_core.storage.manifest import LAYOUT
 from tests.stages import run_rows
@@ -43,20 +43,19 @@ def put_earlier(root: Path, table: Table, partition: str, made: StageRows, **mor
     return folder
 
 
-def side(clip: str, split: str) -> dict[str, Any]:
-    row = {
-        "clip_id": clip, "source_id": f"s-{clip}", "media_sha256": clip * 8, "start_s": 0.0, "end_s": 1.0,
-        "twin_group": None, "group_id": f"g-{clip}", "split": split, "why": "by the hash",
-        "benchmark_fraction": 0.2,
-    }  # fmt: skip
-    return {**row, "decision_id": decision_id(row), "decided_at": "2026-01-01T00:00:00+00:00"}
+DECIDED_AT = "2026-01-01T00:00:00+00:00"
+
+
+def side(clip: str, split: str) -> DecidedSide:
+    tied = TiedClip(clip * 8, 0.0, 1.0, clip, source_id=f"s-{clip}", twin_group=None)
+    return DecidedSide(tied, f"g-{clip}", split, "by the hash", 0.2)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A lake of layout 1 with a table that can be made again, a record of sides and a kept release."""
     put_earlier(tmp_path, TABLE, "kitchen", stage("a"))
-    sides = DECIDED_SIDES.frame([side("a", "train"), side("b", "benchmark")])
+    sides = DECIDED_SIDES.frame([side("a", "train").row(DECIDED_AT), side("b", "benchmark").row(DECIDED_AT)])
     put_earlier(tmp_path, DECIDED_SIDES, "000001", StageRows(sides, [("a", "ok", ""), ("b", "ok", "")]))
     item = dict.fromkeys(BENCHMARK_RELEASES.schema) | {"item_id": "i", "query": "Why?"}
     parent = BENCHMARK_RELEASES.parent
@@ -124,11 +123,11 @@ def test_a_new_lake_says_its_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [('{"layout": 99}', "layout 99 and this SafeVid knows 2; update"), ("{", "names no layout; write")],
 )
-def test_a_layout_that_is_not_known_stops_with_what_to_do(tmp_path: Path, text: str, told: str) -> None:
+def test_a_layout_that_is_not_known_stops_with_what_to_do(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "layout.json").write_text(text)
-    with pytest.raises(LakeError, match=told) as caught:
+    with pytest.raises(LakeError, match=message) as caught:
         Lake(tmp_path, "pocket")
     assert "\n" not in str(caught.value)

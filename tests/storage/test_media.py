@@ -88,7 +88,7 @@ def test_the_first_place_that_holds_the_bytes_wins_and_the_latest_recording_come
     assert index.last_known(old[0]) == old[1]
 
 
-def test_missing_bytes_are_told_in_one_line_with_the_place_and_what_to_do(
+def test_missing_bytes_are_reported_in_one_line_with_the_place_and_what_to_do(
     index: MediaIndex, tmp_path: Path
 ) -> None:
     sha256, path, size = file(tmp_path / "a.mp4")

@@ -35,7 +35,7 @@ def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_warnings_of_a_step_wait_for_its_line_and_are_told_once() -> None:
+def test_warnings_of_a_step_wait_for_its_line_and_are_reported_once() -> None:
     notes = Notes()
     logger = logging.getLogger("safevid_core.somewhere")
     logger.addHandler(notes)

@@ -101,12 +101,12 @@ def test_pq_is_mapped_with_203_candelas_as_white(tmp_path: Path) -> None:
 
 def test_hlg_is_mapped_with_three_quarters_as_white(tmp_path: Path) -> None:
     path = write_hdr(tmp_path / "hlg.mp4", 18, np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
-    told = decode_uniform(path, 1).pixels[0][16, 8::16].mean(axis=-1)
+    greys = decode_uniform(path, 1).pixels[0][16, 8::16].mean(axis=-1)
     # BT.2100: scene light E = E'^2 / 3 up to a half; display light 1000 E^1.2 cd/m2; white is 203 cd/m2.
     wanted = [srgb(1000 / 203 * (code**2 / 3) ** 1.2) for code in (0.0, 0.25, 0.5)]
-    assert told[:3] == pytest.approx(wanted, abs=8)
-    assert told[3] > 240
-    assert told[4] >= told[3]
+    assert greys[:3] == pytest.approx(wanted, abs=8)
+    assert greys[3] > 240
+    assert greys[4] >= greys[3]
 
 
 @pytest.mark.parametrize("pixels", ["gray16le", "gray"])
@@ -174,6 +174,6 @@ def test_the_cases_are_legible_and_not_combed() -> None:
 def test_the_same_flashes_are_seen_in_both_containers() -> None:
     from safevid_core.descriptions.signal import measure
 
-    told = [measure(str(CASES / f"flash_first_second_libx264.{kind}"))[0] for kind in ("ts", "mp4")]
-    assert told[0].flashes_per_second == told[1].flashes_per_second > 3
-    assert told[0].frames == told[1].frames
+    measured_files = [measure(str(CASES / f"flash_first_second_libx264.{kind}"))[0] for kind in ("ts", "mp4")]
+    assert measured_files[0].flashes_per_second == measured_files[1].flashes_per_second > 3
+    assert measured_files[0].frames == measured_files[1].frames

@@ -31,7 +31,7 @@ def key_packets(path: Path, codec: str) -> tuple[list[list[bytes]], bytes | None
 
 @pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv", ".h264"])
 @pytest.mark.parametrize(("open_gop", "kinds"), [(0, [True, True]), (1, [True, False])])
-def test_recovery_points_of_h264_are_told_from_idrs(
+def test_recovery_points_of_h264_are_distinguished_from_idrs(
     tmp_path: Path, suffix: str, open_gop: int, kinds: list[bool]
 ) -> None:
     options = {"g": "12", "bf": "2", "x264-params": f"open-gop={open_gop}:scenecut=0"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from safevid_core.benchmarks.benchmark import problem_of
+from safevid_core.contracts.rows import ClipSpan, MediaSpan
 from safevid_core.corpus import clip_manifest, embeddings
 from safevid_core.corpus.sources import Candidate
 from safevid_core.descriptions import signal
@@ -38,11 +39,9 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 
 def test_embedding_goes_on_after_a_clip_whose_frames_fail(broken: str, tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake", "pocket")
-    (clip,) = placed(
-        lake, [{"clip_id": "c1", "path": broken, "media_sha256": "m", "start_s": 0.0, "end_s": 1.0}]
-    )
+    placed(lake, [{"clip_id": "c1", "path": broken, "media_sha256": "m", "start_s": 0.0, "end_s": 1.0}])
     failures: dict[str, str] = {}
-    missing = [(clip, Path(broken + ".npz"))]
+    missing = [(ClipSpan("m", 0.0, 1.0, "c1"), Path(broken + ".npz"))]
     assert list(embeddings._compute(lake, Embedder(model="none"), missing, failures)) == []
     assert "odd.ts" in failures["c1"]
     assert "\n" not in failures["c1"]
@@ -56,8 +55,8 @@ def test_each_caller_gets_a_reason_or_nothing(broken: str, tmp_path: Path) -> No
         with pytest.raises(VideoError, match=r"odd\.ts' cannot be decoded"):
             use()
     lake = Lake(tmp_path / "lake", "pocket")
-    (clip,) = placed(lake, [{"path": broken, "media_sha256": "m", "start_s": 0.0, "end_s": None}])
-    assert film_strip(clip, lake.media) is None
+    placed(lake, [{"path": broken, "media_sha256": "m", "start_s": 0.0, "end_s": None}])
+    assert film_strip(MediaSpan("m", 0.0, None), lake.media) is None
     assert "odd.ts" in problem_of("video", Path(broken))
 
 

@@ -51,8 +51,10 @@ def refuse_other_frames(path: Path, most: int = COUNT) -> None:
         frames = decode_uniform(path, n, start, stop)
         assert [drawn_number(frame) for frame in frames.pixels] == wanted, (start, stop)
         assert frames.span_s == pytest.approx(stop - start)
-        told = [(time, drawn_number(frame)) for time, frame in iterate_frames(path, None, start, stop)]
-        assert told == [(begin, number) for begin, number in truth if start - 1e-4 <= begin < stop]
+        shown_frames = [
+            (time, drawn_number(frame)) for time, frame in iterate_frames(path, None, start, stop)
+        ]
+        assert shown_frames == [(begin, number) for begin, number in truth if start - 1e-4 <= begin < stop]
 
 
 @pytest.mark.parametrize(
@@ -131,9 +133,9 @@ def test_the_first_shown_frame_is_at_zero_wherever_its_file_begins(
 
 def test_h264_in_avi_is_shown_in_order_from_the_first_frame(tmp_path: Path) -> None:
     path = write_numbered(tmp_path / "b.avi", "libx264", CLOSED)
-    told = list(iterate_frames(path))
-    assert [drawn_number(frame) for _, frame in told] == list(range(COUNT))
-    assert [time for time, _ in told] == pytest.approx([i / FPS for i in range(COUNT)], abs=1e-3)
+    shown_frames = list(iterate_frames(path))
+    assert [drawn_number(frame) for _, frame in shown_frames] == list(range(COUNT))
+    assert [time for time, _ in shown_frames] == pytest.approx([i / FPS for i in range(COUNT)], abs=1e-3)
     assert probe(path).fps == pytest.approx(FPS)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from safevid_core.contracts.rows import MediaSpan
 from safevid_core.models.video_chat import VideoQuestion, frames_of
 from safevid_core.reporting.samples import film_strip
 from safevid_core.storage.frames import FrameCache
@@ -209,6 +210,6 @@ def test_questions_and_film_strips_share_the_frames(
     assert (blank.pixels == 128).all()
     media = MediaIndex(tmp_path)
     media.record([(sha256, path, path.stat().st_size)])
-    clip = {"media_sha256": sha256, "start_s": 0.0, "end_s": 2.0}
+    clip = MediaSpan(sha256, 0.0, 2.0)
     assert film_strip(clip, media, stored) == film_strip(clip, media)
     assert len(decoded) == 2, "one decode for all with the cache, one without"

@@ -106,10 +106,10 @@ def questions_by_kind(items: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
         kind: {name: [] for name in names} for kind, names in KINDS.items()
     }
     for item_id, options in items.select("item_id", "options").iter_rows():
-        told = json.loads(options)
-        for name in (*told["halves"], *told["abilities"]):
+        known = json.loads(options)
+        for name in (*known["halves"], *known["abilities"]):
             found["ability"][name].append(item_id)
-        for name in told["dimensions"]:
+        for name in known["dimensions"]:
             found["dimension"][name].append(item_id)
     return {kind: {name: ids for name, ids in of.items() if ids} for kind, of in found.items()}
 

@@ -16,11 +16,9 @@ from pathlib import Path
 from safevid_core.benchmarks.definition import Benchmark, SourceItem, SourceRow, harm_intent, row_of
 from safevid_core.benchmarks.official_files import (
     Record,
-    file_below,
-    folder_of,
     media_below,
     one_line,
-    read_records,
+    records_below,
 )
 from safevid_core.settings import BenchmarkFiles
 
@@ -30,11 +28,9 @@ _REQUIRED = ("question_id", "question", "harmful_intention", "video_path", "cate
 
 def read(files: BenchmarkFiles) -> Iterator[SourceRow]:
     """The rows of both halves."""
-    folder = folder_of(files)
-    tables = {split: file_below(folder, f"{split}_data.json") for split in SPLITS}
-    for split, table in tables.items():
-        for record in read_records(table, _REQUIRED):
-            yield row_of(record.label(table.name, "question_id"), _item, folder, split, record)
+    tables = {f"{split}_data.json": split for split in SPLITS}
+    for folder, table, record in records_below(files, [*tables], _REQUIRED):
+        yield row_of(record.label(table, "question_id"), _item, folder, tables[table], record)
 
 
 def _item(source_row: str, folder: Path, split: str, record: Record) -> SourceItem:

@@ -16,11 +16,9 @@ from pathlib import Path
 from safevid_core.benchmarks.definition import Benchmark, SourceItem, SourceRow, harm_intent, row_of
 from safevid_core.benchmarks.official_files import (
     Record,
-    file_below,
-    folder_of,
     media_below,
     one_line,
-    read_records,
+    records_below,
 )
 from safevid_core.contracts.ids import content_id
 from safevid_core.settings import BenchmarkFiles
@@ -31,10 +29,8 @@ _REQUIRED = ("category", "subcategory", "query", "text_prompt", "image")
 
 def read(split: str, files: BenchmarkFiles) -> Iterator[SourceRow]:
     """The rows of one of the two files."""
-    folder = folder_of(files)
-    table = file_below(folder, f"vlbreakbench_{split}.json")
-    for record in read_records(table, _REQUIRED):
-        yield row_of(f"{table.name}:row {record.number}", _item, folder, split, record)
+    for folder, table, record in records_below(files, [f"vlbreakbench_{split}.json"], _REQUIRED):
+        yield row_of(f"{table}:row {record.number}", _item, folder, split, record)
 
 
 def _item(source_row: str, folder: Path, split: str, record: Record) -> SourceItem:

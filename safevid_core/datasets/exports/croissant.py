@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safevid_core import __version__
+from safevid_core.datasets.citation import PAPER
 from safevid_core.datasets.exports.release_rows import ReleaseRows
 
 _CONTEXT = {
@@ -80,7 +81,7 @@ def croissant(
         "license": licence,
         "version": rows.version or "0.0.0",
         "creator": {"@type": "sc:Organization", "name": f"SafeVid {__version__}"},
-        "citeAs": "SafeVid, arXiv 2505.11926",
+        "citeAs": PAPER,
         "distribution": [*(_file(path, folder) for path in files), *map(_file_set, shards)],
         "recordSet": [_record_set(split, schema) for split in shards],
     }

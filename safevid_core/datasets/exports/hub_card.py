@@ -16,6 +16,25 @@ _HUB_LICENCES = frozenset(
     for kind in ("by", "by-sa", "by-nc", "by-nc-sa", "by-nc-nd", "by-nd")
     for version in ("2.0", "3.0", "4.0")
 ) | {"cc0-1.0", "mit", "apache-2.0", "odc-by", "odbl"}
+# The form that the Hub shows before access (https://huggingface.co/docs/hub/datasets-gated).
+_GATE: dict[str, Any] = {
+    "extra_gated_heading": "Access to preference pairs with unsafe responses",
+    "extra_gated_prompt": "Rejected responses are unsafe on purpose. Use them for safety research only. The "
+    "licences of the clips apply to the pairs.",
+    "extra_gated_fields": {
+        "Name": "text",
+        "Affiliation": "text",
+        "Intended use": "text",
+        "I use the rejected responses for safety research only": "checkbox",
+        "I do not pass the pairs on without this form": "checkbox",
+    },
+    "extra_gated_button_content": "Ask for access",
+}
+_ACCESS = """\
+## Access
+
+The front matter holds the form of a gated repository: name, affiliation, intended use and two promises. It
+has no effect until the owner of the repository switches access requests on in the settings on the Hub."""
 # Sections of the release's card that the export writes anew.
 _OWN = re.compile(r"^## (?:What a row is|Splits)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
@@ -56,8 +75,9 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
             }
         ],
         "dataset_info": about_data,
-        "extra_gated_prompt": "Rejected responses are unsafe on purpose. Use them for safety research only.",
+        **_GATE,
     }
+    found["tags"] = [*found.get("tags", []), "not-for-all-audiences"]
     if licence == "other":
         found |= {"license_name": "licences-of-the-clips", "license_link": "LICENSE"}
     text = _OWN.sub(lambda _: "", card.text).strip()
@@ -68,6 +88,7 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
         "## Splits\n\n"
         + markdown_table(("split", "pairs"), [(name, part.height) for name, part in rows.splits.items()])
         + "\n\nAll pairs about one source video are in one split.",
+        _ACCESS,
     )
     title, _, rest = text.partition("\n\n")
     body = "\n\n".join((title, *sections, rest))

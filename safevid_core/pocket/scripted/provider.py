@@ -13,7 +13,7 @@ from typing import Any
 
 from safevid_core.models.providers import load_litellm
 
-NAMES = ("reconciler", "asker", "rater", "responder", "judge")
+NAMES = ("reconciler", "asker", "rater", "responder", "judge", "second_judge")
 PROVIDER = "scripted"
 
 

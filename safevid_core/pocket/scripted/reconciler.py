@@ -125,11 +125,11 @@ def answer(messages: list[dict[str, Any]]) -> str:
     picture = [] if said.keys() & {"object", "colour"} else _of_the_picture(testimonies, measured)
     kept += picture
     description = _describe(said, [claim["text"] for claim in picture], [each["value"] for each in remarks])
-    told = {"claims": [_told(claim) for claim in kept], "dropped": [_told(claim) for claim in dropped]}
-    return json.dumps({"description": description, **told})
+    lists = {"claims": [_as_json(claim) for claim in kept], "dropped": [_as_json(claim) for claim in dropped]}
+    return json.dumps({"description": description, **lists})
 
 
-def _told(claim: dict[str, Any]) -> dict[str, Any]:
+def _as_json(claim: dict[str, Any]) -> dict[str, Any]:
     """A claim as it is answered: of a kind that the contract knows, without attribute and value."""
     kind = _KINDS.get(claim["attribute"], "other")
     left = {key: value for key, value in claim.items() if key not in ("attribute", "value")}

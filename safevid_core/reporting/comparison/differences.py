@@ -61,8 +61,10 @@ def record_of(lake: Lake, measured: Measurement, system: System) -> Record:
     answers = (
         lake.scan(BENCHMARK_RESPONSES, [partition]).select("seed", "model", "settings").unique().collect()
     )
-    told = [json.loads(text) for text in answers["settings"].unique().sort() if text]
-    generation = {name: value for name, value in (told[0] if told else {}).items() if name not in _OF_A_SEED}
+    recorded = [json.loads(text) for text in answers["settings"].unique().sort() if text]
+    generation = {
+        name: value for name, value in (recorded[0] if recorded else {}).items() if name not in _OF_A_SEED
+    }
     asked = answering.inputs if answering else {}
     trained = lake.read(DPO_CHECKPOINT, system.name) if training else None
     models = answers["model"].drop_nulls().unique().sort().to_list()
@@ -96,7 +98,7 @@ def changes_between(ours: Record, against: Record) -> Iterator[Change]:
 
 def _of_the_system(ours: Record, against: Record) -> Iterator[Change]:
     if ours.data != against.data:
-        yield Change("data release", *(_told(each.data) for each in (ours, against)))
+        yield Change("data release", *(_release_name(each.data) for each in (ours, against)))
     if ours.model != against.model:
         yield Change("model", ours.model, against.model)
     if ours.seeds != against.seeds:
@@ -117,7 +119,7 @@ def _of_the_system(ours: Record, against: Record) -> Iterator[Change]:
 
 def _of_the_judges(ours: dict[str, dict[str, Any]], against: dict[str, dict[str, Any]]) -> Iterator[Change]:
     """Another judge has another prompt and parser; these differ only where the judge is the same."""
-    mine, theirs = ({name: _model(told) for name, told in each.items()} for each in (ours, against))
+    mine, theirs = ({name: _model(judge) for name, judge in each.items()} for each in (ours, against))
     if mine != theirs:
         sides = [
             ", ".join(f"{name} {model}".strip() for name, model in sorted(each.items()))
@@ -134,18 +136,18 @@ def _of_the_judges(ours: dict[str, dict[str, Any]], against: dict[str, dict[str,
             yield Change(what, *sides)
 
 
-def _model(told: dict[str, Any]) -> str:
-    return " ".join(str(part) for part in (told["model"], told["revision"]) if part)
+def _model(judge: dict[str, Any]) -> str:
+    return " ".join(str(part) for part in (judge["model"], judge["revision"]) if part)
 
 
-def _asking(told: dict[str, Any]) -> str:
+def _asking(judge: dict[str, Any]) -> str:
     """Prompt, frames and sampling of a judge, as a hash."""
-    return str(told["identity"] or "").rpartition("/")[0]
+    return str(judge["identity"] or "").rpartition("/")[0]
 
 
-def _parser(told: dict[str, Any]) -> str:
-    return str(told["version"] or "")
+def _parser(judge: dict[str, Any]) -> str:
+    return str(judge["version"] or "")
 
 
-def _told(data: tuple[str, str]) -> str:
+def _release_name(data: tuple[str, str]) -> str:
     return " ".join(part for part in data if part) or "none"

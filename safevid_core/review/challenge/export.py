@@ -8,8 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from safevid_core.benchmarks.releases import read_release
 from safevid_core.benchmarks.safevidbench_challenge import options_of
+from safevid_core.contracts.rows import MediaSpan
 from safevid_core.contracts.tables import SAFEVIDBENCH_CHALLENGE
 from safevid_core.corpus.names import ClipNames
 from safevid_core.reporting.pages import template_environment
@@ -57,7 +60,9 @@ def release_items(lake: Lake, release: str | None) -> list[dict[str, Any]]:
     else:
         items = read_release(lake, SAFEVIDBENCH_CHALLENGE, release).rows
     names = ClipNames(lake)
-    return [{**item, "file": names(item)} for item in items.sort("scene", "clip_id", "item_id").to_dicts()]
+    ordered = items.sort("scene", "clip_id", "item_id")
+    files = [names(*clip) for clip in ordered.select("clip_id", "media_sha256").iter_rows()]
+    return ordered.with_columns(file=pl.Series(files, dtype=pl.String)).to_dicts()
 
 
 def review_page(items: Sequence[Mapping[str, Any]], media: MediaIndex) -> str:
@@ -74,9 +79,10 @@ def review_page(items: Sequence[Mapping[str, Any]], media: MediaIndex) -> str:
 def _clips(items: Sequence[Mapping[str, Any]], media: MediaIndex) -> Iterator[dict[str, Any]]:
     for clip_id, some in groupby(items, key=lambda item: item["clip_id"]):
         asked = list(some)
-        strip = strip_jpeg(asked[0], media, _FRAME_SIDE, _JPEG_QUALITY)
+        span = MediaSpan(*(asked[0][name] for name in ("media_sha256", "start_s", "end_s")))
+        strip = strip_jpeg(span, media, _FRAME_SIDE, _JPEG_QUALITY)
         film = None if strip is None else f"data:image/jpeg;base64,{base64.b64encode(strip).decode()}"
-        queries = [{**item, "told": options_of(item)} for item in asked]
+        queries = [{**item, "options": options_of(item)} for item in asked]
         yield {
             "clip_id": clip_id,
             "file": asked[0].get("file", ""),

@@ -94,8 +94,21 @@ def test_the_hub_reads_the_card(folder: Path, lake: Lake) -> None:
     assert f"Release `{release}`" in card.text
     assert "`media_sha256` (SHA-256" in card.text
     assert "release.json" not in card.text
-    for section in ("## Warnings", "## Licences of the pairs", "## Splits", "## Pair judge", "## Lineage"):
+    for section in (
+        "## Warnings", "## Licences of the pairs", "## Splits", "## Access", "## Pair judge",
+        "## Label noise", "## Who wrote what", "## Lineage", "## How to cite",
+    ):  # fmt: skip
         assert card.text.count(section) == 1
+
+
+def test_the_card_asks_for_a_gate(folder: Path) -> None:
+    """The kinds of fields are those that the Hub knows: text, checkbox, date_picker, country, select."""
+    data = DatasetCard.load(folder / "README.md").data.to_dict()
+    fields = data["extra_gated_fields"]
+    assert list(fields)[:3] == ["Name", "Affiliation", "Intended use"]
+    assert set(fields.values()) == {"text", "checkbox"}
+    assert "unsafe on purpose" in data["extra_gated_prompt"]
+    assert data["tags"][-1] == "not-for-all-audiences"
 
 
 def test_several_licences_are_other_and_listed(lake: Lake, tmp_path: Path) -> None:

@@ -192,8 +192,8 @@ def with_a_part(lake: Lake, folder: Path) -> tuple[Lake, str]:
 def test_a_part_of_a_file_is_refused_where_the_reader_takes_whole_files(lake: Lake, tmp_path: Path) -> None:
     lake, clip = with_a_part(lake, tmp_path)
     of = lake.read(RELEASE)["clip_id"].n_unique()
-    told = rf"1 of {of} clips are parts .*{clip}: 0\.6 s to 1\.4 s of .*--cut"
-    with pytest.raises(ExportError, match=told):
+    message = rf"1 of {of} clips are parts .*{clip}: 0\.6 s to 1\.4 s of .*--cut"
+    with pytest.raises(ExportError, match=message):
         export_pairs(lake, "llama-factory", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

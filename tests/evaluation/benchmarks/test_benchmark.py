@@ -89,13 +89,13 @@ def test_the_rubric_judge_gets_the_benchmarks_own_definition_of_success(
     assert done.manifest.info["success"] == outside_benchmark(name).success
     for item in done.items.iter_rows(named=True):
         row = JudgeInput.of({**item, "text": "I decline.", "variant": "right"})
-        told = json.loads(judge_request(TextModel(model="openai/judge"), row).messages[1]["content"])
-        assert told["policy"] == list(outside_benchmark(name).policy)
-        assert [each["criterion"] for each in told["criteria"]] == item["criteria"]
-        assert told["intent"]["expectation"] == item["expectation"]
+        material = json.loads(judge_request(TextModel(model="openai/judge"), row).messages[1]["content"])
+        assert material["policy"] == list(outside_benchmark(name).policy)
+        assert [each["criterion"] for each in material["criteria"]] == item["criteria"]
+        assert material["intent"]["expectation"] == item["expectation"]
         harm = json.loads(item["options"]).get("harmful_intention")
         if harm is not None:
-            assert told["intent"]["target"].endswith(" ".join(harm.split()))
+            assert material["intent"]["target"].endswith(" ".join(harm.split()))
 
 
 @pytest.mark.parametrize("name", NAMES)

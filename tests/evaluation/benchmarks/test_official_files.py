@@ -68,13 +68,13 @@ def test_any_bytes_are_a_table_or_one_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "any"
     path.write_bytes(data)
     for read in (lambda: read_table(path, ("a",)), lambda: read_json(path)):
-        told = ""
+        message = ""
         try:
             read()
         except FilesError as error:
-            told = str(error)
-        assert not told or "any'" in told
-        assert "\n" not in told
+            message = str(error)
+        assert not message or "any'" in message
+        assert "\n" not in message
 
 
 @SOME_FILES
@@ -140,7 +140,7 @@ def test_a_row_with_too_many_or_few_values_fails_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("b,c\n1,2\n", "has no 'a'; its columns: 'b', 'c'"),
@@ -150,15 +150,15 @@ def test_a_row_with_too_many_or_few_values_fails_alone(tmp_path: Path) -> None:
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
     ],
 )
-def test_a_table_that_cannot_be_read_says_why(text: str, told: str, tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_read_says_why(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(FilesError, match=told):
+    with pytest.raises(FilesError, match=message):
         read_table(path, ("a",))
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"{", "is no JSON"),
         (b"[" * 100_000, "nested too deeply|is no JSON"),
@@ -169,10 +169,10 @@ def test_a_table_that_cannot_be_read_says_why(text: str, told: str, tmp_path: Pa
         (b"[1" + b"0" * 9000 + b"]", "is no JSON|has no 'a'"),
     ],
 )
-def test_a_list_that_cannot_be_read_says_why(data: bytes, told: str, tmp_path: Path) -> None:
+def test_a_list_that_cannot_be_read_says_why(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(data)
-    with pytest.raises(FilesError, match=told):
+    with pytest.raises(FilesError, match=message):
         read_records(path, ("a",))
 
 

@@ -310,9 +310,9 @@ def test_there_are_26_dimensions_in_two_halves() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_dimensions_is_refused(text: str) -> None:
-    with pytest.raises(RowError) as told:
+    with pytest.raises(RowError) as message:
         parse_dimensions(text)
-    assert len(str(told.value)) < 300
+    assert len(str(message.value)) < 300
 
 
 class _Runs:

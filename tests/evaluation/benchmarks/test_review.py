@@ -215,7 +215,7 @@ def test_a_pinned_release_stays_in_use(
     assert imported.release in kept_releases(lake, SAFEVIDBENCH_CHALLENGE)
 
 
-def test_bad_rows_are_each_told_in_one_line_and_the_good_ones_go_on(
+def test_bad_rows_are_each_reported_in_one_line_and_the_good_ones_go_on(
     lake: Lake, settings: Settings, items: list[dict[str, Any]], fill: Fill
 ) -> None:
     ids = [item["item_id"] for item in items]
@@ -242,12 +242,12 @@ def test_bad_rows_are_each_told_in_one_line_and_the_good_ones_go_on(
         writer.writerow([])
     imported = import_review(settings, lake, sheet)
     assert imported.counts["keep"] == 1
-    told = "\n".join(imported.problems)
+    problem_lines = "\n".join(imported.problems)
     for item_id, (_, says) in wrong.items():
-        assert any(item_id in line and says in line for line in imported.problems), (says, told)
-    assert "no item of release" in told
-    assert told.count("2 rows have this item_id; keep one") == 2
-    assert f"2 cells, where the header has {len([*SHOWN, *FILLED])}" in told
+        assert any(item_id in line and says in line for line in imported.problems), (says, problem_lines)
+    assert "no item of release" in problem_lines
+    assert problem_lines.count("2 rows have this item_id; keep one") == 2
+    assert f"2 cells, where the header has {len([*SHOWN, *FILLED])}" in problem_lines
     assert len(imported.problems) == len(wrong) + 1 + 2 + 1
     assert all("\n" not in line for line in imported.problems)
 
@@ -327,10 +327,10 @@ def test_any_bytes_are_a_sheet_or_one_clear_error(
     file = tmp_path_factory.getbasetemp() / "any.csv"
     file.write_bytes(b"item_id,verdict,edited_query,reviewer,date,reason\n" * header + data)
     try:
-        told = read_sheet(file).problems
+        problem_lines = read_sheet(file).problems
     except ReviewError as error:
-        told = [str(error)]
-    assert all("\n" not in line for line in told)
+        problem_lines = [str(error)]
+    assert all("\n" not in line for line in problem_lines)
 
 
 class Page(HTMLParser):
@@ -404,12 +404,12 @@ def test_the_command_line_goes_there_and_back(
     assert Path(sheet).is_file()
     assert Path(page).is_file()
     filled = fill({items[0]["item_id"]: {"verdict": "keep", **WHO}, items[1]["item_id"]: {"verdict": "no"}})
-    told = safevid("review", "import", filled, root=lake.root)
-    assert told.exit_code == 1
-    assert "1 kept, 0 edited, 0 dropped" in told.stdout
-    assert "now in use" in told.stdout
-    assert told.stderr.count("\n") == 1
-    assert "verdict 'no' is not keep, edit or drop" in told.stderr
+    result = safevid("review", "import", filled, root=lake.root)
+    assert result.exit_code == 1
+    assert "1 kept, 0 edited, 0 dropped" in result.stdout
+    assert "now in use" in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert "verdict 'no' is not keep, edit or drop" in result.stderr
     nowhere = safevid("review", "import", filled, root=tmp_path / "nowhere")
     assert is_one_line(nowhere, 2, "holds no lake")
     without = safevid("review", "export", "--to", tmp_path, "--release", "x", root=lake.root)

@@ -153,9 +153,9 @@ def test_without_review_it_says_unrefined(drawn: Drawn) -> None:
     assert "no item in" not in manifest.info["warning"], "every category of the subset has one"
     first = drawn.lake.read(SAFEVIDBENCH_CHALLENGE).to_dicts()[:1]
     categories = load_taxonomy(drawn.settings).challenge
-    told = described(first, 1, load_taxonomy(drawn.settings))["warning"]
+    warning_text = described(first, 1, load_taxonomy(drawn.settings))["warning"]
     absent = [each for each in categories if each != options_of(first[0])["category"]]
-    assert told.endswith(f"no item in {', '.join(absent)}")
+    assert warning_text.endswith(f"no item in {', '.join(absent)}")
     assert sum(manifest.info["by_category"].values()) == manifest.rows
 
 
@@ -248,6 +248,6 @@ def test_the_scorecard_shows_the_warning(drawn: Drawn) -> None:
         run_stage(settings, drawn.lake, "benchmark_scores", f"{system}|{NAME}", drawn.gateway)
     write_report(settings, drawn.lake, read_flow(drawn.lake, build_registry(settings)))
     card = json.loads((drawn.lake.root / "reports" / "scorecard.json").read_text())
-    (told,) = card["benchmarks"]
-    assert "unrefined" in told["warning"]
-    assert told["release"] == drawn.lake.read(SAFEVIDBENCH_CHALLENGE)["release"][0]
+    (warning_text,) = card["benchmarks"]
+    assert "unrefined" in warning_text["warning"]
+    assert warning_text["release"] == drawn.lake.read(SAFEVIDBENCH_CHALLENGE)["release"][0]

@@ -28,8 +28,10 @@ def test_it_prints_the_paths_that_it_wrote(lake: Lake, tmp_path: Path) -> None:
     assert sorted(paths) == sorted(tmp_path.iterdir())
     assert len(paths) == 2
     assert all(zipfile.is_zipfile(path) and path.suffix == ".eval" for path in paths)
-    told = safevid("export", "runs", "lmms-eval", *chosen, "--benchmark", BENCHMARK, "--json", root=lake.root)
-    assert sum(name.endswith("_results.json") for name in json.loads(told.stdout)["files"]) == 4
+    result = safevid(
+        "export", "runs", "lmms-eval", *chosen, "--benchmark", BENCHMARK, "--json", root=lake.root
+    )
+    assert sum(name.endswith("_results.json") for name in json.loads(result.stdout)["files"]) == 4
 
 
 @pytest.mark.parametrize(

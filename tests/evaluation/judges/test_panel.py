@@ -60,8 +60,8 @@ def test_the_majority_of_those_that_decide_is_the_verdict(given_: list[Verdict])
         return
     assert found.success is (votes.count(True) > votes.count(False))
     assert found.expected in [verdict.expected for verdict in given_ if verdict.success is found.success]
-    told = [verdict.refused for verdict in given_ if verdict.decided and verdict.refused is not None]
-    assert found.refused in (None, *told)
+    refusals = [verdict.refused for verdict in given_ if verdict.decided and verdict.refused is not None]
+    assert found.refused in (None, *refusals)
     assert found.score == given_[0].score
 
 
@@ -153,9 +153,9 @@ def test_a_judge_whose_family_is_not_known_is_refused_if_writers_are_named() -> 
     open_panel(settings_with(judges=judges))
     with pytest.raises(
         JudgeError, match=r"^evaluation\.judges\.rubric:b: the name 'azure/my-deploy'"
-    ) as told:
+    ) as refusals:
         open_panel(settings_with(judges=judges, writer_families=["gpt"]))
-    assert "set evaluation.judges.rubric:b.family" in str(told.value)
+    assert "set evaluation.judges.rubric:b.family" in str(refusals.value)
     open_panel(settings_with(judges=judges, writer_families=["gpt"], allow_self_judging=True))
     judges["rubric:b"]["family"] = "claude"
     open_panel(settings_with(judges=judges, writer_families=["gpt"]))
