@@ -25,6 +25,7 @@ from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import (
     CORPUS_SPLIT,
     DESCRIPTIONS,
+    PAIR_NOISE,
     PAIR_VALIDATION,
     PAIRS,
     QUERY_PLAN,
@@ -128,6 +129,7 @@ class _Maker:
         self._put(CORPUS_SPLIT, WHOLE, clips.with_columns(group_id=pl.col("source_id")))
         self._put(SCENE_ASSIGNMENTS, WHOLE, clips)
         self._put(PAIR_VALIDATION, WHOLE, pl.DataFrame(), labelled=0, sound=0)
+        self._put(PAIR_NOISE, WHOLE, pl.DataFrame())
 
     def _benchmarks(self) -> pl.DataFrame:
         """Commit the items of every benchmark. Those of SafeVidBench are returned first."""
