@@ -25,16 +25,15 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from statistics import median
 from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 
+from benchmarks.inputs.texts import JOINERS, OPENERS, sentences
 from benchmarks.lake_io import PeakMemory
 from safevid_core.datasets.near_duplicates import bands_for, near_duplicate_groups
 from safevid_core.datasets.shingles import NEGATIONS, SHINGLE
@@ -46,30 +45,7 @@ BANDS = bands_for(THRESHOLD)
 MINIMUMS = BANDS.count * BANDS.rows
 # Texts -> whether each has a near-duplicate. A tool that keeps the first row of a group flags the others.
 Flags = Callable[[Sequence[str]], np.ndarray]
-_OPENERS = (
-    "How do I", "Can you tell me how to", "What happens if I", "Why does the person", "Please explain how to",
-    "Is it safe to", "Describe how they", "I would like to", "My neighbour wants to", "What should I do to",
-    "Which tools do I need to", "Show me the way to", "Where in the video do they", "Who says that people",
-    "When does the man", "Does the woman", "For a school project I have to", "Give me the steps to",
-)  # fmt: skip
-_JOINERS = (
-    "and then",
-    "while",
-    "because",
-    "before",
-    "so that",
-    "although",
-    "as soon as",
-    "in order to",
-    "or",
-)
 _CRITICAL = re.compile(rf"^(t|cannot|{'|'.join(NEGATIONS)})$|\d")  # "t" as in "don't"
-_SOURCES = (
-    ("safevid_core.taxonomy", "safety.yaml"),
-    ("safevid_core.taxonomy", "scenes.yaml"),
-    ("safevid_core.judging", "judges/adversarial.yaml"),
-    ("safevid_core.pocket", "judge_cases.yaml"),
-)
 
 
 @dataclass(frozen=True)
@@ -78,30 +54,6 @@ class Queries:
 
     texts: list[str]
     planted: list[tuple[int, int]]
-
-
-def sentences() -> list[list[str]]:
-    """The sentences of the package's data files, as words."""
-    found: set[tuple[str, ...]] = set()
-    for package, name in _SOURCES:
-        text = resources.files(package).joinpath(name).read_text(encoding="utf-8")
-        for leaf in _leaves(yaml.safe_load(text)):
-            for sentence in re.split(r"(?<=[.?!;:])\s+", leaf):
-                words = tuple(re.findall(r"[\w'-]+", sentence))
-                if len(words) >= 4:
-                    found.add(words)
-    return [list(words) for words in sorted(found)]
-
-
-def _leaves(tree: Any) -> Iterator[str]:
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _leaves(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _leaves(value)
 
 
 def make_queries(rows: int, seed: int = 0) -> Queries:
@@ -114,11 +66,11 @@ def make_queries(rows: int, seed: int = 0) -> Queries:
     for row in range(rows):
         if row > 10 and rng.random() < 1 / 6:
             source = int(rng.integers(row))
-            texts.append(_edited(texts[source], vocabulary, rng))
+            texts.append(edited(texts[source], vocabulary, rng))
             copies.append((source, row))
         else:
             texts.append(_composed(pool, vocabulary, rng))
-    planted = [pair for pair in copies if _is_planted(*(texts[row] for row in pair))]
+    planted = [pair for pair in copies if is_near_duplicate(*(texts[row] for row in pair))]
     order = rng.permutation(rows)
     place = np.argsort(order)
     written = [_written(texts[row], rng) for row in order]
@@ -128,10 +80,10 @@ def make_queries(rows: int, seed: int = 0) -> Queries:
 def _composed(
     pool: Sequence[Sequence[str]], vocabulary: Sequence[str], rng: np.random.Generator
 ) -> list[str]:
-    words = _OPENERS[rng.integers(len(_OPENERS))].split()
+    words = OPENERS[rng.integers(len(OPENERS))].split()
     for clause in range(int(rng.integers(1, 4))):
         if clause:
-            words += _JOINERS[rng.integers(len(_JOINERS))].split()
+            words += JOINERS[rng.integers(len(JOINERS))].split()
         sentence = pool[rng.integers(len(pool))]
         length = int(rng.integers(3, 11))
         start = int(rng.integers(max(1, len(sentence) - length + 1)))
@@ -141,7 +93,7 @@ def _composed(
     return words
 
 
-def _edited(words: Sequence[str], vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
+def edited(words: Sequence[str], vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
     edited = list(words)
     for _ in range(int(rng.integers(3))):
         # Half of the edits are at the beginning or the end: "please", "today".
@@ -159,7 +111,7 @@ def _edited(words: Sequence[str], vocabulary: Sequence[str], rng: np.random.Gene
     return edited or list(words)
 
 
-def _is_planted(*texts: Sequence[str]) -> bool:
+def is_near_duplicate(*texts: Sequence[str]) -> bool:
     """Whether two queries are near-duplicates: alike, and with the same negations and numbers."""
     one, other = (words_of(" ".join(words)) for words in texts)
     return _critical(one) == _critical(other) and similarity(shingles(one), shingles(other)) >= THRESHOLD

@@ -44,6 +44,8 @@ ROWS = {
     "video_corpus": "A clip that was selected for the corpus.",
     "signal_descriptions": "What the signal describer measured on a clip.",
     "descriptions": "The reconciled description of a clip.",
+    "pair_allocation": "A cell of the allocation: a scene, a subcategory, a style and an expectation.",
+    "pair_yield": "A cell of the allocation with what became of its queries.",
     "query_plan": "A query that is to be written: a clip, a subcategory and a style.",
     "query_plan_without_descriptions": "A query that is to be written without a description.",
     "lossy_query_plan": "A query that is to be written from a description that lacks a detail.",

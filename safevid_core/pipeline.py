@@ -18,7 +18,7 @@ from safevid_core.audits import (
 from safevid_core.benchmarks import benchmark, safevidbench_base, safevidbench_challenge
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.corpus import clip_manifest, scene_assignments, selection, split
-from safevid_core.datasets import imports, release
+from safevid_core.datasets import imports, pair_yield, release
 from safevid_core.descriptions import lossy, reconciliation, signal, synthesis
 from safevid_core.judging import validation
 from safevid_core.measurement import scores
@@ -26,7 +26,7 @@ from safevid_core.pocket import sources
 from safevid_core.preferences import own_style
 from safevid_core.preferences import responses as pairs
 from safevid_core.promotion import decision
-from safevid_core.queries import generation
+from safevid_core.queries import generation, pair_allocation
 from safevid_core.queries import plan as query_plan
 from safevid_core.reporting import scorecard, videos
 from safevid_core.review import pairs as review_pairs
@@ -60,14 +60,16 @@ def _method(settings: Settings) -> Iterable[Stage]:
     yield signal.STAGE
     yield reconciliation.stage(settings)
     yield from (fidelity.stage(settings), loss_of_detail.STAGE, temporal.stage(settings))
-    yield from (*query_plan.STAGES[:1], *generation.STAGES[:1], *pairs.STAGES[:1])
+    plans = query_plan.stages(settings)
+    yield pair_allocation.STAGE
+    yield from (*plans[:1], *generation.STAGES[:1], *pairs.STAGES[:1])
     yield from imports.stages(settings)
     yield from (review_pairs.STAGE, pair_noise.stage(settings), release.stage(settings))
-    yield from (preference_style.STAGE, own_style.STAGE)
-    yield from (*query_plan.STAGES[1:2], *generation.STAGES[1:2], *pairs.STAGES[1:2])
+    yield from (pair_yield.STAGE, preference_style.STAGE, own_style.STAGE)
+    yield from (*plans[1:2], *generation.STAGES[1:2], *pairs.STAGES[1:2])
     yield from (
         lossy.stage(settings),
-        *query_plan.STAGES[2:],
+        *plans[2:],
         *generation.STAGES[2:],
         *pairs.STAGES[2:],
     )

@@ -27,8 +27,8 @@ ASSETS = {
     "lossy_pairs",
     "vlbreakbench_challenge", "mm_safetybench", "video_safetybench", "strongreject", "xstest",
     "mmbench_video", "video_report", "model_estimate", "model_bill", "query_plan", "lossy_query_plan",
-    "query_plan_without_descriptions", "safevidbench_plan", "pair_validation",
-    "pair_noise",
+    "query_plan_without_descriptions", "safevidbench_plan", "pair_validation", "pair_allocation",
+    "pair_yield", "pair_noise",
 }  # fmt: skip
 # These make no table.
 TABLELESS = {"model_estimate", "model_bill"}

@@ -65,10 +65,11 @@ def benchmark_hits(lake: Lake, pairs: pl.DataFrame, items: pl.DataFrame, thresho
     Returns:
         Rows of `HIT_SCHEMA`. `why` continues a sentence about the pair: "its query is a near-duplicate ...".
     """
-    found = [pl.DataFrame(schema=HIT_SCHEMA)]
-    for _, some in items.group_by("benchmark", maintain_order=True):
-        found += [_same_video(lake, pairs, some), _same_query(pairs, some, threshold)]
-    return pl.concat(found).sort("pair_id", "benchmark", maintain_order=True)
+    videos = [_same_video(lake, pairs, some) for _, some in items.group_by("benchmark", maintain_order=True)]
+    queries = _same_query(pairs, items, threshold)
+    return pl.concat([pl.DataFrame(schema=HIT_SCHEMA), *videos, queries]).sort(
+        "pair_id", "benchmark", maintain_order=True
+    )
 
 
 def _same_video(lake: Lake, pairs: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
@@ -91,9 +92,10 @@ def _same_video(lake: Lake, pairs: pl.DataFrame, items: pl.DataFrame) -> pl.Data
 
 def _same_query(pairs: pl.DataFrame, items: pl.DataFrame, threshold: float) -> pl.DataFrame:
     asked, known = pairs.drop_nulls("prompt"), items.drop_nulls("query")
-    alike = near_duplicate_pairs(asked["prompt"], known["query"], threshold)
+    alike = near_duplicate_pairs(asked["prompt"], known["query"], threshold, known["benchmark"])
+    alike = alike.with_columns(known["benchmark"].gather(alike["other"]))
     nearest = alike.sort("row", "similarity", descending=[False, True], maintain_order=True).unique(
-        "row", keep="first", maintain_order=True
+        ["row", "benchmark"], keep="first", maintain_order=True
     )
     return pl.concat(
         [asked[nearest["row"]].select("pair_id"), known[nearest["other"]], nearest.select("similarity")],

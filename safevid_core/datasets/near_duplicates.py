@@ -99,43 +99,48 @@ def near_duplicate_groups(texts: pl.Series, threshold: float = 0.8) -> np.ndarra
     return number[labels].astype(np.int64)
 
 
-def near_duplicate_pairs(texts: pl.Series, others: pl.Series, threshold: float = 0.8) -> pl.DataFrame:
+def near_duplicate_pairs(
+    texts: pl.Series, others: pl.Series, threshold: float = 0.8, groups: pl.Series | None = None
+) -> pl.DataFrame:
     """The near-duplicates of each text among other texts: columns `row, other, similarity`.
 
-    Of several others with the same words the first row is named. Rows are sorted by `row, other`.
+    Of several others with the same words the first row is named, and of each group its first row. Rows are
+    sorted by `row, other`.
 
     Args:
         texts: Strings. A null counts as an empty text.
         others: Strings.
         threshold: As for :func:`near_duplicate_groups`.
+        groups: The group of each of the others, such as its benchmark. None is one group.
     """
     both = pl.concat([texts.cast(pl.String).alias("text"), others.cast(pl.String).alias("text")]).fill_null(
         ""
     )
     sketch = _sketch(both, bands_for(threshold))
     place, row_of, text_of = np.unique(sketch.identity, return_index=True, return_inverse=True)
-    first_other = np.full(len(place), -1)
-    first_other[text_of[len(texts) :][::-1]] = np.arange(len(others))[::-1]
-    is_text = np.zeros(len(place), dtype=bool)
+    is_text, is_other = np.zeros((2, len(place)), dtype=bool)
     is_text[text_of[: len(texts)]] = True
+    is_other[text_of[len(texts) :]] = True
     pairs = _candidates(sketch.keys[row_of])
     one, other = pairs.T
-    across = (is_text[one] & (first_other[other] >= 0)) | (is_text[other] & (first_other[one] >= 0))
-    pairs = pairs[across]
+    pairs = pairs[(is_text[one] & is_other[other]) | (is_text[other] & is_other[one])]
     similarity = _similarities(both, row_of[pairs], sketch.words[row_of][pairs])
     pairs, similarity = pairs[similarity >= threshold], similarity[similarity >= threshold]
-    itself = np.flatnonzero(is_text & (first_other >= 0))
+    itself = np.flatnonzero(is_text & is_other)
     found = pl.DataFrame(
         {
             "text": np.concatenate([pairs[:, 0], pairs[:, 1], itself]),
             "of": np.concatenate([pairs[:, 1], pairs[:, 0], itself]),
             "similarity": np.concatenate([similarity, similarity, np.ones(len(itself))]),
         }
-    ).filter(pl.col("of").is_in(np.flatnonzero(first_other >= 0)))
+    )
     rows = pl.DataFrame({"row": np.arange(len(texts)), "text": text_of[: len(texts)]})
+    known = pl.DataFrame({"of": text_of[len(texts) :], "other": np.arange(len(others))})
+    named = known.with_columns(group=pl.lit(0) if groups is None else groups)
+    named = named.unique(["of", "group"], keep="first", maintain_order=True)
     return (
         rows.join(found, on="text")
-        .with_columns(other=pl.lit(pl.Series(first_other)).gather("of"))
+        .join(named, on="of")
         .select("row", "other", "similarity")
         .sort("row", "other")
     )

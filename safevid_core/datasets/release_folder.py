@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,22 +191,34 @@ def read_pairs(folder: Path) -> pl.DataFrame:
 
 def rows_in(folder: Path) -> pl.DataFrame:
     """As :func:`read_pairs`, also of a sealed release."""
+    rows = pl.concat([RELEASE.frame([]), *shards_in(folder)])
+    return rows if rows["pair_id"].is_sorted() else rows.sort("pair_id")
+
+
+def shards_in(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+    """The rows of a release, sealed or not, shard by shard in their order.
+
+    Args:
+        columns: Of `safevid_350k_release`. None gives all.
+
+    Raises:
+        ReleaseUnreadable: If the folder is no release, or a shard is missing or damaged.
+    """
+    names = RELEASE.schema.names() if columns is None else list(columns)
     if not (folder / RECORD).is_file() and (folder / LINES).is_file():
-        return read_lines(folder / LINES)
-    record = read_record(folder)
-    parts = [RELEASE.frame([])]
-    for shard in record.shards:
+        yield read_lines(folder / LINES).select(names)
+        return
+    for shard in read_record(folder).shards:
         path = folder / shard.file
         try:
             if _sha256(path) != shard.sha256:
                 raise ReleaseUnreadable(f"{path} was changed after its release; restore the folder")
-            parts.append(pl.read_parquet(path, glob=False).select(RELEASE.schema.names()))
+            rows = pl.read_parquet(path, glob=False, columns=names).select(names)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ReleaseUnreadable(
                 f"{path} cannot be read ({' '.join(str(error).split())}); restore the folder"
             ) from None
-    rows = pl.concat(parts)
-    return rows if rows["pair_id"].is_sorted() else rows.sort("pair_id")
+        yield rows
 
 
 def read_kept_out(folder: Path) -> pl.DataFrame:

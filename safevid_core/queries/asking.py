@@ -35,6 +35,9 @@ from safevid_core.queries.rating import (
 from safevid_core.settings import QuerySettings, Settings
 from safevid_core.taxonomy.taxonomy import Taxonomy
 
+# The end of the reason of a cell for which the asker wrote no candidate.
+NO_GROUND = "has no ground in the clip"
+
 
 @dataclass
 class AskedQueries:
@@ -203,9 +206,7 @@ class Asking:
                 self.left_open = self.left_open[0] + answer.unanswered, self.left_open[1]
                 self.record_outcome(cell, _failure(answer), answer.reason)
             elif not found.candidates:
-                self.record_outcome(
-                    cell, "filtered", f"subcategory {cell.subcategory} has no ground in the clip"
-                )
+                self.record_outcome(cell, "filtered", f"subcategory {cell.subcategory} {NO_GROUND}")
             elif text is not None and normalised(found.candidates[0].query) != normalised(text):
                 self.record_outcome(cell, "filtered", "the asker changed the text that it was given")
             else:

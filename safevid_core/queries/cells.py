@@ -89,7 +89,7 @@ def plan_cells(
         for ordinal, clip in enumerate(some):
             if clip.clip_id in walks:
                 grounds, answer = walks[clip.clip_id]
-                ground = _Grounds.found(grounds, taxonomy) if answer else _Grounds.anything(taxonomy, ordinal)
+                ground = ClipGrounds.of_walk(grounds, answer, taxonomy, ordinal)
                 cells += _cells_of_clip(clip, ground, settings.queries, phrasing, balance)
     walked = [clip for clip in clips if clip.clip_id in walks]
     return cells + (_mirrored_cells(cells, walked) if settings.queries.mirror_twins else [])
@@ -119,13 +119,24 @@ class _Balance:
 
 
 @dataclass(frozen=True)
-class _Grounds:
+class ClipGrounds:
     """The subcategories that have ground in a clip, with their use and the words for it."""
 
     by_principle: Mapping[str, Sequence[tuple[Subcategory, Use, str]]]
 
     @classmethod
-    def found(cls, grounds: Iterable[Ground], taxonomy: Taxonomy) -> _Grounds:
+    def of_walk(
+        cls, grounds: Iterable[Ground], answer: ChatAnswer | None, taxonomy: Taxonomy, ordinal: int
+    ) -> ClipGrounds:
+        """What the asker found in a clip. If it was not asked, every subcategory has ground.
+
+        Args:
+            ordinal: The clip's place in its scene.
+        """
+        return cls.found(grounds, taxonomy) if answer else cls.anything(taxonomy, ordinal)
+
+    @classmethod
+    def found(cls, grounds: Iterable[Ground], taxonomy: Taxonomy) -> ClipGrounds:
         by_principle: dict[str, list[tuple[Subcategory, Use, str]]] = defaultdict(list)
         for each in grounds:
             subcategory = taxonomy[each.subcategory]
@@ -133,7 +144,7 @@ class _Grounds:
         return cls(by_principle)
 
     @classmethod
-    def anything(cls, taxonomy: Taxonomy, ordinal: int) -> _Grounds:
+    def anything(cls, taxonomy: Taxonomy, ordinal: int) -> ClipGrounds:
         harmless: Use = "harmful" if ordinal % 2 == 0 else "benign"
         by_principle: dict[str, list[tuple[Subcategory, Use, str]]] = defaultdict(list)
         for each in taxonomy.subcategories:
@@ -156,7 +167,7 @@ class _Grounds:
 
 def _cells_of_clip(
     clip: DescribedClip,
-    grounds: _Grounds,
+    grounds: ClipGrounds,
     settings: QuerySettings,
     phrasing: Phrasing,
     balance: _Balance,
@@ -181,7 +192,7 @@ def _cells_of_clip(
 def _next_cell(
     kind: Kind,
     clip: DescribedClip,
-    grounds: _Grounds,
+    grounds: ClipGrounds,
     settings: QuerySettings,
     phrasing: Phrasing,
     balance: _Balance,

@@ -17,7 +17,7 @@ import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.rows import DescribedClip, rows_of
-from safevid_core.contracts.tables import AS_DESCRIBED, Table, Track
+from safevid_core.contracts.tables import AS_DESCRIBED, PAIR_ALLOCATION, Table, Track
 from safevid_core.corpus.selection import expected_clips
 from safevid_core.descriptions.audit_gate import SIGNED_AUDIT
 from safevid_core.descriptions.tracks import TrackOf, stages_of_tracks
@@ -27,13 +27,15 @@ from safevid_core.models.llm import ChatAnswer, ChatRequest, Gateway, ask_struct
 from safevid_core.models.refusals import FEW_REFUSALS, refusal_info
 from safevid_core.models.structured import ItemByItem, told_of_misfits
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
+from safevid_core.queries.assignment import assign_cells
 from safevid_core.queries.cells import CLIP_COLUMNS, Ground, Phrasing, PlanCell, Walks, plan_cells
+from safevid_core.queries.pair_allocation import Asked, asked_in, expected_queries
 from safevid_core.queries.prompts import WALK
 from safevid_core.queries.rating import require_other_family
 from safevid_core.queries.styles import style_definitions
-from safevid_core.settings import QuerySettings, TextModel
+from safevid_core.settings import QuerySettings, Settings, TextModel
 from safevid_core.stages.partitions import BY_LOSS_AND_SCENE
-from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Questions, Tools
+from safevid_core.stages.stage import ExpectedRows, Forecast, Plan, Questions, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
@@ -47,20 +49,34 @@ class Walked(ItemByItem):
 
 
 def plan_query_plan(track_of: TrackOf, tools: Tools, partition: str) -> Plan:
-    """Plan the queries about the training clips of a scene, in the training phrasing."""
+    """Plan the queries about the training clips of a scene, in the training phrasing.
+
+    Raises:
+        AllocationError: If there is a target and its allocation is not made yet.
+    """
     track = track_of(partition)
     clips = training_clips(tools.lake, partition, track)
-    return plan_cells_of(tools, clips, track.plan, "train", described=track.described)
+    target = tools.settings.datasets.target_pairs
+    asked = None if target is None else asked_in(tools.lake, _scene(partition))
+    return plan_cells_of(tools, clips, track.plan, "train", described=track.described, asked=asked)
 
 
 def plan_cells_of(
-    tools: Tools, frame: pl.DataFrame, table: Table, phrasing: Phrasing, *, described: bool = True
+    tools: Tools,
+    frame: pl.DataFrame,
+    table: Table,
+    phrasing: Phrasing,
+    *,
+    described: bool = True,
+    asked: Asked | None = None,
 ) -> Plan:
     """Plan the query plan of some clips.
 
     Args:
         frame: The clips, with the columns :data:`CLIP_COLUMNS`.
         described: Whether the asker is told what a clip shows. If not, every subcategory has ground.
+        asked: The queries that the allocation asks about these clips, which are of one scene. None balances
+            `queries.subcategories_per_clip` queries a clip.
 
     Raises:
         RaterError: If the rater is of the asker's family.
@@ -78,17 +94,17 @@ def plan_cells_of(
 
     def make(clip_ids: Sequence[str]) -> StageRows:
         walks, outcomes, answers = _walk(clips, requests(), taxonomy, tools.gateway, table.name)
-        cells = plan_cells(clips, walks, settings, taxonomy, phrasing)
+        cells, told = _cells(clips, walks, settings, taxonomy, phrasing, asked)
         rows = _rows(cells, clips, walks, taxonomy)
         without = {clip_id for clip_id, outcome, _ in outcomes if outcome == "ok"} - {
             cell.clip_id for cell in cells
         }
         settled: list[tuple[str, Outcome, str]] = [
-            _without_cells(clip_id, reason) if clip_id in without else (clip_id, outcome, reason)
+            _without_cells(clip_id, reason, walks) if clip_id in without else (clip_id, outcome, reason)
             for clip_id, outcome, reason in outcomes
         ]
         refused = refusal_info(outcomes, dict.fromkeys(clip_ids, "the walk"))
-        return StageRows(table.frame(rows), settled, spend_info(answers) | _counts(rows) | refused)
+        return StageRows(table.frame(rows), settled, spend_info(answers) | _counts(rows) | refused | told)
 
     inputs = {
         "descriptions": frame_hash(frame),
@@ -96,8 +112,37 @@ def plan_cells_of(
         "plan": plan_settings_hash(settings.queries),
         "taxonomy": taxonomy.hash,
     }
-    asked = Questions(asker, len(clips), lambda: [request_key(each) for each in requests()])
-    return Plan(inputs, [clip.clip_id for clip in clips], make, (asked,) if described else ())
+    if asked is not None:
+        most = settings.datasets.allocation.queries_per_clip
+        inputs["allocation"] = settings_hash(sorted([*key, number] for key, number in asked.items()), most)
+    walk = Questions(asker, len(clips), lambda: [request_key(each) for each in requests()])
+    return Plan(inputs, [clip.clip_id for clip in clips], make, (walk,) if described else ())
+
+
+def _cells(
+    clips: Sequence[DescribedClip],
+    walks: Walks,
+    settings: Settings,
+    taxonomy: Taxonomy,
+    phrasing: Phrasing,
+    asked: Asked | None,
+) -> tuple[list[PlanCell], dict[str, Any]]:
+    """The cells of the plan, and what is told about an allocation."""
+    if asked is None:
+        return plan_cells(clips, walks, settings, taxonomy, phrasing), {}
+    most = settings.datasets.allocation.queries_per_clip
+    found = assign_cells(clips, walks, asked, most, settings.queries, taxonomy, phrasing)
+    told = {
+        "asked": sum(asked.values()),
+        "not_assigned": sum(asked.values()) - len(found.cells),
+        "walked": len(walks),
+        "ground_clips": found.ground_clips,
+    }
+    return found.cells, told
+
+
+def _scene(partition: str) -> str:
+    return partition.rpartition(BY_LOSS_AND_SCENE.separator)[2]
 
 
 def training_clips(lake: Lake, partition: str, track: Track = AS_DESCRIBED) -> pl.DataFrame:
@@ -176,10 +221,12 @@ def _walk(
     return walks, outcomes, [answer for _, answer in results]
 
 
-def _without_cells(clip_id: str, unread: str) -> tuple[str, Outcome, str]:
+def _without_cells(clip_id: str, unread: str, walks: Walks) -> tuple[str, Outcome, str]:
     """The outcome of a walked clip that gives no cell. It failed if a ground could not be read."""
     if unread:
         return clip_id, "failed", f"no ground that could be read gives a query; {unread}"
+    if walks[clip_id][0]:
+        return clip_id, "filtered", "no query that the settings ask for has ground in the clip"
     return clip_id, "filtered", "no subcategory of the taxonomy has ground in the clip"
 
 
@@ -217,11 +264,20 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _forecast(described: bool, tools: Tools, partition: str, rows: ExpectedRows) -> Forecast:
-    """As many cells as the settings ask for on each training clip, and one walk a clip."""
-    scene = partition.rpartition(BY_LOSS_AND_SCENE.separator)[2]
+    """As many cells as the allocation or the settings ask for, and one walk a clip."""
+    settings, scene = tools.settings, _scene(partition)
     clips = expected_clips(tools, scene)[1]
-    questions = (Questions(tools.settings.queries.asker, clips),) if described else ()
-    return Forecast(clips * tools.settings.queries.subcategories_per_clip, questions)
+    questions = (Questions(settings.queries.asker, clips),) if described else ()
+    if settings.datasets.target_pairs is not None:
+        return Forecast(expected_queries(tools, scene), questions)
+    return Forecast(clips * settings.queries.subcategories_per_clip, questions)
+
+
+def stages(settings: Settings) -> tuple[Stage, ...]:
+    """The query plan of each track. A plan needs the allocation only if there is a target."""
+    if settings.datasets.target_pairs is not None:
+        return _STAGES
+    return tuple(replace(stage, optional=frozenset({PAIR_ALLOCATION.name})) for stage in _STAGES)
 
 
 _DESCRIBED, *_OTHERS = stages_of_tracks(
@@ -233,11 +289,11 @@ _DESCRIBED, *_OTHERS = stages_of_tracks(
         "The queries to write from descriptions that lost a detail: for ablations.",
     ),
     plan_query_plan,
-    reads=lambda track: (track.descriptions.name,),
+    reads=lambda track: (track.descriptions.name, PAIR_ALLOCATION.name),
     forecast=lambda track: partial(_forecast, track.described),
     asks=True,
     gates=(BUDGET,),
     checks=(FEW_REFUSALS,),
 )
 # Only the plan of the main track waits for the signed audit of the descriptions.
-STAGES = (replace(_DESCRIBED, gates=(SIGNED_AUDIT, BUDGET)), *_OTHERS)
+_STAGES = (replace(_DESCRIBED, gates=(SIGNED_AUDIT, BUDGET)), *_OTHERS)

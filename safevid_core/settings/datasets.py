@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from safevid_core.settings.allocation import AllocationSettings
 from safevid_core.settings.group import Group
 
 ImportColumn = Literal["query", "chosen", "rejected", "video", "subcategory", "style", "expectation"]
@@ -45,6 +46,20 @@ class PairImport(Group):
 class DatasetSettings(Group):
     """What a release is made of."""
 
+    target_pairs: int | None = Field(
+        None,
+        description="Pairs that the release shall hold. They are allocated over scene, subcategory, style "
+        "and expectation before anything is asked (table `pair_allocation`). None plans "
+        "`queries.subcategories_per_clip` queries a clip without an allocation. Ours.",
+    )
+    allocation: AllocationSettings = Field(
+        AllocationSettings.model_validate({}), description="How the target is distributed. Ours."
+    )
+    shortage: Literal["report", "refuse"] = Field(
+        "report",
+        description="What becomes of a target that cannot be met. `report`: the largest plan that can be met "
+        "is made, and the shortage is reported. `refuse`: nothing is planned. Ours.",
+    )
     near_duplicate: float = Field(
         0.8,
         gt=0,
@@ -93,3 +108,10 @@ class DatasetSettings(Group):
         False,
         description="Whether a release holds imported pairs alone, so that no teacher model is needed. Ours.",
     )
+
+    @field_validator("target_pairs")
+    @classmethod
+    def _is_a_target(cls, target: int | None) -> int | None:
+        if target is not None and target < 1:
+            raise ValueError(f"{target} pairs cannot be allocated; give at least 1, or null for no target")
+        return target

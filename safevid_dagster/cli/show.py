@@ -28,7 +28,9 @@ FOLDED = frozenset(
 HIDDEN = frozenset(("rejected", "prompt", "verdicts", "reference", "options"))
 # Columns that are shown in a table, in this order. A record shows all columns.
 _SHOWN = (
-    "scene", "split", "loss", "principle", "subcategory", "style", "expectation", "describer", "system",
+    "scene", "split", "loss", "principle", "subcategory", "style", "expectation", "portion", "capacity",
+    "planned", "asked", "no_ground", "weak_query", "judged_out", "kept_out", "released", "shortage",
+    "describer", "system",
     "benchmark", "variant", "metric", "measure", "value", "ci_low", "ci_high", "policy", "data_scale", "seed",
     "outcome", "success", "stopped_at", "why", "file_name", "duration_s", "text", "query", "chosen", "reason",
 )  # fmt: skip

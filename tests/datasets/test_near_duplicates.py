@@ -219,6 +219,15 @@ def test_bands_keep_the_recall_at_the_threshold(threshold: float) -> None:
     assert bands.recall(threshold) >= RECALL - 1e-9
 
 
+def test_the_same_words_are_named_once_for_each_group() -> None:
+    texts = pl.Series(["Is the knife on the table sharp?", "Nothing of the kind is asked here."])
+    others = pl.Series(["is the knife on the table sharp", "Is the knife on the table sharp?!", "Other."])
+    for repeated, groups in ((1, None), (2, ["a", "b", "a"]), (1, ["a", "a", "b"])):
+        found = near_duplicate_pairs(texts, others, groups=None if groups is None else pl.Series(groups))
+        assert found["row"].to_list() == [0] * repeated
+        assert found["other"].to_list() == list(range(repeated))
+
+
 def test_no_text_and_a_huge_text() -> None:
     assert near_duplicate_groups(pl.Series([], dtype=pl.String)).tolist() == []
     assert near_duplicate_pairs(pl.Series([], dtype=pl.String), pl.Series(["a"])).is_empty()

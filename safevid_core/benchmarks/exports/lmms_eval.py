@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from safevid_core.contracts.rows import BenchmarkItem
-from safevid_core.datasets.exports.text_rows import write_json_lines
+from safevid_core.datasets.exports.text_rows import json_objects, write_json_lines
 
 _UTILS = '''\
 """Functions of the task: the video, the query and the target of an item."""
@@ -44,7 +46,8 @@ def write_lmms_eval(
     """
     import yaml
 
-    write_json_lines(folder / "items.jsonl", (_doc(item, videos[item.item_id]) for item in items))
+    docs = pl.DataFrame([_doc(item, videos[item.item_id]) for item in items], infer_schema_length=None)
+    write_json_lines(folder / "items.jsonl", [json_objects(docs)])
     task = {
         "task": benchmark,
         "dataset_path": "json",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -45,6 +47,8 @@ EXPORTS: dict[str, Export] = {
         webdataset,
     )
 }
+# Errors of a disk, a quota or a file system that takes no more.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def export_pairs(
@@ -73,16 +77,15 @@ def export_pairs(
         seed: Of the draw of these source videos.
 
     Raises:
-        ExportError: If the format is unknown, the folder is not empty or cannot be written, an option does
-            not suit the format, or clips are parts of longer files and `cut` is not set.
+        ExportError: If the format is unknown, the folder is not empty or cannot be written, the disk is full,
+            an option does not suit the format, or clips are parts of longer files and `cut` is not set.
         ReleaseMissing: If the lake does not hold the release.
         VideoError: If a video that the export needs is gone or cannot be decoded.
-        OSError: If the disk is full.
     """
     export = _export(format)
     _check_options(export, frames, cut, validation)
     refuse_used(to)
-    rows = read_release(lake, release, validation=validation, seed=seed)
+    rows = read_release(lake, release, validation=validation, seed=seed, placeholders=export.placeholders)
     rows, left_out = _without_placeholders(rows, export)
     with new_folder(to) as folder:
         rows = _with_media(lake, rows, export, folder, frames, cut)
@@ -96,7 +99,7 @@ def new_folder(to: Path) -> Iterator[Path]:
     """A folder beside `to` that takes its name when the block ends, and is removed if the block fails.
 
     Raises:
-        ExportError: If `to` holds something or cannot be written.
+        ExportError: If `to` holds something or cannot be written, or the disk is full.
     """
     refuse_used(to)
     to = to.absolute()
@@ -109,6 +112,11 @@ def new_folder(to: Path) -> Iterator[Path]:
         yield scratch
         if not move_folder(scratch, to):
             raise ExportError(f"{to} was filled meanwhile; choose another folder")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        told = os.strerror(error.errno)
+        raise ExportError(f"{to} cannot be written ({told}); make room, or name another folder") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -146,20 +154,16 @@ def _check_options(export: Export, frames: int | None, cut: bool, validation: fl
 
 def _without_placeholders(rows: ReleaseRows, export: Export) -> tuple[ReleaseRows, dict[str, int]]:
     """The rows whose texts the reader takes as they are, and how many others there are by reason."""
-    left_out: dict[str, int] = {}
-    pairs = rows.pairs
-    for word in export.placeholders:
-        holds = pl.any_horizontal(
-            pl.col(name).str.contains(word, literal=True) for name in ("prompt", "chosen", "rejected")
-        )
-        kept = pairs.filter(~holds)
-        if kept.height < pairs.height:
-            reason = f"a text holds {word}, which {export.reader} replaces by media"
-            left_out[reason] = pairs.height - kept.height
-            pairs = kept
-    if pairs.is_empty():
+    kept = rows.pairs.filter(pl.col("placeholder").is_null())
+    counts = dict(rows.pairs["placeholder"].drop_nulls().value_counts().iter_rows())
+    left_out = {
+        f"a text holds {word}, which {export.reader} replaces by media": counts[word]
+        for word in export.placeholders
+        if word in counts
+    }
+    if kept.is_empty():
         raise ExportError(f"no pair of release {rows.release} can be exported: {', '.join(left_out)}")
-    return replace(rows, pairs=pairs), left_out
+    return replace(rows, pairs=kept), left_out
 
 
 def _with_media(

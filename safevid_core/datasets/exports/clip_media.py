@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -89,11 +91,8 @@ def parts_of_files(clips: list[Clip]) -> list[Clip]:
 def cut_clips(clips: list[Clip], folder: Path) -> dict[str, str]:
     """Write each clip as `videos/<clip>.mp4`; clip id -> path relative to the folder."""
     (folder / VIDEOS).mkdir()
-    places = {}
-    for clip in clips:
-        place = f"{VIDEOS}/{clip.name}.mp4"
-        _write_mp4(clip, folder / place)
-        places[clip.clip_id] = place
+    places = {clip.clip_id: f"{VIDEOS}/{clip.name}.mp4" for clip in clips}
+    _on_threads(lambda clip: _write_mp4(clip, folder / places[clip.clip_id]), clips)
     return places
 
 
@@ -105,18 +104,37 @@ def write_frames(lake: Lake, clips: list[Clip], n: int, folder: Path) -> dict[st
     """
     from PIL import Image
 
-    places = {}
-    for clip in clips:
+    names = [f"{number:03}.jpg" for number in range(n)]
+    stored = lake.frames
+
+    def write(clip: Clip) -> None:
         frames = uniform_frames(
-            clip.path, n, clip.start_s, clip.end_s, media_sha256=clip.media_sha256, stored=lake.frames
+            clip.path, n, clip.start_s, clip.end_s, media_sha256=clip.media_sha256, stored=stored
         )
         below = folder / clip.split / FRAMES / clip.name
         below.mkdir(parents=True)
-        names = [f"{number:03}.jpg" for number in range(n)]
         for name, pixels in zip(names, frames.pixels, strict=True):
-            Image.fromarray(pixels).save(below / name, quality=_QUALITY)
-        places[clip.clip_id] = tuple(f"{FRAMES}/{clip.name}/{name}" for name in names)
-    return places
+            data = io.BytesIO()  # an encoder that writes to a full disk does not say that it is full
+            Image.fromarray(pixels).save(data, "JPEG", quality=_QUALITY)
+            (below / name).write_bytes(data.getvalue())
+
+    _on_threads(write, clips)
+    return {clip.clip_id: tuple(f"{FRAMES}/{clip.name}/{name}" for name in names) for clip in clips}
+
+
+def _on_threads(work: Callable[[Clip], None], clips: list[Clip]) -> None:
+    """Work on clips on all cores; the decoders and encoders let other threads run.
+
+    The first error is raised, and clips that are not begun are left.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        done = [threads.submit(work, clip) for clip in clips]
+        try:
+            for each in done:
+                each.result()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 def whole_files(clips: list[Clip]) -> Mapping[str, str]:
@@ -142,7 +160,8 @@ def _write_mp4(clip: Clip, path: Path) -> None:
 
     frames = iterate_frames(clip.path, start_s=clip.start_s, end_s=clip.end_s)
     rate = Fraction(probe(clip.path).fps).limit_denominator(1001)
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    data = io.BytesIO()  # PyAV 18.1 does not say that a disk is full when it closes a file
+    with av.open(data, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libx264", rate=rate, options={"crf": "18", "flags": "+bitexact"})
         stream.codec_context.time_base = _TICK
         for number, (time_s, pixels) in enumerate(frames):
@@ -155,3 +174,4 @@ def _write_mp4(clip: Clip, path: Path) -> None:
             frame.pts, frame.time_base = round((time_s - clip.start_s) / _TICK), _TICK
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    path.write_bytes(data.getvalue())

@@ -101,8 +101,6 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
 
 def copy_statistics(rows: ReleaseRows, folder: Path) -> None:
     """Copy what the card shows of the pair statistics: the plots and the table. Nothing if there are none."""
-    if rows.folder is None:
-        return
     for name in (PLOTS, STATISTICS):
         source = rows.folder / name
         if source.is_dir():

@@ -8,6 +8,7 @@ machine.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,8 @@ kept or dropped by them."""
 
 def write(rows: ReleaseRows, folder: Path) -> None:
     """Write the shards below `data/`, `README.md`, `LICENSE` and `croissant.json`."""
-    import pyarrow.parquet as pq
-
     (folder / DATA).mkdir()
-    shards: dict[str, list[Path]] = {}
-    for split, pairs in rows.splits.items():
-        of = max(1, -(-pairs.height // _SHARD))
-        for number in range(of):
-            path = folder / DATA / f"{split}-{number:05}-of-{of:05}.parquet"
-            pq.write_table(arrow_table(pairs.slice(number * _SHARD, _SHARD)), path, compression="zstd")
-            shards.setdefault(split, []).append(path)
+    shards = {split: list(_write_shards(rows, split, folder / DATA)) for split in rows.splits}
     card = hub_card(rows, {split: f"{DATA}/{split}-*.parquet" for split in shards}, _ABOUT, _features())
     (folder / "README.md").write_text(card, encoding="utf-8")
     copy_statistics(rows, folder)
@@ -56,6 +49,26 @@ def write(rows: ReleaseRows, folder: Path) -> None:
     document = croissant(rows, arrow_schema(), shards, folder, hub_licence(rows))
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     (folder / "croissant.json").write_text(text, encoding="utf-8")
+
+
+def _write_shards(rows: ReleaseRows, split: str, folder: Path) -> Iterator[Path]:
+    """Write the shards of a split, each a batch at a time. Gives their paths."""
+    import pyarrow.parquet as pq
+
+    of = -(-rows.splits[split].height // _SHARD)
+    batches = rows.batches(split)
+    part: pl.DataFrame | None = next(batches)
+    for number in range(of):
+        path = folder / f"{split}-{number:05}-of-{of:05}.parquet"
+        room = _SHARD
+        with pq.ParquetWriter(path, arrow_schema(), compression="zstd") as file:
+            while part is not None and room:
+                now, part = part.head(room), part.slice(room)
+                file.write_table(arrow_table(now))
+                room -= now.height
+                if part.is_empty():
+                    part = next(batches, None)
+        yield path
 
 
 def arrow_schema() -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+import polars as pl
 
 from safevid_core.datasets.exports.export import MEDIA_PLACEHOLDERS, Export
-from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
-from safevid_core.datasets.exports.text_rows import write_json_list
+from safevid_core.datasets.exports.release_rows import PROVENANCE, ReleaseRows
+from safevid_core.datasets.exports.text_rows import json_objects, write_json_list
 
 _COLUMNS = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "videos": "videos"}
 
@@ -31,18 +32,22 @@ def write(rows: ReleaseRows, folder: Path) -> None:
     }
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     for split, name in files.items():
-        write_json_list(folder / name, map(_row, rows.rows(split)))
+        write_json_list(folder / name, map(_objects, rows.batches(split)))
 
 
-def _row(row: ExportRow) -> dict[str, Any]:
-    pair = row.pair
-    return {
-        "conversations": [{"from": "human", "value": f"<video>{pair.prompt}"}],
-        "chosen": {"from": "gpt", "value": pair.chosen},
-        "rejected": {"from": "gpt", "value": pair.rejected},
-        "videos": [row.video],
-        **row.provenance,
-    }
+def _objects(pairs: pl.DataFrame) -> pl.Series:
+    objects = pairs.select(
+        pl.concat_list(_turn("human", pl.format("<video>{}", "prompt"))).alias("conversations"),
+        _turn("gpt", pl.col("chosen")).alias("chosen"),
+        _turn("gpt", pl.col("rejected")).alias("rejected"),
+        pl.concat_list("video").alias("videos"),
+        *PROVENANCE,
+    )
+    return json_objects(objects)
+
+
+def _turn(who: str, text: pl.Expr) -> pl.Expr:
+    return pl.struct(pl.lit(who).alias("from"), text.alias("value"))
 
 
 EXPORT = Export(name="llama-factory", reader="LLaMA-Factory", write=write, placeholders=MEDIA_PLACEHOLDERS)

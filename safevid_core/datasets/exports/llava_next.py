@@ -8,30 +8,31 @@ wins.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import polars as pl
 
 from safevid_core.datasets.exports.export import Export
-from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
-from safevid_core.datasets.exports.text_rows import write_splits
+from safevid_core.datasets.exports.release_rows import ReleaseRows
+from safevid_core.datasets.exports.text_rows import json_objects, write_splits
 
 
 def write(rows: ReleaseRows, folder: Path) -> None:
     """Write `<split>.jsonl` for each split."""
-    write_splits(rows, folder, _row)
+    write_splits(rows, folder, _objects)
 
 
-def _row(row: ExportRow) -> dict[str, Any]:
-    pair = row.pair
-    return {
-        "id": pair.pair_id,
-        "video": row.video,
-        "question": pair.prompt,
-        "prompt": pair.prompt,
-        "answer": pair.chosen,
-        "chosen": pair.chosen,
-        "rejected": pair.rejected,
-        "licence": row.licence,
-    }
+def _objects(pairs: pl.DataFrame) -> pl.Series:
+    objects = pairs.select(
+        pl.col("pair_id").alias("id"),
+        "video",
+        pl.col("prompt").alias("question"),
+        "prompt",
+        pl.col("chosen").alias("answer"),
+        "chosen",
+        "rejected",
+        "licence",
+    )
+    return json_objects(objects)
 
 
 EXPORT = Export(name="llava-next", reader="LLaVA-NeXT", write=write, placeholders=("<image>",))

@@ -8,29 +8,29 @@ both see the video.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import polars as pl
 
 from safevid_core.datasets.exports.export import MEDIA_PLACEHOLDERS, Export
-from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
-from safevid_core.datasets.exports.text_rows import write_splits
+from safevid_core.datasets.exports.release_rows import PROVENANCE, ReleaseRows, turn
+from safevid_core.datasets.exports.text_rows import json_objects, write_splits
 
 
 def write(rows: ReleaseRows, folder: Path) -> None:
     """Write `<split>.jsonl` for each split."""
-    write_splits(rows, folder, _row)
+    write_splits(rows, folder, _objects)
 
 
-def _row(row: ExportRow) -> dict[str, Any]:
-    pair = row.pair
-    return {
-        "messages": [
-            {"role": "user", "content": f"<video>{pair.prompt}"},
-            {"role": "assistant", "content": pair.chosen},
-        ],
-        "rejected_response": pair.rejected,
-        "videos": [row.video],
-        **row.provenance,
-    }
+def _objects(pairs: pl.DataFrame) -> pl.Series:
+    objects = pairs.select(
+        pl.concat_list(
+            turn("user", pl.format("<video>{}", "prompt")), turn("assistant", pl.col("chosen"))
+        ).alias("messages"),
+        pl.col("rejected").alias("rejected_response"),
+        pl.concat_list("video").alias("videos"),
+        *PROVENANCE,
+    )
+    return json_objects(objects)
 
 
 EXPORT = Export(name="ms-swift", reader="ms-swift", write=write, placeholders=MEDIA_PLACEHOLDERS)

@@ -1,34 +1,45 @@
-"""JSON lines and JSON lists, written row by row."""
+"""JSON lines and JSON lists, written a batch of rows at a time."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
+import polars as pl
+
+from safevid_core.datasets.exports.release_rows import ReleaseRows
 
 
-def write_splits(
-    rows: ReleaseRows, folder: Path, object_of: Callable[[ExportRow], Mapping[str, Any]]
-) -> None:
-    """Write `<split>.jsonl` for each split."""
+def write_splits(rows: ReleaseRows, folder: Path, objects_of: Callable[[pl.DataFrame], pl.Series]) -> None:
+    """Write `<split>.jsonl` for each split.
+
+    Args:
+        objects_of: Pairs, with the columns of :meth:`ReleaseRows.batches`, -> a JSON text for each.
+    """
     for split in rows.splits:
-        write_json_lines(folder / f"{split}.jsonl", map(object_of, rows.rows(split)))
+        write_json_lines(folder / f"{split}.jsonl", map(objects_of, rows.batches(split)))
 
 
-def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One object a line, in UTF-8."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def json_objects(frame: pl.DataFrame) -> pl.Series:
+    """Each row as a JSON object on one line, with the columns as its keys."""
+    return frame.select(pl.struct(pl.all()).struct.json_encode().alias("json"))["json"]
 
 
-def write_json_list(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One list with an object a line, in UTF-8."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for number, row in enumerate(rows):
-            file.write((",\n" if number else "\n") + json.dumps(row, ensure_ascii=False))
-        file.write("\n]\n")
+def write_json_lines(path: Path, batches: Iterable[pl.Series]) -> None:
+    """One JSON text a line, in UTF-8."""
+    with path.open("wb") as file:
+        for batch in batches:
+            if len(batch):
+                file.write(batch.str.join("\n").item().encode() + b"\n")
+
+
+def write_json_list(path: Path, batches: Iterable[pl.Series]) -> None:
+    """One list with a JSON text a line, in UTF-8."""
+    with path.open("wb") as file:
+        file.write(b"[")
+        before = b"\n"
+        for batch in batches:
+            if len(batch):
+                file.write(before + batch.str.join(",\n").item().encode())
+                before = b",\n"
+        file.write(b"\n]\n")

@@ -9,14 +9,15 @@ names the JPEG files of each row in `images_file_names`, and `load_dataset` make
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import polars as pl
 
 from safevid_core.datasets.exports.export import Export
 from safevid_core.datasets.exports.hub_card import copy_statistics, hub_card, licence_file
-from safevid_core.datasets.exports.release_rows import ExportRow, ReleaseRows
+from safevid_core.datasets.exports.release_rows import ReleaseRows, turn
 
-# Rows of one row group.
-_BATCH = 1_000
+_ROW_GROUP = 1_000
+_TEXTS = ("pair_id", "clip_id", "video", "licence", "scene", "subcategory")
 _ABOUT = """\
 One preference pair a row, for trl's `DPOTrainer`: `prompt`, `chosen` and `rejected` are conversations of
 text, `images` are uniform frames of the clip in their order, and `video` names the file they come from."""
@@ -28,26 +29,13 @@ def write(rows: ReleaseRows, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    texts = ("pair_id", "clip_id", "video", "licence", "scene", "subcategory")
-    schema = pa.schema(
-        [
-            ("prompt", turns),
-            ("chosen", turns),
-            ("rejected", turns),
-            ("images_file_names", pa.list_(pa.string())),
-        ]
-        + [(name, pa.string()) for name in texts]
-    )
+    lists = [("images_file_names", pa.list_(pa.string()))]
+    messages = [(name, turns) for name in ("prompt", "chosen", "rejected")]
+    schema = pa.schema(messages + lists + [(name, pa.string()) for name in _TEXTS])
     for split in rows.splits:
         with pq.ParquetWriter(folder / split / "metadata.parquet", schema) as file:
-            some: list[dict[str, Any]] = []
-            for row in rows.rows(split):
-                some.append(_row(row))
-                if len(some) == _BATCH:
-                    file.write_table(pa.Table.from_pylist(some, schema))
-                    some = []
-            if some:
-                file.write_table(pa.Table.from_pylist(some, schema))
+            for pairs in rows.batches(split):
+                file.write_table(_table(pairs).to_arrow().cast(schema), row_group_size=_ROW_GROUP)
     # The files are found by the folder alone: a folder name of a person's may look like another split.
     card = hub_card(rows, {split: f"{split}/**" for split in rows.splits}, _ABOUT)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -55,20 +43,19 @@ def write(rows: ReleaseRows, folder: Path) -> None:
     (folder / "LICENSE").write_text(licence_file(rows), encoding="utf-8")
 
 
-def _row(row: ExportRow) -> dict[str, Any]:
-    pair = row.pair
-    return {
-        "prompt": [{"role": "user", "content": pair.prompt}],
-        "chosen": [{"role": "assistant", "content": pair.chosen}],
-        "rejected": [{"role": "assistant", "content": pair.rejected}],
-        "images_file_names": list(row.frames),
-        "pair_id": pair.pair_id,
-        "clip_id": pair.clip_id,
-        "video": row.file_name,
-        "licence": row.licence,
-        "scene": pair.scene,
-        "subcategory": pair.subcategory,
-    }
+def _table(pairs: pl.DataFrame) -> pl.DataFrame:
+    return pairs.select(
+        pl.concat_list(turn("user", pl.col("prompt"))).alias("prompt"),
+        pl.concat_list(turn("assistant", pl.col("chosen"))).alias("chosen"),
+        pl.concat_list(turn("assistant", pl.col("rejected"))).alias("rejected"),
+        pl.col("frames").alias("images_file_names"),
+        "pair_id",
+        "clip_id",
+        pl.col("file_name").alias("video"),
+        "licence",
+        "scene",
+        "subcategory",
+    )
 
 
 EXPORT = Export(

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,20 +17,44 @@ from PIL import Image
 from safevid_core.contracts.tables import RELEASE
 from safevid_core.datasets.exports import export_pairs, webdataset
 from safevid_core.datasets.exports.clip_media import safe_name
-from safevid_core.datasets.exports.text_rows import write_json_lines, write_json_list
+from safevid_core.datasets.exports.text_rows import json_objects, write_json_lines, write_json_list
 from safevid_core.storage.lake import Lake
 from tests.datasets.exports.conftest import TEST_LICENCE
 
-JSON_VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())
-ROWS = st.lists(st.dictionaries(st.text(), JSON_VALUES), max_size=5)
+TEXTS = st.none() | st.text()
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "a text": TEXTS,
+            "number": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            "whole": st.none() | st.integers(-(2**63), 2**63 - 1),
+            "list": st.none() | st.lists(TEXTS, max_size=3),
+            "nested": st.fixed_dictionaries({"content": TEXTS, "said": st.none() | st.booleans()}),
+        }
+    ),
+    max_size=5,
+)
+SCHEMA = pl.Schema(
+    {
+        "a text": pl.String,
+        "number": pl.Float64,
+        "whole": pl.Int64,
+        "list": pl.List(pl.String),
+        "nested": pl.Struct({"content": pl.String, "said": pl.Boolean}),
+    }
+)
 
 
-@given(rows=ROWS)
-def test_rows_are_read_back(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(rows=ROWS, size=st.integers(1, 4))
+def test_rows_are_read_back(
+    rows: list[dict[str, Any]], size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.getbasetemp() / "rows"
-    write_json_lines(path, rows)
+    frame = pl.DataFrame(rows, schema=SCHEMA)
+    batches = [json_objects(frame.slice(start, size)) for start in range(0, len(rows) + 1, size)]
+    write_json_lines(path, batches)
     assert [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] == rows
-    write_json_list(path, rows)
+    write_json_list(path, batches)
     assert json.loads(path.read_bytes()) == rows
 
 
@@ -48,7 +73,7 @@ def test_llava_next_has_a_line_for_each_pair(lake: Lake, tmp_path: Path) -> None
     rows = [json.loads(line) for line in lines[:-1]]
     pairs = lake.read(RELEASE).sort("pair_id").to_dicts()
     assert len(rows) == len(pairs)
-    for row, pair in zip(rows, pairs, strict=True):
+    for row, pair in zip(sorted(rows, key=lambda row: row["id"]), pairs, strict=True):
         assert row == {
             "id": pair["pair_id"],
             "video": str(lake.media.path(pair["media_sha256"])),

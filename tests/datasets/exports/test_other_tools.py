@@ -9,6 +9,7 @@ import pytest
 
 from safevid_core.contracts.tables import RELEASE
 from safevid_core.datasets.exports import EXPORTS, export_pairs
+from safevid_core.datasets.exports.release_rows import read_release
 from safevid_core.storage.lake import Lake
 from tests.datasets.exports.conftest import TEST_LICENCE
 from tests.datasets.exports.environments import asked, installed
@@ -89,10 +90,8 @@ def exported(lake: Lake, name: str, to: Path) -> dict[str, dict[str, Any]]:
     """An export, and the pairs of its training split by id."""
     frames = 2 if EXPORTS[name].media == "frames" else None
     export_pairs(lake, name, to, frames=frames, validation=0.3)
-    from safevid_core.datasets.exports.release_rows import read_release
-
     rows = read_release(lake, validation=0.3)
-    return {pair["pair_id"]: pair for pair in rows.splits["train"].iter_rows(named=True)}
+    return {pair["pair_id"]: pair for batch in rows.batches("train") for pair in batch.iter_rows(named=True)}
 
 
 def texts(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
@@ -107,7 +106,7 @@ def test_inspect_ai_reads_the_samples(lake: Lake, tmp_path: Path) -> None:
     python = installed(tmp_path / "tool", "inspect_ai")
     pairs = exported(lake, "inspect", tmp_path / "out")
     rows = asked(python, INSPECT, tmp_path / "out")
-    assert [row["pair_id"] for row in rows] == sorted(pairs)
+    assert [row["pair_id"] for row in rows] == list(pairs)
     assert texts(rows) == texts(list(pairs.values()))
     assert {row["video"] for row in rows} == videos_of(lake, pairs)
 
@@ -140,7 +139,7 @@ def test_webdataset_reads_the_shards(lake: Lake, tmp_path: Path) -> None:
     python = installed(tmp_path / "tool", "webdataset", "pillow")
     pairs = exported(lake, "webdataset", tmp_path / "out")
     rows = asked(python, WEBDATASET, tmp_path / "out")
-    assert [row["pair_id"] for row in rows] == sorted(pairs)
+    assert [row["pair_id"] for row in rows] == list(pairs)
     assert texts(rows) == texts(list(pairs.values()))
     assert all(len(row["frames"]) == 2 and min(row["frames"]) > 0 for row in rows)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -74,12 +76,34 @@ def test_a_failure_half_way_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.write_table", fail)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", fail)
     (tmp_path / "out").mkdir()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ExportError, match="out cannot be written \\(No space left on device\\); make room"):
         export_pairs(lake, "hugging-face", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not any((tmp_path / "out").iterdir())
+
+
+@pytest.fixture
+def most_bytes() -> Iterator[Callable[[int], None]]:
+    """Lets no file of this process grow beyond some bytes, as a disk that fills does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("options", [[name] for name in FORMATS] + [["ms-swift", "--cut"]], ids=" ".join)
+def test_a_disk_that_fills_is_one_line_and_leaves_nothing(
+    options: list[str], lake: Lake, tmp_path: Path, most_bytes: Callable[[int], None]
+) -> None:
+    frames = frames_for(options[0])
+    asked = ["export", "pairs", *options, *([] if frames is None else ["--frames", str(frames)])]
+    whole = tmp_path / "whole"
+    assert safevid(*asked, "--to", whole, root=lake.root).exit_code == 0
+    most_bytes(max(map(len, files_below(whole).values())) - 1)
+    done = safevid(*asked, "--to", tmp_path / "out", root=lake.root)
+    assert is_one_line(done, 2, "out cannot be written (File too large); make room, or name another folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Inputs of the benchmarks that are generated. Nothing here runs alone."""

@@ -1,0 +1,250 @@
+"""The program of the allocation: a linear program over the pairs of all cells, solved by HiGHS (scipy)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from safevid_core.contracts.errors import SafeVidError
+from safevid_core.settings.allocation import AllocationSettings, Axis
+
+# Costs of the program. A unit of a floor outweighs a pair of the target, a pair outweighs every way to fill.
+_FLOOR, _PAIR = 3_000.0, 1_000.0
+EPSILON = 1e-6
+
+
+class AllocationError(SafeVidError, ValueError):
+    """A target that cannot be met, or no allocation. The message says which constraint fails and by how
+    much."""
+
+
+class Cell(NamedTuple):
+    """A cell of the allocation. `expectation` is what is planned: refuse, correct or answer."""
+
+    scene: str
+    principle: str
+    dimension: str
+    subcategory: str
+    style: str
+    expectation: str
+
+    @property
+    def cell_id(self) -> str:
+        return f"{self.scene}/{self.subcategory}/{self.style}/{self.expectation}"
+
+    @property
+    def benign(self) -> bool:
+        """Whether the cell asks for benign counterparts of a harmless subcategory."""
+        return self.principle == "harmless" and self.expectation == "answer"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A target and what the corpus can give.
+
+    Attributes:
+        cells: The cells, each once.
+        shares: Share of the target of each cell. They sum to 1.
+        grounded: Number of clips in which each cell has ground.
+        survival: Expected share of the queries of each cell that become pairs, above 0.
+        clips: Scene -> number of clips that are asked about.
+        floors, caps: (axis, share of the even portion).
+    """
+
+    target: int
+    cells: tuple[Cell, ...]
+    shares: tuple[float, ...]
+    grounded: tuple[int, ...]
+    survival: tuple[float, ...]
+    clips: tuple[tuple[str, int], ...]
+    benign_share: float
+    floors: tuple[tuple[Axis, float], ...]
+    caps: tuple[tuple[Axis, float], ...]
+    queries_per_clip: int
+
+    @classmethod
+    def of(
+        cls,
+        target: int,
+        cells: Sequence[Cell],
+        shares: Sequence[float],
+        grounded: Sequence[int],
+        survival: Sequence[float],
+        clips: Mapping[str, int],
+        settings: AllocationSettings,
+    ) -> Problem:
+        """A problem with the bounds of the settings."""
+        return cls(
+            target, tuple(cells), tuple(shares), tuple(grounded), tuple(survival), tuple(clips.items()),
+            settings.benign_share, tuple(settings.floors.items()), tuple(settings.caps.items()),
+            settings.queries_per_clip,
+        )  # fmt: skip
+
+
+class Group(NamedTuple):
+    """The cells with one value on an axis, with the bounds of their sum."""
+
+    axis: Axis
+    value: str
+    members: list[int]
+    floor: int
+    cap: int | None
+
+
+def members_of(cells: Sequence[Cell], key: Any) -> dict[Any, list[int]]:
+    """Value of a key -> indices of the cells with that value."""
+    found: dict[Any, list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        found[key(cell)].append(index)
+    return found
+
+
+def hubs_of(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The three groups within which a cell's pairs may be given by others, the nearest first."""
+    same = (cell.principle, cell.expectation)
+    return (*same, cell.scene, cell.dimension), (*same, "", cell.subcategory), same
+
+
+def solve(
+    problem: Problem, portion: np.ndarray, floor: np.ndarray, most: np.ndarray, groups: Sequence[Group]
+) -> np.ndarray:
+    """The pairs of each cell.
+
+    The variables of a cell are the pairs that nobody gives, those that it leaves to each of its hubs, and
+    those that it takes from each. A floor has a variable for the part that is not met.
+    """
+    import scipy.sparse as sp
+    from scipy.optimize import linprog
+
+    number = len(portion)
+    hubs: dict[tuple[str, ...], int] = {}
+    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.cells)]
+    own = np.arange(number)
+    floored = np.flatnonzero(floor > 0)
+    low = [group for group in groups if group.floor > 0]
+    unmet = len(floored) + len(low)
+
+    eye = sp.identity(number, format="csr")
+    pairs = sp.hstack([-eye, -eye, -eye, -eye, eye, eye, eye, sp.csr_matrix((number, unmet))]).tocsr()
+    to_hub = [
+        sp.csr_matrix((np.ones(number), ([tier[level] for tier in tiers], own)), shape=(len(hubs), number))
+        for level in range(3)
+    ]
+    empty = sp.csr_matrix((len(hubs), number))
+    balance = sp.hstack([empty, *(-each for each in to_hub), *to_hub, sp.csr_matrix((len(hubs), unmet))])
+
+    scenes = {scene: place for place, (scene, _) in enumerate(problem.clips)}
+    room = problem.queries_per_clip * np.array([clips for _, clips in problem.clips], dtype=float)
+    queries = sp.csr_matrix(
+        (1 / np.array(problem.survival), ([scenes[cell.scene] for cell in problem.cells], own)),
+        shape=(len(scenes), number),
+    )
+    benign = _benign_row(problem)
+    above = [pairs, -pairs, queries @ pairs, sp.csr_matrix(benign) @ pairs, -sp.csr_matrix(benign) @ pairs]
+    limits = [
+        most - portion, portion, room - queries @ portion,
+        [0.5 - benign @ portion], [0.5 + benign @ portion],
+    ]  # fmt: skip
+    for place, (members, least) in enumerate(
+        [([index], floor[index]) for index in floored] + [(group.members, group.floor) for group in low]
+    ):
+        row = pairs[members].sum(axis=0)
+        slack = sp.csr_matrix(([1.0], ([0], [7 * number + place])), shape=(1, pairs.shape[1]))
+        above.append(-(sp.csr_matrix(row) + slack))
+        limits.append([portion[members].sum() - least])
+    for group in groups:
+        if group.cap is not None:
+            above.append(sp.csr_matrix(pairs[group.members].sum(axis=0)))
+            limits.append([group.cap - portion[group.members].sum()])
+
+    cost = np.concatenate(
+        [np.full(number, _PAIR), np.zeros(3 * number), *(np.full(number, tier) for tier in (1.0, 2.0, 3.0)),
+         np.full(unmet, _FLOOR)]
+    )  # fmt: skip
+    highest = np.concatenate(
+        [np.tile(portion, 4), np.tile(np.maximum(most, 0), 3), np.full(unmet, np.inf)]
+    ).astype(float)
+    solved = linprog(
+        cost, A_ub=sp.vstack(above).tocsr(), b_ub=np.concatenate(limits), A_eq=balance.tocsr(),
+        b_eq=np.zeros(len(hubs)), bounds=np.column_stack([np.zeros(len(highest)), highest]), method="highs",
+    )  # fmt: skip
+    if solved.x is None:
+        raise AllocationError(f"the allocation cannot be solved ({solved.message}); report the settings")
+    exact = portion + pairs @ solved.x
+    planned = np.round(exact).astype(np.int64)
+    open_ = np.flatnonzero(np.abs(exact - planned) > EPSILON)
+    if len(open_):
+        planned[open_] = np.floor(exact[open_]).astype(np.int64)
+        planned[open_] += _rounded_up(problem, planned, portion, open_, room, queries, benign, groups)
+    return _with_benign_share(problem, planned, benign)
+
+
+def _benign_row(problem: Problem) -> np.ndarray:
+    """Coefficients of the pairs of each cell in: benign pairs less their share of the harmless ones."""
+    share = problem.benign_share
+    kinds = {(cell.principle, cell.expectation) for cell in problem.cells}
+    if not {("harmless", "refuse"), ("harmless", "answer")} <= kinds:
+        return np.zeros(len(problem.cells))
+    return np.array(
+        [float(cell.benign) - share if cell.principle == "harmless" else 0.0 for cell in problem.cells]
+    )
+
+
+def _rounded_up(
+    problem: Problem,
+    planned: np.ndarray,
+    portion: np.ndarray,
+    open_: np.ndarray,
+    room: np.ndarray,
+    queries: Any,
+    benign: np.ndarray,
+    groups: Sequence[Group],
+) -> np.ndarray:
+    """For each fractional cell, rounded down in `planned`, whether it is rounded up: 0 or 1."""
+    import scipy.sparse as sp
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    classes = members_of(problem.cells, lambda cell: (cell.principle, cell.expectation))
+    rows = [queries[:, open_], sp.csr_matrix(benign[open_]), *_sums(classes.values(), open_, len(planned))]
+    most = [room - queries @ planned, [0.5 - benign @ planned]]
+    most += [[portion[some].sum() - planned[some].sum()] for some in classes.values()]
+    capped = [group for group in groups if group.cap is not None]
+    rows += _sums([group.members for group in capped], open_, len(planned))
+    most += [[(group.cap or 0) - planned[group.members].sum()] for group in capped]
+    least = np.full(len(np.concatenate(most)), -np.inf)
+    for lowest in (-0.5 - benign @ planned, -np.inf):  # the benign share is restored afterwards if need be
+        least[len(room)] = lowest
+        solved = milp(
+            -np.ones(len(open_)),
+            constraints=LinearConstraint(sp.vstack(rows).tocsr(), least, np.concatenate(most) + EPSILON),
+            bounds=Bounds(0, 1),
+            integrality=np.ones(len(open_)),
+            options={"node_limit": 2_000},
+        )
+        if solved.x is not None:
+            return np.round(solved.x).astype(np.int64)
+    return np.zeros(len(open_), dtype=np.int64)
+
+
+def _sums(groups: Any, columns: np.ndarray, number: int) -> list[Any]:
+    """A row for each group with a 1 for each of its members among the columns."""
+    import scipy.sparse as sp
+
+    rows = []
+    for members in groups:
+        inside = np.zeros(number)
+        inside[members] = 1
+        rows.append(sp.csr_matrix(inside[columns]))
+    return rows
+
+
+def _with_benign_share(problem: Problem, planned: np.ndarray, benign: np.ndarray) -> np.ndarray:
+    """The pairs less those by which one side exceeds its share by more than half a pair."""
+    while abs(float(benign @ planned)) > 0.5 + EPSILON:
+        heavy = np.sign(benign) == np.sign(benign @ planned)
+        planned[int(np.argmax(np.where(heavy, planned, -1)))] -= 1
+    return planned

@@ -1,0 +1,306 @@
+"""The stage `pair_allocation`: the pairs of `datasets.target_pairs`, distributed over the cells of the plan.
+
+The even portion of a cell follows from the clips of its scene, from `queries.mix` and from `queries.styles`.
+How many clips have ground for it, and how many of its queries become pairs, is expected by the settings. In a
+later round (`datasets.allocation.round`) the table `pair_yield` tells both, as it was measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from safevid_core.contracts.outcomes import Outcome, StageRows
+from safevid_core.contracts.tables import PAIR_ALLOCATION, PAIR_YIELD, VIDEO_CORPUS
+from safevid_core.corpus.selection import expected_clips
+from safevid_core.queries.allocation import Allocation, allocate
+from safevid_core.queries.allocation_program import AllocationError, Cell, Problem
+from safevid_core.queries.styles import IMPLICIT
+from safevid_core.settings import QuerySettings, Settings
+from safevid_core.stages.partitions import BY_SCENE
+from safevid_core.stages.stage import Plan, Stage, Tools
+from safevid_core.storage.lake import WHOLE, Lake, frame_hash, settings_hash
+from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
+
+# (subcategory, style, benign) -> queries to be asked in a scene.
+Asked = Mapping[tuple[str, str, bool], int]
+
+_MEASURED = "measured"
+_PRIOR = 20.0  # queries of the next wider group that a measured share is averaged with
+_LEAST_SURVIVAL = 0.05
+
+
+def plan_pair_allocation(tools: Tools, partition: str) -> Plan:
+    """Plan to allocate the target.
+
+    A committed allocation stays while only the measured shares change, so that a run does not change its own
+    plan.
+
+    Raises:
+        AllocationError: If there is no target.
+    """
+    settings, lake = tools.settings, tools.lake
+    if settings.datasets.target_pairs is None:
+        raise AllocationError(
+            "datasets.target_pairs is not set, so that there is nothing to allocate; set it"
+        )
+    clips, measured = _clips(tools), _measured(lake)
+    inputs = _inputs(settings, clips, measured)
+
+    def make(scenes: Sequence[str]) -> StageRows:
+        problem = problem_of(settings, load_taxonomy(settings), clips, measured)
+        found = _allocated(problem, settings)
+        outcomes: list[tuple[str, Outcome, str]] = [
+            (scene, "ok", "") if clips[scene] else (scene, "filtered", "the scene has no training clip")
+            for scene in scenes
+        ]
+        return StageRows(_frame(problem, found), outcomes, _info(problem, found, settings))
+
+    return Plan(inputs, list(clips), make, pinned=_stands(lake, inputs))
+
+
+def asked_in(lake: Lake, scene: str) -> Asked:
+    """The queries that the committed allocation asks in a scene.
+
+    Raises:
+        AllocationError: If no allocation is committed.
+    """
+    if lake.manifest(PAIR_ALLOCATION.name) is None:
+        raise AllocationError("pair_allocation is not made yet; make it with `safevid run pair_allocation`")
+    rows = (
+        lake.scan(PAIR_ALLOCATION)
+        .filter((pl.col("scene") == scene) & (pl.col("asked") > 0))
+        .select(
+            "subcategory",
+            "style",
+            (pl.col("principle") == "harmless") & (pl.col("expectation") == "answer"),
+            "asked",
+        )
+        .collect()
+    )
+    return {(subcategory, style, benign): asked for subcategory, style, benign, asked in rows.iter_rows()}
+
+
+def expected_queries(tools: Tools, scene: str) -> int:
+    """The queries that the allocation asks in a scene. If it is not committed, it is computed now.
+
+    Raises:
+        AllocationError: If the target cannot be met, and `datasets.shortage` says to refuse it.
+    """
+    lake, clips = tools.lake, _clips(tools)
+    if _stands(lake, _inputs(tools.settings, clips, _measured(lake))):
+        return sum(asked_in(lake, scene).values())
+    problem = problem_of(tools.settings, load_taxonomy(tools.settings), clips, _measured(lake))
+    found = _allocated(problem, tools.settings)
+    return sum(
+        int(asked) for cell, asked in zip(problem.cells, found.asked, strict=True) if cell.scene == scene
+    )
+
+
+def _allocated(problem: Problem, settings: Settings) -> Allocation:
+    found = allocate(problem)
+    if found.problems and settings.datasets.shortage == "refuse":
+        raise AllocationError(
+            f"{'; '.join(found.problems)}. Change these settings, or set datasets.shortage to report"
+        )
+    return found
+
+
+def _clips(tools: Tools) -> dict[str, int]:
+    """Scene -> number of its training clips, or an upper bound if its corpus is not committed."""
+    return {scene: expected_clips(tools, scene)[1] for scene in BY_SCENE.names(tools.settings)}
+
+
+def _measured(lake: Lake) -> pl.DataFrame:
+    """What an earlier round gave: a row for each cell. Empty if there was none."""
+    columns = ("cell_id", "clips", "grounded", "planned_queries", "released")
+    return lake.scan(PAIR_YIELD).select(columns).sort("cell_id").collect()
+
+
+def _inputs(settings: Settings, clips: Mapping[str, int], measured: pl.DataFrame) -> dict[str, str]:
+    queries, datasets = settings.queries, settings.datasets
+    return {
+        "clips": settings_hash(dict(clips)),
+        "allocation": settings_hash(datasets.target_pairs, datasets.allocation, datasets.shortage),
+        "queries": settings_hash(queries.mix, queries.styles),
+        "taxonomy": load_taxonomy(settings).hash,
+        _MEASURED: frame_hash(measured),
+    }
+
+
+def _stands(lake: Lake, inputs: Mapping[str, str]) -> bool:
+    """Whether the committed allocation is the one of these inputs, whatever was measured since."""
+    manifest = lake.manifest(PAIR_ALLOCATION.name, WHOLE)
+    return manifest is not None and all(
+        manifest.inputs.get(name) == value for name, value in inputs.items() if name != _MEASURED
+    )
+
+
+# -------------------------------------------------------------------------------------------- the problem
+
+
+class _Kind(NamedTuple):
+    """Cells of one principle, style and expectation, with their share of the target."""
+
+    principle: str
+    style: str
+    expectation: str
+    share: float
+
+
+def problem_of(
+    settings: Settings, taxonomy: Taxonomy, clips: Mapping[str, int], measured: pl.DataFrame
+) -> Problem:
+    """The allocation that the settings ask for.
+
+    Args:
+        clips: Scene -> number of training clips.
+        measured: Rows of `pair_yield`. Empty if nothing was measured.
+    """
+    allocation, target = settings.datasets.allocation, settings.datasets.target_pairs
+    assert target is not None
+    kinds = list(_kinds(settings.queries, taxonomy, allocation.benign_share))
+    every = sum(clips.values())
+    cells, shares = [], []
+    for scene, number in clips.items():
+        for kind in kinds:
+            some = taxonomy.of_principle(kind.principle)
+            for each in some if number else ():
+                cells.append(
+                    Cell(scene, kind.principle, each.dimension, each.id, kind.style, kind.expectation)
+                )
+                shares.append(kind.share / len(some) * number / every)
+    seen = {row[0]: row[1:] for row in measured.iter_rows()}
+    grounded = [_grounded(cell, clips[cell.scene], seen, settings) for cell in cells]
+    survival = _survival(cells, seen, allocation.survival)
+    return Problem.of(target, cells, shares, grounded, survival, clips, allocation)
+
+
+def _kinds(queries: QuerySettings, taxonomy: Taxonomy, benign: float) -> Iterable[_Kind]:
+    """The principles by `queries.mix`, the styles by `queries.styles`. The shares sum to 1."""
+    mix = Counter(queries.mix)
+    weights = {
+        "harmless": mix["implicit"] + mix["harmful"] + mix["benign"],
+        "honest": mix["premise"],
+        "helpful": mix["question"],
+    }
+    weights = {name: weight for name, weight in weights.items() if weight and taxonomy.of_principle(name)}
+    if "harmless" in weights:
+        implicit = mix["implicit"] / weights["harmless"]
+        whole = sum(queries.styles.values())
+        styles = {style: (1 - implicit) * share / whole for style, share in queries.styles.items()}
+        for style, share in {IMPLICIT: implicit, **styles}.items():
+            for expectation, side in (("refuse", 1 - benign), ("answer", benign)):
+                if share * side > 0:
+                    part = weights["harmless"] / sum(weights.values())
+                    yield _Kind("harmless", style, expectation, part * share * side)
+    for principle, expectation in (("honest", "correct"), ("helpful", "answer")):
+        if principle in weights:
+            yield _Kind(principle, "direct", expectation, weights[principle] / sum(weights.values()))
+
+
+def _grounded(cell: Cell, clips: int, seen: Mapping[str, Any], settings: Settings) -> int:
+    """The clips of a scene in which a cell has ground: the measured share of them, or the expected one."""
+    walked, grounded = seen.get(cell.cell_id, (0, 0))[:2]
+    expected: Mapping[Any, float] = settings.datasets.allocation.ground_share
+    return round((grounded / walked if walked else expected[cell.principle]) * clips)
+
+
+def _survival(cells: Sequence[Cell], seen: Mapping[str, Any], expected: float) -> list[float]:
+    """The expected share of each cell's queries that become pairs of the release.
+
+    A measured share is averaged with that of the next wider group, which counts like 20 queries: from the
+    cell to its subcategory and expectation, to its principle and expectation, to the setting. Example: a cell
+    without any query has the share of its subcategory.
+    """
+    queries: Counter[tuple[str, ...]] = Counter()
+    released: Counter[tuple[str, ...]] = Counter()
+    for cell in cells:
+        _, _, asked, made = seen.get(cell.cell_id, (0, 0, 0, 0))
+        for group in _widening(cell):
+            queries[group] += asked
+            released[group] += made
+    out = []
+    for cell in cells:
+        share = expected
+        for group in reversed(_widening(cell)):
+            share = (released[group] + _PRIOR * share) / (queries[group] + _PRIOR)
+        out.append(max(share, _LEAST_SURVIVAL))
+    return out
+
+
+def _widening(cell: Cell) -> tuple[tuple[str, ...], ...]:
+    return (
+        (cell.cell_id,),
+        ("subcategory", cell.subcategory, cell.expectation),
+        ("principle", cell.principle, cell.expectation),
+    )
+
+
+# -------------------------------------------------------------------------------------------- the table
+
+
+def _frame(problem: Problem, found: Allocation) -> pl.DataFrame:
+    clips = dict(problem.clips)
+    taken: dict[int, list[str]] = {}
+    given: dict[int, list[str]] = {}
+    for refill in found.refills:
+        short, neighbour = problem.cells[refill.short], problem.cells[refill.neighbour]
+        taken.setdefault(refill.short, []).append(f"{neighbour.cell_id}: {refill.pairs} ({refill.tier})")
+        given.setdefault(refill.neighbour, []).append(f"{short.cell_id}: {refill.pairs} ({refill.tier})")
+    numbers = {
+        "portion": found.portion, "floor": found.floor, "cap": found.cap, "capacity": found.capacity,
+        "planned": found.planned, "asked": found.asked, "shortage": found.shortage,
+    }  # fmt: skip
+    return PAIR_ALLOCATION.frame(
+        {
+            "cell_id": cell.cell_id,
+            **cell._asdict(),
+            "clips": clips[cell.scene],
+            "grounded": problem.grounded[index],
+            "survival": problem.survival[index],
+            **{name: int(values[index]) for name, values in numbers.items()},
+            "refilled_from": taken.get(index, []),
+            "refilled_into": given.get(index, []),
+        }
+        for index, cell in enumerate(problem.cells)
+    )
+
+
+def _info(problem: Problem, found: Allocation, settings: Settings) -> dict[str, Any]:
+    clips = sum(number for _, number in problem.clips)
+    harmless = [index for index, cell in enumerate(problem.cells) if cell.principle == "harmless"]
+    benign = [index for index, cell in enumerate(problem.cells) if cell.benign]
+    return {
+        "round": settings.datasets.allocation.round,
+        "target": problem.target,
+        "planned": int(found.planned.sum()),
+        "asked": int(found.asked.sum()),
+        "shortage": int(found.shortage.sum()),
+        "refilled": sum(refill.pairs for refill in found.refills),
+        "clips": clips,
+        "pairs_per_clip": round(found.planned.sum() / clips, 2),
+        "queries_per_clip": round(found.asked.sum() / clips, 2),
+        "benign_share": round(found.planned[benign].sum() / max(found.planned[harmless].sum(), 1), 4),
+        "problems": list(found.problems),
+    }
+
+
+def if_allocated(stage: Stage, settings: Settings) -> Sequence[str]:
+    """All partitions if the settings have a target, else none."""
+    return () if settings.datasets.target_pairs is None else stage.partitions.names(settings)
+
+
+STAGE = Stage(
+    PAIR_ALLOCATION,
+    "queries",
+    "The pairs of the target by scene, subcategory, style and expectation, and the queries asked for them.",
+    plan_pair_allocation,
+    reads=(VIDEO_CORPUS.name,),
+    wanted=if_allocated,
+    # The clips of all scenes count, so that one scene alone does not get the whole target.
+    made_from=lambda settings, partition: [(VIDEO_CORPUS.name, None)],
+)
