@@ -39,6 +39,7 @@ from safevid_core.queries.allocation_program import (
 from safevid_core.settings.allocation import Axis
 
 _TIERS = ("same dimension, same scene", "same subcategory, other scene", "same principle")
+_MOST_LINES = 3  # about floors of one axis
 
 
 class Refill(NamedTuple):
@@ -57,7 +58,7 @@ class Allocation:
     Attributes:
         portion: The even portion.
         floor, cap: Bounds of the cell alone.
-        capacity: Most pairs that the clips with ground can give.
+        capacity: Pairs that the clips with ground are expected to give, rounded.
         planned: The pairs to be made.
         asked: The queries to be asked for them.
         shortage: Part of the even portion that neither the cell nor a neighbour gives.
@@ -90,7 +91,7 @@ def allocate(problem: Problem) -> Allocation:
         )
     real = problem.target * np.array(problem.shares)
     portion = even_portions(problem)
-    capacity = np.floor(np.array(problem.survival) * np.array(problem.grounded) + EPSILON).astype(np.int64)
+    capacity = np.floor(np.array(problem.survival) * np.array(problem.grounded) + 0.5).astype(np.int64)
     floors, caps = dict(problem.floors), dict(problem.caps)
     floor = np.floor(floors.get("cell", 0.0) * real + EPSILON).astype(np.int64)
     whole = np.full(len(real), problem.target, dtype=np.int64)
@@ -185,7 +186,7 @@ def _refills(
 
 def _asked(problem: Problem, planned: np.ndarray) -> np.ndarray:
     """The queries for the planned pairs. Within a scene their sum is rounded up once, not for each cell."""
-    exact = planned / np.array(problem.survival)
+    exact = np.minimum(planned / np.array(problem.survival), np.array(problem.grounded))
     out = np.zeros(len(planned), dtype=np.int64)
     room = {scene: problem.queries_per_clip * clips for scene, clips in problem.clips}
     for scene, some in members_of(problem.cells, lambda cell: cell.scene).items():
@@ -207,15 +208,7 @@ def _problems(
     """One line for each constraint that keeps the target or a floor from being met."""
     target = problem.target
     yield from _contradictory_bounds(problem, portion, groups)
-    for group in groups:
-        given = int(planned[group.members].sum())
-        if given < group.floor:
-            can = int(capacity[group.members].sum())
-            yield (
-                f"{group.axis} {group.value}: {given:,} pairs can be planned, {group.floor - given:,} fewer "
-                f"than its floor of {group.floor:,}; its clips give at most {can:,}; lower "
-                f"datasets.allocation.floors.{group.axis}"
-            )
+    yield from _below_floors(capacity, planned, groups)
     below = np.flatnonzero(planned < floor)
     if len(below):
         first = int(below[0])
@@ -272,3 +265,18 @@ def _contradictory_bounds(problem: Problem, portion: np.ndarray, groups: Sequenc
                 f"the caps of datasets.allocation.caps.{axis} sum to {most:,} pairs, {target - most:,} fewer "
                 f"than the target of {target:,}; give at least 1"
             )
+
+
+def _below_floors(capacity: np.ndarray, planned: np.ndarray, groups: Sequence[Group]) -> Iterator[str]:
+    for axis in dict.fromkeys(group.axis for group in groups):
+        some = [group for group in groups if group.axis == axis]
+        below = [group for group in some if planned[group.members].sum() < group.floor]
+        for group in below[:_MOST_LINES]:
+            given, can = int(planned[group.members].sum()), int(capacity[group.members].sum())
+            yield (
+                f"{axis} {group.value}: {given:,} pairs can be planned, {group.floor - given:,} fewer than "
+                f"its floor of {group.floor:,}; its clips give at most {can:,}; lower "
+                f"datasets.allocation.floors.{axis}"
+            )
+        if len(below) > _MOST_LINES:
+            yield f"{len(below) - _MOST_LINES} more values of {axis} are below their floors"

@@ -7,6 +7,7 @@ later round (`datasets.allocation.round`) the table `pair_yield` tells both, as 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -206,7 +207,7 @@ def _grounded(cell: Cell, clips: int, seen: Mapping[str, Any], settings: Setting
     """The clips of a scene in which a cell has ground: the measured share of them, or the expected one."""
     walked, grounded = seen.get(cell.cell_id, (0, 0))[:2]
     expected: Mapping[Any, float] = settings.datasets.allocation.ground_share
-    return round((grounded / walked if walked else expected[cell.principle]) * clips)
+    return math.ceil((grounded / walked if walked else expected[cell.principle]) * clips - 1e-9)
 
 
 def _survival(cells: Sequence[Cell], seen: Mapping[str, Any], expected: float) -> list[float]:
@@ -282,9 +283,11 @@ def _info(problem: Problem, found: Allocation, settings: Settings) -> dict[str, 
         "shortage": int(found.shortage.sum()),
         "refilled": sum(refill.pairs for refill in found.refills),
         "clips": clips,
-        "pairs_per_clip": round(found.planned.sum() / clips, 2),
-        "queries_per_clip": round(found.asked.sum() / clips, 2),
-        "benign_share": round(found.planned[benign].sum() / max(found.planned[harmless].sum(), 1), 4),
+        "pairs_per_clip": round(float(found.planned.sum()) / clips, 2),
+        "queries_per_clip": round(float(found.asked.sum()) / clips, 2),
+        "benign_share": round(
+            float(found.planned[benign].sum()) / max(int(found.planned[harmless].sum()), 1), 4
+        ),
         "problems": list(found.problems),
     }
 
