@@ -91,14 +91,37 @@ def expected_queries(tools: Tools, scene: str) -> int:
     Raises:
         AllocationError: If the target cannot be met, and `datasets.shortage` says to refuse it.
     """
-    lake, clips = tools.lake, _clips(tools)
-    if _stands(lake, _inputs(tools.settings, clips, _measured(lake))):
-        return sum(asked_in(lake, scene).values())
-    problem = problem_of(tools.settings, load_taxonomy(tools.settings), clips, _measured(lake))
-    found = _allocated(problem, tools.settings)
+    computed = _computed(tools)
+    if computed is None:
+        return sum(asked_in(tools.lake, scene).values())
+    problem, found = computed
     return sum(
         int(asked) for cell, asked in zip(problem.cells, found.asked, strict=True) if cell.scene == scene
     )
+
+
+def expected_problems(tools: Tools) -> list[str]:
+    """Why the target cannot be met, one line for each constraint. Empty if it can, or if there is none.
+
+    Raises:
+        AllocationError: If the target cannot be met, and `datasets.shortage` says to refuse it.
+    """
+    if tools.settings.datasets.target_pairs is None:
+        return []
+    computed, manifest = _computed(tools), tools.lake.manifest(PAIR_ALLOCATION.name)
+    if computed is not None:
+        return list(computed[1].problems)
+    return [] if manifest is None else list(manifest.info["problems"])
+
+
+def _computed(tools: Tools) -> tuple[Problem, Allocation] | None:
+    """The allocation that a run would make. None if it is committed."""
+    lake, clips = tools.lake, _clips(tools)
+    measured = _measured(lake)
+    if _stands(lake, _inputs(tools.settings, clips, measured)):
+        return None
+    problem = problem_of(tools.settings, load_taxonomy(tools.settings), clips, measured)
+    return problem, _allocated(problem, tools.settings)
 
 
 def _allocated(problem: Problem, settings: Settings) -> Allocation:
