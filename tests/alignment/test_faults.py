@@ -8,7 +8,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.alignment.job import Job, RunResult
 from safevid_core.alignment.progress import PROGRESS_NAME
-from safevid_core.alignment.train import _run, prepare, train
+from safevid_core.alignment.train import Listener, _run, prepare, train
 from safevid_core.settings import Settings
 from safevid_core.storage.lake import directory_hash
 from tests.alignment.progress_log import logged, steps_logged
@@ -51,8 +51,8 @@ def make_job(settings: Settings, release: pl.DataFrame, tmp_path: Path) -> Calla
     return make
 
 
-def in_a_process(job: Job) -> Any:
-    process = server.Process(target=train, args=(job,))
+def in_a_process(job: Job, listener: Listener | None = None) -> Any:
+    process = server.Process(target=train, args=(job, listener))
     process.start()
     return process
 
@@ -101,11 +101,16 @@ def test_a_hundred_kills_change_nothing(seed: int, make_job: Callable[..., Job])
     assert_kills_change_nothing(make_job, runs=25 // KILLS_A_RUN, kills=KILLS_A_RUN, seed=seed)
 
 
+def die_at_the_tenth_step(job: Job, step: Mapping[str, Any]) -> None:
+    if step["step"] == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_run_that_ends_between_checkpoints_resumes_to_the_same_bits(make_job: Callable[..., Job]) -> None:
     """The quick form of the kills: one, within an epoch and between two checkpoints."""
     unbroken, killed = make_job("unbroken"), make_job("killed")
     in_a_process(unbroken).join()
-    kill_at(killed, 10, 0.0)
+    in_a_process(killed, die_at_the_tenth_step).join()
     assert RunResult.read(killed.folder) is None
     progress = killed.folder / PROGRESS_NAME
     os.truncate(progress, progress.stat().st_size - 5)  # as if it had died while it wrote this line
@@ -114,34 +119,20 @@ def test_a_run_that_ends_between_checkpoints_resumes_to_the_same_bits(make_job: 
     assert steps_logged(killed)[-1] == STEPS
 
 
-@pytest.fixture
-def said() -> Callable[..., str]:
-    """The reason that a run which fails in a process of its own leaves behind."""
-
-    def reason(job: Job, during: Callable[[Any], None] = lambda process: None) -> str:
-        process = server.Process(target=_run, args=(job.file,))
-        process.start()
-        during(process)
-        process.join()
-        assert process.exitcode == 1
-        return (job.folder / "error.txt").read_text().splitlines()[0]
-
-    return reason
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
-    make_job: Callable[..., Job], said: Callable[..., str]
-) -> None:
-    """From its first whole checkpoint on no file may grow as large as the optimizer's, as on a full disk."""
-    job, unbroken = make_job("full"), make_job("unbroken")
-
-    def fill_the_disk(process: Any) -> None:
-        while process.is_alive() and not list(job.folder.glob("checkpoint-*/whole")):
-            time.sleep(0.001)
+def fill_the_disk(job: Job, step: Mapping[str, Any]) -> None:
+    """After the first complete checkpoint, let no file of this process grow as large as the optimizer's."""
+    if list(job.folder.glob("checkpoint-*/whole")):
         size = min(file.stat().st_size for file in job.folder.glob("checkpoint-*/optimizer.pt"))
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size - 1000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, resource.RLIM_INFINITY))
 
-    reason = said(job, fill_the_disk)
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(make_job: Callable[..., Job]) -> None:
+    job, unbroken = make_job("full"), make_job("unbroken")
+    process = server.Process(target=_run, args=(job.file, fill_the_disk))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    reason = (job.folder / "error.txt").read_text().splitlines()[0]
     assert "cannot be written" in reason
     assert "make room and run again" in reason
     assert [path.parent.name for path in job.folder.glob("checkpoint-*/whole")] != []
