@@ -49,6 +49,8 @@ from safevid_core.taxonomy.taxonomy import load_taxonomy
 
 # Raised when the export or the card changes for the same pairs.
 _EXPORT_VERSION = "6"
+# Settings of the allocation, on which a release does not depend.
+_OF_THE_PLAN = {"target_pairs", "allocation", "shortage"}
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
@@ -96,7 +98,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "licences": settings_hash(licences),
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
-        "screening": settings_hash(datasets, SCREENING_VERSION),
+        "screening": settings_hash(datasets.model_dump(exclude=_OF_THE_PLAN), SCREENING_VERSION),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),
     }

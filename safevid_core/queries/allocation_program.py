@@ -1,4 +1,4 @@
-"""The program of the allocation: a linear program over the pairs of all cells, solved by HiGHS (scipy)."""
+"""The program of the allocation: a linear program over the pairs of all strata, solved by HiGHS (scipy)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class AllocationError(SafeVidError, ValueError):
     much."""
 
 
-class Cell(NamedTuple):
-    """A cell of the allocation. `expectation` is what is planned: refuse, correct or answer."""
+class Stratum(NamedTuple):
+    """A stratum of the allocation. `expectation` is what is planned: refuse, correct or answer."""
 
     scene: str
     principle: str
@@ -33,12 +33,12 @@ class Cell(NamedTuple):
     expectation: str
 
     @property
-    def cell_id(self) -> str:
+    def stratum_id(self) -> str:
         return f"{self.scene}/{self.subcategory}/{self.style}/{self.expectation}"
 
     @property
     def benign(self) -> bool:
-        """Whether the cell asks for benign counterparts of a harmless subcategory."""
+        """Whether the stratum asks for benign counterparts of a harmless subcategory."""
         return self.principle == "harmless" and self.expectation == "answer"
 
 
@@ -47,16 +47,16 @@ class Problem:
     """A target and what the corpus can give.
 
     Attributes:
-        cells: The cells, each once.
-        shares: Share of the target of each cell. They sum to 1.
-        grounded: Number of clips in which each cell has ground.
-        survival: Expected share of the queries of each cell that become pairs, above 0.
+        strata: The strata, each once.
+        shares: Share of the target of each stratum. They sum to 1.
+        grounded: Number of clips in which each stratum has ground.
+        survival: Expected share of the queries of each stratum that become pairs, above 0.
         clips: Scene -> number of clips that are asked about.
         floors, caps: (axis, share of the even portion).
     """
 
     target: int
-    cells: tuple[Cell, ...]
+    strata: tuple[Stratum, ...]
     shares: tuple[float, ...]
     grounded: tuple[int, ...]
     survival: tuple[float, ...]
@@ -70,7 +70,7 @@ class Problem:
     def of(
         cls,
         target: int,
-        cells: Sequence[Cell],
+        strata: Sequence[Stratum],
         shares: Sequence[float],
         grounded: Sequence[int],
         survival: Sequence[float],
@@ -79,14 +79,14 @@ class Problem:
     ) -> Problem:
         """A problem with the bounds of the settings."""
         return cls(
-            target, tuple(cells), tuple(shares), tuple(grounded), tuple(survival), tuple(clips.items()),
+            target, tuple(strata), tuple(shares), tuple(grounded), tuple(survival), tuple(clips.items()),
             settings.benign_share, tuple(settings.floors.items()), tuple(settings.caps.items()),
             settings.queries_per_clip,
         )  # fmt: skip
 
 
 class Group(NamedTuple):
-    """The cells with one value on an axis, with the bounds of their sum."""
+    """The strata with one value on an axis, with the bounds of their sum."""
 
     axis: Axis
     value: str
@@ -95,26 +95,39 @@ class Group(NamedTuple):
     cap: int | None
 
 
-def members_of(cells: Sequence[Cell], key: Any) -> dict[Any, list[int]]:
-    """Value of a key -> indices of the cells with that value."""
+def members_of(strata: Sequence[Stratum], key: Any) -> dict[Any, list[int]]:
+    """Value of a key -> indices of the strata with that value."""
     found: dict[Any, list[int]] = defaultdict(list)
-    for index, cell in enumerate(cells):
-        found[key(cell)].append(index)
+    for index, stratum in enumerate(strata):
+        found[key(stratum)].append(index)
     return found
 
 
-def hubs_of(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The three groups within which a cell's pairs may be given by others, the nearest first."""
-    same = (cell.principle, cell.expectation)
-    return (*same, cell.scene, cell.dimension), (*same, "", cell.subcategory), same
+def capacity_of(problem: Problem) -> np.ndarray:
+    """The pairs that each stratum can give, rounded down. With ground in a clip it is at least 1."""
+    grounded = np.array(problem.grounded)
+    expected = np.floor(np.array(problem.survival) * grounded + EPSILON).astype(np.int64)
+    return np.asarray(np.maximum(expected, np.minimum(grounded, 1)))
+
+
+def queries_per_pair(problem: Problem) -> np.ndarray:
+    """The queries that are asked for a pair of each stratum: no more than there are clips with ground."""
+    most = np.array(problem.grounded) / np.maximum(capacity_of(problem), 1)
+    return np.asarray(np.minimum(1 / np.array(problem.survival), most))
+
+
+def hubs_of(stratum: Stratum) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The three groups within which a stratum's pairs may be given by others, the nearest first."""
+    same = (stratum.principle, stratum.expectation)
+    return (*same, stratum.scene, stratum.dimension), (*same, "", stratum.subcategory), same
 
 
 def solve(
     problem: Problem, portion: np.ndarray, floor: np.ndarray, most: np.ndarray, groups: Sequence[Group]
 ) -> np.ndarray:
-    """The pairs of each cell.
+    """The pairs of each stratum.
 
-    The variables of a cell are the pairs that nobody gives, those that it leaves to each of its hubs, and
+    The variables of a stratum are the pairs that nobody gives, those that it leaves to each of its hubs, and
     those that it takes from each. A floor has a variable for the part that is not met.
     """
     import scipy.sparse as sp
@@ -122,7 +135,7 @@ def solve(
 
     number = len(portion)
     hubs: dict[tuple[str, ...], int] = {}
-    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.cells)]
+    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.strata)]
     own = np.arange(number)
     floored = np.flatnonzero(floor > 0)
     low = [group for group in groups if group.floor > 0]
@@ -140,7 +153,7 @@ def solve(
     scenes = {scene: place for place, (scene, _) in enumerate(problem.clips)}
     room = problem.queries_per_clip * np.array([clips for _, clips in problem.clips], dtype=float)
     queries = sp.csr_matrix(
-        (1 / np.array(problem.survival), ([scenes[cell.scene] for cell in problem.cells], own)),
+        (queries_per_pair(problem), ([scenes[stratum.scene] for stratum in problem.strata], own)),
         shape=(len(scenes), number),
     )
     benign = _benign_row(problem)
@@ -184,14 +197,13 @@ def solve(
 
 
 def _benign_row(problem: Problem) -> np.ndarray:
-    """Coefficients of the pairs of each cell in: benign pairs less their share of the harmless ones."""
+    """Coefficients of the pairs of each stratum in: benign pairs less their share of the harmless ones."""
     share = problem.benign_share
-    kinds = {(cell.principle, cell.expectation) for cell in problem.cells}
+    kinds = {(stratum.principle, stratum.expectation) for stratum in problem.strata}
     if not {("harmless", "refuse"), ("harmless", "answer")} <= kinds:
-        return np.zeros(len(problem.cells))
-    return np.array(
-        [float(cell.benign) - share if cell.principle == "harmless" else 0.0 for cell in problem.cells]
-    )
+        return np.zeros(len(problem.strata))
+    harmless = np.array([stratum.principle == "harmless" for stratum in problem.strata])
+    return np.array([stratum.benign for stratum in problem.strata]) - share * harmless
 
 
 def _rounded_up(
@@ -204,11 +216,11 @@ def _rounded_up(
     benign: np.ndarray,
     groups: Sequence[Group],
 ) -> np.ndarray:
-    """For each fractional cell, rounded down in `planned`, whether it is rounded up: 0 or 1."""
+    """For each fractional stratum, rounded down in `planned`, whether it is rounded up: 0 or 1."""
     import scipy.sparse as sp
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    classes = members_of(problem.cells, lambda cell: (cell.principle, cell.expectation))
+    classes = members_of(problem.strata, lambda stratum: (stratum.principle, stratum.expectation))
     rows = [queries[:, open_], sp.csr_matrix(benign[open_]), *_sums(classes.values(), open_, len(planned))]
     most = [room - queries @ planned, [0.5 - benign @ planned]]
     most += [[portion[some].sum() - planned[some].sum()] for some in classes.values()]

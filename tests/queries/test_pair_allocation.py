@@ -88,7 +88,7 @@ def test_the_plan_of_a_scene_asks_what_is_allocated_as_far_as_there_is_ground(
         assert planned <= asked
         assert told["asked"] == asked.total()
         assert told["not_assigned"] == asked.total() - planned.total()
-        assert 0 < told["not_assigned"] < asked.total(), "the rendered clips lack ground for some cells"
+        assert 0 < told["not_assigned"] < asked.total(), "the rendered clips lack ground for some strata"
         per_clip = Counter(lake.read(QUERY_PLAN, scene)["clip_id"])
         assert max(per_clip.values()) <= 12
         assert told["mirrored"] == 0, "queries of twins would be asked beyond the allocation"
@@ -201,7 +201,7 @@ def test_each_asked_query_ends_in_one_column(first_round: tuple[Lake, Settings, 
     lake, settings, ended = first_round
     report = run_stage(settings, lake, "pair_yield")
     rows, allocation = lake.read(PAIR_YIELD), lake.read(PAIR_ALLOCATION)
-    assert rows["cell_id"].to_list() == allocation["cell_id"].to_list()
+    assert rows["stratum_id"].to_list() == allocation["stratum_id"].to_list()
     assert (rows.select(pl.sum_horizontal(*ENDS)).to_series() == rows["asked"]).all()
     assert (rows["planned"] - rows["released"] == rows["shortage"]).all()
     assert {name: int(rows[name].sum()) for name in ended} == ended
@@ -214,7 +214,7 @@ def test_each_asked_query_ends_in_one_column(first_round: tuple[Lake, Settings, 
     of_scene = rows.filter(pl.col("scene") == "farm")
     assert set(of_scene["clips"]) == {18}
     assert (rows["planned_queries"] <= rows["asked"]).all()
-    # A query of a cell was planned only in clips with ground.
+    # A query of a stratum was planned only in clips with ground.
     assert (of_scene["planned_queries"] <= of_scene["grounded"]).all()
 
 
@@ -264,23 +264,25 @@ def test_no_assignment_asks_more_and_no_clip_is_asked_beyond_its_cap(data: st.Da
     """Held against a linear program, whose solution is a maximum flow too."""
     from scipy.optimize import linprog
 
-    clips, cells = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
-    possible = [[data.draw(st.booleans()) for _ in range(cells)] for _ in range(clips)]
-    asked = [data.draw(st.integers(1, 5)) for _ in range(cells)]
+    clips, strata = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    possible = [[data.draw(st.booleans()) for _ in range(strata)] for _ in range(clips)]
+    asked = [data.draw(st.integers(1, 5)) for _ in range(strata)]
     most = data.draw(st.integers(1, 6))
     found = _matched(possible, asked, most, [f"c{place}" for place in range(clips)])
     assert len(set(found)) == len(found)
-    assert all(possible[clip][cell] for clip, cell in found)
-    per_clip, per_cell = Counter(clip for clip, _ in found), Counter(cell for _, cell in found)
+    assert all(possible[clip][stratum] for clip, stratum in found)
+    per_clip, per_cell = Counter(clip for clip, _ in found), Counter(stratum for _, stratum in found)
     assert max(per_clip.values(), default=0) <= most
-    assert all(per_cell[cell] <= number for cell, number in enumerate(asked))
+    assert all(per_cell[stratum] <= number for stratum, number in enumerate(asked))
 
     def largest(cap: int) -> int:
-        edges = [(clip, cell) for clip in range(clips) for cell in range(cells) if possible[clip][cell]]
+        edges = [
+            (clip, stratum) for clip in range(clips) for stratum in range(strata) if possible[clip][stratum]
+        ]
         if not edges:
             return 0
         of_clip = [[float(clip == each) for clip, _ in edges] for each in range(clips)]
-        of_cell = [[float(cell == each) for _, cell in edges] for each in range(cells)]
+        of_cell = [[float(stratum == each) for _, stratum in edges] for each in range(strata)]
         solved = linprog(
             -np.ones(len(edges)), A_ub=[*of_clip, *of_cell], b_ub=[*[cap] * clips, *asked], bounds=(0, 1)
         )
