@@ -340,6 +340,7 @@ STAGE = Stage(
     "queries",
     "The pairs of the target by scene, subcategory, style and expectation, and the queries asked for them.",
     plan_pair_allocation,
+    # `pair_yield` is made from this table, so it cannot be among the reads. It counts in a new round only.
     reads=(VIDEO_CORPUS.name,),
     wanted=if_allocated,
     # The clips of all scenes count, so that one scene alone does not get the whole target.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safevid_core.contracts.tables import (
     PAIR_YIELD,
     PAIRS,
     QUERY_PLAN,
+    QUERY_PLAN_WITHOUT_DESCRIPTIONS,
     RELEASE,
     TAXONOMY_QUERIES,
     VIDEO_CORPUS,
@@ -32,6 +34,7 @@ from safevid_core.settings import Settings, load_settings
 from safevid_core.stages.planner import Planner
 from safevid_core.storage.lake import Lake
 from safevid_core.taxonomy.taxonomy import load_scenes
+from tests.command import is_one_line, safevid
 from tests.queries import commit, described
 from tests.stages import commit_empty, run_stage, tools_of
 
@@ -94,6 +97,16 @@ def test_the_plan_of_a_scene_asks_what_is_allocated_as_far_as_there_is_ground(
         assert told["mirrored"] == 0, "queries of twins would be asked beyond the allocation"
 
 
+def test_the_plan_without_descriptions_has_the_same_allocation(lake: Lake, tmp_path: Path) -> None:
+    settings = with_target(tmp_path)
+    run_stage(settings, lake, "pair_allocation")
+    told = run_stage(settings, lake, "query_plan_without_descriptions", "kitchen").manifest.info
+    asked = asked_of(lake, "kitchen")
+    assert told["asked"] == asked.total()
+    rows = lake.read(QUERY_PLAN_WITHOUT_DESCRIPTIONS, "kitchen").select("subcategory", "style", "benign")
+    assert Counter(rows.iter_rows()) == asked, "everything has ground in a clip of which nothing is known"
+
+
 def test_without_a_target_nothing_is_allocated(lake: Lake, tmp_path: Path) -> None:
     settings = with_target(tmp_path, None)
     tools = tools_of(settings, lake)
@@ -129,6 +142,21 @@ def test_an_estimate_prices_the_allocation_before_anything_is_made(tmp_path: Pat
     assert rows["safevid_350k_pairs", "scripted/responder"].calls == asked
     again = {(row.asset, row.model): row for row in estimate(Planner(tools_of(settings, lake)), stages)}
     assert again["taxonomy_queries", "scripted/asker"].calls == asked
+
+
+def test_the_command_says_why_a_target_cannot_be_met(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFEVID_DATASETS__TARGET_PAIRS", "10000")
+    done = safevid("estimate", "query_plan", root=tmp_path)
+    assert done.exit_code == 0
+    lines = [line for line in done.stdout.splitlines() if line.startswith("Target not met: ")]
+    assert any("raise it to 397, or add clips" in line for line in lines)
+    told = json.loads(safevid("estimate", "query_plan", "--json", root=tmp_path).stdout)
+    assert [f"Target not met: {line}" for line in told["shortage"]] == lines
+    monkeypatch.setenv("SAFEVID_DATASETS__TARGET_PAIRS", "0")
+    done = safevid("estimate", "query_plan", root=tmp_path)
+    assert is_one_line(done, 2, "0 pairs cannot be allocated; give at least 1, or null for no target")
 
 
 def test_a_target_that_cannot_be_met_is_refused_on_request(lake: Lake, tmp_path: Path) -> None:
