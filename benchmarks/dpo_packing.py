@@ -180,8 +180,8 @@ def build_trainer(shape: Shape, device: str, pairs: Sequence[Any], packing: str,
 
     from safevid_core.alignment.clips import FeatureStore, PixelStore
     from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
-    from safevid_core.alignment.positions import trunk_positions
     from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
+    from safevid_core.models.rope import trunk_positions
     from safevid_core.models.video_chat import load_local
     from safevid_core.settings import load_settings
 

@@ -131,7 +131,7 @@ class ForestCollator:
 
     Args:
         clips: Store of the videos. Each tree has its video once.
-        trunk_positions: :func:`~safevid_core.alignment.positions.trunk_positions` with the model filled in.
+        trunk_positions: :func:`~safevid_core.models.rope.trunk_positions` with the model filled in.
         way: How attention is computed. None chooses by the device.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,19 +11,15 @@ import polars as pl
 from safevid_core.alignment.errors import AlignmentError
 from safevid_core.contracts.ids import content_id
 from safevid_core.contracts.outcomes import Outcome
-from safevid_core.models.families import build_inputs, conversation, prompt_text
+from safevid_core.models.families import conversation, prompt_text
+from safevid_core.models.prompts import encode_prompts
 from safevid_core.settings import AlignmentSettings, VideoModel
 from safevid_core.storage.frames import FrameCache
 from safevid_core.video.decoding import Frames, VideoError
 from safevid_core.video.uniform_frames import uniform_frames
 
 if TYPE_CHECKING:
-    import torch
-
     from safevid_core.alignment.clips import ClipStore
-
-# Processor outputs with one row for each prompt. All other outputs belong to the videos.
-_TOKEN_COLUMNS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 
 
 @dataclass
@@ -102,7 +97,6 @@ def encode_pairs(
         AlignmentError: If the chat template does not fit generation.
     """
     answers = _AnswerEncoder(processor, settings.max_response_tokens)
-    visual_ids = {getattr(processor, name, None) for name in ("video_token_id", "image_token_id")}
     refused: dict[str, tuple[Outcome, str]] = {}
     kept: dict[str, EncodedPair] = {}
     for clip, group in _by_clip(rows):
@@ -114,14 +108,22 @@ def encode_pairs(
             for pair_id in group["pair_id"]:
                 refused[pair_id] = ("failed", f"pair {pair_id}: no video to train on: {error}")
             continue
-        prompts, clip_inputs = _encode_prompts(group["prompt"].to_list(), frames, settings.base, processor)
+        conversations = [conversation(prompt, video=show_video) for prompt in group["prompt"]]
+        prompts, clip_inputs = encode_prompts(settings.base.family, processor, conversations, frames)
         texts = group.select("pair_id", "chosen", "rejected").iter_rows()
         encoded = [
-            EncodedPair(pair_id, clip, *prompt, answers.encode(chosen), answers.encode(rejected))
+            EncodedPair(
+                pair_id,
+                clip,
+                prompt.ids,
+                prompt.modalities,
+                answers.encode(chosen),
+                answers.encode(rejected),
+                prompt.video_end,
+            )
             for (pair_id, chosen, rejected), prompt in zip(texts, prompts, strict=True)
         ]
         for pair in encoded:
-            pair.video_end = _video_end(pair.prompt_ids, visual_ids)
             if len(pair) > settings.max_length:
                 refused[pair.pair_id] = ("filtered", _over_long(pair, settings.max_length))
             else:
@@ -152,83 +154,11 @@ def _decode(row: dict[str, Any], base: VideoModel, stored: FrameCache | None) ->
     )
 
 
-def _video_end(prompt_ids: list[int], visual_ids: set[int | None]) -> int:
-    return max((index + 1 for index, token in enumerate(prompt_ids) if token in visual_ids), default=0)
-
-
 def _over_long(pair: EncodedPair, limit: int) -> str:
     return (
         f"pair {pair.pair_id}: {len(pair)} tokens, more than alignment.max_length {limit}; "
         "raise it or shorten the pair"
     )
-
-
-# Token ids of a prompt, and for each token 1 if it is video.
-_Prompt = tuple[list[int], list[int] | None]
-
-
-def _encode_prompts(
-    prompts: list[str], frames: Frames | None, base: VideoModel, processor: Any
-) -> tuple[list[_Prompt], dict[str, torch.Tensor]]:
-    """Return the ids and modalities of all prompts about one clip, and the model inputs of the clip.
-
-    The processor would process the clip once for each prompt. To save time it processes the first two prompts
-    only. The other prompts are the beginning of the first, with the video, and their own text. The second
-    prompt checks this: if the shortcut does not give its ids, the processor processes all prompts.
-    """
-    conversations = [conversation(prompt, video=frames is not None) for prompt in prompts]
-    if frames is None or len(prompts) < 3:
-        return _processed(conversations, frames, base, processor)
-    (first, second), clip = _processed(conversations[:2], frames, base, processor)
-    texts = [prompt_text(processor, each) for each in conversations]
-    plain = [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    others = [_with_beginning_of(first, plain[0], each) for each in plain[1:]]
-    if others[0] != second or None in others:
-        return _processed(conversations, frames, base, processor)
-    return [first, *(other for other in others if other is not None)], clip
-
-
-def _with_beginning_of(first: _Prompt, first_plain: list[int], plain: list[int]) -> _Prompt | None:
-    """Return a prompt that starts like `first`, with its video tokens, and ends like `plain`.
-
-    Args:
-        first: A processed prompt about the same clip.
-        first_plain: Ids of its text, in which one placeholder stands for the video.
-        plain: Ids of the text of the wanted prompt.
-
-    Returns:
-        None if the two texts do not begin alike.
-    """
-    ids, modalities = first
-    pairs = zip(reversed(ids), reversed(first_plain), strict=False)
-    alike = len(list(itertools.takewhile(lambda two: two[0] == two[1], pairs)))
-    beginning, begins = len(ids) - alike, len(first_plain) - alike
-    if plain[:begins] != first_plain[:begins]:
-        return None
-    rest = plain[begins:]
-    if modalities is None:
-        return [*ids[:beginning], *rest], None
-    # The common ending may begin within the video, because all video tokens are the same.
-    video = sum(1 for each in modalities[beginning:] if each)
-    return [*ids[:beginning], *rest], [*modalities[: beginning + video], *(0 for _ in rest[video:])]
-
-
-def _processed(
-    conversations: list[list[dict[str, Any]]], frames: Frames | None, base: VideoModel, processor: Any
-) -> tuple[list[_Prompt], dict[str, torch.Tensor]]:
-    """Return the processor's ids and modalities of the conversations, and one copy of the clip's inputs."""
-    import torch
-
-    count = len(conversations)
-    inputs = build_inputs(base.family, processor, conversations, [frames] * count)
-    shown = inputs["attention_mask"].bool()
-    ids, modalities = inputs["input_ids"], inputs.get("mm_token_type_ids")
-    encoded = [
-        (ids[row][shown[row]].tolist(), None if modalities is None else modalities[row][shown[row]].tolist())
-        for row in range(count)
-    ]
-    clip = {name: torch.as_tensor(value) for name, value in inputs.items() if name not in _TOKEN_COLUMNS}
-    return encoded, {name: value[: len(value) // count].clone() for name, value in clip.items()}
 
 
 class _AnswerEncoder:

@@ -328,7 +328,7 @@ def step_collator(
 ) -> StepCollator:
     """Return the collator that packs these pairs for this model by the settings."""
     from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoPreferenceCollator
-    from safevid_core.alignment.positions import trunk_positions
+    from safevid_core.models.rope import trunk_positions
 
     return StepCollator(
         pairs,

@@ -16,10 +16,11 @@ if `j <= i` and `i` is before the end of `j`'s subtree.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from safevid_core.models.prompts import common_prefix_length
 
 
 class TokenPair(Protocol):
@@ -161,10 +162,7 @@ def row_tokens(pair: TokenPair) -> int:
 
 def common_prefix(pairs: Sequence[TokenPair]) -> int:
     """Return the length of the longest common prefix of all prompts."""
-    prompts = [pair.prompt_ids for pair in pairs]
-    least, greatest = min(prompts), max(prompts)  # their common prefix is that of all prompts
-    shorter = range(min(len(least), len(greatest)))
-    return bisect.bisect_left(shorter, True, key=lambda end: least[: end + 1] != greatest[: end + 1])
+    return common_prefix_length([pair.prompt_ids for pair in pairs])
 
 
 def _by_query(pairs: Sequence[TokenPair], trunk: int) -> dict[tuple[int, ...], list[int]]:

@@ -13,6 +13,7 @@ Training, reference and generation take their positions from the model, so this 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,33 @@ def space_as_trained(model: Any) -> None:
         return
     if "mm_token_type_ids" in inspect.signature(stock).parameters:
         backbone.get_rope_index = MethodType(rope_index, backbone)
+
+
+def trunk_positions(
+    backbone: Any, token_ids: Sequence[int], modalities: Sequence[int] | None, grids: Mapping[str, Any]
+) -> torch.Tensor:
+    """Return the positions of the T tokens of a trunk and of the text token that would follow.
+
+    Args:
+        backbone: The model without its language head. A model with `get_rope_index` has three axes.
+        token_ids: The T tokens.
+        modalities: For each token 1 if it is video. None if the family has no such column.
+        grids: The time and space grid of the video, as the processor returns it.
+
+    Returns:
+        int64 `[axes, T + 1]`.
+    """
+    import torch
+
+    if modalities is None or not hasattr(backbone, "get_rope_index"):
+        return torch.arange(len(token_ids) + 1)[None]
+    # The position of the text after a video depends on the video's grid, so the model computes it.
+    positions, _ = backbone.get_rope_index(
+        torch.tensor([[*token_ids, token_ids[-1]]]),
+        mm_token_type_ids=torch.tensor([[*modalities, 0]]),
+        **grids,
+    )
+    return positions[:, 0]
 
 
 def rope_index(

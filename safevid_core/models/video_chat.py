@@ -14,20 +14,22 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.models.chat import CallResult, ChatAnswer, ChatRequest, request_key, text_of_times
-from safevid_core.models.families import build_inputs, conversation, family_of
+from safevid_core.models.families import conversation, family_of
+from safevid_core.models.generation import Generated, generate, read_ids
 from safevid_core.models.ledger import Call
 from safevid_core.models.llm import Gateway
 from safevid_core.models.rope import space_as_trained
-from safevid_core.models.thinking import is_thinking_token
+from safevid_core.models.shared_videos import AskedVideo, SharedVideos
 from safevid_core.settings import TextModel, VideoModel
 from safevid_core.storage.file_hashes import FileHashes, file_sha256
 from safevid_core.storage.frames import FrameCache
@@ -35,9 +37,6 @@ from safevid_core.video.decoding import DECODING_REVISION, Frames, VideoError, b
 from safevid_core.video.errors import is_transient
 from safevid_core.video.pictures import read_picture
 from safevid_core.video.uniform_frames import uniform_frames
-
-if TYPE_CHECKING:
-    import torch
 
 # Raised when a change of the inputs or of the sampling changes the answers of a local model.
 GENERATION = "generation/2"
@@ -303,8 +302,12 @@ class LocalVideoChat:
         self._loaded: tuple[Any, Any] | None = None
 
     def answer_many(self, questions: Sequence[VideoQuestion], *, asset: str) -> list[ChatAnswer]:
-        keys = self.keys(questions)
-        return self._gateway.get_or_ask(keys, lambda: _LocalCaller(self, keys, questions, asset), asset)
+        # Questions about one video are asked together, because they share its computation.
+        order = _grouped_by_video(questions)
+        ordered = [questions[index] for index in order]
+        keys = self.keys(ordered)
+        answers = self._gateway.get_or_ask(keys, lambda: _LocalCaller(self, keys, ordered, asset), asset)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
 
     def keys(self, questions: Sequence[VideoQuestion]) -> list[str]:
         return [self._key(question) for question in questions]
@@ -324,6 +327,12 @@ class LocalVideoChat:
             self._loaded = load_local(self.model, self._adapter)
         return self._loaded
 
+    def can_share(self) -> bool:
+        """Whether questions about one video can share its computation."""
+        from safevid_core.models.shared_generation import can_share
+
+        return can_share(self.loaded()[0])
+
     def _key(self, question: VideoQuestion) -> str:
         model = self.model
         try:
@@ -338,6 +347,29 @@ class LocalVideoChat:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+def _grouped_by_video(questions: Sequence[VideoQuestion]) -> list[int]:
+    """The indices of all questions. Questions about one video are side by side.
+
+    Example: the questions about the videos A, B, A have the order 0, 2, 1.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(_prefix_of(question), []).append(index)
+    return [index for group in groups.values() for index in group]
+
+
+def _clip_of(question: VideoQuestion) -> Any:
+    """The file and span that a question shows. None if it shows none."""
+    if question.video == "none":
+        return None
+    return (question.video, question.path, question.start_s, question.end_s)
+
+
+def _prefix_of(question: VideoQuestion) -> Any:
+    """The clip and the system message, which precede the text of a question in its prompt."""
+    return (_clip_of(question), question.system)
+
+
 def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     """The part of the request key that says what a question shows."""
     if question.video == "none":
@@ -348,8 +380,27 @@ def _shown_of(question: VideoQuestion, frames: int, media: str) -> list[Any]:
     return [question.video, media, f"uniform/{frames}", *span, DECODING_REVISION]
 
 
+@dataclass(frozen=True, slots=True)
+class _SharedQuestion:
+    """A question that shares its video with other questions.
+
+    Attributes:
+        position: Its position among the questions of the caller.
+        video: The video, with the conversations of all questions about it.
+        index: Index of its conversation there.
+    """
+
+    position: int
+    video: AskedVideo
+    index: int
+
+
 class _LocalCaller:
-    """Generates the answers that the ledger does not have. A window of several batches is decoded at once."""
+    """Generates the answers that the ledger does not have. A window of several batches is decoded at once.
+
+    Within a window, a video that several questions show is computed once (:class:`SharedVideos`). The other
+    questions are answered as padded rows (:func:`~safevid_core.models.generation.generate`).
+    """
 
     def __init__(
         self, chat: LocalVideoChat, keys: Sequence[str], questions: Sequence[VideoQuestion], asset: str
@@ -392,8 +443,63 @@ class _LocalCaller:
                 for position, error in unusable.items()
             ]
         usable = [position for position in window if position not in unusable]
-        for batch in self._batches(usable):
+        shared, single = self._split_by_sharing(usable, frames)
+        videos = SharedVideos(self._chat.model, *self._chat.loaded()) if shared else None
+        size = self._chat.model.batch_size
+        for start in range(0, len(shared), size):
+            assert videos is not None
+            results, not_shared = self._answer_shared_batch(shared[start : start + size], videos)
+            single += not_shared
+            if results:
+                yield results
+        for batch in self._batches(single):
             yield self._answer_batch(batch, [frames[self._clip(position)] for position in batch])
+
+    def _split_by_sharing(
+        self, positions: list[int], frames: Mapping[Any, Frames | None]
+    ) -> tuple[list[_SharedQuestion], list[int]]:
+        """The questions that share a video, those about one video side by side, and all other questions."""
+        groups: dict[Any, list[int]] = {}
+        for position in positions:
+            groups.setdefault(_prefix_of(self._questions[position]), []).append(position)
+        sharing = [group for (clip, _), group in groups.items() if clip is not None and len(group) > 1]
+        if not sharing or not self._chat.can_share():
+            return [], positions
+        shared = [question for group in sharing for question in self._shared_questions(group, frames)]
+        places = {question.position for question in shared}
+        return shared, [position for position in positions if position not in places]
+
+    def _shared_questions(
+        self, positions: list[int], frames: Mapping[Any, Frames | None]
+    ) -> Iterator[_SharedQuestion]:
+        """The questions about one video."""
+        shown = frames[self._clip(positions[0])]
+        assert shown is not None
+        kind = self._questions[positions[0]].kind
+        conversations = [self._conversation(position) for position in positions]
+        keys = [self._keys[position] for position in positions]
+        video = AskedVideo(shown, kind == "image", conversations, keys)
+        for index, position in enumerate(positions):
+            yield _SharedQuestion(position, video, index)
+
+    def _answer_shared_batch(
+        self, batch: Sequence[_SharedQuestion], videos: SharedVideos
+    ) -> tuple[list[CallResult], list[int]]:
+        """The answers of a batch, and the positions of questions whose prompts have no common prefix."""
+        started = time.monotonic()
+        generated = videos.generate([(question.video, question.index) for question in batch])
+        seconds = (time.monotonic() - started) / len(batch)
+        loaded, processor = self._chat.loaded()
+        results, not_shared = [], []
+        for question, tokens in zip(batch, generated, strict=True):
+            if tokens is None:
+                not_shared.append(question.position)
+                continue
+            prompt_tokens, ids = tokens
+            answer = read_ids(processor, loaded, ids, prompt_tokens)
+            call = self._answered(question.position, answer, question.video.frames, seconds)
+            results.append(CallResult(question.position, call))
+        return results, not_shared
 
     def _decode(self, window: list[int]) -> tuple[dict[Any, Frames | None], dict[int, VideoError]]:
         """Decode each clip once.
@@ -416,10 +522,7 @@ class _LocalCaller:
         return frames, {p: broken[self._clip(p)] for p in window if self._clip(p) in broken}
 
     def _clip(self, position: int) -> Any:
-        question = self._questions[position]
-        if question.video == "none":
-            return None
-        return (question.video, question.path, question.start_s, question.end_s)
+        return _clip_of(self._questions[position])
 
     def _batches(self, positions: list[int]) -> Iterator[list[int]]:
         """Batches of questions of one kind and of similar length."""
@@ -436,12 +539,8 @@ class _LocalCaller:
 
     def _answer_batch(self, batch: list[int], videos: list[Frames | None]) -> list[CallResult]:
         started = time.monotonic()
-        questions = [self._questions[position] for position in batch]
-        kind = questions[0].kind
-        prompts = [
-            conversation(question.prompt, system=question.system, video=kind != "none", image=kind == "image")
-            for question in questions
-        ]
+        kind = self._questions[batch[0]].kind
+        prompts = [self._conversation(position) for position in batch]
         keys = [self._keys[position] for position in batch]
         answers = generate(
             self._chat.model, *self._chat.loaded(), prompts, videos, keys, as_images=kind == "image"
@@ -451,6 +550,11 @@ class _LocalCaller:
             CallResult(position, self._answered(position, answer, video, seconds))
             for position, answer, video in zip(batch, answers, videos, strict=True)
         ]
+
+    def _conversation(self, position: int) -> list[dict[str, Any]]:
+        question = self._questions[position]
+        shown = {"video": question.kind != "none", "image": question.kind == "image"}
+        return conversation(question.prompt, system=question.system, **shown)
 
     def _answered(self, position: int, answer: Generated, video: Frames | None, seconds: float) -> Call:
         known: dict[str, Any] = {
@@ -495,111 +599,6 @@ def frames_of(question: VideoQuestion, n: int, stored: FrameCache | None = None)
     if question.video == "right":
         return frames
     return Frames(blank_like(n, *frames.pixels.shape[1:3]), frames.times_s, frames.span_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One generated answer. `finish_reason` is `stop`, or `length` if the answer was cut at its limit."""
-
-    text: str
-    finish_reason: str
-    tokens_in: int
-    tokens_out: int
-
-
-def generate(
-    model: VideoModel,
-    loaded: Any,
-    processor: Any,
-    conversations: Sequence[list[dict[str, Any]]],
-    videos: Sequence[Frames | None],
-    keys: Sequence[str],
-    *,
-    as_images: bool = False,
-) -> list[Generated]:
-    """Generate a batch of answers: greedy at temperature 0, else sampled with noise seeded by the keys."""
-    import torch
-
-    inputs = build_inputs(model.family, processor, conversations, videos, as_images=as_images)
-    inputs = {name: _placed(value, model, loaded) for name, value in inputs.items()}
-    prompt_length = inputs["input_ids"].shape[1]
-    processors = _penalty(model.repetition_penalty, prompt_length)
-    if model.temperature > 0:
-        processors.append(_gumbel_noise(model.temperature, keys, loaded.device))
-    with torch.inference_mode():
-        out = loaded.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=model.max_new_tokens,
-            logits_processor=processors,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
-    answers = out[:, prompt_length:].tolist()
-    given = inputs["attention_mask"].sum(1).tolist()
-    return [_read_ids(processor, loaded, ids, int(n)) for ids, n in zip(answers, given, strict=True)]
-
-
-def _placed(value: Any, model: VideoModel, loaded: Any) -> Any:
-    if not hasattr(value, "to"):
-        return value
-    return value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
-
-
-def _read_ids(processor: Any, loaded: Any, ids: list[int], given: int) -> Generated:
-    ends = loaded.generation_config.eos_token_id
-    stops = set(ends) if isinstance(ends, list) else {ends}
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
-    said = ids if end is None else ids[:end]
-    text = _decoded(processor.tokenizer, said).strip()
-    return Generated(text, "length" if end is None else "stop", given, len(said) + (end is not None))
-
-
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The text of token ids, without special tokens other than those that mark thinking."""
-    special = {
-        place: token.content for place, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    marks = {place for place, token in special.items() if is_thinking_token(token)}
-    if marks.isdisjoint(ids):
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-    kept = [each for each in ids if each in marks or each not in special]
-    return str(tokenizer.decode(kept, skip_special_tokens=False))
-
-
-def _penalty(penalty: float, prompt_length: int) -> list[Any]:
-    """The processor for the repetition penalty on generated tokens. Empty if the penalty is 1.
-
-    `generate(repetition_penalty=...)` also penalises words of the prompt, which an answer has to repeat.
-    """
-    from transformers import RepetitionPenaltyLogitsProcessor
-
-    if penalty == 1:
-        return []
-    return [RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=prompt_length)]
-
-
-def _gumbel_noise(temperature: float, keys: Sequence[str], device: Any) -> Any:
-    """A processor that turns greedy decoding into sampling (the Gumbel-max trick).
-
-    The argmax of logits / temperature + Gumbel noise has the distribution of the softmax. Each row has its
-    own generator, seeded with its key, so a sampled answer does not depend on the questions of its batch.
-    """
-    import torch
-    from transformers import LogitsProcessor
-
-    generators = [torch.Generator(device=device).manual_seed(int(key[:15], 16)) for key in keys]
-
-    class GumbelNoise(LogitsProcessor):
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            uniform = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-            for row, generator in zip(uniform, generators, strict=True):
-                row.uniform_(generator=generator)
-            return scores.float() / temperature - torch.log(-torch.log(uniform.clamp_min(1e-20)))
-
-    return GumbelNoise()
 
 
 # ------------------------------------------------------------------------------------ served models

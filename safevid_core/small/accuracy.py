@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from safevid_core.models.families import conversation
-from safevid_core.models.video_chat import generate
+from safevid_core.models.generation import generate
 from safevid_core.pocket.build.grammar import scene_names
 from safevid_core.pocket.build.samples import Samples
 from safevid_core.pocket.world import COLOURS, MOTIONS, OBJECTS, SCENES, ClipTruth

@@ -18,11 +18,11 @@ from safevid_core.alignment.collator import ForestCollator, StepCollator, VideoP
 from safevid_core.alignment.encoding import EncodedPair, encode_pairs
 from safevid_core.alignment.fused_layers import use_fused_layers
 from safevid_core.alignment.packing import cut_into_trees
-from safevid_core.alignment.positions import trunk_positions
 from safevid_core.alignment.train import step_collator
 from safevid_core.alignment.trainer import VideoDPOTrainer, lora_config, training_arguments
 from safevid_core.alignment.tree import Segment
 from safevid_core.alignment.tree_attention import Way, use_tree_attention
+from safevid_core.models.rope import trunk_positions
 from safevid_core.models.video_chat import load_local
 from safevid_core.settings import AlignmentSettings, load_settings
 

@@ -123,10 +123,10 @@ def test_many_prompts_about_a_clip_are_encoded_as_each_would_be_and_the_clip_is_
     ]
     processed: list[int] = []
 
-    def counting(family: Any, processor: Any, conversations: Any, videos: Any) -> Any:
+    def counting(family: Any, processor: Any, conversations: Any, videos: Any, **others: Any) -> Any:
         processed.append(len(videos))
-        return build_inputs(family, processor, conversations, videos)
+        return build_inputs(family, processor, conversations, videos, **others)
 
-    monkeypatch.setattr("safevid_core.alignment.encoding.build_inputs", counting)
+    monkeypatch.setattr("safevid_core.models.prompts.build_inputs", counting)
     assert encode_pairs(rows, alignment, processor, PixelStore()).pairs == alone
     assert processed == [2]

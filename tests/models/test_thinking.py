@@ -11,10 +11,10 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from safevid_core.models.filters import is_cut
+from safevid_core.models.generation import _decoded
 from safevid_core.models.llm import ChatRequest, Gateway, ask_structured
 from safevid_core.models.structured import UnreadableAnswer, json_regions, read_as
 from safevid_core.models.thinking import answer_of, whole_sentences
-from safevid_core.models.video_chat import _decoded
 from safevid_core.settings import TextModel
 from tests.models.chat_server import ChatServer, says
 

@@ -21,13 +21,13 @@ from safevid_core.models.families import (
     frames_a_second,
     prompt_text,
 )
+from safevid_core.models.generation import generate
 from safevid_core.models.llm import Gateway
 from safevid_core.models.video_chat import (
     CheckpointError,
     VideoChat,
     VideoQuestion,
     checkpoint_identity,
-    generate,
     load_local,
     open_video_chat,
 )

@@ -28,7 +28,8 @@ import pytest
 
 from safevid_core.descriptions.motion_words import OPPOSITE, described_motion
 from safevid_core.models.families import build_inputs, conversation
-from safevid_core.models.video_chat import generate, load_local
+from safevid_core.models.generation import generate
+from safevid_core.models.video_chat import load_local
 from safevid_core.pocket.build.architectures import FAMILIES, LLAVA
 from safevid_core.pocket.build.grammar import Grammar
 from safevid_core.pocket.build.samples import FRAMES, draw_truths
