@@ -18,8 +18,7 @@ EPSILON = 1e-6
 
 
 class AllocationError(SafeVidError, ValueError):
-    """A target that cannot be met, or no allocation. The message says which constraint fails and by how
-    much."""
+    """A target that cannot be met, or no allocation. The message names the constraint and the amount."""
 
 
 class Stratum(NamedTuple):
@@ -129,61 +128,30 @@ def solve(
 
     The variables of a stratum are the pairs that nobody gives, those that it leaves to each of its hubs, and
     those that it takes from each. A floor has a variable for the part that is not met.
+
+    Args:
+        portion: The even portion of each stratum.
+        floor: The least pairs of each stratum.
+        most: The most pairs of each stratum.
+        groups: Strata whose sum is bounded.
     """
-    import scipy.sparse as sp
     from scipy.optimize import linprog
 
     number = len(portion)
-    hubs: dict[tuple[str, ...], int] = {}
-    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.strata)]
-    own = np.arange(number)
-    floored = np.flatnonzero(floor > 0)
-    low = [group for group in groups if group.floor > 0]
-    unmet = len(floored) + len(low)
-
-    eye = sp.identity(number, format="csr")
-    pairs = sp.hstack([-eye, -eye, -eye, -eye, eye, eye, eye, sp.csr_matrix((number, unmet))]).tocsr()
-    to_hub = [
-        sp.csr_matrix((np.ones(number), ([tier[level] for tier in tiers], own)), shape=(len(hubs), number))
-        for level in range(3)
-    ]
-    empty = sp.csr_matrix((len(hubs), number))
-    balance = sp.hstack([empty, *(-each for each in to_hub), *to_hub, sp.csr_matrix((len(hubs), unmet))])
-
-    scenes = {scene: place for place, (scene, _) in enumerate(problem.clips)}
-    room = problem.queries_per_clip * np.array([clips for _, clips in problem.clips], dtype=float)
-    queries = sp.csr_matrix(
-        (queries_per_pair(problem), ([scenes[stratum.scene] for stratum in problem.strata], own)),
-        shape=(len(scenes), number),
-    )
+    floors = [([int(index)], int(floor[index])) for index in np.flatnonzero(floor > 0)]
+    floors += [(group.members, group.floor) for group in groups if group.floor > 0]
+    pairs, balance = _moves(problem, len(floors))
+    queries, room = _clip_rows(problem)
     benign = _benign_row(problem)
-    above = [pairs, -pairs, queries @ pairs, sp.csr_matrix(benign) @ pairs, -sp.csr_matrix(benign) @ pairs]
-    limits = [
-        most - portion, portion, room - queries @ portion,
-        [0.5 - benign @ portion], [0.5 + benign @ portion],
-    ]  # fmt: skip
-    for place, (members, least) in enumerate(
-        [([index], floor[index]) for index in floored] + [(group.members, group.floor) for group in low]
-    ):
-        row = pairs[members].sum(axis=0)
-        slack = sp.csr_matrix(([1.0], ([0], [7 * number + place])), shape=(1, pairs.shape[1]))
-        above.append(-(sp.csr_matrix(row) + slack))
-        limits.append([portion[members].sum() - least])
-    for group in groups:
-        if group.cap is not None:
-            above.append(sp.csr_matrix(pairs[group.members].sum(axis=0)))
-            limits.append([group.cap - portion[group.members].sum()])
-
+    above, limits = _bounds(pairs, portion, most, floors, groups, queries, room, benign)
     cost = np.concatenate(
         [np.full(number, _PAIR), np.zeros(3 * number), *(np.full(number, tier) for tier in (1.0, 2.0, 3.0)),
-         np.full(unmet, _FLOOR)]
+         np.full(len(floors), _FLOOR)]
     )  # fmt: skip
-    highest = np.concatenate(
-        [np.tile(portion, 4), np.tile(np.maximum(most, 0), 3), np.full(unmet, np.inf)]
-    ).astype(float)
+    highest = np.concatenate([np.tile(portion, 4), np.tile(most, 3), np.full(len(floors), np.inf)])
     solved = linprog(
-        cost, A_ub=sp.vstack(above).tocsr(), b_ub=np.concatenate(limits), A_eq=balance.tocsr(),
-        b_eq=np.zeros(len(hubs)), bounds=np.column_stack([np.zeros(len(highest)), highest]), method="highs",
+        cost, A_ub=above, b_ub=limits, A_eq=balance, b_eq=np.zeros(balance.shape[0]),
+        bounds=np.column_stack([np.zeros(len(highest)), highest]), method="highs",
     )  # fmt: skip
     if solved.x is None:
         raise AllocationError(f"the allocation cannot be solved ({solved.message}); report the settings")
@@ -193,7 +161,74 @@ def solve(
     if len(open_):
         planned[open_] = np.floor(exact[open_]).astype(np.int64)
         planned[open_] += _rounded_up(problem, planned, portion, open_, room, queries, benign, groups)
-    return _with_benign_share(problem, planned, benign)
+    return _with_benign_share(planned, benign)
+
+
+def _moves(problem: Problem, floors: int) -> tuple[Any, Any]:
+    """The pairs of each stratum beyond its portion by the variables, and the balance of each hub.
+
+    A hub gives as many pairs as it gets.
+    """
+    import scipy.sparse as sp
+
+    number = len(problem.strata)
+    hubs: dict[tuple[str, ...], int] = {}
+    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.strata)]
+    to_hub = [
+        sp.csr_matrix(
+            (np.ones(number), ([tier[level] for tier in tiers], np.arange(number))), shape=(len(hubs), number)
+        )
+        for level in range(3)
+    ]
+    nobody = sp.csr_matrix((len(hubs), number))
+    balance = sp.hstack([nobody, *(-each for each in to_hub), *to_hub, sp.csr_matrix((len(hubs), floors))])
+    own = sp.identity(number, format="csr")
+    pairs = sp.hstack([-own, -own, -own, -own, own, own, own, sp.csr_matrix((number, floors))])
+    return pairs.tocsr(), balance.tocsr()
+
+
+def _clip_rows(problem: Problem) -> tuple[Any, np.ndarray]:
+    """The queries of each scene by the pairs of its strata, and the most queries of each scene."""
+    import scipy.sparse as sp
+
+    places = {scene: place for place, (scene, _) in enumerate(problem.clips)}
+    of_strata = [places[stratum.scene] for stratum in problem.strata]
+    queries = sp.csr_matrix(
+        (queries_per_pair(problem), (of_strata, np.arange(len(of_strata)))),
+        shape=(len(places), len(of_strata)),
+    )
+    return queries, problem.queries_per_clip * np.array([clips for _, clips in problem.clips], dtype=float)
+
+
+def _bounds(
+    pairs: Any,
+    portion: np.ndarray,
+    most: np.ndarray,
+    floors: Sequence[tuple[list[int], int]],
+    groups: Sequence[Group],
+    queries: Any,
+    room: np.ndarray,
+    benign: np.ndarray,
+) -> tuple[Any, np.ndarray]:
+    """The rows and limits of the program: each row times the variables is at most its limit."""
+    import scipy.sparse as sp
+
+    share = sp.csr_matrix(benign)
+    above = [pairs, -pairs, queries @ pairs, share @ pairs, -share @ pairs]
+    limits = [
+        most - portion, portion, room - queries @ portion,
+        [0.5 - benign @ portion], [0.5 + benign @ portion],
+    ]  # fmt: skip
+    first = pairs.shape[1] - len(floors)
+    for place, (members, least) in enumerate(floors):
+        unmet = sp.csr_matrix(([1.0], ([0], [first + place])), shape=(1, pairs.shape[1]))
+        above.append(-(sp.csr_matrix(pairs[members].sum(axis=0)) + unmet))
+        limits.append([portion[members].sum() - least])
+    for group in groups:
+        if group.cap is not None:
+            above.append(sp.csr_matrix(pairs[group.members].sum(axis=0)))
+            limits.append([group.cap - portion[group.members].sum()])
+    return sp.vstack(above).tocsr(), np.concatenate(limits)
 
 
 def _benign_row(problem: Problem) -> np.ndarray:
@@ -254,7 +289,7 @@ def _sums(groups: Any, columns: np.ndarray, number: int) -> list[Any]:
     return rows
 
 
-def _with_benign_share(problem: Problem, planned: np.ndarray, benign: np.ndarray) -> np.ndarray:
+def _with_benign_share(planned: np.ndarray, benign: np.ndarray) -> np.ndarray:
     """The pairs less those by which one side exceeds its share by more than half a pair."""
     while abs(float(benign @ planned)) > 0.5 + EPSILON:
         heavy = np.sign(benign) == np.sign(benign @ planned)
