@@ -154,37 +154,37 @@ DESCRIPTIONS = Table(
     ),
     version="5",
 )  # fmt: skip
-# The pairs of `datasets.target_pairs` by cell. `portion` is the cell's even share of the target, `capacity`
-# the pairs that its clips can give. `asked` are the queries for the `planned` pairs at the expected
-# `survival`. `refilled_from` names the neighbours that give pairs of this cell's portion, `refilled_into` the
-# cells for which this one gives pairs, each `<cell_id>: <pairs> (<rule>)`.
-CELL_COLUMNS: dict[str, Any] = {
-    "cell_id": _S, "scene": _S, "principle": _S, "dimension": _S, "subcategory": _S, "style": _S,
+# The pairs of `datasets.target_pairs` by stratum. `portion` is its even share of the target, `capacity` the
+# pairs that its clips can give. `asked` are the queries for the `planned` pairs at the expected `survival`.
+# `refilled_from` names the neighbours that give pairs of this stratum's portion, `refilled_into` the strata
+# for which this one gives pairs, each `<stratum_id>: <pairs> (<rule>)`.
+STRATUM_COLUMNS: dict[str, Any] = {
+    "stratum_id": _S, "scene": _S, "principle": _S, "dimension": _S, "subcategory": _S, "style": _S,
     "expectation": _S, "clips": _I, "grounded": _I,
 }  # fmt: skip
 PAIR_ALLOCATION = Table(
     "pair_allocation",
-    "cell_id",
+    "stratum_id",
     None,
     pl.Schema(
         {
-            **CELL_COLUMNS, "survival": _F, "portion": _I, "floor": _I, "cap": _I, "capacity": _I,
+            **STRATUM_COLUMNS, "survival": _F, "portion": _I, "floor": _I, "cap": _I, "capacity": _I,
             "planned": _I, "asked": _I, "shortage": _I, "refilled_from": pl.List(pl.String),
             "refilled_into": pl.List(pl.String),
         }
     ),
 )  # fmt: skip
-# What became of the allocation, cell by cell. `clips` were walked, and `grounded` of them have ground.
+# What became of the allocation, stratum by stratum. `clips` were walked, and `grounded` of them have ground.
 # `planned_queries` of the `asked` are in the query plan. The columns from `no_ground` to `kept_out` count the
 # asked queries that gave no pair of the release, by reason: `judged_out` by the pair judge, `kept_out` as a
 # duplicate or as an item of a benchmark. `shortage` is `planned` less `released`.
 PAIR_YIELD = Table(
     "pair_yield",
-    "cell_id",
+    "stratum_id",
     None,
     pl.Schema(
         {
-            **CELL_COLUMNS, "planned": _I, "asked": _I, "planned_queries": _I, "queries": _I, "pairs": _I,
+            **STRATUM_COLUMNS, "planned": _I, "asked": _I, "planned_queries": _I, "queries": _I, "pairs": _I,
             "released": _I, "no_ground": _I, "weak_query": _I, "failed_query": _I, "judged_out": _I,
             "failed_pair": _I, "kept_out": _I, "shortage": _I,
         }

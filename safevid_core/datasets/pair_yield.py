@@ -1,4 +1,4 @@
-"""The stage `pair_yield`: what became of the allocation, planned against made, cell by cell.
+"""The stage `pair_yield`: what became of the allocation, planned against made, stratum by stratum.
 
 Each asked query ends in one column: it became a pair of the release, or the reason why not. Example: of 40
 asked queries, 4 have no ground in a clip, 3 were rated weak, 5 pairs were dropped by the pair judge, and 28
@@ -14,12 +14,12 @@ import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import (
-    CELL_COLUMNS,
     PAIR_ALLOCATION,
     PAIR_YIELD,
     PAIRS,
     QUERY_PLAN,
     RELEASE,
+    STRATUM_COLUMNS,
     TAXONOMY_QUERIES,
 )
 from safevid_core.queries.asking import NO_GROUND
@@ -33,13 +33,13 @@ from safevid_core.storage.lake import Lake, frame_hash, settings_hash
 ENDS = (
     "no_ground", "weak_query", "failed_query", "judged_out", "failed_pair", "kept_out", "released",
 )  # fmt: skip
-_PLANNED = (*CELL_COLUMNS, "planned", "asked")
+_PLANNED = (*STRATUM_COLUMNS, "planned", "asked")
 
 
 def plan_pair_yield(tools: Tools, partition: str) -> Plan:
     """Plan to compare the allocation with the release."""
     lake, scenes = tools.lake, BY_SCENE.names(tools.settings)
-    allocation = lake.scan(PAIR_ALLOCATION).select(_PLANNED).sort("cell_id").collect()
+    allocation = lake.scan(PAIR_ALLOCATION).select(_PLANNED).sort("stratum_id").collect()
     ends = _ends(lake)
     walks = {scene: _walk(lake, scene) for scene in scenes}
 
@@ -47,7 +47,7 @@ def plan_pair_yield(tools: Tools, partition: str) -> Plan:
         rows = yield_rows(allocation, ends, walks)
         there = set(rows["scene"].to_list())
         outcomes: list[tuple[str, Outcome, str]] = [
-            (scene, "ok", "") if scene in there else (scene, "filtered", "the scene has no cell")
+            (scene, "ok", "") if scene in there else (scene, "filtered", "the scene has no stratum")
             for scene in units
         ]
         counted = ("planned", "asked", *ENDS)
@@ -68,14 +68,14 @@ def yield_rows(
 
     Args:
         allocation: The columns of `pair_allocation` that the table repeats.
-        ends: `cell_id` and `end` of each query of the plan, `end` being one of :data:`ENDS`.
+        ends: `stratum_id` and `end` of each query of the plan, `end` being one of :data:`ENDS`.
         walks: Scene -> `walked` and `ground_clips` of its query plan.
     """
-    counts = ends.group_by("cell_id").agg(
+    counts = ends.group_by("stratum_id").agg(
         pl.len().alias("planned_queries"),
         *((pl.col("end") == end).sum().alias(end) for end in ENDS),
     )
-    rows = allocation.join(counts, on="cell_id", how="left").with_columns(
+    rows = allocation.join(counts, on="stratum_id", how="left").with_columns(
         pl.col("planned_queries", *ENDS).fill_null(0).cast(pl.Int64)
     )
     names = [
@@ -101,14 +101,14 @@ def yield_rows(
 
 
 def _walk(lake: Lake, scene: str) -> dict[str, Any]:
-    """How many clips of a scene were walked, and in how many each kind of cell has ground."""
+    """How many clips of a scene were walked, and in how many each kind of stratum has ground."""
     manifest = lake.manifest(QUERY_PLAN.name, scene)
     info = {} if manifest is None else manifest.info
     return {name: info[name] for name in ("walked", "ground_clips") if name in info}
 
 
 def _ends(lake: Lake) -> pl.DataFrame:
-    """`cell_id` and `end` of each query of the plan, in the order of the plan's ids."""
+    """`stratum_id` and `end` of each query of the plan, in the order of the plan's ids."""
     helps = (pl.col("principle") == "helpful") | ((pl.col("principle") == "harmless") & pl.col("benign"))
     expectation = (
         pl.when(helps)
@@ -117,11 +117,11 @@ def _ends(lake: Lake) -> pl.DataFrame:
         .then(pl.lit("correct"))
         .otherwise(pl.lit("refuse"))
     )
-    cell_id = pl.concat_str("scene", "subcategory", "style", expectation, separator="/")
+    stratum_id = pl.concat_str("scene", "subcategory", "style", expectation, separator="/")
     plan = lake.scan(QUERY_PLAN).filter(pl.col("mirrored_from").is_null())
     asked = _outcomes(lake, TAXONOMY_QUERIES.name, "query")
     return (
-        plan.select("plan_id", cell_id=cell_id)
+        plan.select("plan_id", stratum_id=stratum_id)
         .join(asked, left_on="plan_id", right_on="input_id", how="left")
         .join(lake.scan(TAXONOMY_QUERIES).select("query_id", "plan_id"), on="plan_id", how="left")
         .join(_outcomes(lake, PAIRS.name, "pair"), left_on="query_id", right_on="input_id", how="left")
@@ -143,7 +143,7 @@ def _ends(lake: Lake) -> pl.DataFrame:
             .otherwise(pl.lit("released"))
         )
         .sort("plan_id")
-        .select("cell_id", "end")
+        .select("stratum_id", "end")
         .collect()
     )
 
@@ -159,7 +159,7 @@ def _outcomes(lake: Lake, asset: str, name: str) -> pl.LazyFrame:
 STAGE = Stage(
     PAIR_YIELD,
     "preferences",
-    "The allocated pairs of each cell beside those of the release, with the reasons for a shortage.",
+    "The allocated pairs of each stratum beside those of the release, with the reasons for a shortage.",
     plan_pair_yield,
     reads=(PAIR_ALLOCATION.name, QUERY_PLAN.name, TAXONOMY_QUERIES.name, PAIRS.name, RELEASE.name),
     wanted=if_allocated,

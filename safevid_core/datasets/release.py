@@ -53,6 +53,8 @@ from safevid_core.taxonomy.taxonomy import load_taxonomy
 # Raised when the folder or the card changes for the same pairs.
 _EXPORT_VERSION = "8"
 _OF_CLIP = ("clip_id", "media_sha256", "start_s", "end_s", "twin_group")
+# Settings of the allocation, on which a release does not depend.
+_OF_THE_PLAN = {"target_pairs", "allocation", "shortage"}
 
 
 def plan_dataset_release(tools: Tools, partition: str) -> Plan:
@@ -72,6 +74,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     lineage = _lineage(settings, lake)
     calibration = read_calibration(lake, settings.preferences)
     noise = read_noise(lake)
+    of_the_release = datasets.model_dump(mode="json", exclude=_OF_THE_PLAN)
     queries = asked_queries(lake) if PAIRS in tables_of_release(settings) else NO_QUERIES
 
     def make(pair_ids: Sequence[str]) -> StageRows:
@@ -102,7 +105,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
             validation_share=datasets.validation_share,
             taxonomy=taxonomy.hash,
             subcategories={each.id: each.hash for each in taxonomy.subcategories},
-            settings=datasets.model_dump(mode="json"),
+            settings=of_the_release,
         )
         info = {
             "release": release,
@@ -127,7 +130,7 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
         "lineage": settings_hash(lineage.as_dict()),
         "calibration": settings_hash(asdict(calibration)),
         "noise": settings_hash(noise.as_dict()),
-        "screening": settings_hash(datasets, SCREENING_VERSION),
+        "screening": settings_hash(of_the_release, SCREENING_VERSION),
         "queries": frame_hash(queries),
         "export": _EXPORT_VERSION,
         **({} if items is None else {"benchmarks": frame_hash(items)}),

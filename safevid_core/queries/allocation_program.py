@@ -1,4 +1,4 @@
-"""The program of the allocation: a linear program over the pairs of all cells, solved by HiGHS (scipy)."""
+"""The program of the allocation: a linear program over the pairs of all strata, solved by HiGHS (scipy)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ EPSILON = 1e-6
 
 
 class AllocationError(SafeVidError, ValueError):
-    """A target that cannot be met, or no allocation. The message says which constraint fails and by how
-    much."""
+    """A target that cannot be met, or no allocation. The message names the constraint and the amount."""
 
 
-class Cell(NamedTuple):
-    """A cell of the allocation. `expectation` is what is planned: refuse, correct or answer."""
+class Stratum(NamedTuple):
+    """A stratum of the allocation. `expectation` is what is planned: refuse, correct or answer."""
 
     scene: str
     principle: str
@@ -33,12 +32,12 @@ class Cell(NamedTuple):
     expectation: str
 
     @property
-    def cell_id(self) -> str:
+    def stratum_id(self) -> str:
         return f"{self.scene}/{self.subcategory}/{self.style}/{self.expectation}"
 
     @property
     def benign(self) -> bool:
-        """Whether the cell asks for benign counterparts of a harmless subcategory."""
+        """Whether the stratum asks for benign counterparts of a harmless subcategory."""
         return self.principle == "harmless" and self.expectation == "answer"
 
 
@@ -47,16 +46,16 @@ class Problem:
     """A target and what the corpus can give.
 
     Attributes:
-        cells: The cells, each once.
-        shares: Share of the target of each cell. They sum to 1.
-        grounded: Number of clips in which each cell has ground.
-        survival: Expected share of the queries of each cell that become pairs, above 0.
+        strata: The strata, each once.
+        shares: Share of the target of each stratum. They sum to 1.
+        grounded: Number of clips in which each stratum has ground.
+        survival: Expected share of the queries of each stratum that become pairs, above 0.
         clips: Scene -> number of clips that are asked about.
         floors, caps: (axis, share of the even portion).
     """
 
     target: int
-    cells: tuple[Cell, ...]
+    strata: tuple[Stratum, ...]
     shares: tuple[float, ...]
     grounded: tuple[int, ...]
     survival: tuple[float, ...]
@@ -70,7 +69,7 @@ class Problem:
     def of(
         cls,
         target: int,
-        cells: Sequence[Cell],
+        strata: Sequence[Stratum],
         shares: Sequence[float],
         grounded: Sequence[int],
         survival: Sequence[float],
@@ -79,14 +78,14 @@ class Problem:
     ) -> Problem:
         """A problem with the bounds of the settings."""
         return cls(
-            target, tuple(cells), tuple(shares), tuple(grounded), tuple(survival), tuple(clips.items()),
+            target, tuple(strata), tuple(shares), tuple(grounded), tuple(survival), tuple(clips.items()),
             settings.benign_share, tuple(settings.floors.items()), tuple(settings.caps.items()),
             settings.queries_per_clip,
         )  # fmt: skip
 
 
 class Group(NamedTuple):
-    """The cells with one value on an axis, with the bounds of their sum."""
+    """The strata with one value on an axis, with the bounds of their sum."""
 
     axis: Axis
     value: str
@@ -95,82 +94,64 @@ class Group(NamedTuple):
     cap: int | None
 
 
-def members_of(cells: Sequence[Cell], key: Any) -> dict[Any, list[int]]:
-    """Value of a key -> indices of the cells with that value."""
+def members_of(strata: Sequence[Stratum], key: Any) -> dict[Any, list[int]]:
+    """Value of a key -> indices of the strata with that value."""
     found: dict[Any, list[int]] = defaultdict(list)
-    for index, cell in enumerate(cells):
-        found[key(cell)].append(index)
+    for index, stratum in enumerate(strata):
+        found[key(stratum)].append(index)
     return found
 
 
-def hubs_of(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The three groups within which a cell's pairs may be given by others, the nearest first."""
-    same = (cell.principle, cell.expectation)
-    return (*same, cell.scene, cell.dimension), (*same, "", cell.subcategory), same
+def capacity_of(problem: Problem) -> np.ndarray:
+    """The pairs that each stratum can give, rounded down. With ground in a clip it is at least 1."""
+    grounded = np.array(problem.grounded)
+    expected = np.floor(np.array(problem.survival) * grounded + EPSILON).astype(np.int64)
+    return np.asarray(np.maximum(expected, np.minimum(grounded, 1)))
+
+
+def queries_per_pair(problem: Problem) -> np.ndarray:
+    """The queries that are asked for a pair of each stratum: no more than there are clips with ground."""
+    most = np.array(problem.grounded) / np.maximum(capacity_of(problem), 1)
+    return np.asarray(np.minimum(1 / np.array(problem.survival), most))
+
+
+def hubs_of(stratum: Stratum) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The three groups within which a stratum's pairs may be given by others, the nearest first."""
+    same = (stratum.principle, stratum.expectation)
+    return (*same, stratum.scene, stratum.dimension), (*same, "", stratum.subcategory), same
 
 
 def solve(
     problem: Problem, portion: np.ndarray, floor: np.ndarray, most: np.ndarray, groups: Sequence[Group]
 ) -> np.ndarray:
-    """The pairs of each cell.
+    """The pairs of each stratum.
 
-    The variables of a cell are the pairs that nobody gives, those that it leaves to each of its hubs, and
+    The variables of a stratum are the pairs that nobody gives, those that it leaves to each of its hubs, and
     those that it takes from each. A floor has a variable for the part that is not met.
+
+    Args:
+        portion: The even portion of each stratum.
+        floor: The least pairs of each stratum.
+        most: The most pairs of each stratum.
+        groups: Strata whose sum is bounded.
     """
-    import scipy.sparse as sp
     from scipy.optimize import linprog
 
     number = len(portion)
-    hubs: dict[tuple[str, ...], int] = {}
-    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.cells)]
-    own = np.arange(number)
-    floored = np.flatnonzero(floor > 0)
-    low = [group for group in groups if group.floor > 0]
-    unmet = len(floored) + len(low)
-
-    eye = sp.identity(number, format="csr")
-    pairs = sp.hstack([-eye, -eye, -eye, -eye, eye, eye, eye, sp.csr_matrix((number, unmet))]).tocsr()
-    to_hub = [
-        sp.csr_matrix((np.ones(number), ([tier[level] for tier in tiers], own)), shape=(len(hubs), number))
-        for level in range(3)
-    ]
-    empty = sp.csr_matrix((len(hubs), number))
-    balance = sp.hstack([empty, *(-each for each in to_hub), *to_hub, sp.csr_matrix((len(hubs), unmet))])
-
-    scenes = {scene: place for place, (scene, _) in enumerate(problem.clips)}
-    room = problem.queries_per_clip * np.array([clips for _, clips in problem.clips], dtype=float)
-    queries = sp.csr_matrix(
-        (1 / np.array(problem.survival), ([scenes[cell.scene] for cell in problem.cells], own)),
-        shape=(len(scenes), number),
-    )
+    floors = [([int(index)], int(floor[index])) for index in np.flatnonzero(floor > 0)]
+    floors += [(group.members, group.floor) for group in groups if group.floor > 0]
+    pairs, balance = _moves(problem, len(floors))
+    queries, room = _clip_rows(problem)
     benign = _benign_row(problem)
-    above = [pairs, -pairs, queries @ pairs, sp.csr_matrix(benign) @ pairs, -sp.csr_matrix(benign) @ pairs]
-    limits = [
-        most - portion, portion, room - queries @ portion,
-        [0.5 - benign @ portion], [0.5 + benign @ portion],
-    ]  # fmt: skip
-    for place, (members, least) in enumerate(
-        [([index], floor[index]) for index in floored] + [(group.members, group.floor) for group in low]
-    ):
-        row = pairs[members].sum(axis=0)
-        slack = sp.csr_matrix(([1.0], ([0], [7 * number + place])), shape=(1, pairs.shape[1]))
-        above.append(-(sp.csr_matrix(row) + slack))
-        limits.append([portion[members].sum() - least])
-    for group in groups:
-        if group.cap is not None:
-            above.append(sp.csr_matrix(pairs[group.members].sum(axis=0)))
-            limits.append([group.cap - portion[group.members].sum()])
-
+    above, limits = _bounds(pairs, portion, most, floors, groups, queries, room, benign)
     cost = np.concatenate(
         [np.full(number, _PAIR), np.zeros(3 * number), *(np.full(number, tier) for tier in (1.0, 2.0, 3.0)),
-         np.full(unmet, _FLOOR)]
+         np.full(len(floors), _FLOOR)]
     )  # fmt: skip
-    highest = np.concatenate(
-        [np.tile(portion, 4), np.tile(np.maximum(most, 0), 3), np.full(unmet, np.inf)]
-    ).astype(float)
+    highest = np.concatenate([np.tile(portion, 4), np.tile(most, 3), np.full(len(floors), np.inf)])
     solved = linprog(
-        cost, A_ub=sp.vstack(above).tocsr(), b_ub=np.concatenate(limits), A_eq=balance.tocsr(),
-        b_eq=np.zeros(len(hubs)), bounds=np.column_stack([np.zeros(len(highest)), highest]), method="highs",
+        cost, A_ub=above, b_ub=limits, A_eq=balance, b_eq=np.zeros(balance.shape[0]),
+        bounds=np.column_stack([np.zeros(len(highest)), highest]), method="highs",
     )  # fmt: skip
     if solved.x is None:
         raise AllocationError(f"the allocation cannot be solved ({solved.message}); report the settings")
@@ -180,18 +161,84 @@ def solve(
     if len(open_):
         planned[open_] = np.floor(exact[open_]).astype(np.int64)
         planned[open_] += _rounded_up(problem, planned, portion, open_, room, queries, benign, groups)
-    return _with_benign_share(problem, planned, benign)
+    return _with_benign_share(planned, benign)
+
+
+def _moves(problem: Problem, floors: int) -> tuple[Any, Any]:
+    """The pairs of each stratum beyond its portion by the variables, and the balance of each hub.
+
+    A hub gives as many pairs as it gets.
+    """
+    import scipy.sparse as sp
+
+    number = len(problem.strata)
+    hubs: dict[tuple[str, ...], int] = {}
+    tiers = [[hubs.setdefault(hub, len(hubs)) for hub in some] for some in map(hubs_of, problem.strata)]
+    to_hub = [
+        sp.csr_matrix(
+            (np.ones(number), ([tier[level] for tier in tiers], np.arange(number))), shape=(len(hubs), number)
+        )
+        for level in range(3)
+    ]
+    nobody = sp.csr_matrix((len(hubs), number))
+    balance = sp.hstack([nobody, *(-each for each in to_hub), *to_hub, sp.csr_matrix((len(hubs), floors))])
+    own = sp.identity(number, format="csr")
+    pairs = sp.hstack([-own, -own, -own, -own, own, own, own, sp.csr_matrix((number, floors))])
+    return pairs.tocsr(), balance.tocsr()
+
+
+def _clip_rows(problem: Problem) -> tuple[Any, np.ndarray]:
+    """The queries of each scene by the pairs of its strata, and the most queries of each scene."""
+    import scipy.sparse as sp
+
+    places = {scene: place for place, (scene, _) in enumerate(problem.clips)}
+    of_strata = [places[stratum.scene] for stratum in problem.strata]
+    queries = sp.csr_matrix(
+        (queries_per_pair(problem), (of_strata, np.arange(len(of_strata)))),
+        shape=(len(places), len(of_strata)),
+    )
+    return queries, problem.queries_per_clip * np.array([clips for _, clips in problem.clips], dtype=float)
+
+
+def _bounds(
+    pairs: Any,
+    portion: np.ndarray,
+    most: np.ndarray,
+    floors: Sequence[tuple[list[int], int]],
+    groups: Sequence[Group],
+    queries: Any,
+    room: np.ndarray,
+    benign: np.ndarray,
+) -> tuple[Any, np.ndarray]:
+    """The rows and limits of the program: each row times the variables is at most its limit."""
+    import scipy.sparse as sp
+
+    share = sp.csr_matrix(benign)
+    above = [pairs, -pairs, queries @ pairs, share @ pairs, -share @ pairs]
+    limits = [
+        most - portion, portion, room - queries @ portion,
+        [0.5 - benign @ portion], [0.5 + benign @ portion],
+    ]  # fmt: skip
+    first = pairs.shape[1] - len(floors)
+    for place, (members, least) in enumerate(floors):
+        unmet = sp.csr_matrix(([1.0], ([0], [first + place])), shape=(1, pairs.shape[1]))
+        above.append(-(sp.csr_matrix(pairs[members].sum(axis=0)) + unmet))
+        limits.append([portion[members].sum() - least])
+    for group in groups:
+        if group.cap is not None:
+            above.append(sp.csr_matrix(pairs[group.members].sum(axis=0)))
+            limits.append([group.cap - portion[group.members].sum()])
+    return sp.vstack(above).tocsr(), np.concatenate(limits)
 
 
 def _benign_row(problem: Problem) -> np.ndarray:
-    """Coefficients of the pairs of each cell in: benign pairs less their share of the harmless ones."""
+    """Coefficients of the pairs of each stratum in: benign pairs less their share of the harmless ones."""
     share = problem.benign_share
-    kinds = {(cell.principle, cell.expectation) for cell in problem.cells}
+    kinds = {(stratum.principle, stratum.expectation) for stratum in problem.strata}
     if not {("harmless", "refuse"), ("harmless", "answer")} <= kinds:
-        return np.zeros(len(problem.cells))
-    return np.array(
-        [float(cell.benign) - share if cell.principle == "harmless" else 0.0 for cell in problem.cells]
-    )
+        return np.zeros(len(problem.strata))
+    harmless = np.array([stratum.principle == "harmless" for stratum in problem.strata])
+    return np.array([stratum.benign for stratum in problem.strata]) - share * harmless
 
 
 def _rounded_up(
@@ -204,11 +251,11 @@ def _rounded_up(
     benign: np.ndarray,
     groups: Sequence[Group],
 ) -> np.ndarray:
-    """For each fractional cell, rounded down in `planned`, whether it is rounded up: 0 or 1."""
+    """For each fractional stratum, rounded down in `planned`, whether it is rounded up: 0 or 1."""
     import scipy.sparse as sp
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    classes = members_of(problem.cells, lambda cell: (cell.principle, cell.expectation))
+    classes = members_of(problem.strata, lambda stratum: (stratum.principle, stratum.expectation))
     rows = [queries[:, open_], sp.csr_matrix(benign[open_]), *_sums(classes.values(), open_, len(planned))]
     most = [room - queries @ planned, [0.5 - benign @ planned]]
     most += [[portion[some].sum() - planned[some].sum()] for some in classes.values()]
@@ -242,7 +289,7 @@ def _sums(groups: Any, columns: np.ndarray, number: int) -> list[Any]:
     return rows
 
 
-def _with_benign_share(problem: Problem, planned: np.ndarray, benign: np.ndarray) -> np.ndarray:
+def _with_benign_share(planned: np.ndarray, benign: np.ndarray) -> np.ndarray:
     """The pairs less those by which one side exceeds its share by more than half a pair."""
     while abs(float(benign @ planned)) > 0.5 + EPSILON:
         heavy = np.sign(benign) == np.sign(benign @ planned)

@@ -1,8 +1,8 @@
 """Which clips are asked the queries that the allocation asks in a scene.
 
-A query of a cell can be asked about each clip in which its subcategory has ground, once a clip. A maximum
-flow from clips to cells asks as many of the allocated queries as the clips have ground for, and spreads them
-over the clips as evenly as that allows.
+A query of a stratum can be asked about each clip in which its subcategory has ground, once a clip. A maximum
+flow from clips to strata asks as many of the allocated queries as the clips have ground for, and spreads them
+over the clips as evenly as the ground allows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,7 @@ def assign_cells(
 
 
 def ground_name(subcategory: str, style: str, benign: bool) -> str:
-    """The cells of a scene that have ground in the same clips, such as `hate_speech/named/harmful`.
+    """The strata of a scene that have ground in the same clips, such as `hate_speech/named/harmful`.
 
     All styles but the implicit one have ground in the same clips.
     """
@@ -101,40 +100,50 @@ def _possible(
 def _matched(
     possible: Sequence[Sequence[bool]], asked: Sequence[int], most: int, clip_ids: Sequence[str]
 ) -> list[tuple[int, int]]:
-    """(clip, cell) pairs: as many as possible, at most `most` a clip, as evenly as that allows.
+    """(clip, stratum) pairs: as many as possible, at most `most` a clip, as evenly as possible.
+
+    The clips get up to one query each, then up to two, and so on. A flow that is the largest at one level can
+    be enlarged to the largest at the next level without taking a query from a clip.
 
     Args:
-        possible: For each clip, whether each cell can be asked about it.
+        possible: For each clip, whether each stratum can be asked about it.
     """
     if not asked or not clip_ids:
         return []
-    # An order by hash, so that no cell prefers the clips of one source.
+    # An order by hash, so that no stratum prefers the clips of one source.
     order = np.array(sorted(range(len(clip_ids)), key=lambda clip: content_id(clip_ids[clip])))
     edges = np.array(possible, dtype=bool)[order]
-    best = _flow(edges, asked, most)
-    low, high = -(-len(best) // len(clip_ids)), most
-    while low < high:
-        middle = (low + high) // 2
-        found = _flow(edges, asked, middle)
-        if len(found) == len(best):
-            best, high = found, middle
-        else:
-            low = middle + 1
-    return [(int(order[clip]), int(cell)) for clip, cell in best]
+    taken = np.zeros_like(edges)
+    for level in range(1, most + 1):
+        left, loads = np.array(asked) - taken.sum(axis=0), taken.sum(axis=1)
+        if not left.any() or loads.max() < level - 1:
+            break
+        taken ^= _more(edges, taken, level - loads, left)
+    return [(int(order[clip]), int(stratum)) for clip, stratum in np.argwhere(taken)]
 
 
-def _flow(edges: np.ndarray, asked: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """The edges of a maximum flow: node 0 is the source, then the clips, then the cells, then the sink."""
+def _more(edges: np.ndarray, taken: np.ndarray, room: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """The pairs to add or to take back, so that as many more queries as possible are asked.
+
+    No clip loses a query: only which queries it has may change. Node 0 of the flow is the source. The clips,
+    the strata and the sink follow.
+
+    Args:
+        edges: Clip x stratum, whether the query can be asked.
+        taken: The pairs so far.
+        room: Queries that each clip may have more.
+        left: Queries of each stratum that are not asked yet.
+    """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_flow
 
-    clips, cells = edges.shape
-    at, to = np.nonzero(edges)
-    sink = clips + cells + 1
-    rows = np.concatenate([np.zeros(clips, int), 1 + at, 1 + clips + np.arange(cells)])
-    columns = np.concatenate([1 + np.arange(clips), 1 + clips + to, np.full(cells, sink)])
-    capacity = np.concatenate([np.full(clips, most), np.ones(len(at), int), np.array(asked)])
+    clips, strata = edges.shape
+    sink = clips + strata + 1
+    add, back = np.nonzero(edges & ~taken), np.nonzero(taken)
+    source, of_strata = np.zeros(clips, int), 1 + clips + np.arange(strata)
+    rows = np.concatenate([source, 1 + add[0], 1 + clips + back[1], of_strata])
+    columns = np.concatenate([1 + np.arange(clips), 1 + clips + add[1], 1 + back[0], np.full(strata, sink)])
+    capacity = np.concatenate([room, np.ones(len(add[0]) + len(back[0]), int), left])
     graph = csr_array((capacity.astype(np.int32), (rows, columns)), shape=(sink + 1, sink + 1))
-    flow = maximum_flow(graph, 0, sink).flow[1 : clips + 1, clips + 1 : sink].tocoo()
-    used: Any = flow.data > 0
-    return sorted(zip(flow.row[used].tolist(), flow.col[used].tolist(), strict=True))
+    changed: np.ndarray = maximum_flow(graph, 0, sink).flow[1 : clips + 1, clips + 1 : sink].toarray() != 0
+    return changed

@@ -1,12 +1,13 @@
-"""The stage `pair_allocation`: the pairs of `datasets.target_pairs`, distributed over the cells of the plan.
+"""The stage `pair_allocation`: the pairs of `datasets.target_pairs`, distributed over the strata of the plan.
 
-The even portion of a cell follows from the clips of its scene, from `queries.mix` and from `queries.styles`.
-How many clips have ground for it, and how many of its queries become pairs, is expected by the settings. In a
-later round (`datasets.allocation.round`) the table `pair_yield` tells both, as it was measured.
+The even portion of a stratum follows from the clips of its scene, from `queries.mix` and from
+`queries.styles`. How many clips have ground for it, and how many of its queries become pairs, is expected by
+the settings. In a later round (`datasets.allocation.round`) the table `pair_yield` tells both, as measured.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from safevid_core.contracts.outcomes import Outcome, StageRows
 from safevid_core.contracts.tables import PAIR_ALLOCATION, PAIR_YIELD, VIDEO_CORPUS
 from safevid_core.corpus.selection import expected_clips
 from safevid_core.queries.allocation import Allocation, allocate
-from safevid_core.queries.allocation_program import AllocationError, Cell, Problem
+from safevid_core.queries.allocation_program import AllocationError, Problem, Stratum
 from safevid_core.queries.styles import IMPLICIT
 from safevid_core.settings import QuerySettings, Settings
 from safevid_core.stages.partitions import BY_SCENE
@@ -51,8 +52,7 @@ def plan_pair_allocation(tools: Tools, partition: str) -> Plan:
     inputs = _inputs(settings, clips, measured)
 
     def make(scenes: Sequence[str]) -> StageRows:
-        problem = problem_of(settings, load_taxonomy(settings), clips, measured)
-        found = _allocated(problem, settings)
+        problem, found = _solved(settings, clips, measured, inputs)
         outcomes: list[tuple[str, Outcome, str]] = [
             (scene, "ok", "") if clips[scene] else (scene, "filtered", "the scene has no training clip")
             for scene in scenes
@@ -90,23 +90,62 @@ def expected_queries(tools: Tools, scene: str) -> int:
     Raises:
         AllocationError: If the target cannot be met, and `datasets.shortage` says to refuse it.
     """
-    lake, clips = tools.lake, _clips(tools)
-    if _stands(lake, _inputs(tools.settings, clips, _measured(lake))):
-        return sum(asked_in(lake, scene).values())
-    problem = problem_of(tools.settings, load_taxonomy(tools.settings), clips, _measured(lake))
-    found = _allocated(problem, tools.settings)
+    computed = _computed(tools)
+    if computed is None:
+        return sum(asked_in(tools.lake, scene).values())
+    problem, found = computed
     return sum(
-        int(asked) for cell, asked in zip(problem.cells, found.asked, strict=True) if cell.scene == scene
+        int(asked)
+        for stratum, asked in zip(problem.strata, found.asked, strict=True)
+        if stratum.scene == scene
     )
 
 
-def _allocated(problem: Problem, settings: Settings) -> Allocation:
-    found = allocate(problem)
+def expected_problems(tools: Tools) -> list[str]:
+    """Why the target cannot be met, one line for each constraint. Empty if it can, or if there is none.
+
+    Raises:
+        AllocationError: If the target cannot be met, and `datasets.shortage` says to refuse it.
+    """
+    if tools.settings.datasets.target_pairs is None:
+        return []
+    computed, manifest = _computed(tools), tools.lake.manifest(PAIR_ALLOCATION.name)
+    if computed is not None:
+        return list(computed[1].problems)
+    return [] if manifest is None else list(manifest.info["problems"])
+
+
+def _computed(tools: Tools) -> tuple[Problem, Allocation] | None:
+    """The allocation that a run would make. None if it is committed."""
+    lake, clips = tools.lake, _clips(tools)
+    measured = _measured(lake)
+    inputs = _inputs(tools.settings, clips, measured)
+    return None if _stands(lake, inputs) else _solved(tools.settings, clips, measured, inputs)
+
+
+# The inputs of the last allocation, and the allocation. An estimate asks for it once for each scene.
+_last: dict[tuple[tuple[str, str], ...], tuple[Problem, Allocation]] = {}
+
+
+def _solved(
+    settings: Settings, clips: Mapping[str, int], measured: pl.DataFrame, inputs: Mapping[str, str]
+) -> tuple[Problem, Allocation]:
+    """The allocation of these inputs. It is computed once.
+
+    Raises:
+        AllocationError: If the target cannot be met, and `datasets.shortage` says to refuse it.
+    """
+    key = tuple(inputs.items())
+    if key not in _last:
+        problem = problem_of(settings, load_taxonomy(settings), clips, measured)
+        _last.clear()
+        _last[key] = problem, allocate(problem)
+    problem, found = _last[key]
     if found.problems and settings.datasets.shortage == "refuse":
         raise AllocationError(
             f"{'; '.join(found.problems)}. Change these settings, or set datasets.shortage to report"
         )
-    return found
+    return problem, found
 
 
 def _clips(tools: Tools) -> dict[str, int]:
@@ -115,9 +154,9 @@ def _clips(tools: Tools) -> dict[str, int]:
 
 
 def _measured(lake: Lake) -> pl.DataFrame:
-    """What an earlier round gave: a row for each cell. Empty if there was none."""
-    columns = ("cell_id", "clips", "grounded", "planned_queries", "released")
-    return lake.scan(PAIR_YIELD).select(columns).sort("cell_id").collect()
+    """What an earlier round gave: a row for each stratum. Empty if there was none."""
+    columns = ("stratum_id", "clips", "grounded", "planned_queries", "released")
+    return lake.scan(PAIR_YIELD).select(columns).sort("stratum_id").collect()
 
 
 def _inputs(settings: Settings, clips: Mapping[str, int], measured: pl.DataFrame) -> dict[str, str]:
@@ -143,7 +182,7 @@ def _stands(lake: Lake, inputs: Mapping[str, str]) -> bool:
 
 
 class _Kind(NamedTuple):
-    """Cells of one principle, style and expectation, with their share of the target."""
+    """Strata of one principle, style and expectation, with their share of the target."""
 
     principle: str
     style: str
@@ -164,19 +203,19 @@ def problem_of(
     assert target is not None
     kinds = list(_kinds(settings.queries, taxonomy, allocation.benign_share))
     every = sum(clips.values())
-    cells, shares = [], []
+    strata, shares = [], []
     for scene, number in clips.items():
         for kind in kinds:
             some = taxonomy.of_principle(kind.principle)
             for each in some if number else ():
-                cells.append(
-                    Cell(scene, kind.principle, each.dimension, each.id, kind.style, kind.expectation)
+                strata.append(
+                    Stratum(scene, kind.principle, each.dimension, each.id, kind.style, kind.expectation)
                 )
                 shares.append(kind.share / len(some) * number / every)
     seen = {row[0]: row[1:] for row in measured.iter_rows()}
-    grounded = [_grounded(cell, clips[cell.scene], seen, settings) for cell in cells]
-    survival = _survival(cells, seen, allocation.survival)
-    return Problem.of(target, cells, shares, grounded, survival, clips, allocation)
+    grounded = [_grounded(stratum, clips[stratum.scene], seen, settings) for stratum in strata]
+    survival = _survival(strata, seen, allocation.survival)
+    return Problem.of(target, strata, shares, grounded, survival, clips, allocation)
 
 
 def _kinds(queries: QuerySettings, taxonomy: Taxonomy, benign: float) -> Iterable[_Kind]:
@@ -202,41 +241,41 @@ def _kinds(queries: QuerySettings, taxonomy: Taxonomy, benign: float) -> Iterabl
             yield _Kind(principle, "direct", expectation, weights[principle] / sum(weights.values()))
 
 
-def _grounded(cell: Cell, clips: int, seen: Mapping[str, Any], settings: Settings) -> int:
-    """The clips of a scene in which a cell has ground: the measured share of them, or the expected one."""
-    walked, grounded = seen.get(cell.cell_id, (0, 0))[:2]
+def _grounded(stratum: Stratum, clips: int, seen: Mapping[str, Any], settings: Settings) -> int:
+    """The clips of a scene in which a stratum has ground: the measured share of them, or the expected one."""
+    walked, grounded = seen.get(stratum.stratum_id, (0, 0))[:2]
     expected: Mapping[Any, float] = settings.datasets.allocation.ground_share
-    return round((grounded / walked if walked else expected[cell.principle]) * clips)
+    return math.ceil((grounded / walked if walked else expected[stratum.principle]) * clips - 1e-9)
 
 
-def _survival(cells: Sequence[Cell], seen: Mapping[str, Any], expected: float) -> list[float]:
-    """The expected share of each cell's queries that become pairs of the release.
+def _survival(strata: Sequence[Stratum], seen: Mapping[str, Any], expected: float) -> list[float]:
+    """The expected share of each stratum's queries that become pairs of the release.
 
     A measured share is averaged with that of the next wider group, which counts like 20 queries: from the
-    cell to its subcategory and expectation, to its principle and expectation, to the setting. Example: a cell
-    without any query has the share of its subcategory.
+    stratum to its subcategory and expectation, to its principle and expectation, to the setting. Example: a
+    stratum without any query has the share of its subcategory.
     """
     queries: Counter[tuple[str, ...]] = Counter()
     released: Counter[tuple[str, ...]] = Counter()
-    for cell in cells:
-        _, _, asked, made = seen.get(cell.cell_id, (0, 0, 0, 0))
-        for group in _widening(cell):
+    for stratum in strata:
+        _, _, asked, made = seen.get(stratum.stratum_id, (0, 0, 0, 0))
+        for group in _widening(stratum):
             queries[group] += asked
             released[group] += made
     out = []
-    for cell in cells:
+    for stratum in strata:
         share = expected
-        for group in reversed(_widening(cell)):
+        for group in reversed(_widening(stratum)):
             share = (released[group] + _PRIOR * share) / (queries[group] + _PRIOR)
         out.append(max(share, _LEAST_SURVIVAL))
     return out
 
 
-def _widening(cell: Cell) -> tuple[tuple[str, ...], ...]:
+def _widening(stratum: Stratum) -> tuple[tuple[str, ...], ...]:
     return (
-        (cell.cell_id,),
-        ("subcategory", cell.subcategory, cell.expectation),
-        ("principle", cell.principle, cell.expectation),
+        (stratum.stratum_id,),
+        ("subcategory", stratum.subcategory, stratum.expectation),
+        ("principle", stratum.principle, stratum.expectation),
     )
 
 
@@ -248,32 +287,32 @@ def _frame(problem: Problem, found: Allocation) -> pl.DataFrame:
     taken: dict[int, list[str]] = {}
     given: dict[int, list[str]] = {}
     for refill in found.refills:
-        short, neighbour = problem.cells[refill.short], problem.cells[refill.neighbour]
-        taken.setdefault(refill.short, []).append(f"{neighbour.cell_id}: {refill.pairs} ({refill.tier})")
-        given.setdefault(refill.neighbour, []).append(f"{short.cell_id}: {refill.pairs} ({refill.tier})")
+        short, neighbour = problem.strata[refill.short], problem.strata[refill.neighbour]
+        taken.setdefault(refill.short, []).append(f"{neighbour.stratum_id}: {refill.pairs} ({refill.tier})")
+        given.setdefault(refill.neighbour, []).append(f"{short.stratum_id}: {refill.pairs} ({refill.tier})")
     numbers = {
         "portion": found.portion, "floor": found.floor, "cap": found.cap, "capacity": found.capacity,
         "planned": found.planned, "asked": found.asked, "shortage": found.shortage,
     }  # fmt: skip
     return PAIR_ALLOCATION.frame(
         {
-            "cell_id": cell.cell_id,
-            **cell._asdict(),
-            "clips": clips[cell.scene],
+            "stratum_id": stratum.stratum_id,
+            **stratum._asdict(),
+            "clips": clips[stratum.scene],
             "grounded": problem.grounded[index],
             "survival": problem.survival[index],
             **{name: int(values[index]) for name, values in numbers.items()},
             "refilled_from": taken.get(index, []),
             "refilled_into": given.get(index, []),
         }
-        for index, cell in enumerate(problem.cells)
+        for index, stratum in enumerate(problem.strata)
     )
 
 
 def _info(problem: Problem, found: Allocation, settings: Settings) -> dict[str, Any]:
     clips = sum(number for _, number in problem.clips)
-    harmless = [index for index, cell in enumerate(problem.cells) if cell.principle == "harmless"]
-    benign = [index for index, cell in enumerate(problem.cells) if cell.benign]
+    harmless = [index for index, stratum in enumerate(problem.strata) if stratum.principle == "harmless"]
+    benign = [index for index, stratum in enumerate(problem.strata) if stratum.benign]
     return {
         "round": settings.datasets.allocation.round,
         "target": problem.target,
@@ -282,9 +321,11 @@ def _info(problem: Problem, found: Allocation, settings: Settings) -> dict[str, 
         "shortage": int(found.shortage.sum()),
         "refilled": sum(refill.pairs for refill in found.refills),
         "clips": clips,
-        "pairs_per_clip": round(found.planned.sum() / clips, 2),
-        "queries_per_clip": round(found.asked.sum() / clips, 2),
-        "benign_share": round(found.planned[benign].sum() / max(found.planned[harmless].sum(), 1), 4),
+        "pairs_per_clip": round(float(found.planned.sum()) / clips, 2),
+        "queries_per_clip": round(float(found.asked.sum()) / clips, 2),
+        "benign_share": round(
+            float(found.planned[benign].sum()) / max(int(found.planned[harmless].sum()), 1), 4
+        ),
         "problems": list(found.problems),
     }
 
@@ -299,6 +340,7 @@ STAGE = Stage(
     "queries",
     "The pairs of the target by scene, subcategory, style and expectation, and the queries asked for them.",
     plan_pair_allocation,
+    # `pair_yield` is made from this table, so it cannot be among the reads. It counts in a new round only.
     reads=(VIDEO_CORPUS.name,),
     wanted=if_allocated,
     # The clips of all scenes count, so that one scene alone does not get the whole target.

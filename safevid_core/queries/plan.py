@@ -226,7 +226,7 @@ def _without_cells(clip_id: str, unread: str, walks: Walks) -> tuple[str, Outcom
     if unread:
         return clip_id, "failed", f"no ground that could be read gives a query; {unread}"
     if walks[clip_id][0]:
-        return clip_id, "filtered", "no query that the settings ask for has ground in the clip"
+        return clip_id, "filtered", "no query that has ground in the clip is asked for"
     return clip_id, "filtered", "no subcategory of the taxonomy has ground in the clip"
 
 

@@ -1,4 +1,4 @@
-"""Settings of the allocation: how the pairs of a target are distributed over the cells of the plan."""
+"""Settings of the allocation: how the pairs of a target are distributed over the strata of the plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from safevid_core.settings.group import Group
 
-Axis = Literal["cell", "scene", "subcategory", "style", "expectation"]
+Axis = Literal["stratum", "scene", "subcategory", "style", "expectation"]
 Principle = Literal["helpful", "honest", "harmless"]
 
 _GROUND_SHARE: dict[Principle, float] = {"helpful": 0.9, "honest": 0.9, "harmless": 0.15}
@@ -17,7 +17,7 @@ _GROUND_SHARE: dict[Principle, float] = {"helpful": 0.9, "honest": 0.9, "harmles
 class AllocationSettings(Group):
     """How the pairs of `datasets.target_pairs` are distributed.
 
-    The even portion of a cell is its share of the target by the number of clips of its scene, by
+    The even portion of a stratum is its share of the target by the number of clips of its scene, by
     `queries.mix` and by `queries.styles`. Floors and caps are shares of even portions.
     """
 
@@ -29,13 +29,13 @@ class AllocationSettings(Group):
     )
     floors: dict[Axis, float] = Field(
         {"scene": 0.8, "subcategory": 0.5},
-        description="The least that each scene, subcategory, style, expectation or cell gets, as a share of "
-        "its even portion. Ours.",
+        description="The least that each scene, subcategory, style, expectation or stratum gets, as a share "
+        "of its even portion. Ours.",
     )
     caps: dict[Axis, float] = Field(
-        {"scene": 1.25, "subcategory": 2.0, "cell": 3.0},
-        description="The most that each scene, subcategory, style, expectation or cell gets, as a share of "
-        "its even portion. Ours.",
+        {"scene": 1.25, "subcategory": 2.0, "stratum": 3.0},
+        description="The most that each scene, subcategory, style, expectation or stratum gets, as a share "
+        "of its even portion. Ours.",
     )
     queries_per_clip: int = Field(
         60,

@@ -50,7 +50,7 @@ class DatasetSettings(Group):
         None,
         description="Pairs that the release shall hold. They are allocated over scene, subcategory, style "
         "and expectation before anything is asked (table `pair_allocation`). None plans "
-        "`queries.subcategories_per_clip` queries a clip without an allocation. Ours.",
+        "`queries.subcategories_per_clip` queries a clip without an allocation. Paper.",
     )
     allocation: AllocationSettings = Field(
         AllocationSettings.model_validate({}), description="How the target is distributed. Ours."

@@ -19,13 +19,17 @@ def estimate(
     """Estimate the calls, tokens, cost and hours of a run before it starts."""
     from safevid_core.estimates import as_cells, budgets_needed, total
     from safevid_core.estimates import estimate as estimates_of
+    from safevid_core.queries.pair_allocation import expected_problems
 
     planner, partitions = open_planner(), partitions_of(scene, partition)
     rows = estimates_of(planner, stages or [], partitions)
     needed = list(budgets_needed(planner, stages or [], partitions))
+    short = expected_problems(planner.tools)
     if as_json:
         sum_ = asdict(total(rows))
-        print_json({"rows": [asdict(row) for row in rows], "total": sum_, "budget_needed": needed})
+        print_json(
+            {"rows": [asdict(row) for row in rows], "total": sum_, "budget_needed": needed, "shortage": short}
+        )
         return
     if rows:
         print_table(*as_cells(rows))
@@ -33,6 +37,8 @@ def estimate(
         typer.echo("These stages ask no model: 0 calls, 0.00 USD.")
     for line in needed:
         typer.echo(f"Budget needed: {line}")
+    for line in short:
+        typer.echo(f"Target not met: {line}")
 
 
 class By(StrEnum):

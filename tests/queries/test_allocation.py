@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from safevid_core.contracts.tables import PAIR_YIELD
 from safevid_core.queries.allocation import Allocation, allocate, even_portions
-from safevid_core.queries.allocation_program import AllocationError, Cell, Problem
+from safevid_core.queries.allocation_program import AllocationError, Problem, Stratum, queries_per_pair
 from safevid_core.queries.pair_allocation import problem_of
 from safevid_core.settings import Settings, SettingsError, load_settings
 from safevid_core.taxonomy.taxonomy import load_scenes, load_taxonomy
 
-NOTHING = PAIR_YIELD.frame([]).select("cell_id", "clips", "grounded", "planned_queries", "released")
+NOTHING = PAIR_YIELD.frame([]).select("stratum_id", "clips", "grounded", "planned_queries", "released")
 KINDS = (
     ("harmless", "d1", "a", "direct", "refuse"),
     ("harmless", "d1", "a", "direct", "answer"),
@@ -32,7 +32,7 @@ KINDS = (
 
 def problem(
     target: int,
-    cells: list[Cell],
+    strata: list[Stratum],
     grounded: list[int],
     survival: list[float],
     clips: dict[str, int],
@@ -42,51 +42,53 @@ def problem(
     caps: dict[str, float] | None = None,
     per_clip: int = 60,
 ) -> Problem:
-    """A problem in which all cells have the same share, but for the benign share."""
-    kinds = Counter((cell.principle, cell.expectation) for cell in cells)
+    """A problem in which all strata have the same share, but for the benign share."""
+    kinds = Counter((stratum.principle, stratum.expectation) for stratum in strata)
     harmful, answers = kinds["harmless", "refuse"], kinds["harmless", "answer"]
 
-    def share(cell: Cell) -> float:
-        if cell.principle != "harmless" or not harmful or not answers:
+    def share(stratum: Stratum) -> float:
+        if stratum.principle != "harmless" or not harmful or not answers:
             return 1.0
-        side, number = (benign, answers) if cell.expectation == "answer" else (1 - benign, harmful)
+        side, number = (benign, answers) if stratum.expectation == "answer" else (1 - benign, harmful)
         return side * (harmful + answers) / number
 
-    shares = np.array([share(cell) for cell in cells])
+    shares = np.array([share(stratum) for stratum in strata])
     return Problem(
-        target, tuple(cells), tuple(shares / shares.sum()), tuple(grounded), tuple(survival),
+        target, tuple(strata), tuple(shares / shares.sum()), tuple(grounded), tuple(survival),
         tuple(clips.items()), benign, tuple((floors or {}).items()), tuple((caps or {}).items()), per_clip,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
 @st.composite
-def problems(draw: st.DrawFn, most_cells: int = 12, most: int = 40, whole: bool = False) -> Problem:
+def problems(draw: st.DrawFn, most_strata: int = 12, most: int = 40, whole: bool = False) -> Problem:
     scenes = draw(st.sampled_from([("s",), ("s", "t"), ("s", "t", "u")]))
-    every = [Cell(scene, *kind) for scene in scenes for kind in KINDS]
-    chosen = draw(st.lists(st.sampled_from(every), min_size=1, max_size=most_cells, unique=True))
-    cells = sorted(chosen)
+    every = [Stratum(scene, *kind) for scene in scenes for kind in KINDS]
+    chosen = draw(st.lists(st.sampled_from(every), min_size=1, max_size=most_strata, unique=True))
+    strata = sorted(chosen)
     clips = {scene: draw(st.integers(1, most)) for scene in scenes}
-    grounded = [draw(st.integers(0, clips[cell.scene])) for cell in cells]
+    grounded = [draw(st.integers(0, clips[stratum.scene])) for stratum in strata]
     shares = st.just(1.0) if whole else st.sampled_from([0.4, 0.5, 0.7, 0.9, 1.0])
-    survival = [draw(shares) for _ in cells]
+    survival = [draw(shares) for _ in strata]
     return problem(
-        draw(st.integers(1, most * len(cells))), cells, grounded, survival, clips,
+        draw(st.integers(1, most * len(strata))), strata, grounded, survival, clips,
         benign=draw(st.sampled_from([0.25, 0.5, 0.7])),
-        floors=draw(st.sampled_from([{}, {"subcategory": 0.5}, {"cell": 0.3, "scene": 0.8}])),
-        caps=draw(st.sampled_from([{}, {"cell": 2.0}, {"cell": 3.0, "scene": 1.2, "subcategory": 1.5}])),
+        floors=draw(st.sampled_from([{}, {"subcategory": 0.5}, {"stratum": 0.3, "scene": 0.8}])),
+        caps=draw(
+            st.sampled_from([{}, {"stratum": 2.0}, {"stratum": 3.0, "scene": 1.2, "subcategory": 1.5}])
+        ),
         per_clip=draw(st.integers(1, 12)),
     )  # fmt: skip
 
 
 def benign_excess(given_: Problem, planned: np.ndarray) -> float:
     """Benign pairs beyond their share of the pairs of harmless subcategories."""
-    harmless = [place for place, cell in enumerate(given_.cells) if cell.principle == "harmless"]
-    benign = [place for place, cell in enumerate(given_.cells) if cell.benign]
+    harmless = [place for place, stratum in enumerate(given_.strata) if stratum.principle == "harmless"]
+    benign = [place for place, stratum in enumerate(given_.strata) if stratum.benign]
     return float(planned[benign].sum() - given_.benign_share * planned[harmless].sum())
 
 
 def has_both_sides(given_: Problem) -> bool:
-    kinds = {(cell.principle, cell.expectation) for cell in given_.cells}
+    kinds = {(stratum.principle, stratum.expectation) for stratum in given_.strata}
     return {("harmless", "refuse"), ("harmless", "answer")} <= kinds
 
 
@@ -100,12 +102,12 @@ def check(given_: Problem, found: Allocation) -> None:
     asked: Counter[str] = Counter()
     planned: dict[tuple[str, str], int] = defaultdict(int)
     portions: dict[tuple[str, str], int] = defaultdict(int)
-    for cell, queries, pairs, portion in zip(
-        given_.cells, found.asked, found.planned, found.portion, strict=True
+    for stratum, queries, pairs, portion in zip(
+        given_.strata, found.asked, found.planned, found.portion, strict=True
     ):
-        asked[cell.scene] += int(queries)
-        planned[cell.principle, cell.expectation] += int(pairs)
-        portions[cell.principle, cell.expectation] += int(portion)
+        asked[stratum.scene] += int(queries)
+        planned[stratum.principle, stratum.expectation] += int(pairs)
+        portions[stratum.principle, stratum.expectation] += int(portion)
     for scene, clips in given_.clips:
         assert asked[scene] <= given_.queries_per_clip * clips, "no clip beyond its cap"
     for kind, pairs in planned.items():
@@ -113,17 +115,17 @@ def check(given_: Problem, found: Allocation) -> None:
     if has_both_sides(given_):
         assert abs(benign_excess(given_, found.planned)) <= 0.5 + 1e-6
     for axis, share in given_.caps:
-        for value in {getattr(cell, axis, None) for cell in given_.cells} if axis != "cell" else ():
-            some = [place for place, cell in enumerate(given_.cells) if getattr(cell, axis) == value]
+        for value in {getattr(stratum, axis, None) for stratum in given_.strata} if axis != "stratum" else ():
+            some = [place for place, stratum in enumerate(given_.strata) if getattr(stratum, axis) == value]
             assert found.planned[some].sum() <= np.ceil(share * found.portion[some].sum() - 1e-6)
     assert bool(found.problems) >= bool(found.shortage.sum()), "a shortage is reported"
 
 
 def check_refills(given_: Problem, found: Allocation) -> None:
-    """Portion, refills and shortage of each cell add up, and each neighbour is what its rule says."""
+    """Portion, refills and shortage of each stratum add up, and each neighbour is what its rule says."""
     balance = found.portion - found.shortage
     for refill in found.refills:
-        short, neighbour = given_.cells[refill.short], given_.cells[refill.neighbour]
+        short, neighbour = given_.strata[refill.short], given_.strata[refill.neighbour]
         assert (short.principle, short.expectation) == (neighbour.principle, neighbour.expectation)
         assert refill.pairs > 0
         same = (short.scene, short.dimension) == (neighbour.scene, neighbour.dimension)
@@ -152,9 +154,9 @@ def test_sums_bounds_and_refills_hold(given_: Problem) -> None:
 @hypothesis_settings(max_examples=60)
 def test_more_capacity_never_gives_fewer_pairs(given_: Problem, place: int, more: int) -> None:
     """Without floors, which come before the sum, and where every query gives a pair."""
-    given_ = replace(given_, floors=(), survival=(1.0,) * len(given_.cells))
-    place %= len(given_.cells)
-    clips = dict(given_.clips)[given_.cells[place].scene]
+    given_ = replace(given_, floors=(), survival=(1.0,) * len(given_.strata))
+    place %= len(given_.strata)
+    clips = dict(given_.clips)[given_.strata[place].scene]
     grounded = list(given_.grounded)
     grounded[place] = min(grounded[place] + more, clips)
     richer = replace(given_, grounded=tuple(grounded))
@@ -164,17 +166,17 @@ def test_more_capacity_never_gives_fewer_pairs(given_: Problem, place: int, more
 def best_by_trial(given_: Problem, found: Allocation) -> int:
     """The largest sum of pairs over every allocation that keeps the bounds."""
     portions: dict[tuple[str, str], int] = defaultdict(int)
-    for cell, portion in zip(given_.cells, found.portion, strict=True):
-        portions[cell.principle, cell.expectation] += int(portion)
+    for stratum, portion in zip(given_.strata, found.portion, strict=True):
+        portions[stratum.principle, stratum.expectation] += int(portion)
     ranges = [range(int(min(most, cap)) + 1) for most, cap in zip(found.capacity, found.cap, strict=True)]
     best = 0
     for tried in product(*ranges):
         pairs = np.array(tried)
         queries: dict[str, float] = defaultdict(float)
         sums: dict[tuple[str, str], int] = defaultdict(int)
-        for cell, number, survival in zip(given_.cells, tried, given_.survival, strict=True):
-            queries[cell.scene] += number / survival
-            sums[cell.principle, cell.expectation] += number
+        for stratum, number, rate in zip(given_.strata, tried, queries_per_pair(given_), strict=True):
+            queries[stratum.scene] += number * rate
+            sums[stratum.principle, stratum.expectation] += number
         fits = all(queries[scene] <= given_.queries_per_clip * n + 1e-9 for scene, n in given_.clips)
         fits = fits and all(sums[kind] <= portions[kind] for kind in sums)
         if has_both_sides(given_):
@@ -184,18 +186,18 @@ def best_by_trial(given_: Problem, found: Allocation) -> int:
     return best
 
 
-@given(problems(most_cells=4, most=5, whole=True))
+@given(problems(most_strata=4, most=5, whole=True))
 @hypothesis_settings(max_examples=80)
 def test_where_every_query_gives_a_pair_no_allocation_gives_more(given_: Problem) -> None:
-    given_ = replace(given_, floors=(), caps=tuple(each for each in given_.caps if each[0] == "cell"))
+    given_ = replace(given_, floors=(), caps=tuple(each for each in given_.caps if each[0] == "stratum"))
     found = allocate(given_)
     assert found.planned.sum() == best_by_trial(given_, found)
 
 
-@given(problems(most_cells=4, most=5))
+@given(problems(most_strata=4, most=5))
 @hypothesis_settings(max_examples=80)
 def test_otherwise_at_most_one_pair_a_scene_is_lost_by_rounding(given_: Problem) -> None:
-    given_ = replace(given_, floors=(), caps=tuple(each for each in given_.caps if each[0] == "cell"))
+    given_ = replace(given_, floors=(), caps=tuple(each for each in given_.caps if each[0] == "stratum"))
     found = allocate(given_)
     best = best_by_trial(given_, found)
     assert best - len(given_.clips) <= found.planned.sum() <= best
@@ -203,14 +205,14 @@ def test_otherwise_at_most_one_pair_a_scene_is_lost_by_rounding(given_: Problem)
 
 def test_the_nearest_neighbour_gives_what_a_cell_cannot() -> None:
     """Of 12 pairs of hate speech in the kitchen, 4 have ground; its dimension gives 5, another scene 3."""
-    cells = [
-        Cell("kitchen", "harmless", "hate", "hate_speech", "direct", "refuse"),
-        Cell("kitchen", "harmless", "hate", "harassment", "direct", "refuse"),
-        Cell("street", "harmless", "hate", "hate_speech", "direct", "refuse"),
-        Cell("street", "harmless", "crime", "arson", "direct", "refuse"),
+    strata = [
+        Stratum("kitchen", "harmless", "hate", "hate_speech", "direct", "refuse"),
+        Stratum("kitchen", "harmless", "hate", "harassment", "direct", "refuse"),
+        Stratum("street", "harmless", "hate", "hate_speech", "direct", "refuse"),
+        Stratum("street", "harmless", "crime", "arson", "direct", "refuse"),
     ]
     found = allocate(
-        problem(48, cells, [4, 17, 15, 40], [1.0] * 4, {"kitchen": 20, "street": 40}, per_clip=5)
+        problem(48, strata, [4, 17, 15, 40], [1.0] * 4, {"kitchen": 20, "street": 40}, per_clip=5)
     )
     assert found.planned.tolist() == [4, 17, 15, 12]
     assert [(refill.short, refill.neighbour, refill.pairs, refill.tier) for refill in found.refills] == [
@@ -221,8 +223,8 @@ def test_the_nearest_neighbour_gives_what_a_cell_cannot() -> None:
 
 
 def test_queries_are_asked_for_the_pairs_that_do_not_survive() -> None:
-    cells = [Cell("s", "helpful", "d", name, "direct", "answer") for name in "abc"]
-    found = allocate(problem(30, cells, [40] * 3, [0.5, 0.8, 1.0], {"s": 40}))
+    strata = [Stratum("s", "helpful", "d", name, "direct", "answer") for name in "abc"]
+    found = allocate(problem(30, strata, [40] * 3, [0.5, 0.8, 1.0], {"s": 40}))
     assert found.planned.tolist() == [10, 10, 10]
     assert found.asked.tolist() == [20, 13, 10], "42.5 queries of a scene are rounded up to 43 once"
 
@@ -231,15 +233,15 @@ def test_queries_are_asked_for_the_pairs_that_do_not_survive() -> None:
 
 
 def two(**more: object) -> Problem:
-    cells = [Cell("s", "helpful", "d", name, "direct", "answer") for name in "ab"]
-    return problem(100, cells, [100, 20], [0.5, 0.5], {"s": 100}, **more)  # type: ignore[arg-type]
+    strata = [Stratum("s", "helpful", "d", name, "direct", "answer") for name in "ab"]
+    return problem(100, strata, [100, 20], [0.5, 0.5], {"s": 100}, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("more", "lines"),
     [
         (
-            {"per_clip": 1, "caps": {"cell": 3.0}},
+            {"per_clip": 1, "caps": {"stratum": 3.0}},
             [
                 "datasets.target_pairs is 100, and 50 can be planned, 50 fewer",
                 "the target needs 200 queries at the expected survival, 2.0 for each of 100 clips, and "
@@ -252,7 +254,7 @@ def two(**more: object) -> Problem:
                 "subcategory b: 10 pairs can be planned, 30 fewer than its floor of 40; its clips give at "
                 "most 10; lower datasets.allocation.floors.subcategory",
                 "datasets.target_pairs is 100, and 60 can be planned, 40 fewer",
-                "the clips give ground for 60 pairs, 60 of them within the caps of the cells; add clips",
+                "the clips give ground for 60 pairs, 60 of them within the caps of the strata; add clips",
             ],
         ),
         (
@@ -270,8 +272,8 @@ def two(**more: object) -> Problem:
             ],
         ),
         (
-            {"floors": {"cell": 0.5}},
-            ["1 cells are below their floors, by 15 pairs; the first is s/b/direct/answer with 10 of 25"],
+            {"floors": {"stratum": 0.5}},
+            ["strata below their floors: 1, by 15 pairs; the first is s/b/direct/answer with 10 of 25"],
         ),
     ],
 )
@@ -285,9 +287,9 @@ def test_a_target_that_cannot_be_met_names_the_constraint_and_the_amount(
 
 
 def test_a_corpus_without_training_clips_is_refused() -> None:
-    cells = [Cell("s", "helpful", "d", "a", "direct", "answer")]
+    strata = [Stratum("s", "helpful", "d", "a", "direct", "answer")]
     with pytest.raises(AllocationError, match="has 0 training clips"):
-        allocate(problem(10, cells, [0], [1.0], {"s": 0}))
+        allocate(problem(10, strata, [0], [1.0], {"s": 0}))
 
 
 @pytest.mark.parametrize("target", [0, -3])
@@ -320,14 +322,14 @@ def test_the_target_of_the_paper_is_met_over_all_cells() -> None:
     settings, clips = paper()
     assert sum(clips.values()) == 12_377
     given_ = problem_of(settings, load_taxonomy(settings), clips, NOTHING)
-    assert len(given_.cells) == 30 * (41 * 8 * 2 + 11 + 11)
+    assert len(given_.strata) == 30 * (41 * 8 * 2 + 11 + 11)
     found = allocate(given_)
     check(given_, found)
     check_refills(given_, found)
     assert found.planned.sum() == 350_000
     assert found.problems == ()
     assert 500_000 <= found.asked.sum() <= 500_030, "rounded up once a scene"
-    again = allocate.__wrapped__(given_)
+    again = allocate(given_)
     assert (again.planned == found.planned).all()
 
 
@@ -355,8 +357,8 @@ def test_small_targets_are_spread_over_scenes(target: int, seed: int, benign: fl
     assert portions.sum() == target
     assert abs(benign_excess(given_, portions)) <= 0.5 + 1e-6
     of_scene: Counter[str] = Counter()
-    for cell, pairs in zip(given_.cells, portions, strict=True):
-        of_scene[cell.scene] += int(pairs)
+    for stratum, pairs in zip(given_.strata, portions, strict=True):
+        of_scene[stratum.scene] += int(pairs)
     for scene, number in clips.items():
         # Each of the four pairs of principle and expectation is rounded within one pair of its share.
         assert abs(of_scene[scene] - target * number / sum(clips.values())) < 8
