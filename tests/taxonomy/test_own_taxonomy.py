@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
-from safevid_core.contracts.tables import (
+from safevid_core.contracts.rows import rows_of
+from safevid_core.contracts.tables import CLIP_MANIFEST, (
     CORPUS_SPLIT,
     QUERY_PLAN,
     TAXONOMY_QUERIES,
@@ -18,7 +19,7 @@ from safevid_core.contracts.tables import (
     Table,
 )
 from safevid_core.corpus.embeddings import ClipVector
-from safevid_core.corpus.scene_assignments import _decide
+from safevid_core.corpus.scene_assignments import _Clip, _decide, _SceneOf
 from safevid_core.corpus.selection import scene_quotas
 from safevid_core.models.llm import Gateway
 from safevid_core.pocket.sources import rendered_scenes
@@ -161,12 +162,13 @@ def test_one_scene_is_enough(tmp_path: Path, scenes_file: Path) -> None:
     settings = own(tmp_path, scenes_path=str(scenes_file))
     vector = np.zeros(4)
     vector[0] = 1.0
-    clip = {"clip_id": "c", "scene_hint": None, "source_id": "s", "twin_group": None}
-    outcome, reason, row = _decide(
+    clips = CLIP_MANIFEST.frame([{"clip_id": "c", "media_sha256": "0f", "source_id": "s"}])
+    (clip,) = rows_of(clips, _Clip)
+    found = _decide(
         clip, ClipVector(vector, np.zeros((1, 1))), -vector[None], load_scenes(settings), settings.corpus
     )
-    assert (outcome, reason) == ("ok", "")
-    assert row["scene"] == "lab"
+    assert isinstance(found, _SceneOf)
+    assert found.scene == "lab"
 
 
 def test_a_scene_that_holds_clips_cannot_be_taken_away(tmp_path: Path, scenes_file: Path) -> None:
