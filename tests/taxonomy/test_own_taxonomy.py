@@ -11,7 +11,8 @@ import yaml
 
 from safevid_core.contracts.outcomes import StageRows, sequence_outcomes
 from safevid_core.contracts.rows import rows_of
-from safevid_core.contracts.tables import CLIP_MANIFEST, (
+from safevid_core.contracts.tables import (
+    CLIP_MANIFEST,
     CORPUS_SPLIT,
     QUERY_PLAN,
     TAXONOMY_QUERIES,
