@@ -250,7 +250,8 @@ def _plan(
         raise AlignmentError(f"policy {name} is not trained (objective none); it has no checkpoint to make")
     source = read(policy.trained_on)
     if source.are_empty:
-        held_out = f" except {len(source.held_out)} that are held out" if source.held_out else ""
+        count = len(source.held_out)
+        held_out = f" except {count} that a benchmark or the split validation holds out" if count else ""
         raise AlignmentError(f"policy {name}: {source.made_by} holds no pair{held_out}; make it first")
     share = data_scale * source.share
     base_settings = settings.alignment.base.model_dump(mode="json", exclude=_BASE_WITHOUT_EFFECT)

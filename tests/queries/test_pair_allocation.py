@@ -26,6 +26,7 @@ from safevid_core.contracts.tables import (
     VIDEO_CORPUS,
 )
 from safevid_core.datasets.pair_yield import ENDS
+from safevid_core.datasets.splits import sources_of, with_splits
 from safevid_core.estimates import estimate
 from safevid_core.queries.allocation_program import AllocationError
 from safevid_core.queries.assignment import _matched
@@ -205,7 +206,8 @@ def make_release(lake: Lake) -> int:
         for pair in pairs["pair_id"]
     ]
     kept = pairs.filter(~pl.col("pair_id").is_in(out)).with_columns(pl.lit("r").alias("release"))
-    lake.commit(RELEASE, "all", StageRows(kept, outcomes), "given", {})
+    rows = with_splits(kept, sources_of(lake, kept), 0.0)
+    lake.commit(RELEASE, "all", StageRows(rows, outcomes), "given", {})
     return len(out)
 
 

@@ -101,12 +101,11 @@ def hub_card(rows: ReleaseRows, data_files: Mapping[str, str], about: str, featu
 
 def copy_statistics(rows: ReleaseRows, folder: Path) -> None:
     """Copy what the card shows of the pair statistics: the plots and the table. Nothing if there are none."""
-    for name in (PLOTS, STATISTICS):
-        source = rows.folder / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name)
-        elif source.is_file():
-            shutil.copyfile(source, folder / name)
+    for source in (rows.folder / STATISTICS, *sorted((rows.folder / PLOTS).glob("*"))):
+        if source.is_file():
+            target = folder / source.relative_to(rows.folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)
 
 
 def licence_file(rows: ReleaseRows) -> str:
