@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EXPORTS_FOLDER = "exports"
 # A rehearsal needs none of these. The frames and films of a copy would cost more than the withdrawal.
 _NOT_COPIED = ("dagster", "locks", EXPORTS_FOLDER)
-_TOLD = "data_steps.txt"
+_SUMMARY = "data_steps.txt"
 _REASON = "rehearsal of a withdrawal at the end of the demo"
 
 
@@ -36,7 +36,7 @@ def data_steps(tools: Tools, *, again: bool) -> Iterator[str]:
     """Export the latest release, trace its first pair, and withdraw the pair's clip from a copy of the lake.
 
     Args:
-        again: Whether anything was made since the last demo. If not, what was told then is told again.
+        again: Whether anything was made since the last demo. If not, the summary of that one is printed.
 
     Yields:
         What was done, in lines for people.
@@ -51,15 +51,15 @@ def data_steps(tools: Tools, *, again: bool) -> Iterator[str]:
         return
     pair, clip, release = pairs.row(0)
     folder = lake.local_path(EXPORTS_FOLDER)
-    told = folder / f"pairs-{release}" / _TOLD
-    if not again and told.is_file():
-        yield from told.read_text(encoding="utf-8").splitlines()
+    summary = folder / f"pairs-{release}" / _SUMMARY
+    if not again and summary.is_file():
+        yield from summary.read_text(encoding="utf-8").splitlines()
         return
     started, lines = time.monotonic(), []
     for line in _steps(tools, folder, release, pairs.height, pair, clip):
         lines.append(line)
         yield line
-    told.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    summary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     yield f"  These steps took {time.monotonic() - started:.0f} s."
 
 
@@ -124,8 +124,8 @@ def _traced(tools: Tools, pair: str) -> Iterator[str]:
 
 def _counts(found: Trace, *, up: bool) -> str:
     steps = found.came_from if up else found.made_from_it
-    told = [f"{len(step.ids):,} {step.stage}" for step in steps if not step.whole]
-    return ", ".join(told) or "nothing"
+    counts = [f"{len(step.ids):,} {step.stage}" for step in steps if not step.whole]
+    return ", ".join(counts) or "nothing"
 
 
 def _withdrawn(tools: Tools, copy: Tools, clip: str) -> Iterator[str]:
@@ -133,13 +133,13 @@ def _withdrawn(tools: Tools, copy: Tools, clip: str) -> Iterator[str]:
     from safevid_core.datasets.withdraw import withdraw
 
     report = withdraw(copy, clip, _REASON)
-    yield from _told(report)
+    yield from _lines_of(report)
     marks = read_marks(copy.registry, copy.lake, copy.settings)
     yield f"{len(marks.seals):,} partitions would be marked as resting on it until they are made again"
     yield f"`safevid withdraw {clip} --reason ...` does this to {tools.lake.url}"
 
 
-def _told(report: Mapping[str, Any]) -> Iterator[str]:
+def _lines_of(report: Mapping[str, Any]) -> Iterator[str]:
     rows, files = report["rows_removed"], report["files_removed"]
     counts = ", ".join(f"{count:,} {what}" for what, count in files.items())
     yield f"removed: {sum(rows.values()):,} rows of {len(rows)} tables; files: {counts or 'none'}"
