@@ -144,7 +144,8 @@ def _rows(name: str, path: Path) -> Iterator[Any]:
     elif path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        for batch in _read(name, path, lambda: pq.ParquetFile(path)).iter_batches(1_000):
+        batches = _read(name, path, lambda: pq.ParquetFile(path)).iter_batches(1_000)
+        while (batch := _read(name, path, lambda: next(batches, None))) is not None:
             yield from batch.to_pylist()
     else:
         rows = _read(name, path, lambda: json.loads(path.read_bytes()))
@@ -158,12 +159,14 @@ def _line(line: bytes) -> Any:
         return json.loads(line)
     except ValueError as error:
         return error
+    except RecursionError:
+        return ValueError("it is nested too deeply")
 
 
 def _read(name: str, path: Path, read: Any) -> Any:
     try:
         return read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
         raise ImportFilesError(f"import {name}: {path} cannot be read ({words}); fetch it again") from None
 

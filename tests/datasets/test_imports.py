@@ -62,9 +62,10 @@ def test_each_row_ends_with_one_outcome_and_its_reason(lake: Lake, tmp_path: Pat
         ("{", "failed", "the line is not JSON"),
         ({**good, "video": f"/elsewhere/{train['file_name']}", "chosen": "Never."}, "ok", ""),
         ({**good, "video": train["media_sha256"], "chosen": "Not at all."}, "ok", ""),
+        ("[" * 100_000, "failed", "the line is not JSON (it is nested too deeply)"),
     ]  # fmt: skip
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join((row if row == "{" else json.dumps(row)) + "\n" for row, _, _ in cases))
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row, _, _ in cases))
     pairs, outcomes = imported(lake, settings_of(lake, path, PLAIN))
     for number, (_, outcome, words) in enumerate(cases, 1):
         found = outcomes[str(number)]
@@ -140,6 +141,24 @@ def test_files_that_cannot_be_read_at_all_are_one_line(lake: Lake, tmp_path: Pat
         with pytest.raises(ImportFilesError, match=f"import theirs: .*{name}") as caught:
             imported(lake, settings_of(lake, path, PLAIN))
         assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_page_of_a_parquet_file_names_the_import_and_the_file(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "e.parquet"
+    texts = [f"{number} {number * 7919}" for number in range(5_000)]
+    pl.DataFrame(dict.fromkeys(PLAIN, texts)).write_parquet(path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[4:2_000] = bytes(1_996)
+    path.write_bytes(content)
+    with pytest.raises(ImportFilesError, match=r"import theirs: .*e\.parquet cannot be read"):
+        imported(lake, settings_of(lake, path, PLAIN))
+
+
+def test_a_list_that_is_nested_too_deeply_names_the_import_and_the_file(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ImportFilesError, match=r"import theirs: .*f\.json cannot be read"):
+        imported(lake, settings_of(lake, path, PLAIN))
 
 
 def test_a_map_without_a_needed_column_is_refused(lake: Lake, tmp_path: Path) -> None:
