@@ -199,7 +199,7 @@ def _explain(error: ValidationError, layers: Sequence[_Layer]) -> str:
         if renamed:
             return f"{origin}: {where!r} is now {renamed!r}; rename it"
         return f"{origin}: unknown key {where!r}; {_suggest(parts[-1], _group_at(parts[:-1]))}"
-    return f"{origin}: {where}: {first['msg']}"
+    return f"{origin}: {where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _new_name(parts: Sequence[str]) -> str | None:

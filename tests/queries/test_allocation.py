@@ -297,7 +297,7 @@ def test_a_target_below_one_is_one_clear_line(target: int) -> None:
     with pytest.raises(SettingsError) as raised:
         load_settings("pocket", overrides={"datasets": {"target_pairs": target}})
     assert str(raised.value) == (
-        f"arguments: datasets.target_pairs: Value error, {target} pairs cannot be allocated; give at least "
+        f"arguments: datasets.target_pairs: {target} pairs cannot be allocated; give at least "
         "1, or null for no target"
     )
 
