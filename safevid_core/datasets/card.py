@@ -107,14 +107,18 @@ def dataset_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _head(pairs: pl.DataFrame, record: ReleaseRecord, calibration: Calibration) -> str:
+def front_matter() -> str:
+    """The metadata at the head of every `README.md` of a release, which Hugging Face reads."""
     from huggingface_hub import DatasetCardData
 
-    mark = "" if calibration.calibrated else " (UNCALIBRATED)"
     about = DatasetCardData(language=["en"], tags=["preference", "video", "safety", "dpo"])
+    return f"---\n{about.to_yaml()}\n---\n\n"
+
+
+def _head(pairs: pl.DataFrame, record: ReleaseRecord, calibration: Calibration) -> str:
+    mark = "" if calibration.calibrated else " (UNCALIBRATED)"
     return (
-        f"---\n{about.to_yaml()}\n---\n\n"
-        f"# SafeVid preference pairs, version {record.version}{mark}\n\n"
+        f"{front_matter()}# SafeVid preference pairs, version {record.version}{mark}\n\n"
         f"Release `{record.release}`, {_after(record)}. Profile `{record.profile}`. {pairs.height} pairs "
         f"about {pairs['clip_id'].n_unique()} clips in {pairs['scene'].n_unique()} "
         "scenes. Made by the method of SafeVid (arXiv 2505.11926)."

@@ -10,6 +10,7 @@ import polars as pl
 
 from safevid_core.contracts.outcomes import StageRows
 from safevid_core.contracts.tables import BENCHMARK_RELEASES, RELEASE, Table
+from safevid_core.datasets.card import front_matter
 from safevid_core.datasets.release_folder import (
     ReleaseRecord,
     ReleaseUnreadable,
@@ -93,7 +94,9 @@ def release_successor(lake: Lake, folder: Folder, intent: WithdrawalIntent) -> s
         kept.with_columns(pl.lit(new).alias("release")),
         new,
         kept_out.filter(~pl.col("clip_id").is_in(intent.clip_ids())),
-        lambda _, record: f"# SafeVid preference pairs, version {record.version}\n\nRelease {new}. {note}\n",
+        lambda _, record: (
+            f"{front_matter()}# SafeVid preference pairs, version {record.version}\n\nRelease {new}. {note}\n"
+        ),
         withdrawal=intent.id,
         validation_share=before.validation_share,
         taxonomy=before.taxonomy,

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from huggingface_hub import DatasetCard
 
 from safevid_core.alignment.training_pairs import read_training_pairs
 from safevid_core.benchmarks.releases import read_release
@@ -218,6 +219,7 @@ def test_a_purge_destroys_the_release_and_keeps_a_record(traced: Traced) -> None
     record = read_record(successor)
     assert (record.version, record.parent) == ("1.1.0", "1.0.0")
     assert record.successor_of == report["withdrawal"]
+    assert DatasetCard.load(successor / "README.md").data.language == ["en"], "the Hub reads the front matter"
     assert rows["pair_id"].to_list() == ["pair c2"]
     assert rows["release"][0] != traced.release
     read_training_pairs(traced.lake, "release")
