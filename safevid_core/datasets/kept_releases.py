@@ -92,7 +92,9 @@ def release_folder(lake: Lake, wanted: str | None = None) -> Path:
         names.setdefault(record.release, record.version)
         if wanted in (address, record.version) and wanted:
             return folder
-    matching = [wanted] if wanted in folders else [name for name in folders if name.startswith(wanted)]
+    # The empty word begins every id, and names none.
+    beginning = [name for name in folders if wanted and name.startswith(wanted)]
+    matching = [wanted] if wanted in folders else beginning
     if len(matching) > 1:
         raise ReleaseMissing(f"{wanted!r} begins several releases: {', '.join(matching)}; write one whole")
     if not matching:

@@ -47,6 +47,8 @@ _REASONS = {
     "licence": "corpus: another licence",
     "source_id": "corpus: another source video",
 }
+# A query that the clip's twin took over from a clip that was withdrawn since.
+_OF_WITHDRAWN = "clip: its query came from a withdrawn clip"
 _KEYS = ("chosen_request_key", "rejected_request_key")
 _CHANGES = ("added", "dropped", "changed")
 _SCHEMA = pl.Schema(
@@ -279,7 +281,9 @@ def _verdicts(lake: Lake, gone: pl.DataFrame) -> dict[str, str]:
         (pl.col("outcome") != "ok") & pl.col("input_id").is_in(gone["query_id"].implode())
     )
     return {
-        query: f"filter: {outcome}: {reason.partition(':')[0]}"
+        query: _OF_WITHDRAWN
+        if reason.startswith("withdrawn on ")
+        else f"filter: {outcome}: {reason.partition(':')[0]}"
         for query, outcome, reason in outcomes.select("input_id", "outcome", "reason").iter_rows()
     }
 

@@ -215,16 +215,27 @@ def shards_in(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pl
                 raise ReleaseUnreadable(f"{path} was changed after its release; restore the folder")
             rows = pl.read_parquet(path, glob=False, columns=names).select(names)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise ReleaseUnreadable(
-                f"{path} cannot be read ({' '.join(str(error).split())}); restore the folder"
-            ) from None
+            raise _unreadable(path, error) from None
         yield rows
 
 
 def read_kept_out(folder: Path) -> pl.DataFrame:
-    """The pairs that were kept out of a release, as `KEPT_OUT_SCHEMA`. Empty for earlier versions."""
+    """The pairs that were kept out of a release, as `KEPT_OUT_SCHEMA`. Empty for earlier versions.
+
+    Raises:
+        ReleaseUnreadable: If the file is damaged.
+    """
     path = folder / KEPT_OUT
-    return pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema=KEPT_OUT_SCHEMA)
+    if not path.is_file():
+        return pl.DataFrame(schema=KEPT_OUT_SCHEMA)
+    try:
+        return pl.read_parquet(path, glob=False, columns=KEPT_OUT_SCHEMA.names())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ReleaseUnreadable:
+    return ReleaseUnreadable(f"{path} cannot be read ({' '.join(str(error).split())}); restore the folder")
 
 
 def _sha256(path: Path) -> str:

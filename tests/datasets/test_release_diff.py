@@ -312,6 +312,17 @@ def test_a_withdrawn_clip_is_the_reason_of_its_pairs(lake: Lake, pairs: list[dic
     assert (row["change"], row["reason"], row["pair_id"]) == ("dropped", "clip: it was withdrawn", "pair 2")
 
 
+def test_a_query_that_came_from_a_withdrawn_clip_is_told_so(lake: Lake, pairs: list[dict[str, Any]]) -> None:
+    two = [pairs[0], {**pairs[1], "clip_id": pairs[0]["clip_id"]}]
+    release(lake, two)
+    outcomes = [("query 0", "ok", ""), ("query 1", "filtered", "withdrawn on 2026-11-28: asked for")]
+    lake.commit(PAIRS, "kitchen", StageRows(PAIRS.frame(two[:1]), outcomes), "", {})
+    settings = load_settings("pocket", overrides={"root": str(lake.root)})
+    run_stage(settings, lake, RELEASE.name)
+    (row,) = diff_releases(lake, "1.0.0", "1.1.0").rows.to_dicts()
+    assert (row["pair_id"], row["reason"]) == ("pair 1", "clip: its query came from a withdrawn clip")
+
+
 def test_a_split_moves_videos_to_validation_only(lake: Lake, pairs: list[dict[str, Any]]) -> None:
     release(lake, pairs)
     assert release(lake, pairs, validation_share=0.6) == "1.1.0"
@@ -339,7 +350,7 @@ def test_the_command_prints_a_table_and_json(lake: Lake, pairs: list[dict[str, A
     folder = lake.local_directory(lake.manifest(RELEASE.name).info["path"])  # type: ignore[union-attr]
     same = safevid("diff", told["after"]["release"][:9], folder, root=lake.root)
     assert "0 added, 0 dropped, 0 changed, 5 unchanged" in same.output
-    for word in ("3.0.0", "nothing"):
+    for word in ("3.0.0", "nothing", ""):
         assert is_one_line(safevid("diff", "1.0.0", word, root=lake.root), 2, f"no release {word!r}")
 
 
@@ -353,3 +364,11 @@ def test_a_changed_shard_is_refused(lake: Lake, pairs: list[dict[str, Any]]) -> 
     shard.unlink()
     with pytest.raises(ReleaseUnreadable, match=r"pairs-00000\.parquet cannot be read"):
         read_pairs(folder)
+
+
+def test_a_damaged_list_of_what_was_kept_out_is_one_line(lake: Lake, pairs: list[dict[str, Any]]) -> None:
+    release(lake, pairs)
+    folder = lake.local_directory(lake.manifest(RELEASE.name).info["path"])  # type: ignore[union-attr]
+    (folder / "kept_out.parquet").write_bytes(b"PAR1")
+    done = safevid("diff", "1.0.0", "1.0.0", root=lake.root)
+    assert is_one_line(done, 2, "kept_out.parquet cannot be read")
