@@ -22,9 +22,10 @@ from safevid_core.contracts.tables import (
     STRATUM_COLUMNS,
     TAXONOMY_QUERIES,
 )
+from safevid_core.queries.allocation_program import AllocationError
 from safevid_core.queries.asking import NO_GROUND
 from safevid_core.queries.assignment import ground_name
-from safevid_core.queries.pair_allocation import if_allocated
+from safevid_core.queries.pair_allocation import if_allocated, scenes_of_other_plans
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
@@ -37,8 +38,18 @@ _PLANNED = (*STRATUM_COLUMNS, "planned", "asked")
 
 
 def plan_pair_yield(tools: Tools, partition: str) -> Plan:
-    """Plan to compare the allocation with the release."""
+    """Plan to compare the allocation with the release.
+
+    Raises:
+        AllocationError: If the query plan of a scene was made for another allocation, or for none.
+    """
     lake, scenes = tools.lake, BY_SCENE.names(tools.settings)
+    others = scenes_of_other_plans(tools)
+    if others:
+        raise AllocationError(
+            f"query_plan[{others[0]}] was not made for this allocation ({len(others)} scenes in all); make "
+            "the release anew with `safevid run safevid_350k_release --upstream`"
+        )
     allocation = lake.scan(PAIR_ALLOCATION).select(_PLANNED).sort("stratum_id").collect()
     ends = _ends(lake)
     walks = {scene: _walk(lake, scene) for scene in scenes}

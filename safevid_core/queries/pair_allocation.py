@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from safevid_core.contracts.outcomes import Outcome, StageRows
-from safevid_core.contracts.tables import PAIR_ALLOCATION, PAIR_YIELD, VIDEO_CORPUS
+from safevid_core.contracts.tables import PAIR_ALLOCATION, PAIR_YIELD, QUERY_PLAN, VIDEO_CORPUS
 from safevid_core.corpus.selection import expected_clips
 from safevid_core.queries.allocation import Allocation, allocate
 from safevid_core.queries.allocation_program import AllocationError, Problem, Stratum
@@ -29,6 +29,8 @@ from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 # (subcategory, style, benign) -> queries to be asked in a scene.
 Asked = Mapping[tuple[str, str, bool], int]
 
+# The input of a query plan that names what the allocation asks in its scene.
+ALLOCATED = "allocation"
 _MEASURED = "measured"
 _PRIOR = 20.0  # queries of the next wider group that a measured share is averaged with
 _LEAST_SURVIVAL = 0.05
@@ -82,6 +84,48 @@ def asked_in(lake: Lake, scene: str) -> Asked:
         .collect()
     )
     return {(subcategory, style, benign): asked for subcategory, style, benign, asked in rows.iter_rows()}
+
+
+def asked_hash(settings: Settings, asked: Asked) -> str:
+    """Names the queries that are asked in a scene: the input :data:`ALLOCATED` of its query plan."""
+    most = settings.datasets.allocation.queries_per_clip
+    return settings_hash(sorted([*key, number] for key, number in asked.items()), most)
+
+
+def scenes_of_other_plans(tools: Tools) -> list[str]:
+    """Scenes whose committed query plan was made without the committed allocation, or for another one."""
+    lake, found = tools.lake, []
+    for scene in BY_SCENE.names(tools.settings):
+        plan = lake.manifest(QUERY_PLAN.name, scene)
+        if plan is None or not plan.rows:
+            continue
+        current = asked_hash(tools.settings, asked_in(lake, scene))
+        if "walked" not in plan.info or plan.inputs.get(ALLOCATED, current) != current:
+            found.append(scene)
+    return found
+
+
+def plans_to_be_made(tools: Tools) -> str:
+    """Why an estimate does not price the target yet. Empty if it does, or if there is none.
+
+    The stages after `query_plan` are counted from the committed plans. Plans for another target, or for none,
+    say nothing about this one.
+    """
+    if tools.settings.datasets.target_pairs is None:
+        return ""
+    computed = _computed(tools)
+    planned = (tools.lake.manifest(QUERY_PLAN.name, scene) for scene in BY_SCENE.names(tools.settings))
+    others = sum(each is not None and each.rows > 0 for each in planned)
+    if computed is None:
+        others = len(scenes_of_other_plans(tools))
+    if not others:
+        return ""
+    queries = sum(expected_queries(tools, scene) for scene in BY_SCENE.names(tools.settings))
+    return (
+        f"the query plans of {others} scenes are not of this target, and the stages after query_plan are "
+        f"counted from them; the target needs {queries:,} queries; `safevid run query_plan --upstream` plans "
+        "them"
+    )
 
 
 def expected_queries(tools: Tools, scene: str) -> int:

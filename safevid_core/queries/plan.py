@@ -29,7 +29,7 @@ from safevid_core.models.structured import ItemByItem, told_of_misfits
 from safevid_core.models.teacher import spend_info, teacher_hash, teacher_request
 from safevid_core.queries.assignment import assign_cells
 from safevid_core.queries.cells import CLIP_COLUMNS, Ground, Phrasing, PlanCell, Walks, plan_cells
-from safevid_core.queries.pair_allocation import Asked, asked_in, expected_queries
+from safevid_core.queries.pair_allocation import ALLOCATED, Asked, asked_hash, asked_in, expected_queries
 from safevid_core.queries.prompts import WALK
 from safevid_core.queries.rating import require_other_family
 from safevid_core.queries.styles import style_definitions
@@ -113,8 +113,7 @@ def plan_cells_of(
         "taxonomy": taxonomy.hash,
     }
     if asked is not None:
-        most = settings.datasets.allocation.queries_per_clip
-        inputs["allocation"] = settings_hash(sorted([*key, number] for key, number in asked.items()), most)
+        inputs[ALLOCATED] = asked_hash(settings, asked)
     walk = Questions(asker, len(clips), lambda: [request_key(each) for each in requests()])
     return Plan(inputs, [clip.clip_id for clip in clips], make, (walk,) if described else ())
 

@@ -19,16 +19,22 @@ def estimate(
     """Estimate the calls, tokens, cost and hours of a run before it starts."""
     from safevid_core.estimates import as_cells, budgets_needed, total
     from safevid_core.estimates import estimate as estimates_of
-    from safevid_core.queries.pair_allocation import expected_problems
+    from safevid_core.queries.pair_allocation import expected_problems, plans_to_be_made
 
     planner, partitions = open_planner(), partitions_of(scene, partition)
     rows = estimates_of(planner, stages or [], partitions)
     needed = list(budgets_needed(planner, stages or [], partitions))
-    short = expected_problems(planner.tools)
+    short, other = expected_problems(planner.tools), plans_to_be_made(planner.tools)
     if as_json:
         sum_ = asdict(total(rows))
         print_json(
-            {"rows": [asdict(row) for row in rows], "total": sum_, "budget_needed": needed, "shortage": short}
+            {
+                "rows": [asdict(row) for row in rows],
+                "total": sum_,
+                "budget_needed": needed,
+                "shortage": short,
+                "other_plans": other,
+            }
         )
         return
     if rows:
@@ -39,6 +45,8 @@ def estimate(
         typer.echo(f"Budget needed: {line}")
     for line in short:
         typer.echo(f"Target not met: {line}")
+    if other:
+        typer.echo(f"Target not priced: {other}")
 
 
 class By(StrEnum):

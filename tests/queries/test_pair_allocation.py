@@ -26,11 +26,12 @@ from safevid_core.contracts.tables import (
     VIDEO_CORPUS,
 )
 from safevid_core.datasets.pair_yield import ENDS
+from safevid_core.datasets.pair_yield import STAGE as STAGE_OF_YIELD
 from safevid_core.datasets.splits import sources_of, with_splits
 from safevid_core.estimates import estimate
 from safevid_core.queries.allocation_program import AllocationError
 from safevid_core.queries.assignment import _matched
-from safevid_core.queries.pair_allocation import asked_in
+from safevid_core.queries.pair_allocation import asked_in, plans_to_be_made, scenes_of_other_plans
 from safevid_core.settings import Settings, load_settings
 from safevid_core.stages.planner import Planner
 from safevid_core.storage.lake import Lake
@@ -143,6 +144,34 @@ def test_an_estimate_prices_the_allocation_before_anything_is_made(tmp_path: Pat
     assert rows["safevid_350k_pairs", "scripted/responder"].calls == asked
     again = {(row.asset, row.model): row for row in estimate(Planner(tools_of(settings, lake)), stages)}
     assert again["taxonomy_queries", "scripted/asker"].calls == asked
+
+
+def test_plans_of_another_target_price_and_compare_nothing(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a run without a target, or with another one, the committed plans say nothing about this one."""
+    old = with_target(tmp_path)
+    for settings in (with_target(tmp_path, None), old):
+        if settings is old:
+            run_stage(settings, lake, "pair_allocation")
+        for scene in SCENES:
+            run_stage(settings, lake, "query_plan", scene)
+        assert not plans_to_be_made(tools_of(settings, lake))
+        new = with_target(tmp_path, 100)
+        assert "of 2 scenes are not of this target" in plans_to_be_made(tools_of(new, lake))
+        monkeypatch.setenv("SAFEVID_DATASETS__TARGET_PAIRS", "100")
+        done = safevid("estimate", "query_plan", root=tmp_path)
+        assert "Target not priced: the query plans of 2 scenes are not of this target" in done.stdout
+    run_stage(new, lake, "pair_allocation")
+    assert set(scenes_of_other_plans(tools_of(new, lake))) == set(SCENES)
+    with pytest.raises(
+        AllocationError, match=r"query_plan\[kitchen\] was not made for this allocation \(2 scenes"
+    ):
+        STAGE_OF_YIELD.plan(tools_of(new, lake), "all")
+    for scene in SCENES:
+        run_stage(new, lake, "query_plan", scene)
+    assert not plans_to_be_made(tools_of(new, lake))
+    assert STAGE_OF_YIELD.plan(tools_of(new, lake), "all").units
 
 
 def test_the_command_says_why_a_target_cannot_be_met(
