@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 from dagster._core.utils import make_new_run_id
 from dagster._utils.error import SerializableErrorInfo
 
@@ -233,7 +233,10 @@ def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
 def _failure(result: dg.ExecuteInProcessResult) -> str:
     """The message of the first failed step, or else of the first failed check, in one line."""
     for error in _errors(result):
-        return " ".join(error.message.split()).removeprefix(_FAILURE)
+        if (
+            error.cls_name != DagsterAssetCheckFailedError.__name__
+        ):  # that error says no more than the check's name
+            return " ".join(error.message.split()).removeprefix(_FAILURE)
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             problems: Any = check.metadata["problems"].value

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from safevid_core.contracts.errors import SafeVidError
 from safevid_core.stages.selection import select
 from safevid_core.storage.lake import Lake
 from safevid_dagster.cli.opening import open_planner
+from safevid_dagster.running import _failure
 from tests.command import PROJECT, command_line, is_one_line, safevid, safevid_process, takes_interrupts
 
 SIX = json.dumps([{"kind": "pocket", "clips_per_scene": 6, "twin_groups_per_scene": 1}])
@@ -148,3 +150,16 @@ def test_the_first_stages_from_nothing(tmp_path: Path) -> None:
     assert "qwen2_5_vl_descriptions" in failed.stderr
     assert "openai/silent" in failed.stderr
     assert "audit" not in failed.stderr
+
+
+def test_a_blocking_check_that_fails_says_why() -> None:
+    @dg.asset(check_specs=[dg.AssetCheckSpec("enough", asset="pairs", blocking=True)])
+    def pairs() -> dg.MaterializeResult:
+        problems = {"problems": ["2 pairs are left; lower the limit"]}
+        return dg.MaterializeResult(
+            check_results=[dg.AssetCheckResult(check_name="enough", passed=False, metadata=problems)]
+        )
+
+    result = dg.materialize([pairs], raise_on_error=False)
+    assert not result.success
+    assert _failure(result) == "check enough failed: 2 pairs are left; lower the limit"
