@@ -20,6 +20,7 @@ from safevid_core.datasets.clip_files import ClipFile, files_of
 from safevid_core.datasets.kept_releases import KeptRelease, kept_releases
 from safevid_core.datasets.links import Links, call_keys, stored_table
 from safevid_core.datasets.named import KEPT, Selected, find
+from safevid_core.datasets.versions import versions_of
 from safevid_core.models.call_records import CallRecord, call_records
 from safevid_core.models.ledger import Ledger
 from safevid_core.stages.registry import Registry
@@ -113,12 +114,13 @@ def trace(registry: Registry, lake: Lake, ledger: Ledger | None, word: str) -> T
     Args:
         ledger: None leaves out the model calls.
         word: A clip id or the name of a clip's file; the id of a source video, file, query, pair, item,
-            response or release; a request key; a checkpoint's id or address.
+            response or release; a version of a release; a request key; a checkpoint's id or address.
 
     Raises:
         UnknownId: If nothing has that id.
     """
     links = Links(registry, lake)
+    word = {each.version: each.release for each in versions_of(lake)}.get(word, word)
     kind, start = find(links, ledger, word)
     before, after = _Upstream(links, start), _Downstream(links, start)
     found = Trace(word, kind, _steps(links, start, set(), start), before.steps(), after.steps())

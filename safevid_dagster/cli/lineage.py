@@ -20,8 +20,8 @@ def trace(
         str,
         typer.Argument(
             metavar="ID",
-            help="A clip or its file's name; a source video, query, pair, item, response, release, "
-            "checkpoint or request key.",
+            help="A clip or its file's name; a source video, query, pair, item, response, "
+            "release (or its version), checkpoint or request key.",
         ),
     ],
     most: Annotated[int, typer.Option("-n", min=1, help="Ids of a stage at most; --json has all.")] = 3,

@@ -111,6 +111,7 @@ def test_a_release_and_the_folder_of_a_checkpoint_are_found(traced: Traced) -> N
     release = trace(traced, traced.release)
     assert release.kind == "release"
     assert release.itself[0].ids == ["pair c1", "pair c2"]
+    assert trace(traced, "1.0.0").as_dict() == release.as_dict()
     assert made(release)["dpo_checkpoint"] == ["checkpoint own_style", "checkpoint pocket"]
     for word in (traced.checkpoints["own_style"], traced.checkpoints["own_style"].rpartition("/")[2]):
         found = trace(traced, word)
