@@ -233,9 +233,8 @@ def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
 def _failure(result: dg.ExecuteInProcessResult) -> str:
     """The message of the first failed step, or else of the first failed check, in one line."""
     for error in _errors(result):
-        if (
-            error.cls_name != DagsterAssetCheckFailedError.__name__
-        ):  # that error says no more than the check's name
+        # The error of a failed check says no more than that it failed; its evaluation has the reason.
+        if error.cls_name != DagsterAssetCheckFailedError.__name__:
             return " ".join(error.message.split()).removeprefix(_FAILURE)
     for check in result.get_asset_check_evaluations():
         if not check.passed:
