@@ -107,15 +107,13 @@ def statistics_of_release(lake: Lake, pairs: pl.DataFrame, queries: pl.DataFrame
     """The statistics of pairs of a lake.
 
     Args:
-        pairs: Columns of `safevid_350k_pairs`.
+        pairs: Columns of `safevid_350k_release`.
         queries: As of :func:`asked_queries`.
     """
     wanted = pl.LazyFrame({"clip_id": pairs["clip_id"].unique()})
-    sources, descriptions = (
-        lake.scan(table).select("clip_id", column).join(wanted, on="clip_id", how="semi").collect()
-        for table, column in ((VIDEO_CORPUS, "source_id"), (DESCRIPTIONS, "text"))
-    )
-    return pair_statistics(pairs, sources, descriptions.rename({"text": "description"}), queries)
+    texts = lake.scan(DESCRIPTIONS).select("clip_id", description="text")
+    descriptions = texts.join(wanted, on="clip_id", how="semi").collect()
+    return pair_statistics(pairs, pairs.select("clip_id", "source_id"), descriptions, queries)
 
 
 def asked_queries(lake: Lake) -> pl.DataFrame:

@@ -42,13 +42,13 @@ from safevid_core.datasets.statistics_card import statistics_section
 from safevid_core.datasets.writers import writers_of
 from safevid_core.models.teacher import spend_info
 from safevid_core.preferences.calibration import read_calibration
-from safevid_core.preferences.noise import read_noise
+from safevid_core.preferences.noise import PairNoise, read_noise
 from safevid_core.settings import Settings
 from safevid_core.stages.gates import covers
 from safevid_core.stages.partitions import BY_SCENE
 from safevid_core.stages.stage import Forecast, Plan, Stage, Tools
 from safevid_core.storage.lake import Lake, frame_hash, settings_hash
-from safevid_core.taxonomy.taxonomy import load_taxonomy
+from safevid_core.taxonomy.taxonomy import Taxonomy, load_taxonomy
 
 # Raised when the folder or the card changes for the same pairs.
 _EXPORT_VERSION = "8"
@@ -71,9 +71,9 @@ def plan_dataset_release(tools: Tools, partition: str) -> Plan:
     ids = named.filter(pl.col("clip_id").is_in(clips["clip_id"].implode()))["pair_id"]
     items = read_items(lake, benchmarks_in(lake, settings)) if datasets.contaminated == "keep_out" else None
     sources = sources_of(lake, clips)
-    lineage = _lineage(settings, lake)
-    calibration = read_calibration(lake, settings.preferences)
     noise = read_noise(lake)
+    lineage = _lineage(settings, lake, taxonomy, noise)
+    calibration = read_calibration(lake, settings.preferences)
     of_the_release = datasets.model_dump(mode="json", exclude=_OF_THE_PLAN)
     queries = asked_queries(lake) if PAIRS in tables_of_release(settings) else NO_QUERIES
 
@@ -202,9 +202,8 @@ def stage(settings: Settings) -> Stage:
     )
 
 
-def _lineage(settings: Settings, lake: Lake) -> Lineage:
+def _lineage(settings: Settings, lake: Lake, taxonomy: Taxonomy, noise: PairNoise) -> Lineage:
     """The models with their revisions, and the content hashes of the tables that the pairs are made from."""
-    taxonomy = load_taxonomy(settings)
     named = _united(lake, settings).select("chosen_model", "pair_judge", "rejected_model")
     pairs = named.unique().collect()
     models = {
@@ -219,9 +218,8 @@ def _lineage(settings: Settings, lake: Lake) -> Lineage:
             for name in settings.descriptions.describers
         },
     }
-    second = read_noise(lake).second_judge
-    if second:
-        models["second judge"] = [second]
+    if noise.second_judge:
+        models["second judge"] = [noise.second_judge]
     sources = {}
     tables = (table.name for table in tables_of_release(settings))
     for asset in ("video_corpus", "descriptions", "taxonomy_queries", *tables):

@@ -6,7 +6,6 @@ by hash, source and span, and by no path, so a release does not change if files 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from safevid_core.contracts.tables import RELEASE
 from safevid_core.datasets.release_lines import read_lines
 from safevid_core.datasets.splits import SPLITS
 from safevid_core.datasets.versions import claim_version
+from safevid_core.storage.file_hashes import file_sha256
 from safevid_core.storage.lake import Lake, frame_hash
 from safevid_core.storage.release_folders import LINES, RECORD
 from safevid_core.storage.seals import refuse_sealed_folder
@@ -111,7 +111,7 @@ def write_shards(folder: Path, rows: pl.DataFrame) -> tuple[Shard, ...]:
             path = folder / split / f"pairs-{number:05}.parquet"
             part = some.slice(start, size)
             part.write_parquet(path, compression="zstd", row_group_size=group)
-            written.append(Shard(f"{split}/{path.name}", split, part.height, _sha256(path)))
+            written.append(Shard(f"{split}/{path.name}", split, part.height, file_sha256(path)))
     return tuple(written)
 
 
@@ -211,7 +211,7 @@ def shards_in(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pl
     for shard in read_record(folder).shards:
         path = folder / shard.file
         try:
-            if _sha256(path) != shard.sha256:
+            if file_sha256(path) != shard.sha256:
                 raise ReleaseUnreadable(f"{path} was changed after its release; restore the folder")
             rows = pl.read_parquet(path, glob=False, columns=names).select(names)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -236,8 +236,3 @@ def read_kept_out(folder: Path) -> pl.DataFrame:
 
 def _unreadable(path: Path, error: Exception) -> ReleaseUnreadable:
     return ReleaseUnreadable(f"{path} cannot be read ({' '.join(str(error).split())}); restore the folder")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

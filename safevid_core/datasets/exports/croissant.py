@@ -6,7 +6,6 @@ nested list, so the fields `prompt`, `chosen` and `rejected` take its text by a 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from safevid_core import __version__
 from safevid_core.datasets.citation import PAPER
 from safevid_core.datasets.exports.release_rows import ReleaseRows
+from safevid_core.storage.file_hashes import file_sha256
 
 _CONTEXT = {
     "@language": "en",
@@ -89,8 +89,6 @@ def croissant(
 
 def _file(path: Path, folder: Path) -> dict[str, Any]:
     place = path.relative_to(folder).as_posix()
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "@type": "cr:FileObject",
         "@id": path.stem,
@@ -98,7 +96,7 @@ def _file(path: Path, folder: Path) -> dict[str, Any]:
         "contentUrl": place,
         "contentSize": f"{path.stat().st_size} B",
         "encodingFormat": _PARQUET,
-        "sha256": sha256,
+        "sha256": file_sha256(path),
     }
 
 
